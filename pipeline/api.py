@@ -1,0 +1,246 @@
+"""The same work as the command line, from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.assemble import Subject, assemble
+from pipeline.bundle.manifest import read_manifest
+from pipeline.check.measurements import FloatReference, Measurements, measure
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
+from pipeline.config.loading import load_target, validate
+from pipeline.config.target import Target
+from pipeline.core.artifact import Artifact
+from pipeline.core.digest import sha256_json
+from pipeline.core.errors import IntegrityError
+from pipeline.core.report_types import Report, StageRecord, Trial
+from pipeline.core.stage import Outcome, Stage
+from pipeline.core.store import Store
+from pipeline.core.types import Progress, Scheme, silent
+from pipeline.plan import TITLES, Plan, apply_overrides, make_plan
+from pipeline.publish import output_folder, publish
+from pipeline.report.write import read_report, write_reports
+from pipeline.runner import run_stages
+from pipeline.source.tasks import TASKS
+from pipeline.trials import append_trial, earlier_trials
+
+
+class Console:
+    """What a caller may want to see while work goes on. This one shows nothing; the command line has its own."""
+
+    verbose = False
+
+    def begin(self, title: str) -> Progress:  # noqa: ARG002  # a subclass shows it
+        return silent
+
+    def finished(self, stage: Stage, outcome: Outcome) -> None:
+        """A stage is done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A report, and the folder that holds it and the bundle."""
+
+    report: Report
+    folder: Path
+
+
+def default_store() -> Path:
+    """`EDGE_STORE`, else `edge-pipeline` in the user's cache folder (XDG base directory specification)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("EDGE_STORE") or Path(cache) / "edge-pipeline")
+
+
+def export(
+    model: str = DEFAULT_MODEL,
+    target: str = DEFAULT_TARGET,
+    *,
+    store: Path | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> Result:
+    """Take a model all the way to a gated bundle.
+
+    `options` are the fields of `config.job.Job` (recipe, output, opset, calibration_data, ...). The verdict is
+    `result.report.verdict`; its budgets failing raises nothing. Raises UsageError for bad options or files,
+    StageError if a stage fails.
+    """
+    job = validate(Job, {"model": model, "target": target, **options}, "the options")
+    return run_export(make_plan(job), Store(store or default_store()), console or Console())
+
+
+def run_export(plan: Plan, store: Store, console: Console) -> Result:
+    """Run a plan's stages, publish the bundle, check it and write the reports."""
+    baseline = read_report(plan.job.baseline) if plan.job.baseline else None
+    folder = output_folder(plan.job.output, plan.target.name, plan.source.name)
+    store.prepare()
+    with store.in_use():
+        outcomes = run_stages(
+            plan.stages,
+            store,
+            lambda name: console.begin(TITLES.get(name, name)),
+            console.finished,
+            console.verbose,
+        )
+        bundle = outcomes["bundle"].artifact
+        found = _measure(bundle.path, plan.target, plan.source.task.name, _reference(outcomes), outcomes, console)
+        subject = _subject_of(plan, outcomes)
+        trials = _trials(store, subject, outcomes, found)
+        report = assemble(subject, plan.target, found, trials, baseline)
+        publish(folder, bundle.path, report)
+    return Result(report, folder)
+
+
+def _measure(
+    bundle: Path,
+    target: Target,
+    task: str,
+    reference: FloatReference | None,
+    outcomes: dict[str, Outcome],
+    console: Console,
+) -> Measurements:
+    family = TASKS.get(task).family
+    return measure(bundle, target, family, reference, _reasons(outcomes), lambda title: console.begin(f"check {title}"))
+
+
+def _reference(outcomes: dict[str, Outcome]) -> FloatReference:
+    names = ("trace.float", "samples.evaluation", "reference")
+    return FloatReference(*(outcomes[name].artifact.path for name in names))
+
+
+def _reasons(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    if "quantize" not in outcomes:
+        return {}
+    left = outcomes["quantize"].artifact.facts["left_in_float"]
+    return {entry["weight"]: entry["reason"] for entry in left}
+
+
+def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
+    facts = {name: outcome.artifact.facts for name, outcome in outcomes.items()}
+    rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
+    notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
+    return Subject(
+        model=plan.source.name,
+        model_digest=plan.source.digest,
+        task=plan.source.task.name,
+        recipe=plan.recipe.name,
+        scheme=plan.scheme,
+        bundle_digest=read_manifest(outcomes["bundle"].artifact.path)["digest"],
+        calibration=facts.get("samples.calibration", {}),
+        passes=tuple(facts[name] for name in facts if name.startswith("compress.")),
+        stages=tuple(
+            StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
+            for name, o in outcomes.items()
+        ),
+        notes=(*plan.notes, *notes),
+    )
+
+
+def _trials(
+    store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements
+) -> list[Trial]:
+    """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one."""
+    scope = sha256_json([subject.model_digest, outcomes["samples.evaluation"].artifact.digest])
+    label = subject.recipe
+    this = Trial(
+        label=label,
+        origin="this run",
+        megabytes=found.figures["bundle_mb"].value,
+        accuracy=100 - found.figures["max_accuracy_drop"].value,
+    )
+    float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
+    searched = [
+        Trial(
+            label=f"{tried['neurons']} neurons",
+            origin="search",
+            megabytes=tried["megabytes"],
+            accuracy=100 - tried["drop"],
+        )
+        for facts in subject.passes
+        for tried in facts.get("tried", [])
+    ]
+    earlier = [trial for trial in earlier_trials(store.root, scope) if trial.label != label]
+    append_trial(store.root, scope, this)
+    original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
+    return [original, *searched, *earlier, this]
+
+
+def check(
+    bundle: str | Path,
+    target: str = DEFAULT_TARGET,
+    *,
+    baseline: str | Path | None = None,
+    output: str | Path | None = None,
+    store: Path | None = None,
+    console: Console | None = None,
+    budgets: dict[str, float] | None = None,
+) -> Report:
+    """Check an existing bundle against a target's budgets, without rebuilding it.
+
+    The float reference comes from the store; without it, the budgets that need it are NOT_MEASURED. With `output`,
+    the reports are written there. UsageError if the bundle is damaged or is none.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    earlier = read_report(Path(baseline)) if baseline else None
+    aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
+    place = Store(store or default_store())
+    place.prepare()
+    console = console or Console()
+    with place.in_use():
+        inputs = _stored(place, manifest["provenance"]["store"])
+        reference = _stored_reference(inputs)
+        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        reasons = _stored_reasons(inputs)
+        family = TASKS.get(metadata["task"]).family
+        found = measure(folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"))
+    report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier)
+    if output is not None:
+        write_reports(report, Path(output))
+    return report
+
+
+def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:
+    """The artifacts that a bundle was made from, as far as the store still has them undamaged."""
+    found = {}
+    for role, key in keys.items():
+        try:
+            artifact = store.find(key)
+        except IntegrityError:  # said as NOT_MEASURED; an export builds it again
+            continue
+        if artifact is not None:
+            found[role] = artifact
+    return found
+
+
+def _stored_reference(inputs: dict[str, Artifact]) -> FloatReference | None:
+    roles = ("float", "evaluation", "reference")
+    if any(role not in inputs for role in roles):
+        return None
+    return FloatReference(*(inputs[role].path for role in roles))
+
+
+def _stored_reasons(inputs: dict[str, Artifact]) -> dict[str, str]:
+    left: Sequence[dict[str, str]] = inputs["plan"].facts["left_in_float"] if "plan" in inputs else ()
+    return {entry["weight"]: entry["reason"] for entry in left}
+
+
+def _subject_in(manifest: dict[str, Any], metadata: dict[str, Any]) -> Subject:
+    provenance = manifest["provenance"]
+    return Subject(
+        model=provenance["model"],
+        model_digest=provenance["model_digest"],
+        task=metadata["task"],
+        recipe=provenance["recipe"],
+        scheme=Scheme.model_validate(metadata["scheme"]),
+        bundle_digest=manifest["digest"],
+        calibration={},
+        passes=(),
+        stages=(),
+        notes=("An existing bundle was checked; nothing was rebuilt.",),
+    )

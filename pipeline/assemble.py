@@ -1,0 +1,84 @@
+"""Puts plan, outcomes and measurements together into the typed report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.check.baseline import regressions
+from pipeline.check.gate import judge_budgets, overall
+from pipeline.check.host import host_info, versions
+from pipeline.check.measurements import Measurements
+from pipeline.config.target import Target
+from pipeline.core.report_types import HostInfo, Report, StageRecord, Trial
+from pipeline.core.types import Json, Scheme
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was checked: the bundle's own account of itself, and how it was made if this run made it."""
+
+    model: str
+    model_digest: str
+    task: str
+    recipe: str
+    scheme: Scheme
+    bundle_digest: str
+    calibration: dict[str, Json]
+    passes: tuple[dict[str, Json], ...]
+    stages: tuple[StageRecord, ...]
+    notes: tuple[str, ...]
+
+
+def assemble(
+    subject: Subject, target: Target, found: Measurements, trials: Sequence[Trial], baseline: Report | None
+) -> Report:
+    """Judge the budgets and build the report."""
+    budgets = judge_budgets(target, found, subject.scheme)
+    if baseline is not None:
+        budgets += regressions(baseline, found.figures)
+    verdict, exit_code = overall(budgets)
+    host = host_info()
+    return Report(
+        **_subject_fields(subject),
+        target=target.name,
+        target_title=target.title,
+        verdict=verdict,
+        exit_code=int(exit_code),
+        budgets=budgets,
+        figures=found.figures,
+        accuracy=found.accuracy,
+        latency=found.latency,
+        memory=found.memory,
+        operators=found.operators,
+        float_operators=found.float_operators,
+        tensors=found.tensors,
+        coverage=found.coverage,
+        trials=tuple(trials),
+        host=host,
+        versions=versions(),
+        notes=(*subject.notes, *_host_notes(host, subject.scheme)),
+    )
+
+
+def _subject_fields(subject: Subject) -> dict[str, Any]:
+    return {name: getattr(subject, name) for name in Subject.__dataclass_fields__ if name != "notes"}
+
+
+def _host_notes(host: HostInfo, scheme: Scheme) -> list[str]:
+    """What a reader must know before trusting a score across CPUs."""
+    integer = scheme.activations != "float"
+    if integer and not scheme.reduce_range and "avx512_vnni" not in host.isa and "avx_vnni" not in host.isa:
+        return [
+            "This CPU has no VNNI and the weights use all 8 bits: its 16-bit sums can saturate, so accuracy "
+            "measured here says nothing about other CPUs."
+        ]
+    if integer and scheme.reduce_range:
+        return ["Weights use 7-bit codes, which cannot saturate: the answer is the same on every instruction set."]
+    if scheme.weights == 4 and scheme.accuracy_level == 4:
+        return [
+            "4-bit products with INT8 arithmetic round activations by each CPU's own kernel: outputs can differ "
+            "slightly between instruction sets."
+        ]
+    return []

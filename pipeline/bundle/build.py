@@ -1,0 +1,100 @@
+"""Stage function: the folder that an app drops in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.bundle.manifest import write_manifest
+from pipeline.config.target import Runtime
+from pipeline.core.digest import pretty_json
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.export.graph import MODEL, load_model, signature
+from pipeline.runtime.session import make_session, session_config
+from pipeline.source.samples import DATASET, open_samples
+
+GOLDEN_SAMPLES = 4
+TOLERANCE = 0.02
+"""Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
+products with INT8 arithmetic differ by up to 0.06 standard deviations between instruction sets."""
+
+_TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+_IMAGE_FILES = ("preprocessor_config.json",)
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes model, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
+    source, out = context.config["source"], context.out
+    for name in (MODEL, f"{MODEL}.data"):
+        shutil.copyfile(context.inputs["model"].file(name), out / name)
+    copied = _copy_preprocessing(Path(source["path"]), source["data"], out)
+    metadata = _metadata(context.config, out / MODEL, copied)
+    (out / "metadata.json").write_text(pretty_json(metadata), encoding="utf-8")
+    _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
+    write_manifest(out, context.config["provenance"] | _digests(context))
+    return {"files": len(list(out.rglob("*")))}
+
+
+def _digests(context: StageContext) -> dict[str, Json]:
+    """The keys under which `gate` finds this bundle's float reference in the store."""
+    return {"store": {role: context.inputs[role].key for role in ("float", "evaluation", "reference")}}
+
+
+def _copy_preprocessing(source: Path, data: str, out: Path) -> list[str]:
+    """Tokenizer or image-processing files. A separate vocabulary only where there is no tokenizer.json with it."""
+    names = list(_IMAGE_FILES if data == "image" else _TEXT_FILES)
+    if data == "text" and not (source / "tokenizer.json").is_file():
+        names += _VOCABULARIES
+    found = [name for name in ["config.json", *names] if (source / name).is_file()]
+    for name in found:
+        shutil.copyfile(source / name, out / name)
+    return found
+
+
+def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str, Json]:
+    source = config["source"]
+    labels = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8")).get("id2label")
+    runtime = Runtime.model_validate(config["runtime"])
+    return {
+        "model": source["name"],
+        "task": source["task"],
+        "scheme": config["scheme"],
+        **signature(load_model(model)),
+        "max_length": config["max_length"] if source["data"] == "text" else None,
+        "labels": labels if source["family"] == "classifier" else None,
+        "preprocessing": files,
+        "runtime": {
+            "engine": "onnxruntime",
+            "providers": list(runtime.providers),
+            "threads": runtime.threads,
+            "session_config": session_config(runtime),
+        },
+    }
+
+
+def _golden(out: Path, evaluation: Path, runtime: Runtime) -> None:
+    """A few inputs with the outputs that this bundle must give, as .npy files, and the texts they came from."""
+    session = make_session(out / MODEL, runtime)
+    names = [entry.name for entry in session.get_inputs()]
+    samples = open_samples(evaluation / "0", GOLDEN_SAMPLES)
+    for number, row in enumerate(samples.select(names)):
+        folder = out / "golden" / str(number)
+        folder.mkdir(parents=True)
+        for name, array in row.items():
+            np.save(folder / f"{name}.npy", array)
+        for entry, array in zip(session.get_outputs(), session.run(None, row), strict=True):
+            np.save(folder / f"{entry.name}.npy", array)
+    record = {
+        "samples": len(samples),
+        "inputs": names,
+        "outputs": [entry.name for entry in session.get_outputs()],
+        "tolerance": TOLERANCE,
+        "texts": json.loads((evaluation / "0" / DATASET).read_text(encoding="utf-8"))["texts"][:GOLDEN_SAMPLES],
+    }
+    (out / "golden" / "golden.json").write_text(pretty_json(record), encoding="utf-8")

@@ -1,0 +1,54 @@
+"""Node records from the events of ONNX Runtime's profiler (its JSON file, in the Chrome trace format)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from pipeline.check.protocol import NodeRecord
+from pipeline.core.errors import StageError
+from pipeline.core.types import Json
+
+_SUFFIX = "_kernel_time"
+_CONTROL_FLOW = {"If", "Loop", "Scan"}  # their time contains that of the nodes in their bodies
+
+
+def node_records(events: list[dict[str, Json]], warmup: int) -> list[NodeRecord]:
+    """One record per node in order of execution, averaged over the runs after the first `warmup` ones.
+
+    Nodes are told apart by name, operator and index, since names can repeat between subgraphs. StageError if
+    there was no run after the warm-up.
+    """
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    if len(starts) <= warmup:
+        raise StageError(f"The profile has {len(starts)} runs, no more than the {warmup} of the warm-up.")
+    groups: dict[tuple[str, str, str], list[dict[str, Json]]] = defaultdict(list)
+    for event in events:
+        if _is_kernel(event) and event["ts"] >= starts[warmup]:
+            groups[event["name"], event["args"]["op_name"], event["args"]["node_index"]].append(event)
+    return [_record(group, len(starts) - warmup) for group in groups.values()]
+
+
+def _is_kernel(event: dict[str, Json]) -> bool:
+    return (
+        event["cat"] == "Node"
+        and event["name"].endswith(_SUFFIX)
+        and event["args"]["op_name"] not in _CONTROL_FLOW
+    )
+
+
+def _record(events: list[dict[str, Json]], runs: int) -> NodeRecord:
+    args = events[0]["args"]
+    return NodeRecord(
+        name=events[0]["name"].removesuffix(_SUFFIX),
+        op_type=args["op_name"],
+        provider=args["provider"],
+        ms=sum(event["dur"] for event in events) / 1000 / runs,
+        calls=len(events) / runs,
+        input_shapes=_shapes(args["input_type_shape"]),
+        output_shapes=_shapes(args["output_type_shape"]),
+    )
+
+
+def _shapes(typed: list[dict[str, list[int]]]) -> tuple[tuple[int, ...], ...]:
+    """`[{"float": [1, 128]}, ...]` without the types."""
+    return tuple(tuple(shape) for entry in typed for shape in entry.values())

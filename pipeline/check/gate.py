@@ -1,0 +1,68 @@
+"""The gate: budgets held against figures. Pure functions; nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.check.explain import explain
+from pipeline.check.measurements import Measurements
+from pipeline.config.target import Budget, Target
+from pipeline.core.budgets import BUDGETS
+from pipeline.core.errors import ExitCode
+from pipeline.core.report_types import BudgetResult
+from pipeline.core.types import Figure, Scheme, Verdict
+
+
+def judge_budgets(target: Target, found: Measurements, scheme: Scheme) -> tuple[BudgetResult, ...]:
+    """One result per budget of the target, in its order."""
+    return tuple(judge_budget(name, budget, found, scheme) for name, budget in target.budgets.items())
+
+
+def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme) -> BudgetResult:
+    """PASS or FAIL if there is a figure with accepted evidence, else NOT_MEASURED with the reason.
+
+    A figure whose evidence is not accepted is shown, but neither passes nor fails.
+    """
+    kind = BUDGETS[name]
+    figure = found.figures.get(name)
+    result = BudgetResult(
+        metric=name,
+        unit=kind.unit,
+        direction=kind.direction,
+        limit=budget.limit,
+        required=budget.required,
+        accepts=budget.evidence,
+        verdict=Verdict.NOT_MEASURED,
+        figure=figure,
+    )
+    if figure is None:
+        return result.model_copy(update={"reason": found.missing.get(name, "nothing measures it yet")})
+    if figure.evidence not in budget.evidence:
+        accepted = " or ".join(budget.evidence)
+        return result.model_copy(
+            update={"reason": f"{figure.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
+        )
+    margin = margin_of(figure, budget.limit, kind.direction)
+    update = {"verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL, "margin": margin}
+    if margin < 0:
+        dominated_by, remedy = explain(name, budget.limit, found, scheme)
+        update |= {"dominated_by": dominated_by, "remedy": remedy}
+    return result.model_copy(update=update)
+
+
+def margin_of(figure: Figure, limit: float, direction: str) -> float:
+    """How far within the limit the figure's value is, in its own unit; negative if beyond."""
+    return limit - figure.value if direction == "at most" else figure.value - limit
+
+
+def overall(results: Iterable[BudgetResult]) -> tuple[Verdict, ExitCode]:
+    """The verdict over the required budgets and the exit code that says it.
+
+    A failed budget outweighs one that could not be measured. An optional budget that fails does not fail the gate.
+    """
+    required = [result.verdict for result in results if result.required]
+    if Verdict.FAIL in required:
+        return Verdict.FAIL, ExitCode.BUDGET_FAILED
+    if Verdict.NOT_MEASURED in required:
+        return Verdict.NOT_MEASURED, ExitCode.NOT_MEASURED
+    return Verdict.PASS, ExitCode.PASS

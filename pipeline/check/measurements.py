@@ -1,0 +1,187 @@
+"""All measurements of one bundle: each in its place, or the reason why it is not there."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pipeline.bundle.manifest import bundle_bytes
+from pipeline.check.accuracy import measure_accuracy
+from pipeline.check.breakdown import operator_times, tensor_groups
+from pipeline.check.coverage import coverage
+from pipeline.check.measure import measure_latency, measure_memory, profile
+from pipeline.check.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.config.target import Runtime, Shape, Target
+from pipeline.core.report_types import (
+    Coverage,
+    DatasetAccuracy,
+    LatencyResult,
+    MemoryResult,
+    OperatorTime,
+    TensorGroup,
+)
+from pipeline.core.types import Evidence, Figure, Progress
+from pipeline.export.graph import MODEL
+from pipeline.metrics.judge import Family
+
+Begin = Callable[[str], Progress]
+"""Called with the title of a measurement that starts; returns its progress callback."""
+
+
+@dataclass(frozen=True)
+class FloatReference:
+    """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders)."""
+
+    float_model: Path
+    evaluation: Path
+    reference: Path
+
+
+@dataclass
+class Measurements:
+    """Figures by budget kind, what they were made from, and why others are missing."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    latency: LatencyResult | None = None
+    memory: MemoryResult | None = None
+    accuracy: tuple[DatasetAccuracy, ...] = ()
+    coverage: Coverage | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    float_operators: tuple[OperatorTime, ...] = ()
+    tensors: tuple[TensorGroup, ...] = ()
+
+
+NO_REFERENCE = (
+    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
+    "run the export again"
+)
+
+
+def measure(
+    bundle: Path, target: Target, family: Family, reference: FloatReference | None, reasons: dict[str, str], begin: Begin
+) -> Measurements:
+    """Measure everything that a budget can ask for, each figure in a process of its own.
+
+    `reasons`: why a weight was left in float, by its name, for the coverage table.
+    """
+    found = Measurements()
+    found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
+    found.missing["max_power_w"] = "no power model of this device exists yet"
+    with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        np.savez(inputs, **example_feed(bundle, target.shape))  # type: ignore[arg-type]
+        _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
+        _memory(found, bundle, target.runtime, inputs, begin("memory"))
+        _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
+    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"))
+    return found
+
+
+def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
+    """Inputs of the shape that the target measures at: the golden sample's values, repeated to fill it.
+
+    Real values, since data-dependent kernels (dynamic ranges) must see what an app sees.
+    """
+    metadata = json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))
+    feed = {}
+    for entry in metadata["inputs"]:
+        golden = np.load(bundle / "golden" / "0" / f"{entry['name']}.npy", allow_pickle=False)
+        sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
+        wanted = [sizes.get(d, d) if isinstance(d, str) else d for d in entry["shape"]]
+        feed[entry["name"]] = np.resize(golden, wanted).astype(golden.dtype)
+    return feed
+
+
+def _latency(
+    found: Measurements, bundle: Path, runtime: Runtime, inputs: Path, reference: FloatReference | None, done: Progress
+) -> None:
+    float_model = reference.float_model / MODEL if reference else None
+    request = LatencyRequest(
+        model=bundle / MODEL, float_model=float_model, inputs=inputs, runtime=runtime, max_seconds=12.0
+    )
+    found.latency = measure_latency(request)
+    found.figures["latency_p50_ms"] = found.latency.p50
+    found.figures["latency_p95_ms"] = found.latency.p95
+    if found.latency.speedup is None:
+        found.missing["min_speedup"] = NO_REFERENCE
+    else:
+        found.figures["min_speedup"] = found.latency.speedup
+    done(1, 1)
+
+
+def _memory(found: Measurements, bundle: Path, runtime: Runtime, inputs: Path, done: Progress) -> None:
+    found.memory, reason = measure_memory(MemoryRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime))
+    if found.memory is None:
+        found.missing["peak_memory_mb"] = found.missing["load_ms"] = reason
+    else:
+        peaks = (found.memory.load_peak_mb, found.memory.run_peak_mb)
+        found.figures["peak_memory_mb"] = max(peaks, key=lambda figure: figure.value)
+        found.figures["load_ms"] = found.memory.load_ms
+    done(1, 1)
+
+
+def _profile(
+    found: Measurements,
+    bundle: Path,
+    runtime: Runtime,
+    inputs: Path,
+    reference: FloatReference | None,
+    reasons: dict[str, str],
+    scratch: Path,
+    done: Progress,
+) -> None:
+    optimized = scratch / "optimized.onnx"
+    records = profile(
+        ProfileRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime, optimized_model=optimized)
+    )
+    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, reasons)
+    found.operators = operator_times(records)
+    found.tensors = tensor_groups(onnx.load(bundle / MODEL, load_external_data=False))
+    found.figures["min_weight_coverage"] = found.coverage.weights
+    found.figures["min_mac_coverage"] = found.coverage.macs
+    done(1, 2)
+    if reference is not None:
+        request = ProfileRequest(
+            model=reference.float_model / MODEL,
+            inputs=inputs,
+            runtime=runtime,
+            runs=10,
+            optimized_model=scratch / "float.onnx",
+        )
+        found.float_operators = operator_times(profile(request))
+    done(2, 2)
+
+
+_ACCURACY_BUDGETS = {
+    "embedding": ("max_accuracy_drop", "min_top10_overlap"),
+    "classifier": ("max_accuracy_drop", "min_agreement"),
+}
+
+
+def _accuracy(
+    found: Measurements, bundle: Path, runtime: Runtime, family: Family, reference: FloatReference | None, done: Progress
+) -> None:
+    for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
+        found.missing[metric] = f"it is not a metric of {family} models"
+    if reference is None:
+        found.missing |= {metric: NO_REFERENCE for metric in _ACCURACY_BUDGETS[family]}
+        return
+    results = measure_accuracy(bundle / MODEL, runtime, family, reference.evaluation, reference.reference, done)
+    found.accuracy = results
+    worst = max(results, key=lambda result: result.drop)
+    found.figures["max_accuracy_drop"] = _host(worst.drop, "points", f"worst set: {worst.dataset} ({worst.primary})")
+    score = "top10_overlap" if family == "embedding" else "agreement"
+    lowest = min(results, key=lambda result: result.scores[score])
+    found.figures[_ACCURACY_BUDGETS[family][1]] = _host(lowest.scores[score], "share", f"worst set: {lowest.dataset}")
+
+
+def _host(value: float, unit: str, note: str) -> Figure:
+    return Figure(value=value, unit=unit, evidence=Evidence.HOST, note=note)

@@ -1,0 +1,35 @@
+"""Stage function: the float model's outputs on the evaluation sets, kept so that a second check need not run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config.target import Runtime
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.export.graph import MODEL
+from pipeline.runtime.infer import judged_outputs
+from pipeline.runtime.session import make_session
+from pipeline.source.samples import DATASET, open_samples
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes `<number>.npy`, float32 [samples, dimensions], for each evaluation set."""
+    session = make_session(context.inputs["float"].file(MODEL), Runtime())
+    folders = evaluation_folders(context.inputs["evaluation"].path)
+    for folder in folders:
+        outputs = judged_outputs(session, open_samples(folder), context.progress)
+        np.save(context.out / f"{folder.name}.npy", outputs)
+    return {"sets": [read_dataset(folder)["name"] for folder in folders]}
+
+
+def evaluation_folders(root: Path) -> list[Path]:
+    return sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+
+
+def read_dataset(folder: Path) -> dict[str, Json]:
+    """What is known of an evaluation set: name, pairs?, labels."""
+    return json.loads((folder / DATASET).read_text(encoding="utf-8"))  # type: ignore[no-any-return]

@@ -1,0 +1,231 @@
+"""The `edge` command. Parses flags, calls the API, prints; no work is done here."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console as RichConsole
+
+from pipeline import cli_options as flag
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
+from pipeline.core.errors import EdgeError, ExitCode, StageError
+
+app = typer.Typer(
+    name="edge",
+    help="Make a PyTorch or Hugging Face model fit a phone, a car chip or a robot board.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command()
+def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
+    model: flag.Model = DEFAULT_MODEL,
+    target: flag.Target = DEFAULT_TARGET,
+    recipe: flag.Recipe = None,
+    output: flag.Output = None,
+    task: Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")] = None,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 21 to 23.")] = 21,
+    batch_size: Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")] = False,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder.")
+    ] = None,
+    calibration_samples: Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")] = None,
+    random_calibration: Annotated[
+        bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
+    ] = False,
+    eval_data: Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")] = None,
+    block_size: Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")] = None,
+    per_channel: Annotated[
+        bool | None, typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's")
+    ] = None,
+    nodes_to_exclude: Annotated[
+        list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")
+    ] = None,
+    budget: flag.Budgets = None,
+    baseline: flag.Baseline = None,
+    store: flag.Store = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what of it is cached.")] = False,
+    json: flag.Json = False,
+    verbose: flag.Verbose = False,
+    debug: flag.Debug = False,  # noqa: ARG001  # read by main()
+) -> None:
+    """Take a model all the way to a gated bundle: compress, quantize, export, check."""
+    from pipeline.cli_export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
+
+    scheme = {"block_size": block_size, "per_channel": per_channel, "nodes_to_exclude": nodes_to_exclude or None}
+    fields = {
+        "model": model,
+        "target": target,
+        "recipe": recipe,
+        "task": task,
+        "output": output,
+        "opset": opset,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "threads": threads,
+        "trust_remote_code": trust_remote_code,
+        "calibration_data": calibration_data,
+        "calibration_samples": calibration_samples,
+        "random_calibration": random_calibration,
+        "eval_data": tuple(eval_data or ()),
+        "scheme": {name: value for name, value in scheme.items() if value is not None},
+        "budgets": flag.parse_budgets(budget),
+        "baseline": baseline,
+    }
+    if dry_run:
+        dry(fields, store, json)
+    else:
+        raise typer.Exit(run(fields, store, json, verbose))
+
+
+@app.command()
+def check(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    target: flag.Target = DEFAULT_TARGET,
+    output: flag.Output = None,
+    budget: flag.Budgets = None,
+    baseline: flag.Baseline = None,
+    store: flag.Store = None,
+    json: flag.Json = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Measure any bundle against any target's budgets, without rebuilding it."""
+    from pipeline.cli_export import recheck  # noqa: PLC0415
+
+    raise typer.Exit(recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json))
+
+
+@app.command()
+def gate(
+    model: flag.Model = DEFAULT_MODEL,
+    target: flag.Target = DEFAULT_TARGET,
+    output: flag.Output = None,
+    budget: flag.Budgets = None,
+    baseline: flag.Baseline = None,
+    store: flag.Store = None,
+    json: flag.Json = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
+    from pipeline.cli_export import recheck  # noqa: PLC0415
+    from pipeline.config.loading import load_target  # noqa: PLC0415
+
+    folder = output or Path("artifacts") / load_target(target).name / Path(model).name
+    raise typer.Exit(
+        recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json)
+    )
+
+
+@app.command()
+def targets() -> None:
+    """List the device profiles and their budgets."""
+    from pipeline.cli_lists import list_targets  # noqa: PLC0415
+
+    list_targets(RichConsole())
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    from pipeline.cli_lists import list_recipes  # noqa: PLC0415
+
+    list_recipes(RichConsole())
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Show what is in a bundle: its files, inputs and outputs, operators and stored tensors."""
+    from pipeline.cli_lists import inspect_bundle  # noqa: PLC0415
+
+    inspect_bundle(bundle, RichConsole())
+
+
+@app.command()
+def clean(
+    max_size: Annotated[str, typer.Option("--max-size", help="What may stay, like 500MB or 2GB.")] = "0",
+    store: flag.Store = None,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Shrink the store, the least recently used results first. Nothing that you exported is touched."""
+    from pipeline.cli_lists import clean_store  # noqa: PLC0415
+
+    clean_store(max_size, store, RichConsole())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Every failure that has a cause known to us is one message."""
+    given = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result: Any = app(args=given, prog_name="edge", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.BAD_USAGE
+    except EdgeError as error:
+        return _fail(error, given)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(StageError("Interrupted.", "Finished stages are kept: run the same command again."), given)
+    except OSError as error:
+        return _system_failure(error, given)
+    except Exception as error:  # noqa: BLE001  # the one place where a bug becomes exit code 70
+        return _bug(error, given)
+    return int(result) if isinstance(result, int) else ExitCode.PASS
+
+
+def _interrupt(_: int, __: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(error: EdgeError, given: list[str]) -> int:
+    if "--debug" in given:
+        traceback.print_exception(error)
+    lines = [f"error: {error.message}", *(f"  {line}" for line in error.remedy.splitlines())]
+    print(*lines, sep="\n", file=sys.stderr)  # noqa: T201  # this is the command's output
+    return error.exit_code
+
+
+def _system_failure(error: OSError, given: list[str]) -> int:
+    """The operating system refused something outside a stage: a full disk, a folder that may not be written."""
+    if "--debug" in given:
+        traceback.print_exception(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Free some space and run the same command again; finished stages are kept." if full else ""
+    where = f"{error.filename}: " if error.filename else ""
+    return _fail(StageError(f"{where}{error.strerror or error}.", remedy), [])
+
+
+def _bug(error: Exception, given: list[str]) -> int:
+    if "--debug" in given:
+        traceback.print_exception(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    print(  # noqa: T201
+        f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})",
+        "  This should not happen. Please report it with the output of the same command and --debug.",
+        sep="\n",
+        file=sys.stderr,
+    )
+    return ExitCode.BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

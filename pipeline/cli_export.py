@@ -1,0 +1,99 @@
+"""Running exports and checks for the command line, and printing their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from pipeline.api import check, default_store, run_export
+from pipeline.config.job import Job
+from pipeline.config.loading import validate
+from pipeline.core.digest import pretty_json
+from pipeline.core.report_types import Report
+from pipeline.core.store import Store
+from pipeline.plan import TITLES, Plan, make_plan
+from pipeline.report.terminal import render
+from pipeline.runner import preview
+from pipeline.terminal import Terminal
+
+_PIPED_WIDTH = 110
+
+
+def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -> int:
+    """Export; the exit code is the verdict's."""
+    plan = _plan(fields)
+    terminal = Terminal(verbose)
+    with terminal.running():
+        terminal.console.print(_headline(plan))
+        result = run_export(plan, Store(store or default_store()), terminal)
+    _show(result.report, json)
+    if not json:
+        output_console().print(f"Bundle and reports: {result.folder}", soft_wrap=True)
+    return result.report.exit_code
+
+
+def recheck(
+    bundle: Path,
+    target: str,
+    output: Path | None,
+    budgets: dict[str, float],
+    baseline: Path | None,
+    store: Path | None,
+    json: bool,
+) -> int:
+    """Check an existing bundle; the exit code is the verdict's."""
+    terminal = Terminal(verbose=False)
+    with terminal.running():
+        report = check(
+            bundle, target, baseline=baseline, output=output, store=store, console=terminal, budgets=budgets
+        )
+    _show(report, json)
+    return report.exit_code
+
+
+def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
+    """Print the plan: every stage, and whether its result is in the store."""
+    plan = _plan(fields)
+    place = Store(store or default_store())
+    place.prepare()
+    rows = preview(plan.stages, place)
+    console = output_console()
+    if json:
+        console.out(pretty_json([{"stage": name, "state": state} for name, state in rows]), end="")
+        return
+    table = Table("stage", "what it does", "state", box=None, pad_edge=False)
+    for name, state in rows:
+        table.add_row(name, TITLES.get(name, "compress"), state)
+    console.print(_headline(plan))
+    console.print(table)
+    console.print("The measurements run every time.")
+
+
+def _plan(fields: dict[str, Any]) -> Plan:
+    return make_plan(validate(Job, fields, "the command line"))
+
+
+def _headline(plan: Plan) -> str:
+    return (
+        f"[bold]{plan.source.name}[/] ({plan.source.task.name}) -> [bold]{plan.target.name}[/] "
+        f"({plan.target.title}), recipe {plan.recipe.name}"
+    )
+
+
+def output_console() -> RichConsole:
+    """Standard output: as wide as the terminal, or wide enough for the result table where there is none."""
+    console = RichConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    return console
+
+
+def _show(report: Report, json: bool) -> None:
+    console = output_console()
+    if json:
+        console.out(pretty_json(report.model_dump(mode="json")), end="", highlight=False)
+    else:
+        render(report, console)

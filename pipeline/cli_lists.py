@@ -1,0 +1,105 @@
+"""The commands that only look: targets, recipes, what is in a bundle, and the size of the store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.api import default_store
+from pipeline.bundle.manifest import read_manifest
+from pipeline.check.breakdown import tensor_groups
+from pipeline.config.loading import available, load_recipe, load_target
+from pipeline.core.budgets import BUDGETS
+from pipeline.core.errors import UsageError
+from pipeline.core.store import Store
+from pipeline.export.graph import MODEL
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def list_targets(console: Console) -> None:
+    """A block per target: device, recipe, budgets."""
+    for name in available("targets"):
+        target = load_target(name)
+        console.print(f"[bold]{name}[/]  {target.title}; default recipe {target.recipe}")
+        table = Table("budget", "limit", "", "evidence", box=None, pad_edge=False, padding=(0, 2))
+        for metric, budget in target.budgets.items():
+            kind = BUDGETS[metric]
+            needed = "required" if budget.required else "optional"
+            table.add_row(metric, f"{kind.direction} {budget.limit:g} {kind.unit}", needed, ", ".join(budget.evidence))
+        console.print(table)
+        console.print()
+
+
+def list_recipes(console: Console) -> None:
+    """A row per recipe: its passes and its scheme."""
+    table = Table("recipe", "passes", "scheme", "what it does", box=None, pad_edge=False, padding=(0, 2))
+    for name in available("recipes"):
+        recipe = load_recipe(name)
+        scheme = recipe.scheme if isinstance(recipe.scheme, str) else str(recipe.scheme.get("base"))
+        table.add_row(name, ", ".join(str(entry.get("pass")) for entry in recipe.passes) or "-", scheme, recipe.title)
+    console.print(table)
+
+
+def inspect_bundle(bundle: Path, console: Console) -> None:
+    """Files (verified), inputs and outputs, operators, node names and stored bytes."""
+    manifest = read_manifest(bundle)
+    metadata = json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))
+    model = onnx.load(bundle / MODEL, load_external_data=False)
+    provenance = manifest["provenance"]
+    console.print(
+        f"[bold]{provenance['model']}[/] for {provenance['target']}, recipe {provenance['recipe']}, "
+        f"scheme {metadata['scheme']['name']}, task {metadata['task']}"
+    )
+    for side in ("inputs", "outputs"):
+        for entry in metadata[side]:
+            console.print(f"  {side[:-1]:<7} {entry['name']}: {entry['dtype']} {_shape(entry['shape'])}", markup=False)
+    console.print(_files(manifest["files"]))
+    console.print(_tensors(model))
+    operators = Counter(node.op_type for node in model.graph.node)
+    console.print("operators: " + ", ".join(f"{name} x{count}" for name, count in operators.most_common()))
+    weighted = [node.name for node in model.graph.node if node.op_type.startswith(("MatMul", "Gather"))]
+    console.print("weighted nodes: " + ", ".join(weighted[:4]) + f", ... ({len(weighted)} in all)", markup=False)
+
+
+def _shape(shape: list[Any]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"
+
+
+def _files(files: dict[str, dict[str, Any]]) -> Table:
+    table = Table("file", "bytes", "sha256", box=None, pad_edge=False, padding=(0, 2))
+    for name, entry in files.items():
+        table.add_row(name, f"{entry['bytes']:,}", entry["sha256"][:16])
+    return table
+
+
+def _tensors(model: onnx.ModelProto) -> Table:
+    table = Table("stored tensors", "format", "MB", "share", box=None, pad_edge=False, padding=(0, 2))
+    for group in tensor_groups(model):
+        table.add_row(group.name, group.dtype, f"{group.megabytes:.2f}", f"{group.share:.0%}")
+    return table
+
+
+def clean_store(max_size: str, store: Path | None, console: Console) -> None:
+    """Drop entries until at most `max_size` are left, and say what was freed."""
+    limit = parse_size(max_size)
+    place = Store(store or default_store())
+    removed, freed = place.clean(limit)
+    left = sum(size for _, size, _ in place.entries())
+    console.print(f"Removed {removed} results, {freed / 1e6:.1f} MB; {left / 1e6:.1f} MB are left in {place.root}.")
+
+
+def parse_size(text: str) -> int:
+    """`2GB` -> 2_000_000_000 (powers of 10); UsageError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size.", "For example: 0, 500MB, 2GB.")
+    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])

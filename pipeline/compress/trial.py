@@ -1,0 +1,119 @@
+"""Judging a candidate model in PyTorch before it is exported: rounded weights, calibration samples, fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.core.types import Json, Scheme
+from pipeline.metrics.judge import Judgement, judge
+from pipeline.numerics.affine import dequantize, quantize_symmetric
+from pipeline.numerics.blocks import dequantize_blocks, quantize_blocks
+from pipeline.source.samples import Samples
+from pipeline.source.torch_model import wrap
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class TrialScore:
+    """A candidate's fidelity to the float model and the estimated megabytes of its weights."""
+
+    judgement: Judgement
+    megabytes: float
+
+    def within(self, limits: dict[str, float]) -> bool:
+        """Does it meet every limit that the metrics of its task speak of?"""
+        scores = self.judgement.scores
+        return (
+            self.judgement.drop <= limits.get("max_accuracy_drop", np.inf)
+            and scores.get("top10_overlap", 1.0) >= limits.get("min_top10_overlap", 0.0)
+            and scores.get("agreement", 1.0) >= limits.get("min_agreement", 0.0)
+        )
+
+    def record(self) -> dict[str, Json]:
+        return {
+            "megabytes": round(self.megabytes, 3),
+            "drop": round(self.judgement.drop, 4),
+            "scores": {name: round(value, 5) for name, value in self.judgement.scores.items()},
+        }
+
+
+class TrialModel:
+    """Scores candidates made from one float model, against that model's outputs on the same samples.
+
+    Only weights are rounded, as the scheme says; activation rounding needs the exported graph and is measured
+    after it.
+    """
+
+    def __init__(self, model: nn.Module, source: dict[str, Any], scheme: Scheme, samples: Samples) -> None:
+        self._source = source
+        self._scheme = scheme
+        self._batches = list(batches(samples))
+        self._reference = self._outputs(model)
+
+    def score(self, candidate: nn.Module) -> TrialScore:
+        """Round the candidate's weights in place, run it, and compare."""
+        megabytes = round_weights(candidate, self._scheme) / 1e6
+        return TrialScore(judge(self._source["family"], self._reference, self._outputs(candidate)), megabytes)
+
+    def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
+        wrapped = wrap(model, self._source)
+        with torch.inference_mode():
+            rows = [_judged(wrapped, batch) for batch in self._batches]
+        return torch.cat(rows).numpy()
+
+
+def batches(samples: Samples) -> Iterator[dict[str, Tensor]]:
+    """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
+    for start in range(0, len(samples), _BATCH):
+        rows = [samples[index] for index in range(start, min(start + _BATCH, len(samples)))]
+        yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
+
+
+def _pad(arrays: list[NDArray[Any]]) -> Tensor:
+    tensors = [torch.from_numpy(np.ascontiguousarray(array[0])) for array in arrays]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+
+def _judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The rows that are compared: the embedding, the logits, or the masked mean of token states."""
+    output = model(**batch)
+    if "sentence_embedding" in output:
+        return output["sentence_embedding"]  # type: ignore[no-any-return]
+    if "logits" in output:
+        return output["logits"]  # type: ignore[no-any-return]
+    hidden = output["last_hidden_state"]
+    mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1)  # type: ignore[no-any-return]
+
+
+def round_weights(model: nn.Module, scheme: Scheme) -> int:
+    """Replace the weights of Linear and Embedding modules by what `scheme` can store; returns the bytes that the
+    whole model then takes."""
+    total = 0
+    rounded: set[int] = set()
+    for module in model.modules():
+        bits = {nn.Linear: scheme.weights, nn.Embedding: scheme.embeddings}.get(type(module), 32)
+        if bits < 32:
+            total += _round(module.weight, bits, scheme.block_size, scheme.reduce_range)
+            rounded.add(id(module.weight))
+    return total + sum(p.numel() * 4 for p in model.parameters() if id(p) not in rounded)
+
+
+def _round(parameter: nn.Parameter, bits: int, block_size: int, reduce_range: bool) -> int:
+    weight = parameter.detach().numpy()
+    if bits == 4:
+        codes, scale = quantize_blocks(weight, block_size)
+        restored, size = dequantize_blocks(codes, scale, weight.shape[1]), codes.size // 2 + scale.nbytes
+    else:
+        codes8, scale = quantize_symmetric(weight, 1, reduce_range)
+        restored, size = dequantize(codes8, scale), codes8.nbytes + scale.nbytes
+    parameter.data = torch.from_numpy(restored)
+    return size

@@ -1,0 +1,37 @@
+"""What a user asks for: one export or one check, with everything the flags can change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.core.types import Frozen, Json
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_TARGET = "phone"
+OPSETS = (21, 22, 23)
+"""MatMulNBits and INT4 need 21; the rest is what ONNX Runtime 1.31 runs."""
+
+
+class Job(Frozen):
+    """One export. None means: as the target or the recipe says."""
+
+    model: str = DEFAULT_MODEL
+    target: str = DEFAULT_TARGET
+    recipe: str | None = None
+    task: str | None = None
+    output: Path | None = None
+    opset: Annotated[int, Field(ge=min(OPSETS), le=max(OPSETS))] = 21
+    batch_size: Annotated[int, Field(gt=0)] | None = None
+    sequence_length: Annotated[int, Field(gt=1)] | None = None
+    threads: Annotated[int, Field(gt=0)] | None = None
+    trust_remote_code: bool = False
+    calibration_data: str | None = None
+    calibration_samples: Annotated[int, Field(gt=0)] | None = None
+    random_calibration: bool = False
+    eval_data: tuple[str, ...] = ()
+    scheme: dict[str, Json] = Field(default={}, description="fields of the scheme that override the recipe's")
+    budgets: dict[str, float] = Field(default={}, description="limits that override the target's")
+    baseline: Path | None = None

@@ -1,0 +1,29 @@
+"""A recipe: ordered compression passes and a scheme."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pipeline.core.types import Frozen
+
+
+class Calibration(Frozen):
+    """Which samples calibrate: a set in `calibration/` or a path, and how many of them."""
+
+    data: str = "text-en"
+    samples: Annotated[int, Field(gt=0)] = 512
+
+
+class Recipe(Frozen):
+    """`passes` run in order on the float model, each `{"pass": name, ...its config}`; then `scheme` is applied.
+
+    `scheme` is a name, or a table with `base = name` and what differs from it.
+    """
+
+    name: str
+    title: str
+    passes: tuple[dict[str, Any], ...] = ()
+    scheme: str | dict[str, Any]
+    calibration: Calibration = Calibration()

@@ -1,0 +1,94 @@
+"""A target: a device, its runtime settings and its budgets (`targets/*.toml`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.core.budgets import BUDGETS
+from pipeline.core.errors import suggest
+from pipeline.core.types import Evidence, Frozen
+
+Positive = Annotated[float, Field(gt=0)]
+Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
+
+
+class Cluster(Frozen):
+    """Cores of one kind."""
+
+    core: str
+    count: Annotated[int, Field(gt=0)]
+    clock_mhz: Annotated[int, Field(gt=0)]
+
+
+class Device(Frozen):
+    """The hardware. `sources` names the origin of every figure, by its key."""
+
+    soc: str
+    clusters: tuple[Cluster, ...] = Field(min_length=1)
+    isa: tuple[str, ...] = Field(description="Linux hwcap names: asimd, asimddp (dot product), i8mm, ...")
+    memory_mb: Annotated[int, Field(gt=0)]
+    bandwidth_gb_s: Positive
+    sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _every_figure_has_a_source(self) -> Device:
+        missing = {"soc", "clusters", "isa", "memory_mb", "bandwidth_gb_s"} - set(self.sources)
+        if missing:
+            raise ValueError(f"no source for {', '.join(sorted(missing))}: add it to [device.sources]")
+        return self
+
+
+class Runtime(Frozen):
+    """How ONNX Runtime is set up on the device. `session_config` are its session configuration entries."""
+
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    threads: Annotated[int, Field(gt=0)] = 1
+    session_config: dict[str, str] = {}
+    disabled_optimizers: tuple[str, ...] = ()
+    sources: dict[str, Source] = {}
+
+
+class Shape(Frozen):
+    """The input shape that latency and memory are measured at."""
+
+    batch_size: Annotated[int, Field(gt=0)] = 1
+    sequence_length: Annotated[int, Field(gt=0)] = 128
+
+
+class Budget(Frozen):
+    """One limit. Only figures whose evidence is in `evidence` can pass or fail it."""
+
+    limit: Annotated[float, Field(ge=0)]
+    required: bool
+    evidence: tuple[Evidence, ...] = Field(min_length=1)
+    source: Source
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError("a limit must be a number")
+        return value
+
+
+class Target(Frozen):
+    """A device profile with budgets, and the recipe that is used when none is named."""
+
+    name: str
+    title: str
+    kind: Literal["phone", "car", "robot", "other"] = "other"
+    recipe: str
+    device: Device
+    runtime: Runtime = Runtime()
+    shape: Shape = Shape()
+    budgets: dict[str, Budget] = Field(min_length=1)
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_kinds(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
+        for name in budgets:
+            if name not in BUDGETS:
+                raise ValueError(f"unknown budget {name!r}. {suggest(name, BUDGETS)}")
+        return budgets

@@ -1,0 +1,1 @@
+"""Types, artifacts, stages, the store and errors: no torch, no ONNX."""

@@ -1,0 +1,57 @@
+"""The one error hierarchy. Every message says what was given, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `edge` returns to the shell. Only `PASS` is zero."""
+
+    PASS = 0
+    BUDGET_FAILED = 1
+    BAD_USAGE = 2
+    STAGE_FAILED = 3
+    NOT_MEASURED = 4
+    BUG = 70
+
+
+class EdgeError(Exception):
+    """Base of all errors that a user can act on.
+
+    `message` names what was given and what is allowed, `remedy` what to do next.
+    """
+
+    exit_code = ExitCode.STAGE_FAILED
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(f"{message}\n{remedy}" if remedy else message)
+
+
+class UsageError(EdgeError):
+    """A bad flag, file or configuration: nothing was started."""
+
+    exit_code = ExitCode.BAD_USAGE
+
+
+class StageError(EdgeError):
+    """A stage could not produce its artifact; the store keeps what was finished before it."""
+
+    exit_code = ExitCode.STAGE_FAILED
+
+
+class IntegrityError(StageError):
+    """Stored or bundled bytes are not the ones that were written."""
+
+
+def suggest(given: str, allowed: Iterable[str]) -> str:
+    """`'phon'` -> `"did you mean 'phone'?"`, or the list of what is allowed if nothing is near."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=2, cutoff=0.6)
+    if near:
+        return "Did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return "Allowed: " + (", ".join(names) if names else "nothing is registered") + "."

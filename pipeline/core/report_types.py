@@ -1,0 +1,162 @@
+"""The typed report: everything a verdict rests on. `report.json` is this record, and the other formats are made
+from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.core.types import Evidence, Figure, Frozen, Json, Scheme, Verdict
+
+REPORT_VERSION = 1
+
+
+class BudgetResult(Frozen):
+    """One budget held against what was measured. `margin` is how far within the limit (negative: beyond it)."""
+
+    metric: str
+    unit: str
+    direction: Literal["at most", "at least"]
+    limit: float
+    required: bool
+    accepts: tuple[Evidence, ...]
+    verdict: Verdict
+    figure: Figure | None = None
+    margin: float | None = None
+    reason: str = ""
+    dominated_by: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class DatasetAccuracy(Frozen):
+    """How the bundle compares with the float model on one evaluation set. `scores` by metric name (see metrics/);
+    `drop` is in points (0-100): metric(float) - metric(bundle) with labels, 100 * (1 - `primary`) without."""
+
+    dataset: str
+    samples: int
+    labelled: bool
+    primary: str
+    scores: dict[str, float]
+    drop: float
+
+
+class LatencyResult(Frozen):
+    """Milliseconds of single inferences, interleaved with the float model's in the same process."""
+
+    shape: dict[str, tuple[int, ...]]
+    threads: int
+    warmup: int
+    samples_ms: tuple[float, ...]
+    float_samples_ms: tuple[float, ...] = ()
+    p50: Figure
+    p90: Figure
+    p95: Figure
+    p99: Figure
+    speedup: Figure | None = None
+
+
+class MemoryResult(Frozen):
+    """MB (10^6 bytes) over the process before the session was made."""
+
+    load_ms: Figure
+    load_peak_mb: Figure
+    run_peak_mb: Figure
+
+
+class OperatorTime(Frozen):
+    """Time of all nodes of one operator type in the graph that ONNX Runtime executed, per inference."""
+
+    op_type: str
+    count: int
+    ms: float
+    share: float
+
+
+class TensorGroup(Frozen):
+    """Bytes of the bundle's stored tensors, summed over one module of the model."""
+
+    name: str
+    dtype: str
+    megabytes: float
+    share: float
+
+
+class SkippedTensor(Frozen):
+    """A weight that the scheme left in float, and why."""
+
+    name: str
+    op_type: str
+    megabytes: float
+    reason: str
+
+
+class Coverage(Frozen):
+    """What runs in INT8/INT4, counted in the graph that ONNX Runtime executes after its own optimization.
+
+    `weights`: share of weight values (not bytes) stored in 8 bits or fewer. `macs`: share of multiply-accumulates
+    with a weight operand whose weight is stored so. `integer_macs`: share of all multiply-accumulates, attention's
+    own products too, that integer kernels compute.
+    """
+
+    weights: Figure
+    macs: Figure
+    integer_macs: Figure
+    left_in_float: tuple[SkippedTensor, ...] = ()
+
+
+class Trial(Frozen):
+    """One point of the accuracy-versus-size plot. `origin`: float, this run, an earlier run, or a search step."""
+
+    label: str
+    origin: Literal["float", "this run", "earlier run", "search"]
+    megabytes: float
+    accuracy: float = Field(description="100 - drop on the worst data set, in points")
+
+
+class StageRecord(Frozen):
+    name: str
+    key: str
+    cached: bool
+    seconds: float
+
+
+class HostInfo(Frozen):
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_mb: int
+    system: str
+
+
+class Report(Frozen):
+    """The verdict and its evidence. `notes` are said in plain words to every reader (random calibration, a CPU
+    that may saturate, a rebuilt store entry, ...)."""
+
+    version: int = REPORT_VERSION
+    model: str
+    model_digest: str
+    task: str
+    target: str
+    target_title: str
+    recipe: str
+    scheme: Scheme
+    verdict: Verdict
+    exit_code: int
+    budgets: tuple[BudgetResult, ...]
+    figures: dict[str, Figure]
+    accuracy: tuple[DatasetAccuracy, ...] = ()
+    latency: LatencyResult | None = None
+    memory: MemoryResult | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    float_operators: tuple[OperatorTime, ...] = ()
+    tensors: tuple[TensorGroup, ...] = ()
+    coverage: Coverage | None = None
+    trials: tuple[Trial, ...] = ()
+    calibration: dict[str, Json] = {}
+    passes: tuple[dict[str, Json], ...] = ()
+    stages: tuple[StageRecord, ...] = ()
+    host: HostInfo
+    versions: dict[str, str]
+    bundle_digest: str
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,77 @@
+"""The vocabulary that all packages share: evidence, verdicts, number formats, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """Base of all config and report records: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Evidence(StrEnum):
+    """How a figure was got."""
+
+    DEVICE = "device"
+    EMULATED = "emulated"
+    HOST = "host"
+    ESTIMATED = "estimated"
+
+
+class Verdict(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    NOT_MEASURED = "NOT_MEASURED"
+
+
+class Scheme(Frozen):
+    """Number formats of a quantized model.
+
+    `weights`, `embeddings`: bits of a stored value (32 is float). `activations`: how the inputs of weighted
+    products are rounded: `float` (not at all), `dynamic` (ranges found at run time), `static` (calibrated).
+    `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
+    (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
+    `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
+    """
+
+    name: str
+    weights: Literal[32, 8, 4] = 32
+    activations: Literal["float", "dynamic", "static"] = "float"
+    embeddings: Literal[32, 8, 4] = 32
+    per_channel: bool = True
+    reduce_range: bool = True
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    accuracy_level: Literal[0, 1, 4] = 0
+    smoothing: float | None = None
+    observer: str = "minmax"
+    percentile: float = 99.99
+    nodes_to_exclude: tuple[str, ...] = ()
+
+
+class Figure(Frozen):
+    """One number, with its unit, how it was got, and the ends of its 95 % confidence interval if it has one."""
+
+    value: float
+    unit: str
+    evidence: Evidence
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total); total 0 where it is not known."""
+
+
+def silent(done: int, total: int) -> None:
+    """The progress callback that shows nothing."""
+
+
+Json = Any
+"""What `json.dumps` takes; recursive aliases cost more than they catch here."""

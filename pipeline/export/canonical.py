@@ -1,0 +1,133 @@
+"""A traced graph made clean: named after the model's modules, one form for every linear layer, no traces of the
+machine it was made on."""
+
+from __future__ import annotations
+
+import ast
+
+import numpy as np
+import onnx_ir as ir
+
+from pipeline.export.graph import add_constant, constant, drop_unused, emit, replace
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_AXES = ("batch", "sequence")
+
+
+def canonicalize(model: ir.Model, prefix: str) -> None:
+    """In place: name nodes and weights after modules (without `prefix`), Gemm -> MatMul + Add, name the dynamic
+    axes, and drop metadata, which holds stack traces with file paths."""
+    graph = model.graph
+    name_axes(graph)
+    for node in list(graph):
+        if node.op_type == "Gemm":
+            split_gemm(node)
+    for node in graph:
+        name_after_module(node, prefix)
+    name_parameters(graph, prefix)
+    strip_metadata(model)
+    model.producer_name, model.producer_version = "edge-pipeline", None
+    graph.name = "main"
+
+
+def name_axes(graph: ir.Graph) -> None:
+    """Rename the tracer's symbols (`s18`) to `batch` and `sequence`, by their place in the inputs."""
+    names: dict[str, str] = {}
+    for value in graph.inputs:
+        for axis, dimension in enumerate(value.shape or ()):
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
+                names.setdefault(str(dimension.value), _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
+    for value in [*graph.inputs, *graph.outputs]:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [names.get(str(d.value), None) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
+            )
+    for node in graph:  # inner shapes speak of the old symbols, and ONNX Runtime infers them anyway
+        for output in node.outputs:
+            if not output.is_graph_output():
+                output.shape = None
+
+
+def split_gemm(node: ir.Node) -> None:
+    """Gemm(a, B, c) with constant B -> MatMul(a, B') + c, so that quantization meets one form."""
+    weight = constant(node.inputs[1])
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0
+    if weight is None or scaled or attributes.get("transA", 0):
+        return
+    left, right, *bias = node.inputs
+    assert left is not None and right is not None and node.graph is not None  # noqa: S101, PT018
+    array = weight.T if attributes.get("transB", 0) else weight
+    straight = add_constant(node.graph, f"{right.name}.transposed", array)  # type: ignore[arg-type]
+    (product,) = emit(node, "MatMul", [left, straight], [f"{node.name}/product"])
+    product.producer().metadata_props.update(node.metadata_props)  # type: ignore[union-attr]
+    if bias and bias[0] is not None:
+        (product,) = emit(node, "Add", [product, bias[0]], [f"{node.name}/sum"])
+        product.producer().metadata_props.update(node.metadata_props)  # type: ignore[union-attr]
+    replace(node, product)
+
+
+def name_after_module(node: ir.Node, prefix: str) -> None:
+    """`encoder.layer.0.output.dense/MatMul` instead of `node_MatMul_107`; weights likewise."""
+    module = module_of(node, prefix)
+    if not module:
+        return
+    node.name = _unique(node, f"{module}/{node.op_type}")
+    if node.op_type == "MatMul" and constant(node.inputs[1]) is not None:
+        _rename(node.inputs[1], f"{module}.weight")
+
+
+def module_of(node: ir.Node, prefix: str) -> str:
+    """The module that the tracer recorded for a node, or an empty string."""
+    scopes = node.metadata_props.get(_SCOPES)
+    if not scopes:
+        return ""
+    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope and not scope.startswith("_")]
+    return modules[-1].removeprefix(prefix) if modules else ""
+
+
+def _unique(node: ir.Node, name: str) -> str:
+    assert node.graph is not None  # noqa: S101
+    taken = node.graph.meta.setdefault("names", {})
+    taken[name] = taken.get(name, 0) + 1
+    return name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
+
+
+def _rename(value: ir.Value | None, name: str) -> None:
+    assert value is not None and value.graph is not None  # noqa: S101, PT018
+    graph = value.graph
+    if value.name == name or name in graph.initializers:
+        return
+    del graph.initializers[value.name]  # type: ignore[arg-type]
+    value.name = name
+    if value.const_value is not None:
+        value.const_value.name = name
+    graph.register_initializer(value)
+
+
+def name_parameters(graph: ir.Graph, prefix: str) -> None:
+    """Parameters that kept their module names lose the wrapper's prefix; unread ones go."""
+    for value in list(graph.initializers.values()):
+        drop_unused(graph, [value])
+        if value.name in graph.initializers and prefix and value.name.startswith(prefix):
+            _rename(value, value.name.removeprefix(prefix))
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Drop what the tracer noted: stack traces, module classes, its own version."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    graph = model.graph
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(np.ascontiguousarray(value.const_value.numpy()), name=value.name)

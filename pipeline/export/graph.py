@@ -1,0 +1,89 @@
+"""Small things that every stage does with an ONNX graph: save, load, describe, edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.core.types import Json
+
+MODEL = "model.onnx"
+_INLINE = 1024  # bytes; smaller tensors stay in the graph file, where shape inference can see them
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write `<name>.onnx` and its weights in `<name>.onnx.data` beside it."""
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE)
+
+
+def load_model(path: Path) -> ir.Model:
+    return ir.load(path)
+
+
+def signature(model: ir.Model) -> dict[str, Json]:
+    """Inputs and outputs: name, dtype, shape (an int, or the name of a dynamic axis)."""
+    return {
+        "inputs": [_describe(value) for value in model.graph.inputs],
+        "outputs": [_describe(value) for value in model.graph.outputs],
+    }
+
+
+def _describe(value: ir.Value) -> dict[str, Json]:
+    dimensions = [] if value.shape is None else [d if isinstance(d, int) else str(d.value) for d in value.shape]
+    return {"name": value.name, "dtype": str(value.dtype).lower(), "shape": dimensions}
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array of an initializer, or None for anything computed."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return value.const_value.numpy()
+
+
+def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """A new initializer (or the one of that name that is there already)."""
+    if name not in graph.initializers:
+        value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def emit(
+    before: ir.Node, op_type: str, inputs: Sequence[ir.Value], outputs: Sequence[str], domain: str = "", **attrs: Any
+) -> list[ir.Value]:
+    """Insert a node before another one; returns its output values, named `outputs`."""
+    node = ir.node(
+        op_type, inputs, attributes=attrs or None, domain=domain, num_outputs=len(outputs), name=outputs[0] + "/node"
+    )
+    for value, name in zip(node.outputs, outputs, strict=True):
+        value.name = name
+    _graph_of(before).insert_before(before, node)
+    return list(node.outputs)
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101  # our nodes are never in functions; tells mypy
+    return graph
+
+
+def replace(node: ir.Node, value: ir.Value) -> None:
+    """Let `value` take the place of the node's only output, and drop the node and constants nobody reads now."""
+    graph = _graph_of(node)
+    inputs = [entry for entry in node.inputs if entry is not None]
+    old = node.outputs[0]
+    value.dtype, value.shape = old.dtype, old.shape
+    ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    drop_unused(graph, inputs)
+
+
+def drop_unused(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
+    for value in values:
+        if value.is_initializer() and not value.uses() and value.name in graph.initializers:
+            del graph.initializers[value.name]

@@ -1,0 +1,147 @@
+"""How near a model's outputs are to the float model's, without labels. Pure functions on numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata  # type: ignore[import-untyped]  # scipy ships no types
+
+Array: TypeAlias = NDArray[Any]
+
+_PAIR_ROWS = 2000  # 2 million pairs: 16 MB a vector of similarities
+_BLOCK_ROWS = 256
+_SIMILARITY_DIGITS = 9  # equal rows must tie, though BLAS may round their products differently
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Mean over rows of the cosine between a[i] and b[i], both [rows, features]; an all-zero row counts as 0.
+
+    ValueError if the shapes differ, there are no rows, or a value is not finite (true of all functions here).
+    """
+    return float(np.mean(row_cosines(a, b)))
+
+
+def row_cosines(a: Array, b: Array) -> Array:
+    """The cosines [rows] between a[i] and b[i], both [rows, features]; 0 for an all-zero row."""
+    first, second = _same_rows(*_same_shape(a, b))
+    return np.asarray(np.sum(_unit(first) * _unit(second), axis=1).round(_SIMILARITY_DIGITS))
+
+
+def pair_rank_correlation(a: Array, b: Array) -> float:
+    """Spearman correlation between the cosine similarities of all row pairs i < j in `a` and those in `b`.
+
+    `a` [rows, features], `b` [rows, other features]. Of more than 2000 rows, 2000 evenly spaced ones are used
+    (always the same), so that memory stays bounded. 0 if all similarities of either are equal. ValueError
+    below 3 rows.
+    """
+    first, second = _same_rows(a, b)
+    if len(first) < 3:
+        raise ValueError(f"pair ranks need at least 3 rows, not {len(first)}")
+    chosen = _evenly_spaced(len(first), _PAIR_ROWS)
+    return spearman(_pair_similarities(first[chosen]), _pair_similarities(second[chosen]))
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Spearman's rank correlation of two vectors [n], ties with average ranks; 0 if either is constant."""
+    first, second = _centred_ranks(a), _centred_ranks(b)
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(np.clip(first @ second / norm, -1.0, 1.0)) if norm else 0.0
+
+
+def top_k_overlap(reference: Array, other: Array, k: int = 10) -> float:
+    """Mean share of each row's `k` nearest cosine neighbours in `reference` that are so in `other` too.
+
+    `reference` [rows, features], `other` [rows, other features]. A row is not its own neighbour; of equally
+    near rows the earlier ones count. ValueError unless 1 <= k < rows: with k = rows - 1 any two models agree.
+    """
+    first, second = _same_rows(reference, other)
+    if not 1 <= k < len(first):
+        raise ValueError(f"k must be from 1 to {len(first) - 1} for {len(first)} rows, not {k}")
+    first, second = _unit(first), _unit(second)
+    kept = sum(
+        np.intersect1d(wanted, found).size
+        for start in range(0, len(first), _BLOCK_ROWS)
+        for wanted, found in zip(_neighbours(first, start, k), _neighbours(second, start, k), strict=True)
+    )
+    return kept / (k * len(first))
+
+
+def agreement(logits_a: Array, logits_b: Array) -> float:
+    """Share of positions where logits [..., classes] have the same top class (of equal ones, the first)."""
+    first, second = _same_shape(logits_a, logits_b)
+    return float(np.mean(first.argmax(axis=-1) == second.argmax(axis=-1)))
+
+
+def kl_divergence(logits_ref: Array, logits: Array) -> float:
+    """Mean of KL(softmax(logits_ref) || softmax(logits)) in nats; both [..., classes]."""
+    reference, other = (_log_softmax(x) for x in _same_shape(logits_ref, logits))
+    per_row = np.sum(np.exp(reference) * (reference - other), axis=-1)
+    return max(float(np.mean(per_row)), 0.0)  # rounding can leave -1e-17
+
+
+def sqnr_db(reference: Array, other: Array) -> float:
+    """Signal to quantization noise, 10 log10(sum ref^2 / sum (ref - other)^2), of arrays of one shape; inf if
+    they are identical, -inf if only the reference is all zeros."""
+    first, second = _same_shape(reference, other)
+    signal, noise = float(np.sum(first**2)), float(np.sum((first - second) ** 2))
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _same_shape(a: Array, b: Array) -> tuple[Array, Array]:
+    if a.shape != b.shape:
+        raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
+    return _checked(a), _checked(b)
+
+
+def _same_rows(a: Array, b: Array) -> tuple[Array, Array]:
+    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
+        raise ValueError(f"expected two arrays [rows, features] with equal rows, not {a.shape} and {b.shape}")
+    return _checked(a), _checked(b)
+
+
+def _checked(values: Array) -> Array:
+    if values.ndim == 0 or values.size == 0:
+        raise ValueError(f"expected at least one value, not shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _unit(rows: Array) -> Array:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0))
+
+
+def _evenly_spaced(count: int, limit: int) -> Array:
+    if count <= limit:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
+def _pair_similarities(rows: Array) -> Array:
+    unit = _unit(rows)
+    parts = [unit[i] @ unit[i + 1 :].T for i in range(len(unit) - 1)]
+    return np.asarray(np.concatenate(parts).round(_SIMILARITY_DIGITS))
+
+
+def _centred_ranks(values: Array) -> Array:
+    ranks = rankdata(values)
+    return np.asarray(ranks - ranks.mean())
+
+
+def _neighbours(unit: Array, start: int, k: int) -> Array:
+    """Indices [block, k] of the rows nearest to unit[start : start + block]."""
+    rows = np.arange(start, min(start + _BLOCK_ROWS, len(unit)))
+    similarity = (unit[rows] @ unit.T).round(_SIMILARITY_DIGITS)
+    similarity[np.arange(len(rows)), rows] = -np.inf
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,0 +1,54 @@
+"""Uniform quantization of arrays: scales, zero points, codes. Pure functions on numpy arrays.
+
+Notation as in Nagel et al., "A White Paper on Neural Network Quantization" (arXiv 2106.08295), eq. 4-7:
+`x ~ scale * (code - zero_point)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Codes = NDArray[np.int8]
+Bytes = NDArray[np.uint8]
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+_TINY = np.float32(1e-12)  # keeps all-zero channels at code 0 instead of 0/0
+
+
+def largest_code(reduce_range: bool) -> int:
+    """The largest magnitude of a signed 8-bit code: 127, or 63 with 7-bit codes."""
+    return 63 if reduce_range else 127
+
+
+def quantize_symmetric(weight: Float, axis: Axis, reduce_range: bool) -> tuple[Codes, Float]:
+    """Signed 8-bit codes with zero point 0 (eq. 7).
+
+    `weight`: float32 of any shape; `axis`: the axes that share one scale (None: the whole array).
+    Returns int8 codes of the same shape, and float32 scales whose `axis` has length 1.
+    """
+    largest = largest_code(reduce_range)
+    scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True), _TINY).astype(np.float32) / np.float32(largest)
+    codes = np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
+    return codes, scale
+
+
+def affine_uint8(low: float, high: float) -> tuple[np.float32, np.uint8]:
+    """(scale, zero point) of unsigned 8-bit codes that cover [low, high] and represent 0 exactly (eq. 4-6).
+
+    Zero must be exact because padding and ReLU produce it. ValueError if low > high or either is not finite.
+    """
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ValueError(f"not a range: [{low}, {high}]")
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32(max((high - low) / 255.0, float(_TINY)))
+    zero_point = np.uint8(np.clip(np.rint(-low / float(scale)), 0, 255))
+    return scale, zero_point
+
+
+def dequantize(codes: NDArray[Any], scale: Float | np.float32, zero_point: int = 0) -> Float:
+    """`scale * (codes - zero_point)` as float32; `scale` broadcasts against `codes`."""
+    return ((codes.astype(np.float32) - np.float32(zero_point)) * scale).astype(np.float32)

@@ -1,0 +1,99 @@
+"""Confidence intervals of measured times. They assume no distribution: times have a long tail on one side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RESAMPLES = 2000
+
+
+def percentile_interval(
+    samples: Sequence[float], q: float, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The quantile `q` (0 < q < 1) of independent `samples`, and the ends of its confidence interval.
+
+    The ends are order statistics: the number of samples below the true quantile is binomial, whatever the
+    distribution (David & Nagaraja, Order Statistics, 3rd ed., sec. 7.1). Each tail gets half of
+    1 - `confidence`. Where the samples are too few for a bound (see `samples_needed`) the smallest or largest
+    sample stands in for it, and the interval covers less than `confidence`; one sample gives an interval of
+    length 0. The value is the interpolated quantile, but never outside the interval. Returns (value, low, high) in the unit of `samples`; ValueError if there are none or `q` or
+    `confidence` is not between 0 and 1.
+    """
+    _check_share("q", q)
+    _check_share("confidence", confidence)
+    ordered = np.sort(_finite("samples", samples))
+    tail = (1.0 - confidence) / 2.0
+    cumulative = _binomial_cumulative(ordered.size, q)
+    below = int(np.searchsorted(cumulative, tail, side="right"))  # ranks whose P(Bin < rank) <= tail
+    above = int(np.searchsorted(cumulative, 1.0 - tail, side="left"))  # first with P(Bin > it) <= tail
+    low, high = ordered[max(below - 1, 0)], ordered[min(above, ordered.size - 1)]
+    value = np.clip(np.quantile(ordered, q), low, high)
+    return float(value), float(low), float(high)
+
+
+def samples_needed(q: float, confidence: float = 0.95) -> int:
+    """The fewest samples with which both ends of `percentile_interval` are bounds: P(all samples lie on one
+    side of the quantile) must not exceed half of 1 - `confidence`. The 95th percentile needs 72 of them."""
+    _check_share("q", q)
+    _check_share("confidence", confidence)
+    return math.ceil(math.log((1.0 - confidence) / 2.0) / math.log(max(q, 1.0 - q)))
+
+
+def ratio_interval(
+    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """median(a) / median(b) of interleaved pairs, and the ends of its confidence interval.
+
+    Pairs are drawn with replacement, so that what disturbed both runs of a pair stays together (percentile
+    bootstrap, Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13), 2000 times from `seed`. With few
+    pairs the interval is at best the range that the pairs themselves span: one pair gives length 0.
+    Returns (ratio, low, high); ValueError if there are no pairs, the lengths differ, a value is not above 0
+    or `confidence` is not between 0 and 1.
+    """
+    _check_share("confidence", confidence)
+    first, second = _positive("a", a), _positive("b", b)
+    if first.size != second.size:
+        raise ValueError(f"a and b must be pairs: {first.size} and {second.size} values were given")
+    picks = np.random.default_rng(seed).integers(first.size, size=(_RESAMPLES, first.size))
+    ratios = np.median(first[picks], axis=1) / np.median(second[picks], axis=1)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(ratios, [tail, 1.0 - tail])
+    return float(np.median(first) / np.median(second)), float(low), float(high)
+
+
+def _binomial_cumulative(n: int, p: float) -> NDArray[np.float64]:
+    """P(Bin(n, p) <= k) for k = 0..n. Not scipy's: its import is slower than a whole measuring process."""
+    logs = [
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(p)
+        + (n - k) * math.log1p(-p)
+        for k in range(n + 1)
+    ]
+    return np.cumsum(np.exp(logs))
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ValueError(f"{name} must be between 0 and 1, not {value}")
+
+
+def _finite(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a list of at least one number, not of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite")
+    return array
+
+
+def _positive(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+    array = _finite(name, values)
+    if array.min() <= 0.0:
+        raise ValueError(f"{name} must be above 0, but holds {array.min()}")
+    return array

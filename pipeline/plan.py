@@ -1,0 +1,228 @@
+"""(model, target, recipe) -> the stages of an export, in order. This file is where the flow can be read.
+
+    source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> write -> bundle
+                                  `-> float reference ------------------------------------^
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.compress import PASSES
+from pipeline.config.job import Job
+from pipeline.config.loading import load_recipe, load_target, validate
+from pipeline.config.recipe import Recipe
+from pipeline.config.target import Target
+from pipeline.core.errors import UsageError
+from pipeline.core.stage import Stage
+from pipeline.core.types import Scheme
+from pipeline.quantize.schemes import describe, resolve_scheme
+from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.model import ModelSource, resolve_model
+
+_TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
+_ONNX = ("onnx-ir", "onnxruntime", "numpy")
+_TEXT = ("transformers", "numpy")
+_EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
+
+TITLES = {
+    "samples.calibration": "read calibration samples",
+    "samples.evaluation": "read evaluation samples",
+    "trace.float": "trace float model",
+    "trace": "trace compressed model",
+    "calibrate.channels": "calibrate channels",
+    "calibrate.ranges": "calibrate ranges",
+    "smooth": "smooth outlier channels",
+    "quantize": "quantize",
+    "write": "write ONNX",
+    "reference": "run float reference",
+    "bundle": "bundle",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that an export will do, resolved and checked before anything runs."""
+
+    job: Job
+    source: ModelSource
+    target: Target
+    recipe: Recipe
+    scheme: Scheme
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(job: Job) -> Plan:
+    """Resolve names, read and check all configuration and data sets. UsageError for any mistake."""
+    target = apply_overrides(load_target(job.target), job)
+    recipe = load_recipe(job.recipe or target.recipe)
+    scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
+    source = resolve_model(job.model, job.task, job.trust_remote_code)
+    builder = _Builder(job, source, target, recipe, scheme)
+    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes))
+
+
+def apply_overrides(target: Target, job: Job) -> Target:
+    """The target with the flags' shape, threads and limits; UsageError for a budget that it does not have."""
+    data = target.model_dump()
+    shape = {"batch_size": job.batch_size, "sequence_length": job.sequence_length}
+    data["shape"] |= {name: value for name, value in shape.items() if value is not None}
+    data["runtime"] |= {} if job.threads is None else {"threads": job.threads}
+    for name, limit in job.budgets.items():
+        if name not in data["budgets"]:
+            raise UsageError(
+                f"The target {target.name!r} has no budget {name!r}.", f"It has {', '.join(data['budgets'])}."
+            )
+        data["budgets"][name]["limit"] = limit
+    return validate(Target, data, f"target {target.name} with the flags' changes")
+
+
+class _Builder:
+    """Collects the stages of one export."""
+
+    def __init__(self, job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme) -> None:
+        self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
+        self.notes: list[str] = []
+        self._edits: str | None = None
+
+    def stages(self) -> list[Stage]:
+        rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
+        calibrated = self.scheme.smoothing is not None or self.scheme.activations == "static" or self.recipe.passes
+        return [
+            *([self._calibration_samples()] if calibrated else []),
+            self._evaluation_samples(),
+            self._trace("trace.float", None),
+            *self._compress(),
+            *([self._trace("trace", self._edits)] if self._edits else []),
+            *(self._quantize() if rounded else []),
+            self._reference(),
+            self._bundle("write" if rounded else self._traced),
+        ]
+
+    @property
+    def _traced(self) -> str:
+        return "trace" if self._edits else "trace.float"
+
+    def _calibration_samples(self) -> Stage:
+        limit = self.job.calibration_samples or self.recipe.calibration.samples
+        spec = self.job.calibration_data or self._default_data(self.recipe.calibration.data)
+        if self.job.random_calibration:
+            self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
+            digest = "random"
+        else:
+            dataset = load_calibration(spec, limit)
+            digest = dataset.digest
+        config = {"dataset": digest, "limit": limit, "random": self.job.random_calibration, **self._data_config()}
+        local = {"spec": spec, **self._local()}
+        return Stage("samples.calibration", 1, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
+
+    def _evaluation_samples(self) -> Stage:
+        specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data)]
+        sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
+        local = {"specs": specs, **self._local()}
+        return Stage("samples.evaluation", 1, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
+
+    def _default_data(self, named: str) -> str:
+        """The recipe's set if it is of the task's kind, else the task's own."""
+        return self.source.task.calibration if self.source.task.data != "text" else named
+
+    def _data_config(self) -> dict[str, Any]:
+        return {"source": self._source(), "max_length": self.target.shape.sequence_length}
+
+    def _trace(self, name: str, edits: str | None) -> Stage:
+        config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
+        inputs = {"edits": edits} if edits else {}
+        return Stage(name, 1, "pipeline.export.trace:run", config, inputs, _TORCH, self._local())
+
+    def _compress(self) -> list[Stage]:
+        return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
+
+    def _pass(self, number: int, table: dict[str, Any]) -> Stage:
+        where = f"pass {number + 1} of recipe {self.recipe.name}"
+        if "pass" not in table:
+            raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
+        kind = PASSES.get(table["pass"])
+        config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
+        inputs = {"calibration": "samples.calibration"} | ({"edits": self._edits} if self._edits else {})
+        self._edits = f"compress.{number}.{table['pass']}"
+        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
+        values = {
+            "pass": config.model_dump(mode="json"),
+            "source": self._source(),
+            "scheme": describe(self.scheme),
+            "limits": limits,
+        }
+        run, version = kind.run, kind.version  # type: ignore[attr-defined]
+        return Stage(self._edits, version, run, values, inputs, ("torch", "transformers", "numpy"), self._local())
+
+    def _quantize(self) -> list[Stage]:
+        config = {"scheme": describe(self.scheme)}
+        graph, stages = self._traced, []
+        if self.scheme.smoothing is not None:
+            inputs = {"graph": graph, "samples": "samples.calibration"}
+            stages.append(self._onnx("calibrate.channels", "calibrate:channels", config, inputs))
+            inputs = {"graph": graph, "channels": "calibrate.channels"}
+            stages.append(self._onnx("smooth", "smooth:run", config, inputs))
+            graph = "smooth"
+        inputs = {"graph": graph}
+        if self.scheme.activations == "static":
+            observed = {"graph": graph, "samples": "samples.calibration"}
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed))
+            inputs["ranges"] = "calibrate.ranges"
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs))
+        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}))
+        return stages
+
+    @staticmethod
+    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
+        return Stage(name, 1, f"pipeline.quantize.{run}", config, inputs, _ONNX)
+
+    def _reference(self) -> Stage:
+        inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
+        return Stage("reference", 1, "pipeline.check.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+
+    def _bundle(self, model: str) -> Stage:
+        config = {
+            "source": self._source(),
+            "scheme": describe(self.scheme),
+            "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
+            "max_length": self.target.shape.sequence_length,
+            "provenance": {
+                "model": self.source.name,
+                "model_digest": self.source.digest,
+                "target": self.target.name,
+                "recipe": self.recipe.name,
+            },
+        }
+        inputs = {
+            "model": model,
+            "float": "trace.float",
+            "evaluation": "samples.evaluation",
+            "reference": "reference",
+            **({"plan": "quantize"} if model == "write" else {}),
+        }
+        return Stage("bundle", 1, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
+
+    def _source(self) -> dict[str, Any]:
+        """What of the source can change a result; the path is not among it."""
+        task = self.source.task
+        return {
+            "name": self.source.name,
+            "digest": self.source.digest,
+            "task": task.name,
+            "auto_class": task.auto_class,
+            "family": task.family,
+            "data": task.data,
+            "sentence_transformer": self.source.sentence_transformer,
+            "trust_remote_code": self.job.trust_remote_code,
+        }
+
+    def _local(self) -> dict[str, Any]:
+        return {"source": {**self._source(), "path": str(self.source.path)}}
+
+
+_ACCURACY = ("max_accuracy_drop", "min_top10_overlap", "min_agreement")

@@ -1,0 +1,97 @@
+"""Which nodes of a float graph a scheme can take: products with constant weights, and embedding tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UsageError
+from pipeline.export.graph import constant
+
+_SMALL = 4096
+"""Values. Below it, scales and extra nodes cost more than rounding saves."""
+
+_WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that reads the constant `weight` (float32). `op`: `linear` [K, N] or `table` [rows, columns]."""
+
+    op: str
+    node: ir.Node
+    activation: str
+    weight_name: str
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LeftInFloat:
+    """A weighted node that stays in float, and why."""
+
+    weight_name: str
+    op_type: str
+    bytes: int
+    reason: str
+
+
+def find_layers(graph: ir.Graph, exclude: tuple[str, ...]) -> tuple[list[Layer], list[LeftInFloat]]:
+    """Split the weighted nodes into those that can be quantized and those that cannot.
+
+    `exclude`: name patterns (`*`, `?`, `[...]`) of nodes to leave alone; UsageError if one matches no node.
+    """
+    _check_patterns(graph, exclude)
+    layers: list[Layer] = []
+    left: list[LeftInFloat] = []
+    for node in graph:
+        for position, value in enumerate(node.inputs):
+            weight = constant(value)
+            if node.op_type not in _WEIGHTED or weight is None or weight.ndim < 2 or weight.dtype != np.float32:
+                continue
+            assert value is not None  # noqa: S101  # it has a constant
+            reason = _reason(node, position, weight, exclude)
+            if reason:
+                left.append(LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason))
+            else:
+                layers.append(_layer(node, str(value.name), weight))
+    return layers, left
+
+
+def _layer(node: ir.Node, name: str, weight: NDArray[Any]) -> Layer:
+    if node.op_type == "Gather":
+        return Layer("table", node, "", name, weight)
+    activation = node.inputs[0]
+    assert activation is not None  # noqa: S101  # MatMul has two inputs
+    return Layer("linear", node, str(activation.name), name, weight)
+
+
+def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: tuple[str, ...]) -> str:
+    """Why this weight stays in float; empty if it need not."""
+    if any(fnmatchcase(str(node.name), pattern) for pattern in exclude):
+        return "excluded by name"
+    if weight.size < _SMALL:
+        return f"only {weight.size} values: less than its scales and extra nodes would cost"
+    taken = {"MatMul": 1, "Gather": 0}
+    if taken.get(node.op_type) != position:
+        return f"no scheme takes the weights of {node.op_type} yet"
+    if weight.ndim != 2:
+        return f"its weight has {weight.ndim} dimensions, 2 can be taken"
+    if node.op_type == "Gather" and node.attributes.get_int("axis", 0) != 0:
+        return "it gathers columns, not rows"
+    return ""
+
+
+def _check_patterns(graph: ir.Graph, exclude: tuple[str, ...]) -> None:
+    names = [str(node.name) for node in graph]
+    for pattern in exclude:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            shown = ", ".join([name for name in names if "MatMul" in name or "Gather" in name][:3])
+            raise UsageError(
+                f"--nodes-to-exclude {pattern!r} matches no node of the graph.",
+                f"Names look like: {shown}. `edge inspect <bundle>` lists them; * matches anything.",
+            )

@@ -1,0 +1,84 @@
+"""Observers: how the range of an activation is found from samples that stream by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.numerics.histogram import StreamingHistogram
+
+
+class MinMax:
+    """The smallest and the largest value seen. Reduced inside the graph, so that only two numbers leave it."""
+
+    def __init__(self, percentile: float) -> None:  # noqa: ARG002  # all observers are made alike
+        self._low, self._high = np.inf, -np.inf
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+        """Add what this observer reads to the graph, and return it as extra outputs."""
+        reduced = []
+        for op_type in ("ReduceMin", "ReduceMax"):
+            node = ir.node(op_type, [value], attributes={"keepdims": 0}, name=f"{value.name}/{op_type}")
+            node.outputs[0].name = f"{value.name}/{op_type}/output"
+            node.outputs[0].dtype = ir.DataType.FLOAT
+            node.outputs[0].shape = ir.Shape([])
+            graph.append(node)
+            reduced.append(node.outputs[0])
+        return reduced
+
+    def add(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+        self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
+
+    def range(self) -> tuple[float, float]:
+        return self._low, self._high
+
+
+class Percentile:
+    """The range that holds a percentile of all values, from a streaming histogram (clipping outliers costs less than
+    the coarser step they force: Wu et al., arXiv 2004.09602, sec. 5)."""
+
+    def __init__(self, percentile: float) -> None:
+        self._percentile = percentile
+        self._histogram = StreamingHistogram()
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:  # noqa: ARG004  # as MinMax
+        return [value]
+
+    def add(self, values: NDArray[Any]) -> None:
+        self._histogram.add(values)
+
+    def range(self) -> tuple[float, float]:
+        return self._histogram.range(self._percentile)
+
+
+class ChannelMax:
+    """The largest magnitude of every channel (last axis) of an activation, reduced inside the graph."""
+
+    def __init__(self, percentile: float) -> None:  # noqa: ARG002  # as MinMax
+        self.magnitude: NDArray[np.float32] | None = None
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+        absolute = ir.node("Abs", [value], name=f"{value.name}/Abs")
+        absolute.outputs[0].name = f"{value.name}/Abs/output"
+        # to [rows, channels] first, since the activation's rank is not known to the graph
+        flat = ir.node("Flatten", [absolute.outputs[0]], attributes={"axis": -1}, name=f"{value.name}/Flatten")
+        flat.outputs[0].name = f"{value.name}/Flatten/output"
+        axes = ir.val(f"{value.name}/axes", const_value=ir.tensor(np.array([0], np.int64)))
+        graph.register_initializer(axes)
+        largest = ir.node(
+            "ReduceMax", [flat.outputs[0], axes], attributes={"keepdims": 0}, name=f"{value.name}/ReduceMax"
+        )
+        largest.outputs[0].name = f"{value.name}/ReduceMax/output"
+        largest.outputs[0].dtype = ir.DataType.FLOAT
+        largest.outputs[0].shape = ir.Shape([None])
+        graph.extend([absolute, flat, largest])
+        return [largest.outputs[0]]
+
+    def add(self, magnitude: NDArray[np.float32]) -> None:
+        self.magnitude = magnitude if self.magnitude is None else np.maximum(self.magnitude, magnitude)

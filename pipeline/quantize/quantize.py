@@ -1,0 +1,104 @@
+"""Stage function: decide the number format of every weight, and compute codes and scales. Writes no ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pipeline.core.digest import pretty_json
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json, Progress, Scheme
+from pipeline.export.graph import MODEL, load_model
+from pipeline.numerics.affine import affine_uint8, quantize_symmetric
+from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
+from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
+from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
+
+PLAN = "plan.json"
+CODES = "codes.safetensors"
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
+    scheme = Scheme.model_validate(context.config["scheme"])
+    graph = load_model(context.inputs["graph"].file(MODEL)).graph
+    ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
+    layers, left = find_layers(graph, scheme.nodes_to_exclude)
+    plan, arrays = quantize_layers(layers, left, scheme, ranges, context.progress)
+    save_file(arrays, context.out / CODES)
+    (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
+    return {
+        "linears": len(plan.linears),
+        "tables": len(plan.tables),
+        "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
+    }
+
+
+def quantize_layers(
+    layers: list[Layer], left: list[LeftInFloat], scheme: Scheme, ranges: Arrays, progress: Progress
+) -> tuple[QuantizationPlan, Arrays]:
+    """The plan and its arrays. A weight read by several nodes is stored once."""
+    linears: list[LinearEntry] = []
+    tables: list[TableEntry] = []
+    kept = [LeftEntry(weight=e.weight_name, op_type=e.op_type, bytes=e.bytes, reason=e.reason) for e in left]
+    arrays: Arrays = {}
+    for done, layer in enumerate(layers, start=1):
+        bits = scheme.weights if layer.op == "linear" else scheme.embeddings
+        if bits == 32:
+            kept.append(_kept(layer, scheme))
+        elif layer.op == "linear":
+            linears.append(_linear(layer, scheme, ranges, arrays))
+        else:
+            tables.append(_table(layer, scheme, arrays))
+        progress(done, len(layers))
+    return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays
+
+
+def _kept(layer: Layer, scheme: Scheme) -> LeftEntry:
+    what = "weights" if layer.op == "linear" else "embeddings"
+    reason = f"the scheme {scheme.name} keeps {what} in float"
+    return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
+
+
+def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> LinearEntry:
+    rows, columns = layer.weight.shape
+    entry: dict[str, Any] = {"node": layer.node.name, "weight": layer.weight_name, "k": rows, "n": columns}
+    if scheme.weights == 4:
+        _store_blocks(layer.weight_name, np.ascontiguousarray(layer.weight.T), scheme.block_size, arrays)
+        return LinearEntry(
+            method="block", block_size=scheme.block_size, accuracy_level=scheme.accuracy_level, **entry
+        )
+    axis = 0 if scheme.per_channel else None
+    codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range)
+    arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
+    if scheme.activations == "dynamic":
+        return LinearEntry(method="dynamic", **entry)
+    low, high = (float(end) for end in ranges[layer.activation])
+    activation_scale, zero_point = affine_uint8(low, high)
+    return LinearEntry(
+        method="static",
+        activation_scale=float(activation_scale),
+        activation_zero_point=int(zero_point),
+        **entry,
+    )
+
+
+def _table(layer: Layer, scheme: Scheme, arrays: Arrays) -> TableEntry:
+    if scheme.embeddings == 4:
+        _store_blocks(layer.weight_name, layer.weight, scheme.block_size, arrays)
+        return TableEntry(
+            node=str(layer.node.name), weight=layer.weight_name, bits=4, block_size=scheme.block_size
+        )
+    codes, scale = quantize_symmetric(layer.weight, 1, reduce_range=False)  # no product, so nothing can saturate
+    arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale
+    return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=8)
+
+
+def _store_blocks(name: str, rows: NDArray[np.float32], block_size: int, arrays: Arrays) -> None:
+    codes, scale = quantize_blocks(rows, block_size)
+    arrays[f"{name}.codes"], arrays[f"{name}.scales"] = pack_nibbles(codes), scale

@@ -1,0 +1,70 @@
+"""The named schemes: aliases of number-format records, as the field names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.config.loading import validate
+from pipeline.core.errors import UsageError, suggest
+from pipeline.core.registry import Registry
+from pipeline.core.types import Scheme
+
+FP32 = Scheme(name="fp32")
+W8A8_DYNAMIC = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8, smoothing=0.75)
+W8A8 = Scheme(name="w8a8", weights=8, activations="static", embeddings=8, smoothing=0.75)
+W4 = Scheme(name="w4", weights=4, embeddings=4)
+
+SCHEMES: Registry[Scheme] = Registry(
+    "scheme",
+    {
+        "fp32": "pipeline.quantize.schemes:FP32",
+        "w8a8-dynamic": "pipeline.quantize.schemes:W8A8_DYNAMIC",
+        "w8a8": "pipeline.quantize.schemes:W8A8",
+        "w4": "pipeline.quantize.schemes:W4",
+    },
+)
+
+OBSERVERS: Registry[type] = Registry(
+    "observer",
+    {
+        "minmax": "pipeline.quantize.observers:MinMax",
+        "percentile": "pipeline.quantize.observers:Percentile",
+    },
+)
+
+
+def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where: str) -> Scheme:
+    """A scheme by name, or `{base = name, ...}`; `overrides` come from the command line and win.
+
+    UsageError for an unknown name, key or value.
+    """
+    table = {"base": given} if isinstance(given, str) else dict(given)
+    if "base" not in table:
+        raise UsageError(f"{where}: a scheme table needs `base`.", f"Allowed: {', '.join(SCHEMES)}.")
+    scheme = SCHEMES.get(table.pop("base"))
+    changed = {**scheme.model_dump(), **table, **overrides}
+    resolved = validate(Scheme, changed, f"the scheme of {where}")
+    if resolved.observer not in OBSERVERS:
+        raise UsageError(f"Unknown observer {resolved.observer!r}.", suggest(resolved.observer, OBSERVERS))
+    _check_consistent(resolved)
+    return resolved
+
+
+def _check_consistent(scheme: Scheme) -> None:
+    if scheme.activations != "float" and scheme.weights != 8:
+        raise UsageError(
+            f"The scheme {scheme.name!r} rounds activations to 8 bits but stores weights in {scheme.weights}.",
+            "Use weights = 8, or activations = \"float\" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).",
+        )
+    if scheme.activations == "float" and scheme.weights == 8:
+        raise UsageError(
+            f"The scheme {scheme.name!r} has 8-bit weights and float activations, for which there is no kernel here.",
+            "Use activations = \"dynamic\" or \"static\", or weights = 4.",
+        )
+
+
+def describe(scheme: BaseModel) -> dict[str, Any]:
+    """The scheme's fields as plain data, for keys and reports."""
+    return scheme.model_dump(mode="json")

@@ -1,0 +1,151 @@
+"""Stage function: turn a quantization plan into ONNX operators that ONNX Runtime has fast kernels for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.export.graph import MODEL, add_constant, emit, load_model, replace, save_model
+from pipeline.quantize.plan import LinearEntry, QuantizationPlan, TableEntry
+from pipeline.quantize.quantize import CODES, PLAN
+
+CONTRIB = "com.microsoft"
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes `model.onnx` and `model.onnx.data`."""
+    model = load_model(context.inputs["graph"].file(MODEL))
+    plan = QuantizationPlan.model_validate(context.inputs["plan"].read_json(PLAN))
+    write(model, plan, load_file(context.inputs["plan"].file(CODES)))
+    save_model(model, context.out / MODEL)
+    return {"operators": sorted({node.op_identifier()[1] for node in model.graph})}
+
+
+def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
+    """Replace the planned nodes in place; StageError if the plan is of another graph."""
+    nodes = {node.name: node for node in model.graph}
+    for entry in [*plan.linears, *plan.tables]:
+        if entry.node not in nodes:
+            raise StageError(f"The quantization plan names the node {entry.node!r}, which the graph does not have.")
+    quantized: dict[str, list[ir.Value]] = {}  # products of one activation share its quantization
+    for linear in plan.linears:
+        _LINEAR[linear.method](nodes[linear.node], linear, arrays, quantized)
+    for table in plan.tables:
+        _TABLE[table.bits](nodes[table.node], table, arrays)
+    if any(node.domain == CONTRIB for node in model.graph):
+        model.opset_imports[CONTRIB] = 1
+
+
+def _constants(node: ir.Node, weight: str, arrays: Arrays) -> tuple[ir.Value, ir.Value]:
+    assert node.graph is not None  # noqa: S101
+    return tuple(  # type: ignore[return-value]
+        add_constant(node.graph, f"{weight}.{part}", arrays[f"{weight}.{part}"])  # type: ignore[arg-type]
+        for part in ("codes", "scales")
+    )
+
+
+def _dynamic(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:
+    """DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul by both scales: ONNX Runtime fuses the last three, or
+    all four, into one kernel."""
+    codes, scales = _constants(node, entry.weight, arrays)
+    activation = node.inputs[0]
+    assert activation is not None  # noqa: S101
+    key = str(activation.name)
+    if key not in quantized:
+        outputs = [f"{key}.codes", f"{key}.scale", f"{key}.zero_point"]
+        quantized[key] = emit(node, "DynamicQuantizeLinear", [activation], outputs)
+    x, scale, zero_point = quantized[key]
+    name = str(node.name)
+    (summed,) = emit(node, "MatMulInteger", [x, codes, zero_point], [f"{name}/int32"])
+    (real,) = emit(node, "Cast", [summed], [f"{name}/float"], to=ir.DataType.FLOAT)
+    (both,) = emit(node, "Mul", [scale, scales], [f"{name}/scale"])
+    (result,) = emit(node, "Mul", [real, both], [f"{name}/product"])
+    replace(node, result)
+
+
+def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:
+    """QuantizeLinear -> DequantizeLinear around the activation, DequantizeLinear on the weight (QDQ form)."""
+    codes, scales = _constants(node, entry.weight, arrays)
+    activation, graph = node.inputs[0], node.graph
+    assert activation is not None and graph is not None  # noqa: S101, PT018
+    key = str(activation.name)
+    if key not in quantized:
+        scale = add_constant(graph, f"{key}.scale", np.float32(entry.activation_scale))  # type: ignore[arg-type]
+        zero = add_constant(graph, f"{key}.zero_point", np.uint8(entry.activation_zero_point))  # type: ignore[arg-type]
+        (rounded,) = emit(node, "QuantizeLinear", [activation, scale, zero], [f"{key}.codes"])
+        quantized[key] = emit(node, "DequantizeLinear", [rounded, scale, zero], [f"{key}.rounded"])
+    name = str(node.name)
+    per_channel = arrays[f"{entry.weight}.scales"].size > 1
+    if not per_channel:
+        scales = add_constant(graph, f"{entry.weight}.scale", arrays[f"{entry.weight}.scales"].reshape(()))  # type: ignore[arg-type]
+    (weight,) = emit(node, "DequantizeLinear", [codes, scales], [f"{name}/weight"], axis=1)
+    (result,) = emit(node, "MatMul", [quantized[key][0], weight], [f"{name}/product"])
+    replace(node, result)
+
+
+def _block(node: ir.Node, entry: LinearEntry, arrays: Arrays, _: dict[str, list[ir.Value]]) -> None:
+    """MatMulNBits with symmetric 4-bit blocks."""
+    codes, scales = _constants(node, entry.weight, arrays)
+    activation = node.inputs[0]
+    assert activation is not None  # noqa: S101
+    (result,) = emit(
+        node,
+        "MatMulNBits",
+        [activation, codes, scales],
+        [f"{node.name}/product"],
+        domain=CONTRIB,
+        K=entry.k,
+        N=entry.n,
+        bits=4,
+        block_size=entry.block_size,
+        accuracy_level=entry.accuracy_level,
+    )
+    replace(node, result)
+
+
+def _table8(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
+    """Gather the int8 rows and their scales, then multiply."""
+    codes, scales = _constants(node, entry.weight, arrays)
+    indices, name = node.inputs[1], str(node.name)
+    assert indices is not None  # noqa: S101
+    (rows,) = emit(node, "Gather", [codes, indices], [f"{name}/codes"])
+    (scale,) = emit(node, "Gather", [scales, indices], [f"{name}/scales"])
+    (real,) = emit(node, "Cast", [rows], [f"{name}/float"], to=ir.DataType.FLOAT)
+    (result,) = emit(node, "Mul", [real, scale], [f"{name}/rows"])
+    replace(node, result)
+
+
+def _table4(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
+    """GatherBlockQuantized, whose zero point is 8 where none is given."""
+    name = f"{entry.weight}.codes"
+    codes, scales = _constants(node, entry.weight, {**arrays, name: _flat_rows(arrays[name])})
+    indices = node.inputs[1]
+    assert indices is not None  # noqa: S101
+    (result,) = emit(
+        node,
+        "GatherBlockQuantized",
+        [codes, indices, scales],
+        [f"{node.name}/rows"],
+        domain=CONTRIB,
+        bits=4,
+        block_size=entry.block_size,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    replace(node, result)
+
+
+def _flat_rows(codes: NDArray[Any]) -> NDArray[Any]:
+    return codes.reshape(codes.shape[0], -1)
+
+
+_LINEAR = {"dynamic": _dynamic, "static": _static, "block": _block}
+_TABLE = {8: _table8, 4: _table4}

@@ -1,0 +1,124 @@
+"""Figures, limits, margins and verdicts in plain words (ASCII, so that any terminal or log can show them)."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from pipeline.core.report_types import BudgetResult, Report
+from pipeline.core.types import Evidence, Figure, Json, Verdict
+
+SUFFIX = {"share": "", "x": "x"}
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (which XML 1.0, section 2.2, refuses and terminals obey) as U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`value` at `digits` significant digits; whole numbers in full, with thousands separators."""
+    if abs(value) >= 10 ** (digits - 1) or value == int(value):
+        return f"{value:,.0f}"
+    shown = f"{value:.{digits}g}"
+    return f"{Decimal(shown):f}" if abs(value) >= 1e-6 else shown
+
+
+def telling_digits(value: float, limit: float) -> int:
+    """Fewest significant digits (at least 4) at which `value` and a different `limit` do not look alike."""
+    if value == limit:
+        return 4
+    return next((digits for digits in range(4, 17) if number(value, digits) != number(limit, digits)), 17)
+
+
+def with_unit(shown: str, unit: str) -> str:
+    """`18.2` and `ms` as `18.2 ms`; a factor as `2.3x`; a share as the bare number between 0 and 1."""
+    if unit == "points" and shown.lstrip("+-") == "1":
+        return f"{shown} point"
+    return shown + SUFFIX.get(unit, f" {unit}")
+
+
+def interval(figure: Figure) -> str:
+    """The 95 % confidence interval, as `[17.6, 18.1]`, or an empty string without one."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"[{number(figure.low)}, {number(figure.high)}]"
+
+
+def figure_text(figure: Figure) -> str:
+    """Value, unit and confidence interval: `18.2 ms [17.6, 18.9]`."""
+    return f"{with_unit(number(figure.value), figure.unit)} {interval(figure)}".rstrip()
+
+
+def value_text(result: BudgetResult) -> str:
+    """What was measured, with as many digits as it takes to tell it from the limit; `-` if nothing was."""
+    if result.figure is None:
+        return "-"
+    digits = telling_digits(result.figure.value, result.limit)
+    return with_unit(number(result.figure.value, digits), result.figure.unit)
+
+
+def limit_text(result: BudgetResult) -> str:
+    """`at most 25 ms`."""
+    return f"{result.direction} {with_unit(number(result.limit, 6), result.unit)}"
+
+
+def margin_text(result: BudgetResult) -> str:
+    """How far within the limit, signed and in the budget's unit: `+6.8 ms`; `-` if it was not measured."""
+    if result.margin is None:
+        return "-"
+    sign = "-" if result.margin < 0 else "+"
+    return with_unit(sign + number(abs(result.margin), 3), result.unit)
+
+
+def evidence_text(result: BudgetResult) -> str:
+    """How the figure was got; without a figure, the kinds of evidence that would count."""
+    if result.figure is not None:
+        return str(result.figure.evidence)
+    return "needs " + " or ".join(result.accepts)
+
+
+def count(how_many: int, noun: str) -> str:
+    """`1 budget`, `2 budgets`."""
+    return f"{how_many} {noun}" if how_many == 1 else f"{how_many} {noun}s"
+
+
+def summary(report: Report) -> str:
+    """One sentence on how the budgets came out."""
+    by_verdict = {verdict: _having(report, verdict) for verdict in Verdict}
+    failed, unmeasured = by_verdict[Verdict.FAIL], by_verdict[Verdict.NOT_MEASURED]
+    parts = [f"{len(by_verdict[Verdict.PASS])} of {count(len(report.budgets), 'budget')} held"]
+    if failed:
+        parts.append(f"{len(failed)} failed: {_names(failed)}")
+    if unmeasured:
+        parts.append(f"{len(unmeasured)} not measured: {_names(unmeasured)}")
+    return "; ".join(parts) + "."
+
+
+def _having(report: Report, verdict: Verdict) -> list[BudgetResult]:
+    return [result for result in report.budgets if result.verdict is verdict]
+
+
+def _names(results: list[BudgetResult]) -> str:
+    return ", ".join(result.metric + ("" if result.required else " (optional)") for result in results)
+
+
+def host_sentence(report: Report) -> str:
+    """What `host` evidence means for this report; empty if no figure was measured on the host."""
+    shown = [*report.figures.values(), *(result.figure for result in report.budgets if result.figure)]
+    if all(figure.evidence is not Evidence.HOST for figure in shown):
+        return ""
+    device = report.target_title
+    return f"Evidence 'host' was measured on this machine ({report.host.cpu}), not on the device ({device})."
+
+
+def plain(value: Json) -> str:
+    """JSON data as a reader would write it down: `a, b`, `alpha 0.5, steps 200`, `yes`, `none`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""The one place that makes ONNX Runtime sessions, so that everything is measured as an app would run it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+
+from pipeline.config.target import Runtime
+from pipeline.core.errors import UsageError
+
+DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
+_ERROR = 3  # ONNX Runtime's log severity
+
+
+def make_session(
+    model: Path,
+    runtime: Runtime,
+    *,
+    profile_prefix: Path | None = None,
+    optimized_model: Path | None = None,
+) -> ort.InferenceSession:
+    """A session of the ONNX file `model`, sequential and fully optimized, set up as `runtime` says.
+
+    Disabled optimizers go in as the session config entry that apps in any language can set, not as the
+    Python-only keyword. `profile_prefix`: record a profile in files that start so; `optimized_model`: write
+    the graph that will run there (without the weights that lie in external files).
+    UsageError if a provider is not in this build of ONNX Runtime.
+    """
+    check_providers(runtime.providers)
+    options = session_options(runtime)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.fspath(profile_prefix)
+    if optimized_model is not None:
+        options.optimized_model_filepath = os.fspath(optimized_model)
+    return ort.InferenceSession(os.fspath(model), options, providers=list(runtime.providers))
+
+
+def session_options(runtime: Runtime) -> ort.SessionOptions:
+    """`runtime` as ONNX Runtime's options; only errors are logged."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERROR
+    for key, value in session_config(runtime).items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def session_config(runtime: Runtime) -> dict[str, str]:
+    """All session config entries of `runtime`, with the disabled optimizers: what a bundle must carry."""
+    given = runtime.session_config.get(DISABLED_OPTIMIZERS, "")
+    disabled = dict.fromkeys([*filter(None, given.split(";")), *runtime.disabled_optimizers])
+    entry = {DISABLED_OPTIMIZERS: ";".join(disabled)} if disabled else {}
+    return {**runtime.session_config, **entry}
+
+
+def check_providers(providers: tuple[str, ...]) -> None:
+    """UsageError naming the available providers if one of `providers` is not among them."""
+    available = ort.get_available_providers()
+    missing = [name for name in providers if name not in available]
+    if missing:
+        raise UsageError(
+            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}.",
+            "Change `providers` of the target's [runtime], or install the ONNX Runtime package that has it.",
+        )

@@ -1,0 +1,42 @@
+"""What a reader of data finds: samples, their labels and their digest. Lazy samples keep memory constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, overload
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """`digest`: sha256 over the bytes that were read, independent of where they lie."""
+
+    kind: Literal["text", "image", "tensor"]
+    samples: Sequence[Any]
+    digest: str
+    labels: Sequence[float] | Sequence[int] | None = None
+    pairs: bool = False
+
+
+class Lazy(Sequence[T], Generic[T]):
+    """Samples `make(i)` for i in `indices`, each made anew whenever it is asked for."""
+
+    def __init__(self, make: Callable[[int], T], indices: Sequence[int]) -> None:
+        self._make = make
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Lazy[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | Lazy[T]:
+        if isinstance(index, slice):
+            return Lazy(self._make, self._indices[index])
+        return self._make(self._indices[index])

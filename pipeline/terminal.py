@@ -1,0 +1,67 @@
+"""What the command line shows while work goes on: one line per stage, a progress bar under them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from pipeline.api import Console
+from pipeline.core.stage import Outcome, Stage
+from pipeline.core.types import Progress
+from pipeline.plan import TITLES
+
+
+class Terminal(Console):
+    """Progress on standard error, so that standard output holds the result alone.
+
+    It writes to a copy of the descriptor made at the start: stages redirect the real one to keep libraries quiet.
+    """
+
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+        self.console = RichConsole(file=self._file, highlight=False)
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Shows the bar while the body runs; leaves only the finished lines."""
+        with self._file:
+            if not self.console.is_terminal:
+                yield
+                return
+            with self._bars:
+                yield
+
+    def begin(self, title: str) -> Progress:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        task = self._task = self._bars.add_task(title, total=None)
+        if title.startswith("check ") and not self.console.is_terminal:
+            self.console.print(f"      {title}")
+
+        def advance(done: int, total: int) -> None:
+            self._bars.update(task, completed=done, total=total or None)
+
+        return advance
+
+    def finished(self, stage: Stage, outcome: Outcome) -> None:
+        state = "[dim]cached[/]" if outcome.cached else f"{outcome.seconds:.1f} s"
+        note = " [yellow](its stored result was damaged)[/]" if outcome.rebuilt else ""
+        self.console.print(f"  [green]ok[/]  {TITLES.get(stage.name, stage.name):<28} {state}{note}")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from pipeline.config.target import Runtime
+from pipeline.core.errors import UsageError
+from pipeline.runtime.session import DISABLED_OPTIMIZERS, make_session, session_config
+
+
+def residual_norm(save_model) -> Path:  # type: ignore[no-untyped-def]
+    """y = LayerNormalization(relu(x) + sigmoid(x)), which ONNX Runtime fuses to SkipLayerNormalization."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Sigmoid", ["x"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "gain", "bias"], ["y"], axis=-1),
+    ]
+    vectors = {"gain": np.ones(8, np.float32), "bias": np.zeros(8, np.float32)}
+    return save_model(nodes, vectors, [1, 4, 8])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "fused"),
+    [
+        (Runtime(), True),
+        (Runtime(disabled_optimizers=("SkipLayerNormFusion",)), False),
+        (Runtime(session_config={DISABLED_OPTIMIZERS: "SkipLayerNormFusion"}), False),
+    ],
+)
+def test_disabled_optimizers_reach_the_graph(
+    save_model, tmp_path: Path, runtime: Runtime, fused: bool
+) -> None:  # type: ignore[no-untyped-def]
+    optimized = tmp_path / "optimized.onnx"
+    make_session(residual_norm(save_model), runtime, optimized_model=optimized)
+    operators = {node.op_type for node in onnx.load(optimized).graph.node}
+    assert ("SkipLayerNormalization" in operators) is fused
+    assert ("LayerNormalization" in operators) is not fused
+
+
+def test_session_config_joins_both_ways_of_disabling() -> None:
+    runtime = Runtime(session_config={DISABLED_OPTIMIZERS: "A;B", "k": "v"}, disabled_optimizers=("B", "C"))
+    assert session_config(runtime) == {DISABLED_OPTIMIZERS: "A;B;C", "k": "v"}
+    assert session_config(Runtime()) == {}
+
+
+def test_options_are_those_of_the_runtime(matmul: Path) -> None:
+    options = make_session(
+        matmul, Runtime(threads=2, session_config={"session.disable_prepacking": "1"})
+    ).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+    assert options.get_session_config_entry("session.disable_prepacking") == "1"
+
+
+def test_absent_provider_is_refused_by_name(matmul: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_session(matmul, Runtime(providers=("MoonExecutionProvider", "CPUExecutionProvider")))
+    assert caught.value.message.startswith("ONNX Runtime here has no MoonExecutionProvider; it has ")
+    assert "CPUExecutionProvider" in caught.value.message
