@@ -141,9 +141,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
     )
 
 
-def _trials(
-    store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements
-) -> list[Trial]:
+def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements) -> list[Trial]:
     """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one."""
     scope = sha256_json([subject.model_digest, outcomes["samples.evaluation"].artifact.digest])
     label = subject.recipe

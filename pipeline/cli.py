@@ -42,7 +42,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     threads: Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")] = False,
     calibration_data: Annotated[
-        str | None, typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder.")
+        str | None,
+        typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder."),
     ] = None,
     calibration_samples: Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")] = None,
     random_calibration: Annotated[
@@ -51,7 +52,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     eval_data: Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")] = None,
     block_size: Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")] = None,
     per_channel: Annotated[
-        bool | None, typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's")
+        bool | None,
+        typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's"),
     ] = None,
     nodes_to_exclude: Annotated[
         list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")
@@ -67,7 +69,11 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     """Take a model all the way to a gated bundle: compress, quantize, export, check."""
     from pipeline.cli_export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
 
-    scheme = {"block_size": block_size, "per_channel": per_channel, "nodes_to_exclude": nodes_to_exclude or None}
+    scheme = {
+        "block_size": block_size,
+        "per_channel": per_channel,
+        "nodes_to_exclude": nodes_to_exclude or None,
+    }
     fields = {
         "model": model,
         "target": target,
@@ -126,9 +132,7 @@ def gate(
     from pipeline.config.loading import load_target  # noqa: PLC0415
 
     folder = output or Path("artifacts") / load_target(target).name / Path(model).name
-    raise typer.Exit(
-        recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json)
-    )
+    raise typer.Exit(recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json))
 
 
 @app.command()

@@ -47,9 +47,7 @@ def recheck(
     """Check an existing bundle; the exit code is the verdict's."""
     terminal = Terminal(verbose=False)
     with terminal.running():
-        report = check(
-            bundle, target, baseline=baseline, output=output, store=store, console=terminal, budgets=budgets
-        )
+        report = check(bundle, target, baseline=baseline, output=output, store=store, console=terminal, budgets=budgets)
     _show(report, json)
     return report.exit_code
 

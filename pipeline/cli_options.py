@@ -15,7 +15,8 @@ Model = Annotated[
 ]
 Recipe = Annotated[str | None, typer.Option("-r", "--recipe", help="Recipe name (`edge recipes`) or a .toml file.")]
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Folder for bundle and reports.", show_default="artifacts/...")
+    Path | None,
+    typer.Option("-o", "--output", help="Folder for bundle and reports.", show_default="artifacts/..."),
 ]
 Store = Annotated[
     Path | None,
@@ -28,7 +29,8 @@ Baseline = Annotated[
     Path | None, typer.Option("--baseline", help="An earlier report.json that must not be regressed from.")
 ]
 Budgets = Annotated[
-    list[str] | None, typer.Option("--budget", help="Change a limit: METRIC=LIMIT. Repeatable.", metavar="METRIC=LIMIT")
+    list[str] | None,
+    typer.Option("--budget", help="Change a limit: METRIC=LIMIT. Repeatable.", metavar="METRIC=LIMIT"),
 ]
 
 

@@ -1,7 +1,7 @@
 """(model, target, recipe) -> the stages of an export, in order. This file is where the flow can be read.
 
-    source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> write -> bundle
-                                  `-> float reference ------------------------------------^
+source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> write -> bundle
+                              `-> float reference ------------------------------------^
 """
 
 from __future__ import annotations
@@ -115,7 +115,12 @@ class _Builder:
         else:
             dataset = load_calibration(spec, limit)
             digest = dataset.digest
-        config = {"dataset": digest, "limit": limit, "random": self.job.random_calibration, **self._data_config()}
+        config = {
+            "dataset": digest,
+            "limit": limit,
+            "random": self.job.random_calibration,
+            **self._data_config(),
+        }
         local = {"spec": spec, **self._local()}
         return Stage("samples.calibration", 1, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
 

@@ -39,6 +39,6 @@ def earlier_trials(store: Path, scope: str) -> list[Trial]:
 def _parse(line: str) -> dict[str, Json] | None:
     """A line cut short by a crash is passed over: the log only decorates a plot."""
     try:
-        return json.loads(line)  # type: ignore[no-any-return]
+        return json.loads(line)
     except ValueError:
         return None

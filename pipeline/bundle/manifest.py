@@ -40,7 +40,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     if known != FORMAT:
         raise UsageError(f"The bundle {bundle} has format {known}; this version reads {FORMAT}.", "Export it again.")
     _verify(bundle, listed)
-    return manifest  # type: ignore[no-any-return]
+    return manifest
 
 
 def _verify(bundle: Path, listed: dict[str, dict[str, Json]]) -> None:

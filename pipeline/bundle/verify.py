@@ -25,7 +25,9 @@ def verify(bundle: str | Path) -> float:
     golden = json.loads((folder / "golden" / "golden.json").read_text(encoding="utf-8"))
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["runtime"]
     runtime = Runtime(
-        providers=tuple(metadata["providers"]), threads=metadata["threads"], session_config=metadata["session_config"]
+        providers=tuple(metadata["providers"]),
+        threads=metadata["threads"],
+        session_config=metadata["session_config"],
     )
     session = make_session(folder / MODEL, runtime)
     worst = 0.0

@@ -54,9 +54,7 @@ def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: 
     return _result(dataset, len(labels), True, metric, scores, of_float - of_bundle)
 
 
-def _task_metric(
-    pairs: bool, labels: NDArray[Any], reference: Array, outputs: Array
-) -> tuple[str, float, float]:
+def _task_metric(pairs: bool, labels: NDArray[Any], reference: Array, outputs: Array) -> tuple[str, float, float]:
     if not pairs:
         classes = labels.astype(np.int64)
         return "accuracy", accuracy(reference, classes), accuracy(outputs, classes)

@@ -29,11 +29,7 @@ def node_records(events: list[dict[str, Json]], warmup: int) -> list[NodeRecord]
 
 
 def _is_kernel(event: dict[str, Json]) -> bool:
-    return (
-        event["cat"] == "Node"
-        and event["name"].endswith(_SUFFIX)
-        and event["args"]["op_name"] not in _CONTROL_FLOW
-    )
+    return event["cat"] == "Node" and event["name"].endswith(_SUFFIX) and event["args"]["op_name"] not in _CONTROL_FLOW
 
 
 def _record(events: list[dict[str, Json]], runs: int) -> NodeRecord:

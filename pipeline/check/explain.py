@@ -59,15 +59,24 @@ def _memory(limit: float, found: Measurements, _: Scheme) -> tuple[tuple[str, ..
     )
     stored = sum(group.megabytes for group in found.tensors)
     if stored > limit:
-        return parts, f"The stored tensors alone take {stored:.1f} MB: a smaller format or pruning has to come first."
-    return parts, 'Try session_config = { "session.disable_prepacking" = "1" } in the target: slower, but smaller.'
+        return (
+            parts,
+            f"The stored tensors alone take {stored:.1f} MB: a smaller format or pruning has to come first.",
+        )
+    return (
+        parts,
+        'Try session_config = { "session.disable_prepacking" = "1" } in the target: slower, but smaller.',
+    )
 
 
 def _time(_: float, found: Measurements, __: Scheme) -> tuple[tuple[str, ...], str]:
     slowest = tuple(
         f"{time.op_type} x{time.count}: {time.ms:.2f} ms, {time.share:.0%}" for time in found.operators[:_SHOWN]
     )
-    return slowest, "A smaller sequence_length, the prune pass, or a scheme with INT8 arithmetic takes less time."
+    return (
+        slowest,
+        "A smaller sequence_length, the prune pass, or a scheme with INT8 arithmetic takes less time.",
+    )
 
 
 def _accuracy(_: float, found: Measurements, scheme: Scheme) -> tuple[tuple[str, ...], str]:

@@ -43,7 +43,7 @@ def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme)
             update={"reason": f"{figure.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
         )
     margin = margin_of(figure, budget.limit, kind.direction)
-    update = {"verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL, "margin": margin}
+    update: dict[str, object] = {"verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL, "margin": margin}
     if margin < 0:
         dominated_by, remedy = explain(name, budget.limit, found, scheme)
         update |= {"dominated_by": dominated_by, "remedy": remedy}

@@ -66,7 +66,12 @@ NO_REFERENCE = (
 
 
 def measure(
-    bundle: Path, target: Target, family: Family, reference: FloatReference | None, reasons: dict[str, str], begin: Begin
+    bundle: Path,
+    target: Target,
+    family: Family,
+    reference: FloatReference | None,
+    reasons: dict[str, str],
+    begin: Begin,
 ) -> Measurements:
     """Measure everything that a budget can ask for, each figure in a process of its own.
 
@@ -77,7 +82,7 @@ def measure(
     found.missing["max_power_w"] = "no power model of this device exists yet"
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(bundle, target.shape))  # type: ignore[arg-type]
+        np.savez(inputs, **example_feed(bundle, target.shape))
         _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
@@ -95,13 +100,18 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
     for entry in metadata["inputs"]:
         golden = np.load(bundle / "golden" / "0" / f"{entry['name']}.npy", allow_pickle=False)
         sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
-        wanted = [sizes.get(d, d) if isinstance(d, str) else d for d in entry["shape"]]
+        wanted = tuple(sizes[d] if isinstance(d, str) else int(d) for d in entry["shape"])
         feed[entry["name"]] = np.resize(golden, wanted).astype(golden.dtype)
     return feed
 
 
 def _latency(
-    found: Measurements, bundle: Path, runtime: Runtime, inputs: Path, reference: FloatReference | None, done: Progress
+    found: Measurements,
+    bundle: Path,
+    runtime: Runtime,
+    inputs: Path,
+    reference: FloatReference | None,
+    done: Progress,
 ) -> None:
     float_model = reference.float_model / MODEL if reference else None
     request = LatencyRequest(
@@ -139,9 +149,7 @@ def _profile(
     done: Progress,
 ) -> None:
     optimized = scratch / "optimized.onnx"
-    records = profile(
-        ProfileRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime, optimized_model=optimized)
-    )
+    records = profile(ProfileRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime, optimized_model=optimized))
     found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, reasons)
     found.operators = operator_times(records)
     found.tensors = tensor_groups(onnx.load(bundle / MODEL, load_external_data=False))
@@ -167,7 +175,12 @@ _ACCURACY_BUDGETS = {
 
 
 def _accuracy(
-    found: Measurements, bundle: Path, runtime: Runtime, family: Family, reference: FloatReference | None, done: Progress
+    found: Measurements,
+    bundle: Path,
+    runtime: Runtime,
+    family: Family,
+    reference: FloatReference | None,
+    done: Progress,
 ) -> None:
     for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
         found.missing[metric] = f"it is not a metric of {family} models"

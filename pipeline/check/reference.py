@@ -32,4 +32,4 @@ def evaluation_folders(root: Path) -> list[Path]:
 
 def read_dataset(folder: Path) -> dict[str, Json]:
     """What is known of an evaluation set: name, pairs?, labels."""
-    return json.loads((folder / DATASET).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads((folder / DATASET).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 

@@ -86,12 +86,12 @@ def _judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The rows that are compared: the embedding, the logits, or the masked mean of token states."""
     output = model(**batch)
     if "sentence_embedding" in output:
-        return output["sentence_embedding"]  # type: ignore[no-any-return]
+        return output["sentence_embedding"]
     if "logits" in output:
-        return output["logits"]  # type: ignore[no-any-return]
+        return output["logits"]
     hidden = output["last_hidden_state"]
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1)  # type: ignore[no-any-return]
+    return (hidden * mask).sum(1) / mask.sum(1)
 
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:
@@ -100,14 +100,16 @@ def round_weights(model: nn.Module, scheme: Scheme) -> int:
     total = 0
     rounded: set[int] = set()
     for module in model.modules():
-        bits = {nn.Linear: scheme.weights, nn.Embedding: scheme.embeddings}.get(type(module), 32)
+        if not isinstance(module, (nn.Linear, nn.Embedding)):
+            continue
+        bits = scheme.weights if isinstance(module, nn.Linear) else scheme.embeddings
         if bits < 32:
             total += _round(module.weight, bits, scheme.block_size, scheme.reduce_range)
             rounded.add(id(module.weight))
     return total + sum(p.numel() * 4 for p in model.parameters() if id(p) not in rounded)
 
 
-def _round(parameter: nn.Parameter, bits: int, block_size: int, reduce_range: bool) -> int:
+def _round(parameter: torch.Tensor, bits: int, block_size: int, reduce_range: bool) -> int:
     weight = parameter.detach().numpy()
     if bits == 4:
         codes, scale = quantize_blocks(weight, block_size)

@@ -38,8 +38,7 @@ def list_files(root: Path) -> dict[str, dict[str, Json]]:
     """`{relative path: {sha256, bytes}}` of every file below `root` but the record itself."""
     names = [path for path in relative_files(root) if path.as_posix() != RECORD]
     return {
-        name.as_posix(): {"sha256": sha256_file(root / name), "bytes": (root / name).stat().st_size}
-        for name in names
+        name.as_posix(): {"sha256": sha256_file(root / name), "bytes": (root / name).stat().st_size} for name in names
     }
 
 
@@ -47,7 +46,14 @@ def seal(root: Path, stage: str, key: str, identity: Json, facts: dict[str, Json
     """Write the record of a filled directory. No clock, host or path goes in: equal inputs give equal bytes."""
     files = list_files(root)
     digest = sha256_json({"files": files, "facts": facts})
-    record = {"stage": stage, "key": key, "digest": digest, "identity": identity, "facts": facts, "files": files}
+    record = {
+        "stage": stage,
+        "key": key,
+        "digest": digest,
+        "identity": identity,
+        "facts": facts,
+        "files": files,
+    }
     (root / RECORD).write_text(pretty_json(record), encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 
-
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no insignificant white space; NaN and infinity are refused (ValueError)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -51,4 +51,4 @@ class Registry(Generic[T]):
 def load_attribute(location: str) -> T:  # type: ignore[type-var]  # the caller knows what it asks for
     """Import `"package.module:attribute"`."""
     module, _, attribute = location.partition(":")
-    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+    return getattr(import_module(module), attribute)

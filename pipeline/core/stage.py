@@ -122,8 +122,7 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
         if _is_out_of_memory(error):
             raise StageError(
                 f"Stage {self.stage}: out of memory.",
-                "Lower --sequence-length or --batch-size, or use a machine with more memory; "
-                "finished stages are kept.",
+                "Lower --sequence-length or --batch-size, or use a machine with more memory; finished stages are kept.",
             ) from error
 
 

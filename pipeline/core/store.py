@@ -14,7 +14,6 @@ from pipeline.core.artifact import RECORD, Artifact, open_artifact
 from pipeline.core.errors import StageError
 
 
-
 class Store:
     """Artifacts under `root/objects/<key>`; half-written ones only ever live under `root/staging`."""
 

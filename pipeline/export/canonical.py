@@ -8,7 +8,7 @@ import ast
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.export.graph import add_constant, constant, drop_unused, emit, replace
+from pipeline.export.graph import add_constant, constant, drop_unused, emit, name_of, replace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")
@@ -58,7 +58,7 @@ def split_gemm(node: ir.Node) -> None:
     left, right, *bias = node.inputs
     assert left is not None and right is not None and node.graph is not None  # noqa: S101, PT018
     array = weight.T if attributes.get("transB", 0) else weight
-    straight = add_constant(node.graph, f"{right.name}.transposed", array)  # type: ignore[arg-type]
+    straight = add_constant(node.graph, f"{right.name}.transposed", array)
     (product,) = emit(node, "MatMul", [left, straight], [f"{node.name}/product"])
     product.producer().metadata_props.update(node.metadata_props)  # type: ignore[union-attr]
     if bias and bias[0] is not None:
@@ -98,7 +98,7 @@ def _rename(value: ir.Value | None, name: str) -> None:
     graph = value.graph
     if value.name == name or name in graph.initializers:
         return
-    del graph.initializers[value.name]  # type: ignore[arg-type]
+    del graph.initializers[name_of(value)]
     value.name = name
     if value.const_value is not None:
         value.const_value.name = name
@@ -109,8 +109,9 @@ def name_parameters(graph: ir.Graph, prefix: str) -> None:
     """Parameters that kept their module names lose the wrapper's prefix; unread ones go."""
     for value in list(graph.initializers.values()):
         drop_unused(graph, [value])
-        if value.name in graph.initializers and prefix and value.name.startswith(prefix):
-            _rename(value, value.name.removeprefix(prefix))
+        name = name_of(value)
+        if name in graph.initializers and prefix and name.startswith(prefix):
+            _rename(value, name.removeprefix(prefix))
 
 
 def strip_metadata(model: ir.Model) -> None:

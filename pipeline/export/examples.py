@@ -19,9 +19,7 @@ def example_inputs(model: nn.Module, data: str, batch: int, length: int, seed: i
     if data == "image":
         images = DummyVisionInputGenerator("image", NormalizedVisionConfig(model.config), batch_size=batch)
         return {"pixel_values": images.generate("pixel_values", framework="pt")}
-    text = DummyTextInputGenerator(
-        "text", NormalizedTextConfig(model.config), batch_size=batch, sequence_length=length
-    )
+    text = DummyTextInputGenerator("text", NormalizedTextConfig(model.config), batch_size=batch, sequence_length=length)
     inputs = {name: text.generate(name, framework="pt").to(torch.int64) for name in _accepted(model)}
     inputs["attention_mask"] = torch.ones(batch, length, dtype=torch.int64)
     inputs["attention_mask"][-1, length // 2 :] = 0

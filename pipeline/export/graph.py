@@ -38,6 +38,12 @@ def _describe(value: ir.Value) -> dict[str, Json]:
     return {"name": value.name, "dtype": str(value.dtype).lower(), "shape": dimensions}
 
 
+def name_of(value: ir.Value | ir.Node | None) -> str:
+    """The name of a value or node of a finished graph, where all have one."""
+    assert value is not None and value.name is not None  # noqa: S101, PT018
+    return value.name
+
+
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
     """The array of an initializer, or None for anything computed."""
     if value is None or value.const_value is None or not value.is_initializer():
@@ -54,11 +60,21 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def emit(
-    before: ir.Node, op_type: str, inputs: Sequence[ir.Value], outputs: Sequence[str], domain: str = "", **attrs: Any
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[str],
+    domain: str = "",
+    **attrs: Any,
 ) -> list[ir.Value]:
     """Insert a node before another one; returns its output values, named `outputs`."""
     node = ir.node(
-        op_type, inputs, attributes=attrs or None, domain=domain, num_outputs=len(outputs), name=outputs[0] + "/node"
+        op_type,
+        inputs,
+        attributes=attrs or None,
+        domain=domain,
+        num_outputs=len(outputs),
+        name=outputs[0] + "/node",
     )
     for value, name in zip(node.outputs, outputs, strict=True):
         value.name = name
@@ -77,7 +93,7 @@ def replace(node: ir.Node, value: ir.Value) -> None:
     graph = _graph_of(node)
     inputs = [entry for entry in node.inputs if entry is not None]
     old = node.outputs[0]
-    value.dtype, value.shape = old.dtype, old.shape
+    value.type, value.shape = old.type, old.shape
     ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     drop_unused(graph, inputs)
@@ -85,5 +101,5 @@ def replace(node: ir.Node, value: ir.Value) -> None:
 
 def drop_unused(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
     for value in values:
-        if value.is_initializer() and not value.uses() and value.name in graph.initializers:
-            del graph.initializers[value.name]
+        if value.is_initializer() and not value.uses() and name_of(value) in graph.initializers:
+            del graph.initializers[name_of(value)]

@@ -62,7 +62,7 @@ def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir
     }
     config = OnnxConfig(dynamic=True, opset_version=opset, dynamic_shapes=dynamic)
     try:
-        return OnnxExporter().export(model, dict(examples), config=config).program  # type: ignore[arg-type]
+        return OnnxExporter().export(model, dict(examples), config=config).program
     except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
         raise StageError(
             f"{type(model).__name__} cannot be exported to ONNX opset {opset}: {str(error).strip().splitlines()[0]}",

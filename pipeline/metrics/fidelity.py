@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import rankdata
 
 Array: TypeAlias = NDArray[Any]
 

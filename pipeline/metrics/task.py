@@ -24,7 +24,5 @@ def spearman_of_pairs(emb_a: Array, emb_b: Array, scores: Array) -> float:
 def accuracy(logits: Array, labels: Array) -> float:
     """Percentage of rows with the top logit at the label. `logits` [rows, classes]; `labels` int [rows]."""
     if logits.ndim != 2 or logits.size == 0 or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"expected logits [rows, classes] and labels [rows], not {logits.shape}, {labels.shape}"
-        )
+        raise ValueError(f"expected logits [rows, classes] and labels [rows], not {logits.shape}, {labels.shape}")
     return 100.0 * float(np.mean(logits.argmax(axis=1) == labels))

@@ -49,7 +49,8 @@ def _full_range_scale(blocks: Float) -> Float:
     """The value of largest magnitude gets code 0, the only one that reaches 8 steps from the zero point."""
     at = np.abs(blocks).argmax(axis=-1)[..., None]
     scale = np.take_along_axis(blocks, at, axis=-1)[..., 0] / np.float32(-ZERO_POINT)
-    return np.where(scale == 0, np.float32(1), scale).astype(np.float32)
+    filled: Float = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
+    return filled
 
 
 def _codes(blocks: Float, scale: Float) -> Bytes:

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 _RESAMPLES = 2000
 
 
-def percentile_interval(
-    samples: Sequence[float], q: float, confidence: float = 0.95
-) -> tuple[float, float, float]:
+def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> tuple[float, float, float]:
     """The quantile `q` (0 < q < 1) of independent `samples`, and the ends of its confidence interval.
 
     The ends are order statistics: the number of samples below the true quantile is binomial, whatever the
     distribution (David & Nagaraja, Order Statistics, 3rd ed., sec. 7.1). Each tail gets half of
     1 - `confidence`. Where the samples are too few for a bound (see `samples_needed`) the smallest or largest
     sample stands in for it, and the interval covers less than `confidence`; one sample gives an interval of
-    length 0. The value is the interpolated quantile, but never outside the interval. Returns (value, low, high) in the unit of `samples`; ValueError if there are none or `q` or
-    `confidence` is not between 0 and 1.
+    length 0. The value is the interpolated quantile, but never outside the interval.
+    Returns (value, low, high) in the unit of `samples`; ValueError if there are none or `q` or `confidence`
+    is not between 0 and 1.
     """
     _check_share("q", q)
     _check_share("confidence", confidence)
@@ -68,11 +67,7 @@ def ratio_interval(
 def _binomial_cumulative(n: int, p: float) -> NDArray[np.float64]:
     """P(Bin(n, p) <= k) for k = 0..n. Not scipy's: its import is slower than a whole measuring process."""
     logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + k * math.log(p)
-        + (n - k) * math.log1p(-p)
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
         for k in range(n + 1)
     ]
     return np.cumsum(np.exp(logs))

@@ -78,7 +78,12 @@ def _attach(model: ir.Model, names: Sequence[str], observer: type, path: Path) -
 
 
 def _stream(
-    path: Path, outputs: dict[str, list[str]], observer: type, percentile: float, samples: Samples, progress: Progress
+    path: Path,
+    outputs: dict[str, list[str]],
+    observer: type,
+    percentile: float,
+    samples: Samples,
+    progress: Progress,
 ) -> dict[str, Any]:
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -70,9 +70,7 @@ def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> Lin
     entry: dict[str, Any] = {"node": layer.node.name, "weight": layer.weight_name, "k": rows, "n": columns}
     if scheme.weights == 4:
         _store_blocks(layer.weight_name, np.ascontiguousarray(layer.weight.T), scheme.block_size, arrays)
-        return LinearEntry(
-            method="block", block_size=scheme.block_size, accuracy_level=scheme.accuracy_level, **entry
-        )
+        return LinearEntry(method="block", block_size=scheme.block_size, accuracy_level=scheme.accuracy_level, **entry)
     axis = 0 if scheme.per_channel else None
     codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range)
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
@@ -91,9 +89,7 @@ def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> Lin
 def _table(layer: Layer, scheme: Scheme, arrays: Arrays) -> TableEntry:
     if scheme.embeddings == 4:
         _store_blocks(layer.weight_name, layer.weight, scheme.block_size, arrays)
-        return TableEntry(
-            node=str(layer.node.name), weight=layer.weight_name, bits=4, block_size=scheme.block_size
-        )
+        return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=4, block_size=scheme.block_size)
     codes, scale = quantize_symmetric(layer.weight, 1, reduce_range=False)  # no product, so nothing can saturate
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale
     return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=8)

@@ -56,12 +56,12 @@ def _check_consistent(scheme: Scheme) -> None:
     if scheme.activations != "float" and scheme.weights != 8:
         raise UsageError(
             f"The scheme {scheme.name!r} rounds activations to 8 bits but stores weights in {scheme.weights}.",
-            "Use weights = 8, or activations = \"float\" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).",
+            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
         )
     if scheme.activations == "float" and scheme.weights == 8:
         raise UsageError(
             f"The scheme {scheme.name!r} has 8-bit weights and float activations, for which there is no kernel here.",
-            "Use activations = \"dynamic\" or \"static\", or weights = 4.",
+            'Use activations = "dynamic" or "static", or weights = 4.',
         )
 
 

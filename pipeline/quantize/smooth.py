@@ -36,17 +36,17 @@ def run(context: StageContext) -> dict[str, Json]:
     return {"alpha": scheme.smoothing, "activations": len(readers)}
 
 
-def _smooth(readers: list[Layer], factors: np.ndarray) -> None:  # type: ignore[type-arg]
+def _smooth(readers: list[Layer], factors: np.ndarray) -> None:
     first = readers[0].node
     activation = first.inputs[0]
     graph = first.graph
     assert activation is not None and graph is not None  # noqa: S101, PT018
-    inverse = add_constant(graph, f"{activation.name}.smoothing", (1 / factors).astype(np.float32))  # type: ignore[arg-type]
+    inverse = add_constant(graph, f"{activation.name}.smoothing", (1 / factors).astype(np.float32))
     (smoothed,) = emit(first, "Mul", [activation, inverse], [f"{activation.name}.smoothed"])
     for layer in readers:
         weight = layer.node.inputs[1]
         assert weight is not None  # noqa: S101
-        scaled = add_constant(graph, f"{layer.weight_name}.smoothed", layer.weight * factors[:, None])  # type: ignore[arg-type]
+        scaled = add_constant(graph, f"{layer.weight_name}.smoothed", layer.weight * factors[:, None])
         layer.node.replace_input_with(0, smoothed)
         layer.node.replace_input_with(1, scaled)
-        drop_unused(graph, [weight])  # type: ignore[arg-type]
+        drop_unused(graph, [weight])

@@ -32,9 +32,10 @@ def run(context: StageContext) -> dict[str, Json]:
 def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
     """Replace the planned nodes in place; StageError if the plan is of another graph."""
     nodes = {node.name: node for node in model.graph}
-    for entry in [*plan.linears, *plan.tables]:
-        if entry.node not in nodes:
-            raise StageError(f"The quantization plan names the node {entry.node!r}, which the graph does not have.")
+    planned = [entry.node for entry in plan.linears] + [entry.node for entry in plan.tables]
+    for name in planned:
+        if name not in nodes:
+            raise StageError(f"The quantization plan names the node {name!r}, which the graph does not have.")
     quantized: dict[str, list[ir.Value]] = {}  # products of one activation share its quantization
     for linear in plan.linears:
         _LINEAR[linear.method](nodes[linear.node], linear, arrays, quantized)
@@ -47,8 +48,7 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
 def _constants(node: ir.Node, weight: str, arrays: Arrays) -> tuple[ir.Value, ir.Value]:
     assert node.graph is not None  # noqa: S101
     return tuple(  # type: ignore[return-value]
-        add_constant(node.graph, f"{weight}.{part}", arrays[f"{weight}.{part}"])  # type: ignore[arg-type]
-        for part in ("codes", "scales")
+        add_constant(node.graph, f"{weight}.{part}", arrays[f"{weight}.{part}"]) for part in ("codes", "scales")
     )
 
 
@@ -85,7 +85,7 @@ def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[s
     name = str(node.name)
     per_channel = arrays[f"{entry.weight}.scales"].size > 1
     if not per_channel:
-        scales = add_constant(graph, f"{entry.weight}.scale", arrays[f"{entry.weight}.scales"].reshape(()))  # type: ignore[arg-type]
+        scales = add_constant(graph, f"{entry.weight}.scale", arrays[f"{entry.weight}.scales"].reshape(()))
     (weight,) = emit(node, "DequantizeLinear", [codes, scales], [f"{name}/weight"], axis=1)
     (result,) = emit(node, "MatMul", [quantized[key][0], weight], [f"{name}/product"])
     replace(node, result)

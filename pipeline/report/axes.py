@@ -98,9 +98,7 @@ def place_labels(
     placed: list[Box | None] = []
     for (x, y), width in zip(points, widths, strict=True):
         choices = _choices(x, y, width, height, gap)
-        free = (
-            box for box in choices if box.inside(bounds) and not any(box.overlaps(other) for other in taken)
-        )
+        free = (box for box in choices if box.inside(bounds) and not any(box.overlaps(other) for other in taken))
         placed.append(next(free, None))
         taken += [box for box in placed[-1:] if box is not None]
     return placed

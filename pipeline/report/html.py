@@ -96,9 +96,7 @@ def plots(report: Report) -> dict[str, str]:
 
 
 def _latency_plot(latency: LatencyResult) -> str:
-    series = [
-        Distribution("bundle", latency.samples_ms, {"p50": latency.p50.value, "p95": latency.p95.value})
-    ]
+    series = [Distribution("bundle", latency.samples_ms, {"p50": latency.p50.value, "p95": latency.p95.value})]
     if latency.float_samples_ms:
         p50, p95 = (float(value) for value in np.percentile(latency.float_samples_ms, (50, 95)))
         series.append(Distribution("float model", latency.float_samples_ms, {"p50": p50, "p95": p95}))

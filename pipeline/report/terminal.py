@@ -65,9 +65,7 @@ def _indented(line: str) -> Padding:
 
 def _print_why(result: BudgetResult, console: Console) -> None:
     kind = "" if result.required else " (optional)"
-    console.print(
-        Text(f"{result.verdict} ", STYLES[result.verdict]) + Text(printable(result.metric) + kind, "bold")
-    )
+    console.print(Text(f"{result.verdict} ", STYLES[result.verdict]) + Text(printable(result.metric) + kind, "bold"))
     missing = "" if result.figure else evidence_text(result)
     dominated = f"dominated by {', '.join(result.dominated_by)}" if result.dominated_by else ""
     for line in (result.reason, missing, dominated, result.remedy and f"remedy: {result.remedy}"):
@@ -77,8 +75,4 @@ def _print_why(result: BudgetResult, console: Console) -> None:
 
 def _headline(report: Report) -> Text:
     facts = f" {report.model} on {report.target} (recipe {report.recipe}, scheme {report.scheme.name}): "
-    return (
-        Text("\n")
-        + Text(str(report.verdict), STYLES[report.verdict])
-        + Text(printable(facts + summary(report)))
-    )
+    return Text("\n") + Text(str(report.verdict), STYLES[report.verdict]) + Text(printable(facts + summary(report)))

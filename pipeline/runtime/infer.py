@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
@@ -37,4 +37,4 @@ def _row(output: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if output.ndim == 2:
         return output[0]
     mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))[..., None]
-    return (output * mask).sum(1)[0] / mask.sum()  # type: ignore[no-any-return]
+    return (output * mask).sum(1)[0] / mask.sum()

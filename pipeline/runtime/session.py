@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+import onnxruntime as ort
 
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError

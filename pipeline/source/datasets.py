@@ -25,8 +25,8 @@ class Dataset:
 
     `samples`: texts are str, or (str, str) if `pairs`; images are uint8 [H, W, 3], opened when asked for;
     tensors are dicts of arrays by input name, without a batch axis. `labels`: similarity scores of pairs,
-    class indices otherwise. `digest`: sha256 over the whole set's contents, whatever its
-    path and however many samples were taken from it. `origin`: source, licence and preprocessing as the manifest states them.
+    class indices otherwise. `digest`: sha256 over the whole set's contents, whatever its path and however
+    many samples were taken from it. `origin`: source, licence and preprocessing as the manifest states them.
     """
 
     name: str
@@ -62,9 +62,7 @@ def load_evaluation(spec: str) -> list[Dataset]:
         return [_own(place)]
     manifest = read_manifest(place)
     if not manifest.evaluation:
-        raise UsageError(
-            f"The data set {manifest.name!r} has no evaluation part.", "Give other data to evaluate on."
-        )
+        raise UsageError(f"The data set {manifest.name!r} has no evaluation part.", "Give other data to evaluate on.")
     return [
         _dataset(f"{manifest.name}/{name}", contents, manifest.origin)
         for name, contents in manifest.read_evaluation(place)

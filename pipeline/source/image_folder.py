@@ -25,9 +25,7 @@ def read_images(folder: Path) -> Contents:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = {path: _images(path) for path in classes}
     if files and any(found.values()):
-        raise UsageError(
-            f"The folder {folder.name!r} has images both in itself and in sub-folders.", "Keep one way."
-        )
+        raise UsageError(f"The folder {folder.name!r} has images both in itself and in sub-folders.", "Keep one way.")
     labels = None
     if not files:
         files = [file for members in found.values() for file in members]
@@ -44,9 +42,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _check(folder: Path, files: list[Path], classes: dict[Path, list[Path]]) -> None:
     if not files:
-        raise UsageError(
-            f"There is no image in the folder {folder.name!r}.", f"Allowed: {', '.join(EXTENSIONS)}."
-        )
+        raise UsageError(f"There is no image in the folder {folder.name!r}.", f"Allowed: {', '.join(EXTENSIONS)}.")
     empty = [path.name for path, members in classes.items() if not members]
     if empty:
         raise UsageError(

@@ -152,9 +152,7 @@ def _size(size: Any, kind: str) -> int | tuple[int, int]:
 
 def _need(given: Mapping[str, Any], key: str) -> Any:
     if key not in given:
-        raise UsageError(
-            f'{_FILE} does not say "{key}".', "Add it as the model's authors used it in training."
-        )
+        raise UsageError(f'{_FILE} does not say "{key}".', "Add it as the model's authors used it in training.")
     return given[key]
 
 

@@ -109,9 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _open_texts(folder: Path, part: TextPart) -> Contents:
     path = folder / _inside(part.file)
     if not path.is_file():
-        raise UsageError(
-            f"{folder.name}/{MANIFEST} names {part.file!r}, which is missing.", "Restore the file."
-        )
+        raise UsageError(f"{folder.name}/{MANIFEST} names {part.file!r}, which is missing.", "Restore the file.")
     if sha256_file(path) != part.sha256:
         raise UsageError(
             f"{folder.name}/{part.file} is not the file that {MANIFEST} describes: its sha256 differs.",

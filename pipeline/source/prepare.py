@@ -28,7 +28,13 @@ def calibration(context: StageContext) -> dict[str, Json]:
         return {"data": "random tensors", "samples": count, "random": True}
     dataset = load_calibration(config["spec"], config["limit"])
     count = _write(dataset, context.out, config, context.progress)
-    return {"data": dataset.name, "samples": count, "random": False, "digest": dataset.digest, **dataset.origin}
+    return {
+        "data": dataset.name,
+        "samples": count,
+        "random": False,
+        "digest": dataset.digest,
+        **dataset.origin,
+    }
 
 
 def evaluation(context: StageContext) -> dict[str, Json]:
@@ -71,9 +77,7 @@ def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Ite
     for sample in _sequences(dataset, source["family"]):
         encoded = tokenizer(*sample, truncation=True, max_length=max_length)
         yield {
-            name: np.asarray([encoded[name]], dtype=np.int64)
-            for name in tokenizer.model_input_names
-            if name in encoded
+            name: np.asarray([encoded[name]], dtype=np.int64) for name in tokenizer.model_input_names if name in encoded
         }
 
 
@@ -120,7 +124,11 @@ def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterato
             yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
         else:
             ids = generator.integers(0, config["vocab_size"], (1, max_length), dtype=np.int64)
-            yield {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            yield {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "token_type_ids": np.zeros_like(ids),
+            }
 
 
 def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:

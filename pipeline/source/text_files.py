@@ -100,9 +100,7 @@ def _with_header(table: list[tuple[int, list[str]]], name: str) -> Rows:
     header = [cell.strip() for cell in table[0][1]] if table else []
     for number, cells in table[1:]:
         if len(cells) != len(header):
-            raise UsageError(
-                f"{name}, line {number} has {len(cells)} columns; the first line has {len(header)}."
-            )
+            raise UsageError(f"{name}, line {number} has {len(cells)} columns; the first line has {len(header)}.")
     return [(number, dict(zip(header, cells, strict=True))) for number, cells in table[1:]]
 
 
@@ -121,9 +119,7 @@ def _value(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
 def _text(row: tuple[int, dict[str, Any]], column: str, name: str) -> str:
     value = _value(row, column, name)
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(
-            f'{name}, line {row[0]}: "{column}" must be a text that is not empty, not {value!r}.'
-        )
+        raise UsageError(f'{name}, line {row[0]}: "{column}" must be a text that is not empty, not {value!r}.')
     return value.strip()
 
 

@@ -37,7 +37,7 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool) -> Pr
             "Check config.json's model_type and architectures, or name another --task.",
         ) from error
     _refuse_random_weights(path.name, auto_class, info)
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> None:
@@ -57,11 +57,11 @@ def wrap(model: nn.Module, source: dict[str, Any]) -> nn.Module:
     if not source["sentence_transformer"]:
         return model
     pooling, normalize = sentence_modules(Path(source["path"]))
-    return SentenceEncoder(model, pooling, normalize).eval()  # type: ignore[arg-type, no-any-return]
+    return SentenceEncoder(model, pooling, normalize).eval()
 
 
 @dataclass
-class SentenceOutput(ModelOutput):
+class SentenceOutput(ModelOutput):  # type: ignore[misc]  # as SentenceEncoder
     """`sentence_embedding`: float32 [batch, hidden size]."""
 
     sentence_embedding: Tensor | None = None

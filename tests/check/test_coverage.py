@@ -284,6 +284,19 @@ def test_nameless_nodes_are_matched_in_order_and_calls_multiply() -> None:
     assert coverage(graph.model, records, {}).macs.value == 24 / 39
 
 
+def test_integer_products_of_activations() -> None:
+    """QLinearMatMul multiplies activations in integers, QAttention only its input with its weight."""
+    inputs = ["a", "s", "z", "b", "s", "z", "s", "z"]
+    graph = graph_of([node("QLinearMatMul", inputs, ["y"], name="n")], {})
+    result = coverage(graph.model, [record("QLinearMatMul", ((2, 4), (4, 3)), ((2, 3),))], {})
+    assert (result.macs.value, result.integer_macs.value) == (0.0, 1.0)
+    graph = graph_of(
+        [node("QAttention", ["x", "w"], ["y"], name="n", **MS)], {"w": np.zeros((4, 12), np.int8)}
+    )
+    result = coverage(graph.model, [record("QAttention", ((2, 5, 4),), ((2, 5, 4),))], {})
+    assert (result.macs.value, result.integer_macs.value) == (1.0, 480 / 880)
+
+
 def test_unknown_products_are_named_and_nothing_is_not_everything() -> None:
     graph = graph_of([node("Einsum", ["a", "b"], ["y"], name="n")], {})
     result = coverage(graph.model, [record("Einsum", ((2,),), ((2,),))], {})

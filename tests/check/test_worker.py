@@ -69,6 +69,9 @@ def test_interval_is_watched_for_both_models(matmul: Path, inputs: Path) -> None
     steady, wild = [10.0] * 50, [10.0, 20.0] * 25
     assert worker._stopped(request, [steady, steady], 0.0) == "settled"
     assert worker._stopped(request, [steady, wild], 0.0) == ""
+    tail_above, tail_below = [10.0] * 26 + [20.0] * 24, [5.0] * 24 + [10.0] * 26
+    assert worker._stopped(request, [steady, tail_above], 0.0) == ""
+    assert worker._stopped(request, [tail_below, steady], 0.0) == ""
     assert worker._stopped(request, [steady[:40], steady[:40]], 0.0) == ""
 
 

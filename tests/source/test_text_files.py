@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.errors import UsageError
+from pipeline.source.text_files import read_texts
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "samples", "labels"),
+    [
+        ("a.txt", "one\n\n  two \r\nthr\u2028ee\n \n", ["one", "two", "thr\u2028ee"], None),
+        ("a.txt", "\ufeff5\tnever a label\n", ["5\tnever a label"], None),
+        ("A.TXT", "no newline at the end", ["no newline at the end"], None),
+        ("a.jsonl", '{"text": "a\\nb"}\n\n{"text": "c", "extra": 1}\n', ["a\nb", "c"], None),
+        ("a.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 0}\n', ["a", "b"], [2, 0]),
+        ("a.csv", 'text,label\n"a, ""b""",1\n\nc,0\n', ['a, "b"', "c"], [1, 0]),
+        ("a.csv", "id, text\n7,a\n", ["a"], None),
+        ("a.tsv", 'text\tlabel\n"quoted\t3\n', ['"quoted'], [3]),
+    ],
+)
+def test_texts(tmp_path: Path, name: str, content: str, samples: list[str], labels: list[int] | None) -> None:
+    contents = read_texts(write(tmp_path, name, content))
+    assert (contents.samples, contents.labels, contents.pairs) == (samples, labels, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "4.5\ta cat\tthe cat\n0\ta cat\ta car\n"),
+        ("a.tsv", "sentence1\tsentence2\tscore\na cat\tthe cat\t4.5\na cat\ta car\t0\n"),
+        ("a.csv", "score,sentence1,sentence2\n4.5,a cat,the cat\n0,a cat,a car\n"),
+        (
+            "a.jsonl",
+            '{"sentence1": "a cat", "sentence2": "the cat", "score": 4.5}\n'
+            '{"sentence1": "a cat", "sentence2": "a car", "score": 0}\n',
+        ),
+    ],
+)
+def test_pairs(tmp_path: Path, name: str, content: str) -> None:
+    contents = read_texts(write(tmp_path, name, content))
+    assert contents.samples == [("a cat", "the cat"), ("a cat", "a car")]
+    assert (contents.labels, contents.pairs) == ([4.5, 0.0], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "\n \n", "a.txt has no samples."),
+        ("a.jsonl", "", "a.jsonl has no samples."),
+        ("a.csv", "text,label\n", "a.csv has no samples."),
+        ("a.tsv", "", "a.tsv has no samples."),
+        ("a.txt", b"good\nbad \xff\n", "a.txt is not valid UTF-8 at byte 9."),
+        ("a.jsonl", "[1]\n", "a.jsonl, line 1 is not a JSON object."),
+        ("a.jsonl", '{"title": "x", "body": "y"}\n', "a.jsonl has the columns title, body."),
+        ("a.jsonl", "{}\n", "a.jsonl has the columns (none)."),
+        ("a.csv", "sentence1,score\na,1\n", "a.csv has the columns sentence1, score."),
+        ("a.csv", "text,label\na,1\nb\n", "a.csv, line 3 has 1 columns; the first line has 2."),
+        ("a.csv", 'text\n"a\n', "a.csv, line 2 cannot be read: unexpected end of data."),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 0}\n\n{"text": "b"}\n',
+            'a.jsonl, line 3 has no "label"; the samples before it have one.',
+        ),
+        ("a.jsonl", '{"text": 3}\n', 'a.jsonl, line 1: "text" must be a text that is not empty, not 3.'),
+        ("a.csv", "text,label\n ,1\n", "a.csv, line 2: \"text\" must be a text that is not empty, not ' '."),
+        (
+            "a.csv",
+            "text,label\na,good\n",
+            "a.csv, line 2: \"label\" must be a class index (0, 1, ...), not 'good'.",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": true}\n',
+            'a.jsonl, line 1: "label" must be a class index (0, 1, ...), not True.',
+        ),
+        ("a.csv", "text,label\na,-1\n", "a.csv, line 2: \"label\" must be a class index (0, 1, ...), not '-1'."),
+        (
+            "a.tsv",
+            "1\ta\tb\nnan\tc\td\n",
+            "a.tsv, line 2: \"score\" must be a number, not 'nan'.",
+        ),
+    ],
+)
+def test_what_cannot_be_read(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_texts(write(tmp_path, name, content))
+    assert caught.value.message == message
+
+
+def test_a_malformed_json_line_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a"}\n\n{"text": \n')
+    with pytest.raises(UsageError, match=r"^a\.jsonl, line 3 is not valid JSON: Expecting value"):
+        read_texts(path)
+
+
+def test_missing_columns_say_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_texts(write(tmp_path, "a.csv", "body\nx\n"))
+    assert caught.value.remedy == (
+        'Give "text" (and "label" if there is one), or "sentence1", "sentence2" and "score".'
+    )
+
+
+def test_the_digest_depends_on_how_the_bytes_are_read(tmp_path: Path) -> None:
+    digests = {read_texts(write(tmp_path, name, "text\nb\n")).digest for name in ("a.txt", "b.TXT", "c.csv")}
+    assert len(digests) == 2
+
+
+line = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).filter(lambda text: text.strip())
+
+
+@given(texts=st.lists(line, min_size=1))
+def test_every_line_is_a_sample(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = write(tmp_path_factory.mktemp("lines"), "a.txt", "first\n" + "\n".join(texts))
+    assert read_texts(path).samples == ["first", *(text.strip() for text in texts)]
