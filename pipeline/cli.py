@@ -9,18 +9,17 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console as RichConsole
+from typer.exceptions import TyperException
 
 from pipeline import cli_options as flag
-from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
-from pipeline.core.errors import EdgeError, ExitCode, StageError
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
+from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
 
 app = typer.Typer(
     name="edge",
     help="Make a PyTorch or Hugging Face model fit a phone, a car chip or a robot board.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -179,48 +178,53 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        result: Any = app(args=given, prog_name="edge", standalone_mode=False)
-    except click.exceptions.Exit as stop:
+        result: Any = app(args=given or ["--help"], prog_name="edge", standalone_mode=False)
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.BAD_USAGE
-    except EdgeError as error:
-        return _fail(error, given)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(StageError("Interrupted.", "Finished stages are kept: run the same command again."), given)
-    except OSError as error:
-        return _system_failure(error, given)
     except Exception as error:  # noqa: BLE001  # the one place where a bug becomes exit code 70
-        return _bug(error, given)
+        return _failure(error, debug="--debug" in given)
+    except KeyboardInterrupt:
+        return _message(StageError("Interrupted.", _RESUME))
+    if not given:
+        return ExitCode.BAD_USAGE
     return int(result) if isinstance(result, int) else ExitCode.PASS
 
 
-def _interrupt(_: int, __: object) -> NoReturn:
-    raise KeyboardInterrupt
+_RESUME = "Finished stages are kept: run the same command again."
 
 
-def _fail(error: EdgeError, given: list[str]) -> int:
-    if "--debug" in given:
+def _failure(error: Exception, debug: bool) -> int:
+    """Show what went wrong; the exit code that says it."""
+    if debug:
         traceback.print_exception(error)
+    match error:
+        case EdgeError():
+            return _message(error)
+        case typer.Abort():
+            return _message(StageError("Interrupted.", _RESUME))
+        case TyperException():
+            return _message(
+                UsageError(error.format_message(), "`edge --help` and `edge COMMAND --help` list the flags.")
+            )
+        case OSError():
+            return _message(_refused(error))
+    return _bug(error)
+
+
+def _message(error: EdgeError) -> int:
     lines = [f"error: {error.message}", *(f"  {line}" for line in error.remedy.splitlines())]
     print(*lines, sep="\n", file=sys.stderr)  # noqa: T201  # this is the command's output
     return error.exit_code
 
 
-def _system_failure(error: OSError, given: list[str]) -> int:
+def _refused(error: OSError) -> EdgeError:
     """The operating system refused something outside a stage: a full disk, a folder that may not be written."""
-    if "--debug" in given:
-        traceback.print_exception(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "Free some space and run the same command again; finished stages are kept." if full else ""
     where = f"{error.filename}: " if error.filename else ""
-    return _fail(StageError(f"{where}{error.strerror or error}.", remedy), [])
+    return StageError(f"{where}{error.strerror or error}.", f"Free some space. {_RESUME}" if full else "")
 
 
-def _bug(error: Exception, given: list[str]) -> int:
-    if "--debug" in given:
-        traceback.print_exception(error)
+def _bug(error: Exception) -> int:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     print(  # noqa: T201
         f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})",
@@ -229,6 +233,10 @@ def _bug(error: Exception, given: list[str]) -> int:
         file=sys.stderr,
     )
     return ExitCode.BUG
+
+
+def _interrupt(_: int, __: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

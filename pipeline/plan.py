@@ -7,7 +7,6 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.compress import PASSES

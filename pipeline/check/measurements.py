@@ -185,7 +185,7 @@ def _accuracy(
     for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
         found.missing[metric] = f"it is not a metric of {family} models"
     if reference is None:
-        found.missing |= {metric: NO_REFERENCE for metric in _ACCURACY_BUDGETS[family]}
+        found.missing |= dict.fromkeys(_ACCURACY_BUDGETS[family], NO_REFERENCE)
         return
     results = measure_accuracy(bundle / MODEL, runtime, family, reference.evaluation, reference.reference, done)
     found.accuracy = results

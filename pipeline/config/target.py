@@ -45,9 +45,9 @@ class Runtime(Frozen):
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: Annotated[int, Field(gt=0)] = 1
-    session_config: dict[str, str] = {}
+    session_config: dict[str, str] = Field(default={})
     disabled_optimizers: tuple[str, ...] = ()
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = Field(default={})
 
 
 class Shape(Frozen):

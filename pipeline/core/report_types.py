@@ -153,7 +153,7 @@ class Report(Frozen):
     tensors: tuple[TensorGroup, ...] = ()
     coverage: Coverage | None = None
     trials: tuple[Trial, ...] = ()
-    calibration: dict[str, Json] = {}
+    calibration: dict[str, Json] = Field(default={})
     passes: tuple[dict[str, Json], ...] = ()
     stages: tuple[StageRecord, ...] = ()
     host: HostInfo

@@ -131,6 +131,6 @@ _OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "faile
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """MemoryError, or the RuntimeErrors that torch and ONNX Runtime raise in its place."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

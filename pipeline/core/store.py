@@ -64,6 +64,7 @@ class Store:
         for stale in self._staging.glob(f"{key}-*"):  # its builder held the lock, so it is dead
             shutil.rmtree(stale)
         folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self._staging))
+        folder.chmod(0o755)  # mkdtemp keeps others out, but a store may be shared
         try:
             yield folder
         finally:

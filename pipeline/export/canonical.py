@@ -32,16 +32,13 @@ def canonicalize(model: ir.Model, prefix: str) -> None:
 
 def name_axes(graph: ir.Graph) -> None:
     """Rename the tracer's symbols (`s18`) to `batch` and `sequence`, by their place in the inputs."""
-    names: dict[str, str] = {}
+    names: dict[str | None, str] = {}
     for value in graph.inputs:
         for axis, dimension in enumerate(value.shape or ()):
-            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
-                names.setdefault(str(dimension.value), _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
+            if isinstance(dimension, ir.SymbolicDim):
+                names.setdefault(dimension.value, _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
     for value in [*graph.inputs, *graph.outputs]:
-        if value.shape is not None:
-            value.shape = ir.Shape(
-                [names.get(str(d.value), None) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
-            )
+        value.shape = ir.Shape(names.get(d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape or ())
     for node in graph:  # inner shapes speak of the old symbols, and ONNX Runtime infers them anyway
         for output in node.outputs:
             if not output.is_graph_output():
@@ -56,7 +53,7 @@ def split_gemm(node: ir.Node) -> None:
     if weight is None or scaled or attributes.get("transA", 0):
         return
     left, right, *bias = node.inputs
-    assert left is not None and right is not None and node.graph is not None  # noqa: S101, PT018
+    assert left is not None and right is not None and node.graph is not None  # noqa: S101
     array = weight.T if attributes.get("transB", 0) else weight
     straight = add_constant(node.graph, f"{right.name}.transposed", array)
     (product,) = emit(node, "MatMul", [left, straight], [f"{node.name}/product"])
@@ -94,7 +91,7 @@ def _unique(node: ir.Node, name: str) -> str:
 
 
 def _rename(value: ir.Value | None, name: str) -> None:
-    assert value is not None and value.graph is not None  # noqa: S101, PT018
+    assert value is not None and value.graph is not None  # noqa: S101
     graph = value.graph
     if value.name == name or name in graph.initializers:
         return

@@ -40,7 +40,7 @@ def _describe(value: ir.Value) -> dict[str, Json]:
 
 def name_of(value: ir.Value | ir.Node | None) -> str:
     """The name of a value or node of a finished graph, where all have one."""
-    assert value is not None and value.name is not None  # noqa: S101, PT018
+    assert value is not None and value.name is not None  # noqa: S101
     return value.name
 
 

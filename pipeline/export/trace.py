@@ -57,7 +57,7 @@ def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
 def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir.Model:
     """Export with a dynamic batch and, for sequences, a dynamic length. Images keep their height and width."""
     dynamic = {
-        name: {axis: torch.export.Dim.DYNAMIC for axis in ((0, 1) if tensor.dim() == 2 else (0,))}
+        name: dict.fromkeys((0, 1) if tensor.dim() == 2 else (0,), torch.export.Dim.DYNAMIC)
         for name, tensor in examples.items()
     }
     config = OnnxConfig(dynamic=True, opset_version=opset, dynamic_shapes=dynamic)

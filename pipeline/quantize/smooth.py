@@ -40,7 +40,7 @@ def _smooth(readers: list[Layer], factors: np.ndarray) -> None:
     first = readers[0].node
     activation = first.inputs[0]
     graph = first.graph
-    assert activation is not None and graph is not None  # noqa: S101, PT018
+    assert activation is not None and graph is not None  # noqa: S101
     inverse = add_constant(graph, f"{activation.name}.smoothing", (1 / factors).astype(np.float32))
     (smoothed,) = emit(first, "Mul", [activation, inverse], [f"{activation.name}.smoothed"])
     for layer in readers:

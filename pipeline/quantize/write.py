@@ -75,7 +75,7 @@ def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[s
     """QuantizeLinear -> DequantizeLinear around the activation, DequantizeLinear on the weight (QDQ form)."""
     codes, scales = _constants(node, entry.weight, arrays)
     activation, graph = node.inputs[0], node.graph
-    assert activation is not None and graph is not None  # noqa: S101, PT018
+    assert activation is not None and graph is not None  # noqa: S101
     key = str(activation.name)
     if key not in quantized:
         scale = add_constant(graph, f"{key}.scale", np.float32(entry.activation_scale))  # type: ignore[arg-type]

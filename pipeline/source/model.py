@@ -135,7 +135,7 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
 
 
 def _name(model: str, path: Path) -> str:
-    return model if model in PACKAGED else path.name if Path(model).is_dir() else model.split("/")[-1]
+    return model if model in PACKAGED else path.name if Path(model).is_dir() else model.rsplit("/", maxsplit=1)[-1]
 
 
 def _digest(path: Path, trust_remote_code: bool) -> str:

@@ -1,0 +1,1 @@
+"""Scripts that measure the project's published figures. Run with `make bench`; nothing here is a test."""

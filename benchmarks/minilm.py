@@ -1,0 +1,112 @@
+"""Size, speed and accuracy of the default model's bundles."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import ag_news, sts_dev
+from benchmarks.row import Measured
+from pipeline.api import default_store
+from pipeline.check.measure import measure_latency
+from pipeline.check.measurements import example_feed
+from pipeline.check.protocol import LatencyRequest
+from pipeline.config.job import Job
+from pipeline.config.loading import load_target
+from pipeline.config.target import Runtime
+from pipeline.core.artifact import Artifact
+from pipeline.core.store import Store
+from pipeline.core.types import silent
+from pipeline.metrics.fidelity import top_k_overlap
+from pipeline.metrics.task import spearman_of_pairs
+from pipeline.plan import make_plan
+from pipeline.runner import run_stages
+from pipeline.runtime.infer import judged_outputs
+from pipeline.runtime.session import make_session
+from pipeline.source.prepare import load_tokenizer
+from pipeline.source.samples import open_samples, write_samples
+
+Array = NDArray[np.float32]
+MODEL = "model.onnx"
+
+
+@cache
+def artifacts(recipe: str, target: str) -> dict[str, Artifact]:
+    """The stages' results of an export of the default model, from the store where they are there."""
+    plan = make_plan(Job(target=target, recipe=recipe))
+    store = Store(default_store())
+    store.prepare()
+    outcomes = run_stages(plan.stages, store, lambda _: silent, lambda *_: None)
+    return {name: outcome.artifact for name, outcome in outcomes.items()}
+
+
+def megabytes(recipe: str, target: str) -> Measured:
+    """MB (10^6 bytes) of model.onnx and its data file, beside float's."""
+    made = artifacts(recipe, target)
+    return Measured(_model_bytes(made["bundle"].path), _model_bytes(made["trace.float"].path))
+
+
+def _model_bytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.glob("model.onnx*")) / 1e6
+
+
+def speedup(recipe: str, target: str) -> Measured:
+    """Float latency over bundle latency, medians of interleaved single inferences; beside it float's own ms."""
+    made = artifacts(recipe, target)
+    profile = load_target(target)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        np.savez(inputs, **example_feed(made["bundle"].path, profile.shape))
+        request = LatencyRequest(
+            model=made["bundle"].path / MODEL,
+            float_model=made["trace.float"].path / MODEL,
+            inputs=inputs,
+            runtime=profile.runtime,
+        )
+        result = measure_latency(request)
+    assert result.speedup is not None  # noqa: S101  # a float model was given
+    return Measured(result.speedup.value, float(np.median(result.float_samples_ms)))
+
+
+def stsb_dev(recipe: str, target: str) -> Measured:
+    """Spearman correlation x100 on STS-B dev, beside float's."""
+    pairs = sts_dev()
+    texts = [pair[1] for pair in pairs] + [pair[2] for pair in pairs]
+    scores = np.array([pair[0] for pair in pairs])
+
+    def score(embeddings: Array) -> float:
+        half = len(pairs)
+        return spearman_of_pairs(embeddings[:half], embeddings[half:], scores)
+
+    return Measured(*(score(embeddings) for embeddings in _both(recipe, target, texts, "stsb")))
+
+
+def top10(recipe: str, target: str) -> Measured:
+    """Share of the float model's ten nearest neighbours kept, over 600 AG News items."""
+    bundle, original = _both(recipe, target, ag_news(), "agnews")
+    return Measured(top_k_overlap(original, bundle, k=10), 1.0)
+
+
+def _both(recipe: str, target: str, texts: list[str], tag: str) -> tuple[Array, Array]:
+    """(bundle's, float's) embeddings of `texts`."""
+    made = artifacts(recipe, target)
+    runtime = load_target(target).runtime
+    bundle = _embed(made["bundle"].path / MODEL, runtime, texts)
+    return bundle, _float_embeddings(str(made["trace.float"].path / MODEL), tuple(texts), tag)
+
+
+@cache
+def _float_embeddings(model: str, texts: tuple[str, ...], _: str) -> Array:
+    return _embed(Path(model), Runtime(threads=2), list(texts))
+
+
+def _embed(model: Path, runtime: Runtime, texts: list[str]) -> Array:
+    tokenizer = load_tokenizer({"path": make_plan(Job()).source.path, "trust_remote_code": False})
+    rows = (tokenizer(text, truncation=True, max_length=128) for text in texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_samples(Path(scratch), ({n: np.array([v], np.int64) for n, v in row.items()} for row in rows))
+        return judged_outputs(make_session(model, runtime), open_samples(Path(scratch)))

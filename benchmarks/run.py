@@ -1,0 +1,96 @@
+"""`make bench`: measure the published figures into benchmarks/results.json, one row per figure.
+
+    make bench                     # the rows that are not there yet
+    make bench ID=minilm.int8.mb   # this row, again
+    make bench ARGS=--again        # all rows, again
+
+A row is written as soon as it is measured, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import minilm, times
+from benchmarks.row import Measured, Row
+from pipeline.check.host import host_info, versions
+from pipeline.core.digest import pretty_json
+
+RESULTS = Path(__file__).parent / "results.json"
+_INT8, _STATIC, _INT4 = ("w8a8-dynamic", "phone"), ("w8a8", "car"), ("w4", "robot")
+_FLOAT_MS = "float32, ms (1 thread, 128 tokens, same run)"
+
+
+def _model_rows(name: str, recipe: str, target: str) -> list[Row]:
+    return [
+        Row(f"{name}.mb", "MB", "float32", partial(minilm.megabytes, recipe, target)),
+        Row(f"{name}.speedup", "x", _FLOAT_MS, partial(minilm.speedup, recipe, target)),
+        Row(f"{name}.stsb_dev", "Spearman x100", "float32", partial(minilm.stsb_dev, recipe, target)),
+        Row(f"{name}.top10", "share", "float32", partial(minilm.top10, recipe, target)),
+    ]
+
+
+ROWS = [
+    *_model_rows("minilm.int8", *_INT8),
+    *_model_rows("minilm.int8_static", *_STATIC),
+    *_model_rows("minilm.int4", *_INT4),
+    *_model_rows("minilm.robot", "prune-w4", "robot"),
+    Row("pipeline.cold_s", "s", "limit", times.cold),
+    Row("pipeline.warm_s", "s", "limit", times.warm),
+    Row("pipeline.warm_before_measuring_s", "s", "limit", times.warm_before_measuring),
+    Row("calibration.peak_mb_512", "MB", "at 8 samples", partial(times.calibration_memory, 512)),
+    Row("calibration.memory_ratio", "x", "constant memory", times.calibration_memory_ratio),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--id", help="measure only this row")
+    parser.add_argument("--again", action="store_true", help="measure rows that are there already too")
+    arguments = parser.parse_args()
+    known = {row.id: row for row in ROWS}
+    if arguments.id is not None and arguments.id not in known:
+        print(f"error: unknown row {arguments.id!r}\n  Allowed: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    done = _read()
+    wanted = [known[arguments.id]] if arguments.id else [row for row in ROWS if arguments.again or row.id not in done]
+    for row in wanted:
+        measured = row.measure()
+        done[row.id] = _record(row, measured)
+        _write(done)
+        print(f"{row.id:<34} {measured.value:9.4g} {row.unit}   ({row.reference}: {measured.reference:.4g})")
+    return 0
+
+
+def _read() -> dict[str, dict[str, object]]:
+    if not RESULTS.is_file():
+        return {}
+    return {row["id"]: row for row in json.loads(RESULTS.read_text(encoding="utf-8"))}
+
+
+def _write(rows: dict[str, dict[str, object]]) -> None:
+    fresh = RESULTS.with_suffix(".new")
+    fresh.write_text(pretty_json([rows[row.id] for row in ROWS if row.id in rows]), encoding="utf-8")
+    os.replace(fresh, RESULTS)  # noqa: PTH105  # atomic
+
+
+def _record(row: Row, measured: Measured) -> dict[str, object]:
+    host = host_info()
+    return {
+        "id": row.id,
+        "value": round(measured.value, 5),
+        "unit": row.unit,
+        "reference": row.reference,
+        "reference_value": round(measured.reference, 5),
+        "command": f"make bench ID={row.id}",
+        "host": {"cpu": host.cpu, "cores": host.cores, "isa": list(host.isa), "versions": versions()},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

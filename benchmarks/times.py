@@ -1,0 +1,102 @@
+"""Time and memory of the pipeline itself, each in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from benchmarks.row import Measured
+
+_CALIBRATE = """
+import resource, sys
+from pathlib import Path
+from pipeline.config.job import Job
+from pipeline.core.store import Store
+from pipeline.core.types import silent
+from pipeline.plan import make_plan
+from pipeline.runner import run_stages
+plan = make_plan(Job(recipe="w8a8", calibration_samples=int(sys.argv[2])))
+store = Store(Path(sys.argv[1])); store.prepare()
+stages = [stage for stage in plan.stages if stage.name in sys.argv[3].split(",")]
+run_stages(stages, store, lambda _: silent, lambda *_: None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+"""
+_BEFORE = "samples.calibration,trace.float"
+_CALIBRATION = f"{_BEFORE},calibrate.channels,smooth,calibrate.ranges"
+
+
+@cache
+def _exports() -> tuple[float, float, float]:
+    """Seconds of an export with an empty store, of a second one, and of the second one's stages alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        first, _ = _timed_export(scratch)
+        second, stages = _timed_export(scratch)
+    return first, second, stages
+
+
+def _timed_export(scratch: str) -> tuple[float, float]:
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "export",
+        "--store",
+        f"{scratch}/store",
+        "-o",
+        f"{scratch}/out",
+        "--json",
+    ]
+    begin = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    return seconds, sum(stage["seconds"] for stage in json.loads(done.stdout)["stages"])
+
+
+def cold() -> Measured:
+    """Seconds of `edge export` for the phone with an empty store; beside it the limit of 180 s."""
+    return Measured(_exports()[0], 180.0)
+
+
+def warm() -> Measured:
+    """Seconds of the same command again, measurements and all; beside it the limit of 30 s."""
+    return Measured(_exports()[1], 30.0)
+
+
+def warm_before_measuring() -> Measured:
+    """Seconds from the start of a second export to its first measurement (a dry run ends there)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _timed_export(scratch)
+        command = [sys.executable, "-m", "pipeline", "export", "--store", f"{scratch}/store", "--dry-run"]
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return Measured(time.perf_counter() - begin, 3.0)
+
+
+def calibration_memory(samples: int) -> Measured:
+    """Peak MB of a process that calibrates with `samples`, beside the peak with 8."""
+    return Measured(_peak_mb(samples), _peak_mb(8))
+
+
+def calibration_memory_ratio() -> Measured:
+    """Peak memory at 512 samples over that at 8, beside a ratio of 1."""
+    return Measured(_peak_mb(512) / _peak_mb(8), 1.0)
+
+
+@cache
+def _peak_mb(samples: int) -> float:
+    """The stages before run in another process, so that torch is not in the figure."""
+    with tempfile.TemporaryDirectory() as store:
+        _run(store, samples, _BEFORE)
+        return float(_run(store, samples, _CALIBRATION).splitlines()[-1])
+
+
+def _run(store: str, samples: int, stages: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", _CALIBRATE, store, str(samples), stages]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
