@@ -14,6 +14,7 @@ from rich.console import Console as RichConsole
 from typer.exceptions import TyperException
 
 from pipeline import cli_options as flag
+from pipeline.cli_supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
 from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
 
@@ -173,17 +174,24 @@ def clean(
     clean_store(max_size, store, RichConsole())
 
 
+def entry() -> int:
+    """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
+    return supervised(main)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Every failure that has a cause known to us is one message."""
     given = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a background job that was told to ignore it
+            signal.signal(number, _interrupt)
     try:
         result: Any = app(args=given or ["--help"], prog_name="edge", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except Exception as error:  # noqa: BLE001  # the one place where a bug becomes exit code 70
         return _failure(error, debug="--debug" in given)
-    except KeyboardInterrupt:
+    except Interrupted:
         return _message(StageError("Interrupted.", _RESUME))
     if not given:
         return ExitCode.BAD_USAGE
@@ -200,8 +208,6 @@ def _failure(error: Exception, debug: bool) -> int:
     match error:
         case EdgeError():
             return _message(error)
-        case typer.Abort():
-            return _message(StageError("Interrupted.", _RESUME))
         case TyperException():
             return _message(
                 UsageError(error.format_message(), "`edge --help` and `edge COMMAND --help` list the flags.")
@@ -235,9 +241,12 @@ def _bug(error: Exception) -> int:
     return ExitCode.BUG
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which typer would answer with an exit code of its own."""
+
+
 def _interrupt(_: int, __: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """The first one stops the work; further ones must not stop the tidying up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted

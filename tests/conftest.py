@@ -1,0 +1,125 @@
+"""Tiny models with random weights, made once per test run without the network.
+
+torch and transformers are imported inside, so that tests which need neither start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_WORDS = """the of and to in is it for on with as was at by this from or be are that not have you we they he she will
+would can could one two three new old good bad big small first last long great little own other right high low next
+early young few public same able phone car robot road board hand room door light water fire work time year day man
+woman child world life part place case week company system program question model run read make find give tell ask
+use need feel try leave call near over under after before while where when who what how why""".split()
+VOCABULARY = list(
+    dict.fromkeys(
+        [*_SPECIAL, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *string.digits, *".,?!'-", *_WORDS]
+    )
+)
+"""About 200 pieces; every lower-case word can be spelled with them."""
+
+TraceModel = Callable[[Path, Path], Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BertModel folder: 2 layers, 2 heads, hidden size 32, 128 FFN neurons, float32 safetensors, a tokenizer.
+
+    The FFN's products and the word table have enough values to be quantized; attention's have too few.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import BertConfig, BertModel  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # the default 0.02 gives outputs that hardly depend on the input
+    )
+    BertModel(config).eval().save_pretrained(folder)
+    _save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bert` as a sentence encoder: with sentence-transformers' mean pooling and normalization."""
+    folder = tmp_path_factory.mktemp("encoders") / "tiny-encoder"
+    folder.mkdir()
+    for file in tiny_bert.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    places = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": index, "name": str(index), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, place) in enumerate(places.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    for name, content in (("1_Pooling/config.json", pooling), ("sentence_bert_config.json", {"max_seq_length": 64})):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trace_model() -> TraceModel:
+    """Traces the model in a folder into another one, as the `trace` stage does; returns the artifact's folder."""
+    from pipeline.core.artifact import seal  # noqa: PLC0415
+    from pipeline.core.stage import StageContext  # noqa: PLC0415
+    from pipeline.core.types import silent  # noqa: PLC0415
+    from pipeline.export.trace import run  # noqa: PLC0415
+
+    def trace(model: Path, out: Path) -> Path:
+        source = {
+            "path": str(model),
+            "auto_class": "AutoModel",
+            "data": "text",
+            "sentence_transformer": (model / "modules.json").is_file(),
+            "trust_remote_code": False,
+        }
+        out.mkdir()
+        facts = run(StageContext({"source": source, "opset": 21, "example_length": 16}, {}, out, silent))
+        seal(out, "trace.float", "0" * 64, {}, facts)
+        return out
+
+    return trace
+
+
+@pytest.fixture(scope="session")
+def tiny_trace(tiny_bert: Path, trace_model: TraceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact folder of `tiny_bert` traced to float ONNX: `model.onnx`, its data, `signature.json`."""
+    return trace_model(tiny_bert, tmp_path_factory.mktemp("traces") / "tiny-bert")
+
+
+def _save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer  # noqa: PLC0415
+    from tokenizers.models import WordPiece  # noqa: PLC0415
+    from tokenizers.normalizers import BertNormalizer  # noqa: PLC0415
+    from tokenizers.pre_tokenizers import BertPreTokenizer  # noqa: PLC0415
+    from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+    ids = {piece: index for index, piece in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")],
+    )
+    names = {f"{piece.strip('[]').lower()}_token": piece for piece in _SPECIAL}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
+    fast.save_pretrained(folder)

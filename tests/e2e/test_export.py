@@ -1,0 +1,156 @@
+"""Whole exports from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from pipeline import verify
+
+
+def test_export_leaves_a_bundle_reports_and_a_verdict(edge, tiny, workspace) -> None:
+    done = edge("export", *tiny)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+    assert "Bundle and reports: out" in done.stdout
+    assert {path.name for path in (workspace / "out").iterdir()} == {
+        "bundle",
+        "report.json",
+        "report.html",
+        "junit.xml",
+    }
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert report["verdict"] == "PASS"
+    assert {figure["evidence"] for figure in report["figures"].values()} == {"host"}
+    cases = ElementTree.parse(workspace / "out/junit.xml").findall(".//testcase")
+    assert [case.get("name") for case in cases] == [budget["metric"] for budget in report["budgets"]]
+    assert verify(workspace / "out/bundle") < 1e-6
+
+
+def test_the_bundle_gives_the_embedding_itself(edge, tiny, workspace) -> None:
+    edge("export", *tiny)
+    session = ort.InferenceSession(workspace / "out/bundle/model.onnx", providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["sentence_embedding"]
+    ids = np.ones((3, 7), np.int64)  # batch and length are dynamic
+    feed = {entry.name: ids for entry in session.get_inputs()}
+    (embedding,) = session.run(None, feed)
+    assert embedding.shape == (3, 32)
+    assert np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+
+
+def test_a_second_export_reuses_every_stage(edge, tiny, workspace) -> None:
+    edge("export", *tiny)
+    done = edge("export", *tiny)
+    assert done.returncode == 0
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert all(stage["cached"] for stage in report["stages"])
+    dry = edge("export", *tiny, "--dry-run", "--json")
+    assert {row["state"] for row in json.loads(dry.stdout)} == {"cached"}
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic", "w8a8", "w4"])
+def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, tmp_path) -> None:
+    """Two stores, so that nothing is copied from the first run to the second."""
+    edge("export", *tiny, "--recipe", recipe)
+    first = (workspace / "out/bundle/manifest.json").read_bytes()
+    done = edge("export", *tiny, "--recipe", recipe, "--store", str(tmp_path / "other"))
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "out/bundle/manifest.json").read_bytes() == first
+
+
+def test_pruning_is_recorded_and_makes_the_bundle_smaller(edge, tiny, workspace) -> None:
+    (workspace / "recipes").mkdir()
+    (workspace / "recipes/cut.toml").write_text(
+        'title = "Half"\nscheme = "fp32"\n[[passes]]\npass = "prune"\nratio = 0.5\nround_to = 16\n'
+    )
+    edge("export", *tiny, "--recipe", "fp32")
+    before = json.loads((workspace / "out/report.json").read_text())["figures"]["bundle_mb"]["value"]
+    done = edge("export", *tiny, "--recipe", "cut")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert report["passes"][0]["neurons_after"] == 32
+    assert report["figures"]["bundle_mb"]["value"] < before
+
+
+def test_gate_checks_again_without_rebuilding(edge, tiny, workspace) -> None:
+    edge("export", *tiny)
+    manifest = (workspace / "out/bundle/manifest.json").read_bytes()
+    done = edge("gate", "--target", "lenient", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "out/bundle/manifest.json").read_bytes() == manifest
+    assert json.loads((workspace / "out/report.json").read_text())["stages"] == []
+
+
+def test_gate_without_the_float_reference_is_not_measured(edge, tiny, tmp_path) -> None:
+    edge("export", *tiny)
+    done = edge("gate", "--target", "lenient", "--output", "out", "--store", str(tmp_path / "empty"))
+    assert done.returncode == 4
+    assert "the float reference is not in the store" in done.stdout
+
+
+def test_a_failed_budget_says_what_dominates_it(edge, tiny) -> None:
+    done = edge("export", *tiny, "--budget", "bundle_mb=0.01")
+    assert done.returncode == 1
+    assert "FAIL" in done.stdout
+    assert "embeddings" in done.stdout
+
+
+def test_a_regression_against_a_baseline_fails(edge, tiny, workspace) -> None:
+    edge("export", *tiny, "--recipe", "w4")
+    shutil.copy(workspace / "out/report.json", workspace / "before.json")
+    same = edge("export", *tiny, "--recipe", "w4", "--baseline", "before.json")
+    assert "baseline.bundle_mb" in same.stdout
+    worse = edge("export", *tiny, "--recipe", "fp32", "--baseline", "before.json")
+    assert worse.returncode == 1
+
+
+def test_json_is_all_there_is_on_standard_output(edge, tiny) -> None:
+    report = json.loads(edge("export", *tiny, "--json").stdout)
+    assert report["target"] == "lenient"
+
+
+def test_random_calibration_is_said_in_the_report(edge, tiny, workspace) -> None:
+    done = edge("export", *tiny, "--random-calibration")
+    assert done.returncode == 0, done.stderr
+    assert "random tensors" in json.loads((workspace / "out/report.json").read_text())["notes"][0]
+
+
+def test_excluded_nodes_stay_in_float_and_are_listed(edge, tiny, workspace) -> None:
+    done = edge("export", *tiny, "--nodes-to-exclude", "embeddings.word_embeddings/*")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    left = {entry["name"]: entry["reason"] for entry in report["coverage"]["left_in_float"]}
+    assert left == {"embeddings.word_embeddings.weight": "excluded by name"}
+
+
+def test_a_token_classifier_without_an_adapter_names_the_tasks(edge, tiny, tiny_bert, tmp_path) -> None:
+    folder = tmp_path / "tagger"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForTokenClassification"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    done = edge("export", "--model", str(folder), "--target", "lenient")
+    assert done.returncode == 2
+    assert "Name it with --task. Allowed: feature-extraction, text-classification" in done.stderr
+
+
+def test_inspect_lists_files_and_operators(edge, tiny) -> None:
+    edge("export", *tiny)
+    done = edge("inspect", "out/bundle")
+    assert done.returncode == 0
+    assert "DynamicQuantizeLinear" in done.stdout
+    assert "sentence_embedding" in done.stdout
+
+
+def test_clean_bounds_the_store(edge, tiny, workspace, tmp_path) -> None:
+    place = str(tmp_path / "small")
+    edge("export", *tiny, "--store", place)
+    done = edge("clean", "--store", place, "--max-size", "0")
+    assert done.returncode == 0
+    assert "0.0 MB are left" in done.stdout
+    assert Path(workspace / "out/bundle/model.onnx").is_file()

@@ -1,0 +1,130 @@
+"""Interruptions, crashes, full disks, little memory, two exports at once, damaged store entries."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import command, environment  # noqa: E402
+
+LOCK_AND_SLEEP = 60
+
+
+def _start(workspace: Path, store: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload]
+        command(*arguments),
+        cwd=workspace,
+        env=environment(EDGE_STORE=str(store)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def _leftovers(store: Path) -> list[Path]:
+    return list((store / "staging").iterdir())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_exports_keep_finished_stages(workspace, tiny, tmp_path, edge, stop) -> None:
+    store = tmp_path / "fresh"
+    process = _start(workspace, store, "export", *tiny)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " ok " in line:
+            break
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "error: Interrupted." in errors
+    assert "Traceback" not in errors
+    assert _leftovers(store) == []
+    assert not (workspace / "out").exists()
+    again = edge("export", *tiny, "--store", str(store))
+    assert again.returncode == 0
+    assert "cached" in again.stderr
+
+
+def test_two_exports_at_once_share_the_work(workspace, tiny, tmp_path) -> None:
+    store = tmp_path / "shared"
+    processes = [_start(workspace, store, "export", *tiny, "--json") for _ in range(2)]
+    results = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    stages = [json.loads(output)["stages"] for output, _ in results]
+    for first, second in zip(*stages, strict=True):
+        assert first["key"] == second["key"]
+        assert first["cached"] or second["cached"], f"{first['name']} was built twice"
+
+
+def test_a_damaged_store_entry_is_built_again(edge, workspace, tiny, tmp_path) -> None:
+    store = tmp_path / "damaged"
+    edge("export", *tiny, "--store", str(store))
+    report = json.loads((workspace / "out/report.json").read_text())
+    key = next(stage["key"] for stage in report["stages"] if stage["name"] == "quantize")
+    codes = store / "objects" / key / "codes.safetensors"
+    codes.write_bytes(codes.read_bytes()[:-1] + b"\x7f")
+    done = edge("export", *tiny, "--store", str(store))
+    assert done.returncode == 0
+    assert "its stored result was damaged" in done.stderr
+    notes = json.loads((workspace / "out/report.json").read_text())["notes"]
+    assert any("stage quantize was damaged" in note for note in notes)
+
+
+def _can_mount(folder: Path) -> bool:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    return mounted.returncode == 0
+
+
+def test_a_full_disk_is_one_clear_message(edge, tiny, tmp_path) -> None:
+    store = tmp_path / "small"
+    if not _can_mount(store):
+        pytest.skip("mounting a small file system takes root")
+    try:
+        done = edge("export", *tiny, "--store", str(store))
+        assert done.returncode == 3
+        assert "the disk is full" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert _leftovers(store) == []
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+
+
+def test_little_memory_is_one_clear_message(edge, tiny, tmp_path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000, 2_500_000_000))
+
+    done = edge("export", *tiny, "--store", str(tmp_path / "fresh"), "--sequence-length", "60", preexec_fn=limit)
+    if done.returncode in (0, 1):
+        pytest.skip("this machine needs less address space than the limit")
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_export_is_reported_and_leaves_the_store_usable(workspace, tiny, tmp_path, edge) -> None:
+    store = tmp_path / "killed"
+    process = _start(workspace, store, "export", *tiny)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " ok " in line:
+            break
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "was killed (SIGKILL)" in errors
+    assert edge("export", *tiny, "--store", str(store)).returncode == 0
+    assert _leftovers(store) == []
