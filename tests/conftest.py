@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_WORDS = """the of and to in is it for on with as was at by this from or be are that not have you we they he she will
+_WORDS = """
+the of and to in is it for on with as was at by this from or be are that not have you we they he she will
 would can could one two three new old good bad big small first last long great little own other right high low next
 early young few public same able phone car robot road board hand room door light water fire work time year day man
 woman child world life part place case week company system program question model run read make find give tell ask
-use need feel try leave call near over under after before while where when who what how why""".split()
-VOCABULARY = list(
-    dict.fromkeys(
-        [*_SPECIAL, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *string.digits, *".,?!'-", *_WORDS]
-    )
-)
+use need feel try leave call near over under after before while where when who what how why
+"""
+_LETTERS = [*string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
+VOCABULARY = list(dict.fromkeys([*_SPECIAL, *_LETTERS, *string.digits, *".,?!'-", *_WORDS.split()]))
 """About 200 pieces; every lower-case word can be spelled with them."""
 
 TraceModel = Callable[[Path, Path], Path]
@@ -48,7 +47,11 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64,
         initializer_range=0.2,  # the default 0.02 gives outputs that hardly depend on the input
     )
-    BertModel(config).eval().save_pretrained(folder)
+    model = BertModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # else biases are 0 and gains 1, which hides mistakes
+    model.save_pretrained(folder)
     _save_tokenizer(folder)
     return folder
 
@@ -86,6 +89,7 @@ def trace_model() -> TraceModel:
             "path": str(model),
             "auto_class": "AutoModel",
             "data": "text",
+            "name": model.name,
             "sentence_transformer": (model / "modules.json").is_file(),
             "trust_remote_code": False,
         }
@@ -112,7 +116,7 @@ def _save_tokenizer(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
 
     ids = {piece: index for index, piece in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordPiece(ids, unk_token=_SPECIAL[1]))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.post_processor = TemplateProcessing(

@@ -128,4 +128,4 @@ def strip_metadata(model: ir.Model) -> None:
         value.doc_string = None
     for value in graph.initializers.values():
         if value.const_value is not None:
-            value.const_value = ir.tensor(np.ascontiguousarray(value.const_value.numpy()), name=value.name)
+            value.const_value = ir.tensor(np.asarray(value.const_value.numpy(), order="C"), name=value.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
@@ -12,23 +13,27 @@ from torch import nn
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def example_inputs(model: nn.Module, data: str, batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
-    """Random but valid inputs: int64 [batch, length] for text (the last row padded at its end), float32
-    [batch, channels, height, width] for images. A batch of 1 must not be traced with: it would be frozen."""
+def example_inputs(
+    model: nn.Module, data: str, names: Sequence[str], batch: int, length: int, seed: int
+) -> dict[str, torch.Tensor]:
+    """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last row padded at its end), for
+    images float32 [batch, channels, height, width]. A batch of 1 must not be traced with: it would be frozen."""
     torch.manual_seed(seed)
     if data == "image":
         images = DummyVisionInputGenerator("image", NormalizedVisionConfig(model.config), batch_size=batch)
         return {"pixel_values": images.generate("pixel_values", framework="pt")}
     text = DummyTextInputGenerator("text", NormalizedTextConfig(model.config), batch_size=batch, sequence_length=length)
-    inputs = {name: text.generate(name, framework="pt").to(torch.int64) for name in _accepted(model)}
+    inputs = {name: text.generate(name, framework="pt").to(torch.int64) for name in names}
     inputs["attention_mask"] = torch.ones(batch, length, dtype=torch.int64)
     inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
 
 
-def _accepted(model: nn.Module) -> list[str]:
-    """The text inputs that the encoder's own forward takes (RoBERTa and DistilBERT have no token types)."""
+def text_inputs(model: nn.Module, offered: Sequence[str]) -> list[str]:
+    """The inputs of the exported graph: those that the encoder takes (RoBERTa and DistilBERT have no token
+    types) and the tokenizer offers, so that an app need not make up any."""
     inner = getattr(model, "model", model)
     parameters = inspect.signature(inner.forward).parameters
     types = int(getattr(model.config, "type_vocab_size", 2) or 0)
-    return [name for name in _TEXT_INPUTS if name in parameters and (name != "token_type_ids" or types > 1)]
+    taken = [name for name in _TEXT_INPUTS if name in parameters and (name != "token_type_ids" or types > 1)]
+    return [name for name in taken if name in offered]

@@ -54,7 +54,8 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     """A new initializer (or the one of that name that is there already)."""
     if name not in graph.initializers:
-        value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+        # not ascontiguousarray: it makes a vector of a scalar
+        value = ir.val(name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
         graph.register_initializer(value)
     return graph.initializers[name]
 
@@ -94,6 +95,8 @@ def replace(node: ir.Node, value: ir.Value) -> None:
     inputs = [entry for entry in node.inputs if entry is not None]
     old = node.outputs[0]
     value.type, value.shape = old.type, old.shape
+    if old.is_graph_output():  # apps ask for it by name
+        value.name, old.name = old.name, None
     ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     drop_unused(graph, inputs)

@@ -16,9 +16,10 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.export.canonical import canonicalize
-from pipeline.export.examples import example_inputs
+from pipeline.export.examples import example_inputs, text_inputs
 from pipeline.export.graph import MODEL, save_model, signature
 from pipeline.export.parity import check_parity
+from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_float_model, wrap
 
 SIGNATURE = "signature.json"
@@ -31,7 +32,9 @@ def run(context: StageContext) -> dict[str, Json]:
     """
     source = context.config["source"]
     model = _prepared(source, context)
-    examples = example_inputs(model, source["data"], batch=2, length=context.config["example_length"], seed=0)
+    names = text_inputs(model, tokenizer_inputs(source)) if source["data"] == "text" else ["pixel_values"]
+    length = context.config["example_length"]
+    examples = example_inputs(model, source["data"], names, batch=2, length=length, seed=0)
     context.progress(1, 4)
     graph = trace(model, examples, context.config["opset"])
     canonicalize(graph, prefix="model." if source["sentence_transformer"] else "")
@@ -39,7 +42,7 @@ def run(context: StageContext) -> dict[str, Json]:
     save_model(graph, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(graph)), encoding="utf-8")
     context.progress(3, 4)
-    others = example_inputs(model, source["data"], batch=3, length=context.config["example_length"] + 5, seed=1)
+    others = example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1)
     difference = check_parity(model, context.out / MODEL, [examples, others])
     context.progress(4, 4)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -107,6 +107,11 @@ def load_tokenizer(source: dict[str, Any]) -> Any:
         ) from error
 
 
+def tokenizer_inputs(source: dict[str, Any]) -> list[str]:
+    """Names of the inputs that the folder's tokenizer makes; UsageError if it has none."""
+    return list(load_tokenizer(source).model_input_names)
+
+
 def _image_rows(dataset: Dataset, path: Path) -> Iterator[Row]:
     prepare = ImagePreprocessing.from_config(path / "preprocessor_config.json")
     for image in dataset.samples:

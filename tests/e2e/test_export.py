@@ -74,7 +74,7 @@ def test_pruning_is_recorded_and_makes_the_bundle_smaller(edge, tiny, workspace)
     done = edge("export", *tiny, "--recipe", "cut")
     assert done.returncode == 0, done.stderr
     report = json.loads((workspace / "out/report.json").read_text())
-    assert report["passes"][0]["neurons_after"] == 32
+    assert report["passes"][0]["neurons_after"] == 64
     assert report["figures"]["bundle_mb"]["value"] < before
 
 
