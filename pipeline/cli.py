@@ -189,10 +189,10 @@ def main(arguments: list[str] | None = None) -> int:
         result: Any = app(args=given or ["--help"], prog_name="edge", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
-    except Exception as error:  # noqa: BLE001  # the one place where a bug becomes exit code 70
-        return _failure(error, debug="--debug" in given)
     except Interrupted:
         return _message(StageError("Interrupted.", _RESUME))
+    except BaseException as error:  # noqa: BLE001  # the one place where a bug (or a Rust panic) becomes exit code 70
+        return _failure(error, debug="--debug" in given)
     if not given:
         return ExitCode.BAD_USAGE
     return int(result) if isinstance(result, int) else ExitCode.PASS
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
 _RESUME = "Finished stages are kept: run the same command again."
 
 
-def _failure(error: Exception, debug: bool) -> int:
+def _failure(error: BaseException, debug: bool) -> int:
     """Show what went wrong; the exit code that says it."""
     if debug:
         traceback.print_exception(error)
@@ -230,7 +230,7 @@ def _refused(error: OSError) -> EdgeError:
     return StageError(f"{where}{error.strerror or error}.", f"Free some space. {_RESUME}" if full else "")
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: BaseException) -> int:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     print(  # noqa: T201
         f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})",

@@ -94,8 +94,8 @@ def execute(stage: Stage, inputs: Mapping[str, Artifact], store: Store, progress
 
 
 def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str, progress: Progress) -> Artifact:
-    run: Run = load_attribute(stage.run)
     with _named(stage.name), store.staging(key) as folder:
+        run: Run = load_attribute(stage.run)  # here, since a library that does not fit in memory fails on import
         facts = run(StageContext({**stage.config, **stage.local}, inputs, folder, progress))
         seal(folder, stage.name, key, stage.identity(inputs), facts)
         return store.commit(folder, key)
@@ -126,11 +126,22 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
             ) from error
 
 
-_OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "failed to allocate memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch
+    "bad allocation",  # ONNX Runtime
+    "bad_alloc",
+    "failed to allocate memory",
+    "failed to map segment",  # the loader, of a library that does not fit
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",  # a thread that cannot get its stack, said by Rust libraries as a panic
+)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """MemoryError, or the RuntimeErrors that torch and ONNX Runtime raise in its place."""
+    """MemoryError, or what libraries raise in its place: RuntimeError, ImportError, OSError, Rust's PanicException."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    panicked = type(error).__name__ == "PanicException"
+    return (panicked or isinstance(error, (RuntimeError, ImportError))) and any(
+        text in str(error) for text in _OUT_OF_MEMORY
+    )

@@ -11,7 +11,7 @@ _BINS = 4096  # even: bins merge in pairs around zero
 
 
 class StreamingHistogram:
-    """Counts in equal bins over [-reach, reach], `reach` a power of two.
+    """Counts in equal half-open bins over [-reach, reach), `reach` a power of two.
 
     When a value falls outside, `reach` doubles and bins merge in pairs. Edges then stay edges, so the result does
     not depend on the order of the values.
@@ -29,10 +29,11 @@ class StreamingHistogram:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("values are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        while max(-low, high) > self.reach:
+        while -low > self.reach or high >= self.reach:
             self._double()
-        counts, _ = np.histogram(values, bins=_BINS, range=(-self.reach, self.reach))
-        self.counts += counts
+        # scaling by a power of two is exact, and every bin is half-open, so that bins can merge
+        bins = np.floor(values.astype(np.float64) * (_BINS // 2 / self.reach)).astype(np.int64) + _BINS // 2
+        self.counts += np.bincount(bins.ravel(), minlength=_BINS)
 
     def _double(self) -> None:
         quarter = _BINS // 4

@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 from pipeline.numerics.histogram import StreamingHistogram
 
 
+def _reduced(graph: ir.Graph, value: ir.Value, op_type: str) -> ir.Value:
+    """One number: the reduction of a whole tensor."""
+    node = ir.node(op_type, [value], attributes={"keepdims": 0}, name=f"{value.name}/{op_type}")
+    output = node.outputs[0]
+    output.name, output.dtype, output.shape = f"{node.name}/output", ir.DataType.FLOAT, ir.Shape([])
+    graph.append(node)
+    return output
+
+
 class MinMax:
-    """The smallest and the largest value seen. Reduced inside the graph, so that only two numbers leave it."""
+    """The smallest and the largest value seen. Reduced inside the graph, so that only three numbers leave it: the sum
+    is there because ONNX Runtime's ReduceMin and ReduceMax pass over NaN, which a sum cannot."""
 
     def __init__(self, percentile: float) -> None:  # noqa: ARG002  # all observers are made alike
         self._low, self._high = np.inf, -np.inf
@@ -20,17 +30,9 @@ class MinMax:
     @staticmethod
     def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
         """Add what this observer reads to the graph, and return it as extra outputs."""
-        reduced = []
-        for op_type in ("ReduceMin", "ReduceMax"):
-            node = ir.node(op_type, [value], attributes={"keepdims": 0}, name=f"{value.name}/{op_type}")
-            node.outputs[0].name = f"{value.name}/{op_type}/output"
-            node.outputs[0].dtype = ir.DataType.FLOAT
-            node.outputs[0].shape = ir.Shape([])
-            graph.append(node)
-            reduced.append(node.outputs[0])
-        return reduced
+        return [_reduced(graph, value, op_type) for op_type in ("ReduceMin", "ReduceMax", "ReduceSum")]
 
-    def add(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+    def add(self, low: NDArray[Any], high: NDArray[Any], _sum: NDArray[Any]) -> None:
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
 
     def range(self) -> tuple[float, float]:
@@ -57,7 +59,8 @@ class Percentile:
 
 
 class ChannelMax:
-    """The largest magnitude of every channel (last axis) of an activation, reduced inside the graph."""
+    """The largest magnitude of every channel (last axis) of an activation, reduced inside the graph; with the sum, as
+    MinMax."""
 
     def __init__(self, percentile: float) -> None:  # noqa: ARG002  # as MinMax
         self.magnitude: NDArray[np.float32] | None = None
@@ -78,7 +81,7 @@ class ChannelMax:
         largest.outputs[0].dtype = ir.DataType.FLOAT
         largest.outputs[0].shape = ir.Shape([None])
         graph.extend([absolute, flat, largest])
-        return [largest.outputs[0]]
+        return [largest.outputs[0], _reduced(graph, value, "ReduceSum")]
 
-    def add(self, magnitude: NDArray[np.float32]) -> None:
+    def add(self, magnitude: NDArray[np.float32], _sum: NDArray[Any]) -> None:
         self.magnitude = magnitude if self.magnitude is None else np.maximum(self.magnitude, magnitude)
