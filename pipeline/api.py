@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.assemble import Subject, assemble
 from pipeline.bundle.manifest import read_manifest
 from pipeline.check.measurements import FloatReference, Measurements, measure
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
@@ -23,11 +22,12 @@ from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
 from pipeline.plan import TITLES, Plan, apply_overrides, make_plan
-from pipeline.publish import output_folder, publish
+from pipeline.report.assemble import Subject, assemble
+from pipeline.report.publish import output_folder, publish
+from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report, write_reports
 from pipeline.runner import run_stages
 from pipeline.source.tasks import TASKS
-from pipeline.trials import append_trial, earlier_trials
 
 
 class Console:

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, made once per test run without the network.
+"""Tiny ONNX files, and tiny models with random weights, made once per test run without the network.
 
 torch and transformers are imported inside, so that tests which need neither start at once.
 """
@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+Save = Callable[..., Path]
+TraceModel = Callable[[Path, Path], Path]
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _WORDS = """
@@ -24,7 +31,41 @@ _LETTERS = [*string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_
 VOCABULARY = list(dict.fromkeys([*_SPECIAL, *_LETTERS, *string.digits, *".,?!'-", *_WORDS.split()]))
 """About 200 pieces; every lower-case word can be spelled with them."""
 
-TraceModel = Callable[[Path, Path], Path]
+
+@pytest.fixture
+def save_model(tmp_path: Path) -> Save:
+    """Writes a model with the float input `x` and the output `y`, and returns its path."""
+
+    def save(
+        nodes: Sequence[NodeProto],
+        constants: dict[str, NDArray[np.generic]],
+        shape: Sequence[int | str],
+        name: str = "m",
+    ) -> Path:
+        graph = helper.make_graph(
+            nodes,
+            "graph",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(value, key) for key, value in constants.items()],
+        )
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def matmul(save_model: Save) -> Path:
+    """y = relu(x [rows, 64] @ w [64, 32])."""
+    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
+    return save_model(nodes, {"w": weight}, ["rows", 64], "matmul")
 
 
 @pytest.fixture(scope="session")

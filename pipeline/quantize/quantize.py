@@ -49,8 +49,9 @@ def quantize_layers(
     arrays: Arrays = {}
     for done, layer in enumerate(layers, start=1):
         bits = scheme.weights if layer.op == "linear" else scheme.embeddings
-        if bits == 32:
-            kept.append(_kept(layer, scheme))
+        reason = _reason(layer, scheme, bits)
+        if reason:
+            kept.append(_left(layer, reason))
         elif layer.op == "linear":
             linears.append(_linear(layer, scheme, ranges, arrays))
         else:
@@ -59,9 +60,17 @@ def quantize_layers(
     return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays
 
 
-def _kept(layer: Layer, scheme: Scheme) -> LeftEntry:
-    what = "weights" if layer.op == "linear" else "embeddings"
-    reason = f"the scheme {scheme.name} keeps {what} in float"
+def _reason(layer: Layer, scheme: Scheme, bits: int) -> str:
+    """Why the scheme leaves this layer in float; empty if it does not."""
+    if bits == 32:
+        return f"the scheme {scheme.name} keeps {'weights' if layer.op == 'linear' else 'embeddings'} in float"
+    columns = layer.weight.shape[1]
+    if layer.op == "table" and bits == 4 and columns % 2:
+        return f"its rows have {columns} values: two 4-bit codes share a byte, so that the number must be even"
+    return ""
+
+
+def _left(layer: Layer, reason: str) -> LeftEntry:
     return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
 
 
@@ -89,6 +98,9 @@ def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> Lin
 def _table(layer: Layer, scheme: Scheme, arrays: Arrays) -> TableEntry:
     if scheme.embeddings == 4:
         _store_blocks(layer.weight_name, layer.weight, scheme.block_size, arrays)
+        name = f"{layer.weight_name}.codes"  # unlike MatMulNBits, GatherBlockQuantized takes rows without padding
+        rows = arrays[name].reshape(len(layer.weight), -1)[:, : layer.weight.shape[1] // 2]
+        arrays[name] = np.ascontiguousarray(rows)
         return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=4, block_size=scheme.block_size)
     codes, scale = quantize_symmetric(layer.weight, 1, reduce_range=False)  # no product, so nothing can saturate
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale

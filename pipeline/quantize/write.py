@@ -125,8 +125,7 @@ def _table8(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
 
 def _table4(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
     """GatherBlockQuantized, whose zero point is 8 where none is given."""
-    name = f"{entry.weight}.codes"
-    codes, scales = _constants(node, entry.weight, {**arrays, name: _flat_rows(arrays[name])})
+    codes, scales = _constants(node, entry.weight, arrays)
     indices = node.inputs[1]
     assert indices is not None  # noqa: S101
     (result,) = emit(
@@ -141,10 +140,6 @@ def _table4(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
         quantize_axis=1,
     )
     replace(node, result)
-
-
-def _flat_rows(codes: NDArray[Any]) -> NDArray[Any]:
-    return codes.reshape(codes.shape[0], -1)
 
 
 _LINEAR = {"dynamic": _dynamic, "static": _static, "block": _block}

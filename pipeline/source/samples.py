@@ -83,7 +83,9 @@ def write_samples(folder: Path, rows: Iterable[Row]) -> int:
                 files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in row}
                 inputs = {name: {"dtype": array.dtype.str, "shapes": []} for name, array in row.items()}
             if row.keys() != inputs.keys():
-                raise IntegrityError(f"A sample has the inputs {', '.join(row)}, the first one had {', '.join(inputs)}.")
+                raise IntegrityError(
+                    f"A sample has the inputs {', '.join(row)}, the first one had {', '.join(inputs)}."
+                )
             for name, array in row.items():
                 _append(files[name], inputs[name], array)
             count += 1

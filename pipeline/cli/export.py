@@ -9,6 +9,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from pipeline.api import check, default_store, run_export
+from pipeline.cli.terminal import Terminal
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
@@ -17,7 +18,6 @@ from pipeline.core.store import Store
 from pipeline.plan import TITLES, Plan, make_plan
 from pipeline.report.terminal import render
 from pipeline.runner import preview
-from pipeline.terminal import Terminal
 
 _PIPED_WIDTH = 110
 

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console as RichConsole
 from typer.exceptions import TyperException
 
-from pipeline import cli_options as flag
-from pipeline.cli_supervise import supervised
+from pipeline.cli import options as flag
+from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
 from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
 
@@ -67,7 +67,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     debug: flag.Debug = False,  # noqa: ARG001  # read by main()
 ) -> None:
     """Take a model all the way to a gated bundle: compress, quantize, export, check."""
-    from pipeline.cli_export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
+    from pipeline.cli.export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
 
     scheme = {
         "block_size": block_size,
@@ -111,7 +111,7 @@ def check(
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Measure any bundle against any target's budgets, without rebuilding it."""
-    from pipeline.cli_export import recheck  # noqa: PLC0415
+    from pipeline.cli.export import recheck  # noqa: PLC0415
 
     raise typer.Exit(recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json))
 
@@ -128,7 +128,7 @@ def gate(
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
-    from pipeline.cli_export import recheck  # noqa: PLC0415
+    from pipeline.cli.export import recheck  # noqa: PLC0415
     from pipeline.config.loading import load_target  # noqa: PLC0415
 
     folder = output or Path("artifacts") / load_target(target).name / Path(model).name
@@ -138,7 +138,7 @@ def gate(
 @app.command()
 def targets() -> None:
     """List the device profiles and their budgets."""
-    from pipeline.cli_lists import list_targets  # noqa: PLC0415
+    from pipeline.cli.lists import list_targets  # noqa: PLC0415
 
     list_targets(RichConsole())
 
@@ -146,7 +146,7 @@ def targets() -> None:
 @app.command()
 def recipes() -> None:
     """List the recipes."""
-    from pipeline.cli_lists import list_recipes  # noqa: PLC0415
+    from pipeline.cli.lists import list_recipes  # noqa: PLC0415
 
     list_recipes(RichConsole())
 
@@ -157,7 +157,7 @@ def inspect(
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Show what is in a bundle: its files, inputs and outputs, operators and stored tensors."""
-    from pipeline.cli_lists import inspect_bundle  # noqa: PLC0415
+    from pipeline.cli.lists import inspect_bundle  # noqa: PLC0415
 
     inspect_bundle(bundle, RichConsole())
 
@@ -169,7 +169,7 @@ def clean(
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Shrink the store, the least recently used results first. Nothing that you exported is touched."""
-    from pipeline.cli_lists import clean_store  # noqa: PLC0415
+    from pipeline.cli.lists import clean_store  # noqa: PLC0415
 
     clean_store(max_size, store, RichConsole())
 

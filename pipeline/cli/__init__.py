@@ -1,0 +1,1 @@
+"""The `edge` command: flags, progress, results. The work is done by `pipeline.api`."""

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from pipeline.numerics.affine import Axis, affine_uint8, dequantize, largest_code, quantize_symmetric
+
+FINITE = st.floats(-1e6, 1e6, width=32)
+WEIGHTS = npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=FINITE)
+ENDS = st.tuples(FINITE, FINITE).map(sorted)
+
+
+def reference(op_type: str, *inputs: object) -> list[NDArray[np.generic]]:
+    """ONNX's own numpy implementation of one operator at opset 21."""
+    arrays = [np.asarray(value) for value in inputs]
+    names = [f"i{index}" for index in range(len(arrays))]
+    outputs = ["o", "scale", "zero"] if op_type == "DynamicQuantizeLinear" else ["o"]
+    infos = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in zip(names, arrays, strict=True)
+    ]
+    results = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs]
+    graph = helper.make_graph([helper.make_node(op_type, names, outputs)], "g", infos, results)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    return ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))
+
+
+def test_codes_worked_by_hand() -> None:
+    """Column scales 1, 0.1 and 2: 127, 12.7 and 254 over 127. A half goes to the even neighbour."""
+    weight = np.array([[127.0, 6.36, 3.0], [-63.6, -12.7, -254.0], [0.5, 0.0, 5.0]], np.float32)
+    codes, scale = quantize_symmetric(weight, 0, reduce_range=False)
+    assert codes.tolist() == [[127, 64, 2], [-64, -127, -127], [0, 0, 2]]
+    np.testing.assert_allclose(scale, [[1.0, 0.1, 2.0]], rtol=1e-6)
+
+
+def test_reduced_codes_worked_by_hand() -> None:
+    codes, scale = quantize_symmetric(np.array([[-63.0, 31.4, 0.6]], np.float32), None, reduce_range=True)
+    assert (codes.tolist(), scale.tolist()) == ([[-63, 31, 1]], [[1.0]])
+
+
+def test_largest_codes() -> None:
+    assert (largest_code(reduce_range=False), largest_code(reduce_range=True)) == (127, 63)
+
+
+def test_zeros_keep_code_zero_and_a_scale_above_zero() -> None:
+    codes, scale = quantize_symmetric(np.zeros((3, 2), np.float32), 0, reduce_range=True)
+    assert not codes.any()
+    assert (scale > 0).all()
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (1, 5)), (1, (4, 1)), (None, (1, 1)), ((0, 1), (1, 1))])
+def test_axis_is_shared_by_one_scale(axis: Axis, shape: tuple[int, ...]) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    codes, scale = quantize_symmetric(weight, axis, reduce_range=False)
+    assert (codes.shape, codes.dtype, scale.shape, scale.dtype) == ((4, 5), np.int8, shape, np.float32)
+    np.testing.assert_array_equal(np.abs(codes).max(axis=axis), 127)
+
+
+@given(WEIGHTS, st.sampled_from([0, 1, None]), st.booleans())
+def test_weights_come_back_within_half_a_step(weight: NDArray[np.float32], axis: Axis, reduce_range: bool) -> None:
+    codes, scale = quantize_symmetric(weight, axis, reduce_range)
+    error = np.abs(dequantize(codes, scale).astype(np.float64) - weight)
+    assert (error <= scale.astype(np.float64) * (0.5 + 1e-4)).all()
+    assert np.abs(codes.astype(int)).max() <= largest_code(reduce_range)
+
+
+@given(WEIGHTS, st.booleans())
+def test_zero_is_exact_and_signs_are_symmetric(weight: NDArray[np.float32], reduce_range: bool) -> None:
+    codes, scale = quantize_symmetric(weight, 0, reduce_range)
+    negative, same_scale = quantize_symmetric(-weight, 0, reduce_range)
+    assert not codes[weight == 0].any()
+    np.testing.assert_array_equal(negative, -codes)
+    np.testing.assert_array_equal(same_scale, scale)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "zero_point"),
+    [
+        (0.0, 255.0, 1.0, 0),
+        (-128.0, 127.0, 1.0, 128),
+        (-255.0, 0.0, 1.0, 255),
+        (-0.5, 2.05, 0.01, 50),
+        (10.0, 51.0, 0.2, 0),  # widened to hold zero
+        (-51.0, -10.0, 0.2, 255),
+    ],
+)
+def test_affine_worked_by_hand(low: float, high: float, scale: float, zero_point: int) -> None:
+    found, zero = affine_uint8(low, high)
+    assert (found, zero) == (pytest.approx(scale, rel=1e-6), zero_point)
+    assert (found.dtype, zero.dtype) == (np.float32, np.uint8)
+
+
+def test_empty_range_has_a_scale_above_zero() -> None:
+    scale, zero_point = affine_uint8(0.0, 0.0)
+    assert scale > 0
+    assert zero_point == 0
+
+
+@given(ENDS, st.data())
+def test_values_in_range_come_back_within_half_a_step(ends: list[float], data: st.DataObject) -> None:
+    """The codes are those of ONNX's reference, the way back is ours."""
+    scale, zero_point = affine_uint8(*ends)
+    values = np.array(data.draw(st.lists(st.floats(*ends, width=32), min_size=1, max_size=8)), np.float32)
+    (codes,) = reference("QuantizeLinear", values, scale, zero_point)
+    back = dequantize(codes, scale, int(zero_point))
+    slack = 1e-6 * np.abs(values).max()  # float32's own
+    assert (np.abs(back - values) <= scale * (0.5 + 1e-4) + slack).all()
+    (expected,) = reference("DequantizeLinear", codes, scale, zero_point)
+    np.testing.assert_array_equal(back, expected)
+
+
+@given(ENDS)
+def test_zero_is_exact(ends: list[float]) -> None:
+    scale, zero_point = affine_uint8(*ends)
+    (code,) = reference("QuantizeLinear", np.zeros(1, np.float32), scale, zero_point)
+    assert dequantize(code, scale, int(zero_point)).tolist() == [0.0]
+
+
+@given(ENDS)
+def test_affine_agrees_with_dynamic_quantize_linear(ends: list[float]) -> None:
+    _, scale, zero_point = reference("DynamicQuantizeLinear", np.array(ends, np.float32))
+    ours, zero = affine_uint8(*ends)
+    if max(abs(end) for end in ends) > 1e-6:  # below, we keep the scale off zero and ONNX does not
+        np.testing.assert_allclose(ours, scale, rtol=1e-6)
+        assert abs(int(zero) - int(zero_point)) <= 1  # a half, in float64 here and in float32 there
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (1.0, -1.0, "not a range: [1.0, -1.0]"),
+        (float("nan"), 1.0, "not a range: [nan, 1.0]"),
+        (0.0, float("inf"), "not a range: [0.0, inf]"),
+        (float("-inf"), 0.0, "not a range: [-inf, 0.0]"),
+    ],
+)
+def test_what_is_no_range_is_refused(low: float, high: float, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        affine_uint8(low, high)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("make", [lambda: np.array([[-3, 4]], np.int8), lambda: np.array([[253, 4]], np.uint8)])
+def test_dequantize_is_onnx_dequantize_linear(make: Callable[[], NDArray[np.generic]]) -> None:
+    codes = make()
+    zero_point = codes.dtype.type(2)
+    (expected,) = reference("DequantizeLinear", codes, np.float32(0.5), zero_point)
+    np.testing.assert_array_equal(dequantize(codes, np.float32(0.5), 2), expected)

@@ -1,0 +1,278 @@
+"""Every method against a numpy simulation of it, in ONNX Runtime, and against ONNX's reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from safetensors.numpy import load_file
+
+from pipeline.config.target import Runtime
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import StageError
+from pipeline.core.types import Scheme
+from pipeline.numerics.blocks import dequantize_blocks, unpack_nibbles
+from pipeline.quantize import calibrate, quantize
+from pipeline.quantize import write as writing
+from pipeline.quantize.plan import LinearEntry, QuantizationPlan
+from pipeline.runtime.session import make_session
+
+Arrays = dict[str, NDArray[Any]]
+Quantized = Callable[[Scheme], Artifact]
+
+DYNAMIC = Scheme(name="t", weights=8, activations="dynamic")
+STATIC = Scheme(name="t", weights=8, activations="static")
+METHODS = {
+    "dynamic": DYNAMIC,
+    "dynamic-per-tensor": DYNAMIC.model_copy(update={"per_channel": False}),
+    "static": STATIC,
+    "static-per-tensor": STATIC.model_copy(update={"per_channel": False}),
+    **{f"block{size}": Scheme(name="t", weights=4, block_size=size) for size in (16, 32, 128)},
+    "table8": Scheme(name="t", embeddings=8),
+    **{f"table4-{size}": Scheme(name="t", embeddings=4, block_size=size) for size in (16, 32, 128)},
+    "all8": DYNAMIC.model_copy(update={"embeddings": 8}),
+    "all4": Scheme(name="t", weights=4, embeddings=4),
+}
+
+
+@pytest.fixture
+def plan_of(graph: Artifact, samples: Artifact, run_stage: Callable[..., Artifact]) -> Quantized:
+    """The artifact of the stage `quantize`."""
+
+    def plan(scheme: Scheme) -> Artifact:
+        inputs = {"graph": graph}
+        if scheme.activations == "static":
+            inputs["ranges"] = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
+        return run_stage(quantize.run, scheme, **inputs)
+
+    return plan
+
+
+@pytest.fixture
+def written(graph: Artifact, plan_of: Quantized, run_stage: Callable[..., Artifact]) -> Quantized:
+    """The artifact of the stage `write`."""
+    return lambda scheme: run_stage(writing.run, None, graph=graph, plan=plan_of(scheme))
+
+
+def round_weight(weight: NDArray[np.float32], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """7-bit codes and their scales, written out once more."""
+    peak = np.abs(weight).max(axis=0 if scheme.per_channel else None, keepdims=True)
+    scale = peak / np.float32(63)
+    return np.rint(weight / scale).astype(np.float64), scale
+
+
+def round_activation(x: NDArray[np.float32], low: float, high: float) -> tuple[NDArray[np.float64], float]:
+    """Codes less their zero point, and the scale, of uint8 over [low, high] and 0."""
+    scale = np.float32((max(high, 0) - min(low, 0)) / 255)
+    zero = np.rint(np.float32(-min(low, 0)) / scale)
+    return np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.float64) - zero, float(scale)
+
+
+def rows_of(table: NDArray[np.float32], ids: NDArray[np.int64], scheme: Scheme, arrays: Arrays) -> NDArray[np.float32]:
+    if scheme.embeddings == 32:
+        return table[ids]
+    if scheme.embeddings == 8:
+        scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
+        return (np.rint(table / scale) * scale)[ids]
+    return from_blocks("table", table.shape, scheme, arrays)[ids]
+
+
+def from_blocks(name: str, shape: tuple[int, ...], scheme: Scheme, arrays: Arrays) -> NDArray[np.float32]:
+    """The stored codes as floats; that they are good codes is what test_blocks checks."""
+    codes, scales = unpack_nibbles(arrays[f"{name}.codes"]), arrays[f"{name}.scales"]
+    flat = codes.reshape(shape[0], -1)
+    padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % scheme.block_size)))
+    return dequantize_blocks(padded.reshape(shape[0], -1, scheme.block_size), scales, shape[1])
+
+
+def product(h: NDArray[np.float32], name: str, weight: NDArray[np.float32], scheme: Scheme, arrays: Arrays) -> Any:
+    if scheme.weights == 32:
+        return h @ weight
+    if scheme.weights == 4:
+        return h @ from_blocks(name, weight.T.shape, scheme, arrays).T
+    codes, scale = round_weight(weight, scheme)
+    x, x_scale = round_activation(h, float(h.min()), float(h.max()))
+    return (x @ codes) * x_scale * scale
+
+
+def simulate(constants: Arrays, ids: NDArray[np.int64], scheme: Scheme, arrays: Arrays) -> list[Any]:
+    h = rows_of(constants["table"], ids, scheme, arrays)
+    return [product(h, name, constants[name], scheme, arrays) for name in ("A", "B")]
+
+
+def sqnr(reference: NDArray[Any], actual: NDArray[Any]) -> float:
+    """Signal over quantization noise, dB."""
+    return float(10 * np.log10(np.square(reference).sum() / np.square(reference - actual).sum()))
+
+
+def operators(artifact: Artifact, folder: Path) -> list[str]:
+    """Of the graph that ONNX Runtime really runs."""
+    optimized = folder / "optimized.onnx"
+    make_session(artifact.file("model.onnx"), Runtime(), optimized_model=optimized)
+    return [node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_onnx_runtime_computes_the_simulation(
+    method: str,
+    constants: Arrays,
+    ids: NDArray[np.int64],
+    plan_of: Quantized,
+    graph: Artifact,
+    run_stage: Callable[..., Artifact],
+    run_model: Callable[..., list[NDArray[Any]]],
+) -> None:
+    scheme = METHODS[method]
+    plan = plan_of(scheme)
+    written = run_stage(writing.run, None, graph=graph, plan=plan)
+    expected = simulate(constants, ids, scheme, load_file(plan.file(quantize.CODES)))
+    for actual, wanted in zip(run_model(written, ids=ids), expected, strict=True):
+        assert actual.shape == wanted.shape
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "dynamic-per-tensor", "static", "static-per-tensor", "table8", "all8"])
+def test_onnx_runtime_agrees_with_the_reference_evaluator(
+    method: str, ids: NDArray[np.int64], written: Quantized, run_model: Callable[..., list[NDArray[Any]]]
+) -> None:
+    artifact = written(METHODS[method])
+    expected = ReferenceEvaluator(onnx.load(artifact.file("model.onnx"))).run(None, {"ids": ids})
+    for actual, wanted in zip(run_model(artifact, ids=ids), expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    [
+        ("dynamic", 33),  # 7-bit weights of 3.5 sigma: 36 dB; 8-bit activations of 4 sigma: 40 dB
+        ("dynamic-per-tensor", 31),
+        ("static", 33),
+        ("static-per-tensor", 31),
+        ("block16", 21),
+        ("block32", 20),
+        ("block128", 18),
+        ("table8", 40),
+        ("table4-32", 20),
+        ("all8", 32),
+        ("all4", 17),
+    ],
+)
+def test_noise_against_float_is_what_the_bits_allow(
+    method: str,
+    bound: float,
+    graph: Artifact,
+    ids: NDArray[np.int64],
+    written: Quantized,
+    run_model: Callable[..., list[NDArray[Any]]],
+) -> None:
+    floats, rounded = run_model(graph, ids=ids), run_model(written(METHODS[method]), ids=ids)
+    for reference, actual in zip(floats, rounded, strict=True):
+        assert bound < sqnr(reference, actual) < bound + 8
+
+
+def test_int8_arithmetic_on_blocks_costs_little(
+    graph: Artifact, ids: NDArray[np.int64], written: Quantized, run_model: Callable[..., list[NDArray[Any]]]
+) -> None:
+    scheme = METHODS["block32"]
+    exact = run_model(written(scheme), ids=ids)
+    fast = run_model(written(scheme.model_copy(update={"accuracy_level": 4})), ids=ids)
+    for reference, actual in zip(exact, fast, strict=True):
+        assert sqnr(reference, actual) > 35
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_inputs_give_the_same_bytes(method: str, written: Quantized) -> None:
+    first, second = written(METHODS[method]), written(METHODS[method])
+    assert {file.name for file in first.path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    for file in first.path.iterdir():
+        assert file.read_bytes() == second.file(file.name).read_bytes()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_graph_is_valid_and_keeps_its_outputs(method: str, written: Quantized) -> None:
+    artifact = written(METHODS[method])
+    model = onnx.load(artifact.file("model.onnx"))
+    onnx.checker.check_model(model)
+    assert [output.name for output in model.graph.output] == ["a", "b"]
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+
+
+def test_reduced_codes_cannot_saturate_any_instruction_set(plan_of: Quantized) -> None:
+    """x86 without VNNI adds two products of uint8 and int8 in 16 bits."""
+    codes = load_file(plan_of(DYNAMIC).file(quantize.CODES))
+    largest = max(np.abs(codes[name].astype(int)).max() for name in ("A.codes", "B.codes"))
+    assert largest == 63
+    assert 2 * 255 * largest < 2**15
+
+
+def test_full_range_codes_reach_127(plan_of: Quantized) -> None:
+    codes = load_file(plan_of(DYNAMIC.model_copy(update={"reduce_range": False})).file(quantize.CODES))
+    assert np.abs(codes["A.codes"].astype(int)).max() == 127
+
+
+@pytest.mark.parametrize("method", ["dynamic", "dynamic-per-tensor"])
+def test_dynamic_products_share_one_quantization_and_are_fused(method: str, written: Quantized, tmp_path: Path) -> None:
+    found = operators(written(METHODS[method]), tmp_path)
+    assert sorted(found) == ["DynamicQuantizeLinear", "Gather", "MatMulIntegerToFloat", "MatMulIntegerToFloat"]
+
+
+def test_a_dynamic_product_alone_is_one_kernel(written: Quantized, tmp_path: Path) -> None:
+    scheme = DYNAMIC.model_copy(update={"nodes_to_exclude": ("b/*",)})
+    assert sorted(operators(written(scheme), tmp_path)) == ["DynamicQuantizeMatMul", "Gather", "MatMul"]
+
+
+@pytest.mark.parametrize("method", ["static", "static-per-tensor"])
+def test_static_products_share_one_quantization_and_are_fused(method: str, written: Quantized, tmp_path: Path) -> None:
+    found = operators(written(METHODS[method]), tmp_path)
+    assert found.count("MatMulIntegerToFloat") == 2
+    assert found.count("QuantizeLinear") <= 1
+    assert "DequantizeLinear" not in found
+    assert "MatMul" not in found
+
+
+def test_blocks_run_as_nibbles(written: Quantized, tmp_path: Path) -> None:
+    assert sorted(operators(written(METHODS["all4"]), tmp_path)) == [
+        "GatherBlockQuantized",
+        "MatMulNBits",
+        "MatMulNBits",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("dynamic", ["Cast", "DynamicQuantizeLinear", "Gather", "MatMulInteger", "Mul"]),
+        ("static", ["DequantizeLinear", "Gather", "MatMul", "QuantizeLinear"]),
+        ("table8", ["Cast", "Gather", "MatMul", "Mul"]),
+        ("all4", ["GatherBlockQuantized", "MatMulNBits"]),
+    ],
+)
+def test_facts_name_the_operators(method: str, expected: list[str], written: Quantized) -> None:
+    assert written(METHODS[method]).facts == {"operators": expected}
+
+
+def test_float_weights_are_gone(written: Quantized) -> None:
+    model = onnx.load(written(METHODS["all8"]).file("model.onnx"))
+    assert not {"table", "A", "B"} & {constant.name for constant in model.graph.initializer}
+
+
+def test_per_tensor_scales_are_scalars(written: Quantized) -> None:
+    """QuantizeLinear and DequantizeLinear: `for per-tensor quantization the scale is a scalar`."""
+    model = onnx.load(written(METHODS["static-per-tensor"]).file("model.onnx"))
+    shapes = {constant.name: list(constant.dims) for constant in model.graph.initializer}
+    assert shapes["h.scale"] == shapes["h.zero_point"] == shapes["A.scale"] == []
+
+
+def test_plan_of_another_graph_is_refused(graph: Artifact) -> None:
+    plan = QuantizationPlan(linears=(LinearEntry(node="z/MatMul", weight="Z", method="dynamic", k=1, n=1),))
+    with pytest.raises(StageError) as caught:
+        writing.write(ir.load(graph.file("model.onnx")), plan, {})
+    assert caught.value.message == "The quantization plan names the node 'z/MatMul', which the graph does not have."
