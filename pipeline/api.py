@@ -116,8 +116,7 @@ def _reference(outcomes: dict[str, Outcome]) -> FloatReference:
 def _reasons(outcomes: dict[str, Outcome]) -> dict[str, str]:
     if "quantize" not in outcomes:
         return {}
-    left = outcomes["quantize"].artifact.facts["left_in_float"]
-    return {entry["weight"]: entry["reason"] for entry in left}
+    return left_reasons(outcomes["quantize"].artifact)
 
 
 def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
@@ -194,7 +193,7 @@ def check(
         inputs = _stored(place, manifest["provenance"]["store"])
         reference = _stored_reference(inputs)
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-        reasons = _stored_reasons(inputs)
+        reasons = left_reasons(inputs.get("plan"))
         family = TASKS.get(metadata["task"]).family
         found = measure(folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"))
     report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier)
@@ -223,9 +222,11 @@ def _stored_reference(inputs: dict[str, Artifact]) -> FloatReference | None:
     return FloatReference(*(inputs[role].path for role in roles))
 
 
-def _stored_reasons(inputs: dict[str, Artifact]) -> dict[str, str]:
-    left: Sequence[dict[str, str]] = inputs["plan"].facts["left_in_float"] if "plan" in inputs else ()
-    return {entry["weight"]: entry["reason"] for entry in left}
+def left_reasons(plan: Artifact | None) -> dict[str, str]:
+    """Why weights stayed in float, by weight and by operator: ONNX Runtime renames the weights that it reorders."""
+    left: Sequence[dict[str, str]] = plan.facts["left_in_float"] if plan else ()
+    by_operator = {entry["op_type"]: entry["reason"] for entry in left}
+    return by_operator | {entry["weight"]: entry["reason"] for entry in left}
 
 
 def _subject_in(manifest: dict[str, Any], metadata: dict[str, Any]) -> Subject:

@@ -43,7 +43,8 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def _digests(context: StageContext) -> dict[str, Json]:
     """The keys under which `gate` finds this bundle's float reference in the store."""
-    return {"store": {role: context.inputs[role].key for role in ("float", "evaluation", "reference")}}
+    roles = [role for role in ("float", "evaluation", "reference", "plan") if role in context.inputs]
+    return {"store": {role: context.inputs[role].key for role in roles}}
 
 
 def _copy_preprocessing(source: Path, data: str, out: Path) -> list[str]:

@@ -101,7 +101,7 @@ def _skipped(weight: Weight, reasons: Mapping[str, str]) -> SkippedTensor:
         name=weight.name,
         op_type=weight.op_type,
         megabytes=weight.megabytes,
-        reason=reasons.get(weight.name, NO_OPERATOR),
+        reason=reasons.get(weight.name) or reasons.get(weight.op_type, NO_OPERATOR),
     )
 
 

@@ -88,5 +88,8 @@ def _accuracy(_: float, found: Measurements, scheme: Scheme) -> tuple[tuple[str,
 
 def _coverage(_: float, found: Measurements, __: Scheme) -> tuple[tuple[str, ...], str]:
     assert found.coverage is not None  # noqa: S101  # it has a figure
-    left = tuple(f"{t.name}: {t.megabytes:.2f} MB, {t.reason}" for t in found.coverage.left_in_float[:_SHOWN])
-    return left, "Take these layers off nodes_to_exclude, or choose a scheme that rounds them."
+    left = found.coverage.left_in_float
+    shown = tuple(f"{t.name} ({t.op_type}): {t.megabytes:.2f} MB, {t.reason}" for t in left[:_SHOWN])
+    if any(tensor.reason == "excluded by name" for tensor in left):
+        return shown, "Take these layers off --nodes-to-exclude."
+    return shown, "Choose a scheme that rounds these operators, or lower the budget for models that have them."

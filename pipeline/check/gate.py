@@ -21,7 +21,8 @@ def judge_budgets(target: Target, found: Measurements, scheme: Scheme) -> tuple[
 def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme) -> BudgetResult:
     """PASS or FAIL if there is a figure with accepted evidence, else NOT_MEASURED with the reason.
 
-    A figure whose evidence is not accepted is shown, but neither passes nor fails.
+    A figure whose evidence is not accepted is shown, but neither passes nor fails. A budget that does not apply to the
+    kind of model is not required of it.
     """
     kind = BUDGETS[name]
     figure = found.figures.get(name)
@@ -35,6 +36,8 @@ def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme)
         verdict=Verdict.NOT_MEASURED,
         figure=figure,
     )
+    if name in found.inapplicable:
+        return result.model_copy(update={"required": False, "reason": found.inapplicable[name]})
     if figure is None:
         return result.model_copy(update={"reason": found.missing.get(name, "nothing measures it yet")})
     if figure.evidence not in budget.evidence:

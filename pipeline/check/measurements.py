@@ -46,10 +46,11 @@ class FloatReference:
 
 @dataclass
 class Measurements:
-    """Figures by budget kind, what they were made from, and why others are missing."""
+    """Figures by budget kind, what they were made from, why others are missing, and which do not apply to the model."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    inapplicable: dict[str, str] = field(default_factory=dict)
     latency: LatencyResult | None = None
     memory: MemoryResult | None = None
     accuracy: tuple[DatasetAccuracy, ...] = ()
@@ -183,7 +184,7 @@ def _accuracy(
     done: Progress,
 ) -> None:
     for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
-        found.missing[metric] = f"it is not a metric of {family} models"
+        found.inapplicable[metric] = f"it does not apply to {family} models"
     if reference is None:
         found.missing |= dict.fromkeys(_ACCURACY_BUDGETS[family], NO_REFERENCE)
         return

@@ -54,6 +54,8 @@ def _observe(context: StageContext, scheme: Scheme, observer: type) -> dict[str,
     model = load_model(context.inputs["graph"].file(MODEL))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
     names = list(dict.fromkeys(layer.activation for layer in layers if layer.op == "linear"))
+    if not names:  # ONNX Runtime runs no graph without outputs
+        return {}
     scratch = context.out / _SCRATCH
     outputs = _attach(model, names, observer, scratch)
     try:

@@ -63,6 +63,11 @@ def _check_consistent(scheme: Scheme) -> None:
             f"The scheme {scheme.name!r} has 8-bit weights and float activations, for which there is no kernel here.",
             'Use activations = "dynamic" or "static", or weights = 4.',
         )
+    if not 50 < scheme.percentile <= 100:
+        raise UsageError(
+            f"The scheme {scheme.name!r} has the percentile {scheme.percentile:g}.",
+            "It is the share of values that a range holds, in percent: above 50, at most 100.",
+        )
 
 
 def describe(scheme: BaseModel) -> dict[str, Any]:

@@ -53,10 +53,18 @@ def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Pro
     count = write_samples(folder, _counted(rows, len(dataset.samples), progress))
     embedded_pairs = dataset.pairs and source["family"] == "embedding"
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
-    labels = None if dataset.labels is None else [float(label) for label in dataset.labels]
+    labels = _labels(dataset, source["family"])
     record = {"name": dataset.name, "pairs": embedded_pairs, "labels": labels, "texts": list(texts)}
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return count
+
+
+def _labels(dataset: Dataset, family: str) -> list[float] | None:
+    """The labels that the task can be scored with: similarity of pairs for embeddings, classes for classifiers. A set
+    with others is judged by its fidelity, as one without labels."""
+    if dataset.labels is None or dataset.pairs != (family == "embedding"):
+        return None
+    return [float(label) for label in dataset.labels]
 
 
 def _rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import NodeProto, helper
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import UsageError
+from pipeline.quantize.layers import find_layers
+
+MakeGraph = Callable[..., Artifact]
+
+
+def weight(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.ones(shape, np.float32)
+
+
+def left_reasons(make_graph: MakeGraph, node: NodeProto, shape: Sequence[int], x: Sequence[int | str]) -> list[str]:
+    """Reasons for the one weighted node of a graph; it must not be taken."""
+    artifact = make_graph([node], {"W": weight(*shape)}, {"x": x}, {"y": [f"d{axis}" for axis in range(len(x))]})
+    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert not layers
+    assert [(entry.weight_name, entry.op_type, entry.bytes) for entry in left] == [
+        ("W", node.op_type, 4 * int(np.prod(shape)))
+    ]
+    return [entry.reason for entry in left]
+
+
+def test_products_and_tables_are_found_in_order(graph: Artifact) -> None:
+    layers, left = find_layers(ir.load(graph.file("model.onnx")).graph, ())
+    found = [(layer.op, layer.node.name, layer.activation, layer.weight_name, layer.weight.shape) for layer in layers]
+    assert found == [
+        ("table", "words/Gather", "", "table", (60, 100)),
+        ("linear", "a/MatMul", "h", "A", (100, 48)),
+        ("linear", "b/MatMul", "h", "B", (100, 64)),
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("node", "shape", "x", "reason"),
+    [
+        (
+            helper.make_node("MatMul", ["x", "W"], ["y"], name="n"),
+            (63, 65),
+            ["r", 63],
+            "only 4095 values: less than its scales and extra nodes would cost",
+        ),
+        (
+            helper.make_node("MatMul", ["x", "W"], ["y"], name="n"),
+            (2, 64, 64),
+            ["b", "r", 64],
+            "its weight has 3 dimensions, 2 can be taken",
+        ),
+        (
+            helper.make_node("MatMul", ["W", "x"], ["y"], name="n"),
+            (64, 64),
+            [64, "r"],
+            "no scheme takes the weights of MatMul yet",
+        ),
+        (
+            helper.make_node("Gemm", ["x", "W"], ["y"], name="n"),
+            (64, 64),
+            ["r", 64],
+            "no scheme takes the weights of Gemm yet",
+        ),
+        (
+            helper.make_node("Conv", ["x", "W"], ["y"], name="n"),
+            (64, 16, 3, 3),
+            ["b", 16, 8, 8],
+            "no scheme takes the weights of Conv yet",
+        ),
+    ],
+)
+def test_reasons_to_stay_in_float(
+    make_graph: MakeGraph, node: NodeProto, shape: Sequence[int], x: Sequence[int | str], reason: str
+) -> None:
+    assert left_reasons(make_graph, node, shape, x) == [reason]
+
+
+def test_4096_values_are_enough(make_graph: MakeGraph) -> None:
+    node = helper.make_node("MatMul", ["x", "W"], ["y"], name="n")
+    artifact = make_graph([node], {"W": weight(64, 64)}, {"x": ["r", 64]}, {"y": ["r", 64]})
+    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (len(layers), left) == (1, [])
+
+
+def test_gather_of_columns_stays_in_float(make_graph: MakeGraph) -> None:
+    node = helper.make_node("Gather", ["W", "ids"], ["y"], axis=1, name="n")
+    artifact = make_graph([node], {"W": weight(64, 64)}, {"ids": ["n"]}, {"y": [64, "n"]})
+    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (layers, [entry.reason for entry in left]) == ([], ["it gathers columns, not rows"])
+
+
+def test_products_of_two_activations_and_biases_are_no_weights(make_graph: MakeGraph) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["s"], name="s"),
+        helper.make_node("Add", ["s", "bias"], ["y"], name="n"),
+    ]
+    artifact = make_graph(nodes, {"bias": weight(64)}, {"x": [64, 64]}, {"y": [64, 64]})
+    assert find_layers(ir.load(artifact.file("model.onnx")).graph, ()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "excluded"),
+    [
+        (("a/MatMul",), {"A"}),
+        (("*/MatMul",), {"A", "B"}),
+        (("[ab]/*",), {"A", "B"}),
+        (("?/*", "words/*"), {"A", "B", "table"}),
+    ],
+)
+def test_exclusion_patterns(graph: Artifact, patterns: tuple[str, ...], excluded: set[str]) -> None:
+    layers, left = find_layers(ir.load(graph.file("model.onnx")).graph, patterns)
+    assert {entry.weight_name for entry in left} == excluded
+    assert {entry.reason for entry in left} == {"excluded by name"}
+    assert {layer.weight_name for layer in layers} == {"A", "B", "table"} - excluded
+
+
+@pytest.mark.parametrize("pattern", ["c/*", "MatMul", "A/MATMUL"])
+def test_pattern_that_matches_nothing_is_refused(graph: Artifact, pattern: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_layers(ir.load(graph.file("model.onnx")).graph, ("a/*", pattern))
+    assert caught.value.message == f"--nodes-to-exclude {pattern!r} matches no node of the graph."
+    assert caught.value.remedy == (
+        "Names look like: words/Gather, a/MatMul, b/MatMul. `edge inspect <bundle>` lists them; * matches anything."
+    )

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.numerics.histogram import StreamingHistogram
+from pipeline.quantize.observers import ChannelMax, MinMax, Percentile
+
+NUMBER = st.floats(-1e6, 1e6, width=32)
+BATCHES = st.lists(st.lists(NUMBER, min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+@given(BATCHES)
+def test_minmax_is_numpys(batches: list[list[float]]) -> None:
+    observer = MinMax(99.0)
+    for batch in batches:
+        observer.add(np.min(batch), np.max(batch), np.sum(batch))
+    everything = np.concatenate(batches)
+    assert observer.range() == (everything.min(), everything.max())
+
+
+@given(BATCHES)
+def test_percentile_is_the_histograms(batches: list[list[float]]) -> None:
+    observer, histogram = Percentile(90.0), StreamingHistogram()
+    for batch in batches:
+        observer.add(np.array(batch))
+        histogram.add(np.array(batch))
+    assert observer.range() == histogram.range(90.0)
+
+
+def test_percentile_cuts_what_minmax_keeps() -> None:
+    values = np.append(np.linspace(-1, 1, 9999), 500).astype(np.float32)
+    observer = Percentile(99.0)
+    observer.add(values)
+    low, high = observer.range()
+    assert -1 <= low < high < 2
+
+
+def test_channel_max_worked_by_hand() -> None:
+    observer = ChannelMax(99.0)
+    for magnitude in ([1.0, 5.0], [2.0, 4.0]):
+        observer.add(np.array(magnitude, np.float32), np.float32(0))
+    assert observer.magnitude is not None
+    assert observer.magnitude.tolist() == [2.0, 5.0]
+
+
+@pytest.mark.parametrize("observer", [MinMax, Percentile])
+def test_ranges_before_any_sample_are_no_ranges(observer: type) -> None:
+    """Never zeros, which a quantizer would take."""
+    try:
+        low, high = observer(99.0).range()
+    except ValueError:
+        return
+    assert low > high

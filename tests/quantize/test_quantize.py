@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+from safetensors.numpy import load_file
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.types import Scheme
+from pipeline.quantize import calibrate, quantize
+from pipeline.quantize import write as writing
+
+Make = Callable[..., Artifact]
+DYNAMIC = Scheme(name="t", weights=8, activations="dynamic")
+
+
+def plan_of(artifact: Artifact) -> dict[str, Any]:
+    return json.loads(artifact.file(quantize.PLAN).read_text())
+
+
+def test_dynamic_plan_and_codes(graph: Artifact, constants: dict[str, NDArray[Any]], run_stage: Make) -> None:
+    artifact = run_stage(quantize.run, DYNAMIC, graph=graph)
+    plan = plan_of(artifact)
+    entries = [(entry["node"], entry["weight"], entry["method"], entry["k"], entry["n"]) for entry in plan["linears"]]
+    assert entries == [("a/MatMul", "A", "dynamic", 100, 48), ("b/MatMul", "B", "dynamic", 100, 64)]
+    assert plan["tables"] == []
+    arrays = load_file(artifact.file(quantize.CODES))
+    assert arrays.keys() == {"A.codes", "A.scales", "B.codes", "B.scales"}
+    scale = np.abs(constants["A"]).max(axis=0) / np.float32(63)
+    np.testing.assert_allclose(arrays["A.scales"], scale, rtol=1e-6)
+    np.testing.assert_array_equal(arrays["A.codes"], np.rint(constants["A"] / scale))
+
+
+def test_static_plan_holds_the_activations_range(
+    graph: Artifact, samples: Artifact, constants: dict[str, NDArray[Any]], run_stage: Make
+) -> None:
+    scheme = Scheme(name="t", weights=8, activations="static")
+    ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
+    low, high = constants["table"].min(), constants["table"].max()  # all rows are in the samples
+    for entry in plan_of(run_stage(quantize.run, scheme, graph=graph, ranges=ranges))["linears"]:
+        assert entry["method"] == "static"
+        assert entry["activation_scale"] == pytest.approx((high - low) / 255, rel=1e-6)
+        assert entry["activation_zero_point"] == round(-255 * float(low / (high - low)))
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(16, 7), (32, 4), (128, 1)])
+def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) -> None:
+    """Products are padded to whole blocks of K = 100, as MatMulNBits has it; tables are not."""
+    artifact = run_stage(quantize.run, Scheme(name="t", weights=4, embeddings=4, block_size=size), graph=graph)
+    arrays = load_file(artifact.file(quantize.CODES))
+    assert (arrays["A.codes"].shape, arrays["A.scales"].shape) == ((48, blocks, size // 2), (48, blocks))
+    assert (arrays["table.codes"].shape, arrays["table.scales"].shape) == ((60, 50), (60, blocks))
+    plan = plan_of(artifact)
+    assert {entry["block_size"] for entry in plan["linears"] + plan["tables"]} == {size}
+
+
+def test_what_the_scheme_keeps_is_said(graph: Artifact, run_stage: Make) -> None:
+    left = run_stage(quantize.run, DYNAMIC, graph=graph).facts["left_in_float"]
+    assert left == [
+        {"weight": "table", "op_type": "Gather", "bytes": 24000, "reason": "the scheme t keeps embeddings in float"}
+    ]
+    left = run_stage(quantize.run, Scheme(name="e", embeddings=8), graph=graph).facts["left_in_float"]
+    assert [(entry["weight"], entry["reason"]) for entry in left] == [
+        ("A", "the scheme e keeps weights in float"),
+        ("B", "the scheme e keeps weights in float"),
+    ]
+
+
+def test_rows_of_odd_length_stay_in_float(make_graph: Make, run_stage: Make) -> None:
+    node = helper.make_node("Gather", ["table", "ids"], ["y"], name="g")
+    graph = make_graph([node], {"table": np.ones((100, 51), np.float32)}, {"ids": ["n"]}, {"y": ["n", 51]})
+    facts = run_stage(quantize.run, Scheme(name="t", embeddings=4), graph=graph).facts
+    assert (facts["tables"], facts["left_in_float"][0]["reason"]) == (
+        0,
+        "its rows have 51 values: two 4-bit codes share a byte, so that the number must be even",
+    )
+
+
+def test_excluded_weight_is_in_the_plan_with_its_reason(graph: Artifact, run_stage: Make) -> None:
+    scheme = DYNAMIC.model_copy(update={"nodes_to_exclude": ("a/*",), "embeddings": 8})
+    facts = run_stage(quantize.run, scheme, graph=graph).facts
+    assert (facts["linears"], facts["tables"]) == (1, 1)
+    assert [(entry["weight"], entry["reason"]) for entry in facts["left_in_float"]] == [("A", "excluded by name")]
+
+
+def test_weight_of_two_products_is_stored_once(
+    make_graph: Make, run_stage: Make, run_model: Callable[..., list[NDArray[Any]]]
+) -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["p"], name="p"),
+        helper.make_node("MatMul", ["p", "W"], ["y"], name="y"),
+    ]
+    graph = make_graph(nodes, {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
+    plan = run_stage(quantize.run, DYNAMIC, graph=graph)
+    assert load_file(plan.file(quantize.CODES)).keys() == {"W.codes", "W.scales"}
+    x = np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
+    (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=x)
+    expected = x @ weight @ weight
+    assert np.square(actual - expected).sum() < 1e-3 * np.square(expected).sum()
+
+
+def test_zero_columns_stay_zero(
+    make_graph: Make, run_stage: Make, run_model: Callable[..., list[NDArray[Any]]]
+) -> None:
+    """A pruned neuron must not come back as noise."""
+    weight = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    weight[:, 7] = 0
+    node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
+    graph = make_graph([node], {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
+    for scheme in (DYNAMIC, Scheme(name="t", weights=4)):
+        plan = run_stage(quantize.run, scheme, graph=graph)
+        (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=np.ones((2, 64), np.float32))
+        assert not actual[:, 7].any()
+        assert actual[:, 8].any()

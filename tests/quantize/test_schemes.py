@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.core.errors import UsageError
+from pipeline.core.types import Scheme
+from pipeline.quantize.schemes import OBSERVERS, SCHEMES, describe, resolve_scheme
+
+WHERE = "recipe r"
+
+
+def refusal(given: str | dict[str, Any], **overrides: Any) -> tuple[str, str]:
+    with pytest.raises(UsageError) as caught:
+        resolve_scheme(given, overrides, WHERE)
+    return caught.value.message, caught.value.remedy
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_every_registered_scheme_resolves_to_itself(name: str) -> None:
+    scheme = resolve_scheme(name, {}, WHERE)
+    assert scheme == SCHEMES.get(name)
+    assert scheme.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        ("fp32", (32, "float", 32)),
+        ("w8a8-dynamic", (8, "dynamic", 8)),
+        ("w8a8", (8, "static", 8)),
+        ("w4", (4, "float", 4)),
+    ],
+)
+def test_names_say_the_formats(name: str, formats: tuple[int, str, int]) -> None:
+    scheme = SCHEMES.get(name)
+    assert (scheme.weights, scheme.activations, scheme.embeddings) == formats
+
+
+@pytest.mark.parametrize("name", list(OBSERVERS))
+def test_every_registered_observer_can_be_named(name: str) -> None:
+    assert resolve_scheme("w8a8", {"observer": name}, WHERE).observer == name
+    assert OBSERVERS.get(name)
+
+
+def test_flags_win_over_the_table_and_the_table_over_its_base() -> None:
+    table = {"base": "w8a8", "percentile": 99.0, "observer": "percentile"}
+    scheme = resolve_scheme(table, {"percentile": 99.9}, WHERE)
+    assert (scheme.weights, scheme.observer, scheme.percentile) == (8, "percentile", 99.9)
+    assert table == {"base": "w8a8", "percentile": 99.0, "observer": "percentile"}
+
+
+def test_description_is_plain_data_that_comes_back() -> None:
+    plain = describe(SCHEMES.get("w8a8"))
+    assert plain["smoothing"] == 0.75
+    assert Scheme.model_validate(plain) == SCHEMES.get("w8a8")
+
+
+def test_unknown_name() -> None:
+    assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8'?")
+    assert refusal("int8") == ("Unknown scheme 'int8'.", "Allowed: fp32, w4, w8a8, w8a8-dynamic.")
+
+
+def test_table_without_a_base() -> None:
+    assert refusal({"weights": 8}) == (
+        "recipe r: a scheme table needs `base`.",
+        "Allowed: fp32, w8a8-dynamic, w8a8, w4.",
+    )
+
+
+def test_unknown_keys_and_values_are_all_named() -> None:
+    message, _ = refusal({"base": "w4", "weigths": 8, "block_size": 33})
+    assert message == (
+        "the scheme of recipe r has 2 mistakes:\n"
+        "  - block_size: Input should be 16, 32, 64, 128 or 256 (given: 33)\n"
+        "  - weigths: unknown key. Did you mean 'weights'?"
+    )
+
+
+def test_unknown_observer() -> None:
+    assert refusal("w8a8", observer="percentil") == ("Unknown observer 'percentil'.", "Did you mean 'percentile'?")
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides", "message", "remedy"),
+    [
+        (
+            "w4",
+            {"activations": "dynamic"},
+            "The scheme 'w4' rounds activations to 8 bits but stores weights in 4.",
+            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
+        ),
+        (
+            "w8a8",
+            {"weights": 32},
+            "The scheme 'w8a8' rounds activations to 8 bits but stores weights in 32.",
+            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
+        ),
+        (
+            "w4",
+            {"weights": 8},
+            "The scheme 'w4' has 8-bit weights and float activations, for which there is no kernel here.",
+            'Use activations = "dynamic" or "static", or weights = 4.',
+        ),
+        (
+            "w8a8",
+            {"percentile": 0.999},
+            "The scheme 'w8a8' has the percentile 0.999.",
+            "It is the share of values that a range holds, in percent: above 50, at most 100.",
+        ),
+        (
+            "w8a8",
+            {"percentile": 100.5},
+            "The scheme 'w8a8' has the percentile 100.5.",
+            "It is the share of values that a range holds, in percent: above 50, at most 100.",
+        ),
+    ],
+)
+def test_inconsistent_schemes(base: str, overrides: dict[str, Any], message: str, remedy: str) -> None:
+    assert refusal(base, **overrides) == (message, remedy)
