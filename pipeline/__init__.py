@@ -1,5 +1,6 @@
 """edge-pipeline: (model, target, recipe) -> a bundle that an app can load, and a verdict with evidence."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,11 @@ if TYPE_CHECKING:
     from pipeline.api import check, export
     from pipeline.bundle.verify import verify
     from pipeline.config.loading import load_recipe, load_target
+
+# ONNX Runtime reports sessions, model names and hashes to its maker unless this is set before it loads (its Privacy.md;
+# on by default on Linux since 1.29); so does the hub client with its downloads. Nothing here phones home.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 __all__ = ["check", "export", "load_recipe", "load_target", "verify"]
 

@@ -165,6 +165,7 @@ def _save_tokenizer(folder: Path) -> None:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")],
     )
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
     names = {f"{piece.strip('[]').lower()}_token": piece for piece in _SPECIAL}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **names)
     fast.save_pretrained(folder)

@@ -38,7 +38,8 @@ def name_axes(graph: ir.Graph) -> None:
             if isinstance(dimension, ir.SymbolicDim):
                 names.setdefault(dimension.value, _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
     for value in [*graph.inputs, *graph.outputs]:
-        value.shape = ir.Shape(names.get(d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape or ())
+        if value.shape is not None:
+            value.shape = ir.Shape(names.get(d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape)
     for node in graph:  # inner shapes speak of the old symbols, and ONNX Runtime infers them anyway
         for output in node.outputs:
             if not output.is_graph_output():
@@ -127,5 +128,5 @@ def strip_metadata(model: ir.Model) -> None:
         value.metadata_props.clear()
         value.doc_string = None
     for value in graph.initializers.values():
-        if value.const_value is not None:
+        if value.const_value is not None:  # not ascontiguousarray: it makes a vector of a scalar
             value.const_value = ir.tensor(np.asarray(value.const_value.numpy(), order="C"), name=value.name)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from pipeline.core.errors import StageError
+from pipeline.export.examples import example_inputs
+from pipeline.export.parity import check_parity
+from pipeline.source.torch_model import load_float_model
+
+NAMES = ["input_ids", "attention_mask", "token_type_ids"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert: Path) -> torch.nn.Module:
+    return load_float_model(tiny_bert, "AutoModel", trust_remote_code=False)
+
+
+@pytest.fixture(scope="module")
+def cases(model: torch.nn.Module) -> list[dict[str, torch.Tensor]]:
+    return [example_inputs(model, "text", NAMES, batch, length, seed=batch) for batch, length in ((2, 16), (1, 3))]
+
+
+def changed(trace: Path, folder: Path, name: str, factor: float) -> Path:
+    """A copy of the traced file in which one weight is multiplied."""
+    shutil.copytree(trace, folder)
+    proto = onnx.load(folder / "model.onnx")
+    for entry in proto.graph.initializer:
+        if entry.name == name:
+            entry.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(entry) * np.float32(factor), name))
+    onnx.save(proto, folder / "changed.onnx")
+    return folder / "changed.onnx"
+
+
+def test_faithful_file_passes(model: torch.nn.Module, tiny_trace: Path, cases: list[dict[str, torch.Tensor]]) -> None:
+    assert 0 <= check_parity(model, tiny_trace / "model.onnx", cases) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.1.intermediate.dense.weight", "pooler.dense.weight"])
+def test_changed_weight_is_found(
+    name: str, model: torch.nn.Module, tiny_trace: Path, cases: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    path = changed(tiny_trace, tmp_path / "copy", name, 1.05)
+    with pytest.raises(StageError) as caught:
+        check_parity(model, path, cases)
+    pattern = r"The exported graph differs from the PyTorch model by [\d.e-]+ \(largest output [\d.]+\)\."
+    assert re.fullmatch(pattern, caught.value.message)
+    assert caught.value.remedy == (
+        "This is an export error: try another --opset, and please report the model's architecture."
+    )
+
+
+def test_output_that_is_not_a_number_is_found(
+    model: torch.nn.Module, tiny_trace: Path, cases: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    path = changed(tiny_trace, tmp_path / "copy", "encoder.layer.0.output.dense.weight", float("nan"))
+    with pytest.raises(StageError, match="differs from the PyTorch model by nan"):
+        check_parity(model, path, cases)
