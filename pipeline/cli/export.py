@@ -9,7 +9,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from pipeline.api import check, default_store, run_export
-from pipeline.cli.terminal import Terminal
+from pipeline.cli.terminal import PIPED_WIDTH, Terminal
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
@@ -19,7 +19,6 @@ from pipeline.plan import TITLES, Plan, make_plan
 from pipeline.report.terminal import render
 from pipeline.runner import preview
 
-_PIPED_WIDTH = 110
 
 
 def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -> int:
@@ -85,7 +84,7 @@ def output_console() -> RichConsole:
     """Standard output: as wide as the terminal, or wide enough for the result table where there is none."""
     console = RichConsole(highlight=False)
     if not console.is_terminal:
-        console.width = _PIPED_WIDTH
+        console.width = PIPED_WIDTH
     return console
 
 

@@ -15,6 +15,9 @@ from pipeline.core.stage import Outcome, Stage
 from pipeline.core.types import Progress
 from pipeline.plan import TITLES
 
+PIPED_WIDTH = 110
+"""Columns where there is no terminal to ask: wide enough for the result table."""
+
 
 class Terminal(Console):
     """Progress on standard error, so that standard output holds the result alone.
@@ -26,6 +29,8 @@ class Terminal(Console):
         self.verbose = verbose
         self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self.console = RichConsole(file=self._file, highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = PIPED_WIDTH
         self._bars = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

@@ -38,12 +38,17 @@ def name_axes(graph: ir.Graph) -> None:
             if isinstance(dimension, ir.SymbolicDim):
                 names.setdefault(dimension.value, _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
     for value in [*graph.inputs, *graph.outputs]:
-        if value.shape is not None:
-            value.shape = ir.Shape(names.get(d.value) if isinstance(d, ir.SymbolicDim) else d for d in value.shape)
+        value.shape = _renamed(value.shape, names)
     for node in graph:  # inner shapes speak of the old symbols, and ONNX Runtime infers them anyway
         for output in node.outputs:
             if not output.is_graph_output():
                 output.shape = None
+
+
+def _renamed(shape: ir.Shape | None, names: dict[str | None, str]) -> ir.Shape | None:
+    if shape is None:
+        return None
+    return ir.Shape(names.get(axis.value) if isinstance(axis, ir.SymbolicDim) else axis for axis in shape)
 
 
 def split_gemm(node: ir.Node) -> None:

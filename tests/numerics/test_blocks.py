@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.numerics.blocks import dequantize_blocks, pack_nibbles, quantize_blocks, unpack_nibbles
 
-SHAPES = npst.array_shapes(min_dims=2, max_dims=2, max_side=40)
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40))
 SIXTEENTHS = st.integers(-(2**14), 2**14).map(lambda number: number / 16)
 WEIGHTS = npst.arrays(np.float32, SHAPES, elements=SIXTEENTHS)
 CODES = np.arange(16) - 8
