@@ -20,7 +20,6 @@ from pipeline.report.terminal import render
 from pipeline.runner import preview
 
 
-
 def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -> int:
     """Export; the exit code is the verdict's."""
     plan = _plan(fields)

@@ -39,7 +39,7 @@ def node(model: ir.Model, name: str) -> ir.Node:
     return next(found for found in model.graph if found.name == name)
 
 
-def run(model: ir.Model, folder: Path) -> tuple[list[str], np.ndarray]:  # type: ignore[type-arg]
+def run(model: ir.Model, folder: Path) -> tuple[list[str], np.ndarray]:
     """(names, first) of the outputs in ONNX Runtime."""
     save_model(model, folder / "edited.onnx")
     session = ort.InferenceSession(folder / "edited.onnx", providers=["CPUExecutionProvider"])
@@ -76,7 +76,7 @@ def test_constants_are_told_from_computed_values(model: ir.Model) -> None:
 
 
 @pytest.mark.parametrize("array", [np.float32(2), np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32).T])
-def test_constants_keep_their_shape(model: ir.Model, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_constants_keep_their_shape(model: ir.Model, array: np.ndarray) -> None:
     """A scalar must not become a vector: Gather and Range read their rank."""
     value = add_constant(model.graph, "c", array)
     assert constant(value).shape == array.shape  # type: ignore[union-attr]

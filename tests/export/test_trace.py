@@ -24,7 +24,7 @@ def encoder_trace(tiny_encoder: Path, trace_model: TraceModel, tmp_path_factory:
     return trace_model(tiny_encoder, tmp_path_factory.mktemp("traces") / "encoder")
 
 
-def run(folder: Path, batch: int, length: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def run(folder: Path, batch: int, length: int) -> list[np.ndarray]:
     """All outputs on random ids; the last row is padded."""
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     feed = {

@@ -41,7 +41,7 @@ def test_percentile_cuts_what_minmax_keeps() -> None:
 def test_channel_max_worked_by_hand() -> None:
     observer = ChannelMax(99.0)
     for magnitude in ([1.0, 5.0], [2.0, 4.0]):
-        observer.add(np.array(magnitude, np.float32), np.float32(0))
+        observer.add(np.array(magnitude, np.float32), np.zeros(()))
     assert observer.magnitude is not None
     assert observer.magnitude.tolist() == [2.0, 5.0]
 

@@ -51,7 +51,11 @@ def test_static_plan_holds_the_activations_range(
 @pytest.mark.parametrize(("size", "blocks"), [(16, 7), (32, 4), (128, 1)])
 def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) -> None:
     """Products are padded to whole blocks of K = 100, as MatMulNBits has it; tables are not."""
-    artifact = run_stage(quantize.run, Scheme(name="t", weights=4, embeddings=4, block_size=size), graph=graph)
+    artifact = run_stage(
+        quantize.run,
+        Scheme.model_validate({"name": "t", "weights": 4, "embeddings": 4, "block_size": size}),
+        graph=graph,
+    )
     arrays = load_file(artifact.file(quantize.CODES))
     assert (arrays["A.codes"].shape, arrays["A.scales"].shape) == ((48, blocks, size // 2), (48, blocks))
     assert (arrays["table.codes"].shape, arrays["table.scales"].shape) == ((60, 50), (60, blocks))

@@ -21,7 +21,11 @@ DTYPES = st.sampled_from([np.int64, np.float32, np.uint8, np.bool_])
 def text_rows() -> list[Row]:
     """Three samples of different lengths."""
     return [
-        {"ids": np.arange(length)[None], "mask": np.ones((1, length), np.int64), "score": np.float32([length])}
+        {
+            "ids": np.arange(length)[None],
+            "mask": np.ones((1, length), np.int64),
+            "score": np.array([length], np.float32),
+        }
         for length in (3, 1, 4)
     ]
 
@@ -111,7 +115,7 @@ def test_rows_are_written_before_the_next_is_made(tmp_path: Path) -> None:
     """So that memory does not grow with their number: a row that was given is no longer held."""
     alive = 0
 
-    class Tracked(np.ndarray):  # type: ignore[type-arg]
+    class Tracked(np.ndarray):
         def __del__(self) -> None:
             nonlocal alive
             alive -= self.base is None
