@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.data import ag_news, sts_dev
 from benchmarks.row import Measured
 from pipeline.api import default_store
-from pipeline.check.measure import measure_latency
-from pipeline.check.measurements import example_feed
-from pipeline.check.protocol import LatencyRequest
+from pipeline.checks.measure import measure_latency
+from pipeline.checks.measurements import example_feed
+from pipeline.checks.protocol import LatencyRequest
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime

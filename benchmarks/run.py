@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import minilm, times
 from benchmarks.row import Measured, Row
-from pipeline.check.host import host_info, versions
+from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
 
 RESULTS = Path(__file__).parent / "results.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import read_manifest
-from pipeline.check.measurements import FloatReference, Measurements, measure
+from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target, validate
 from pipeline.config.target import Target

@@ -140,7 +140,7 @@ class _Builder:
     def _trace(self, name: str, edits: str | None) -> Stage:
         config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
         inputs = {"edits": edits} if edits else {}
-        return Stage(name, 1, "pipeline.export.trace:run", config, inputs, _TORCH, self._local())
+        return Stage(name, 1, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
 
     def _compress(self) -> list[Stage]:
         return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
@@ -187,7 +187,7 @@ class _Builder:
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
-        return Stage("reference", 1, "pipeline.check.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        return Stage("reference", 1, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
     def _bundle(self, model: str) -> Stage:
         config = {

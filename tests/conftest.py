@@ -123,7 +123,7 @@ def trace_model() -> TraceModel:
     from pipeline.core.artifact import seal  # noqa: PLC0415
     from pipeline.core.stage import StageContext  # noqa: PLC0415
     from pipeline.core.types import silent  # noqa: PLC0415
-    from pipeline.export.trace import run  # noqa: PLC0415
+    from pipeline.trace.to_onnx import run  # noqa: PLC0415
 
     def trace(model: Path, out: Path) -> Path:
         source = {

@@ -14,9 +14,9 @@ from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.export.graph import MODEL, load_model, signature
 from pipeline.runtime.session import make_session, session_config
 from pipeline.source.samples import DATASET, open_samples
+from pipeline.trace.graph import MODEL, load_model, signature
 
 GOLDEN_SAMPLES = 4
 TOLERANCE = 0.02

@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.bundle.manifest import read_manifest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
-from pipeline.export.graph import MODEL
 from pipeline.runtime.session import make_session
+from pipeline.trace.graph import MODEL
 
 
 def verify(bundle: str | Path) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console as RichConsole
 from rich.table import Table
 
 from pipeline.api import check, default_store, run_export
-from pipeline.cli.terminal import PIPED_WIDTH, Terminal
+from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
@@ -77,14 +76,6 @@ def _headline(plan: Plan) -> str:
         f"[bold]{plan.source.name}[/] ({plan.source.task.name}) -> [bold]{plan.target.name}[/] "
         f"({plan.target.title}), recipe {plan.recipe.name}"
     )
-
-
-def output_console() -> RichConsole:
-    """Standard output: as wide as the terminal, or wide enough for the result table where there is none."""
-    console = RichConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    return console
 
 
 def _show(report: Report, json: bool) -> None:

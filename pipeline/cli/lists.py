@@ -14,13 +14,14 @@ from rich.table import Table
 
 from pipeline.api import default_store
 from pipeline.bundle.manifest import read_manifest
-from pipeline.check.breakdown import tensor_groups
+from pipeline.checks.breakdown import tensor_groups
 from pipeline.config.loading import available, load_recipe, load_target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
 from pipeline.core.store import Store
-from pipeline.export.graph import MODEL
+from pipeline.trace.graph import MODEL
 
+_WEIGHTED = ("MatMul", "MatMulInteger", "MatMulNBits", "Gather", "GatherBlockQuantized", "Conv")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -66,8 +67,10 @@ def inspect_bundle(bundle: Path, console: Console) -> None:
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)
     console.print("operators: " + ", ".join(f"{name} x{count}" for name, count in operators.most_common()))
-    weighted = [node.name for node in model.graph.node if node.op_type.startswith(("MatMul", "Gather"))]
-    console.print("weighted nodes: " + ", ".join(weighted[:4]) + f", ... ({len(weighted)} in all)", markup=False)
+    names = dict.fromkeys("/".join(node.name.split("/")[:2]) for node in model.graph.node if node.op_type in _WEIGHTED)
+    console.print(
+        f"names for --nodes-to-exclude: {', '.join(list(names)[:4])}, ... ({len(names)} in all)", markup=False
+    )
 
 
 def _shape(shape: list[Any]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console as RichConsole
 from typer.exceptions import TyperException
 
 from pipeline.cli import options as flag
@@ -139,16 +138,18 @@ def gate(
 def targets() -> None:
     """List the device profiles and their budgets."""
     from pipeline.cli.lists import list_targets  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
 
-    list_targets(RichConsole())
+    list_targets(output_console())
 
 
 @app.command()
 def recipes() -> None:
     """List the recipes."""
     from pipeline.cli.lists import list_recipes  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
 
-    list_recipes(RichConsole())
+    list_recipes(output_console())
 
 
 @app.command()
@@ -158,8 +159,9 @@ def inspect(
 ) -> None:
     """Show what is in a bundle: its files, inputs and outputs, operators and stored tensors."""
     from pipeline.cli.lists import inspect_bundle  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
 
-    inspect_bundle(bundle, RichConsole())
+    inspect_bundle(bundle, output_console())
 
 
 @app.command()
@@ -170,8 +172,9 @@ def clean(
 ) -> None:
     """Shrink the store, the least recently used results first. Nothing that you exported is touched."""
     from pipeline.cli.lists import clean_store  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
 
-    clean_store(max_size, store, RichConsole())
+    clean_store(max_size, store, output_console())
 
 
 def entry() -> int:

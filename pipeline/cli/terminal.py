@@ -19,6 +19,14 @@ PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""
 
 
+def output_console() -> RichConsole:
+    """Standard output, as wide as the terminal."""
+    console = RichConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console
+
+
 class Terminal(Console):
     """Progress on standard error, so that standard output holds the result alone.
 

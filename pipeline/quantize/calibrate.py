@@ -18,11 +18,11 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.export.graph import MODEL, load_model, save_model
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.observers import ChannelMax
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.source.samples import Samples, open_samples
+from pipeline.trace.graph import MODEL, load_model, save_model
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"

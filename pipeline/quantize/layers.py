@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.export.graph import constant
+from pipeline.trace.graph import constant
 
 _SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""

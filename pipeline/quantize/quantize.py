@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.export.graph import MODEL, load_model
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
 from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
 from pipeline.quantize.calibrate import RANGES
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
+from pipeline.trace.graph import MODEL, load_model
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"

@@ -8,11 +8,11 @@ from safetensors.numpy import load_file
 
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
-from pipeline.export.graph import MODEL, add_constant, drop_unused, emit, load_model, save_model
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.calibrate import CHANNELS
 from pipeline.quantize.layers import Layer, find_layers
+from pipeline.trace.graph import MODEL, add_constant, drop_unused, emit, load_model, save_model
 
 
 def run(context: StageContext) -> dict[str, Json]:

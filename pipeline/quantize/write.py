@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.export.graph import MODEL, add_constant, emit, load_model, replace, save_model
 from pipeline.quantize.plan import LinearEntry, QuantizationPlan, TableEntry
 from pipeline.quantize.quantize import CODES, PLAN
+from pipeline.trace.graph import MODEL, add_constant, emit, load_model, replace, save_model
 
 CONTRIB = "com.microsoft"
 Arrays = dict[str, NDArray[Any]]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.check.baseline import regressions
-from pipeline.check.gate import judge_budgets, overall
-from pipeline.check.host import host_info, versions
-from pipeline.check.measurements import Measurements
+from pipeline.checks.baseline import regressions
+from pipeline.checks.gate import judge_budgets, overall
+from pipeline.checks.host import host_info, versions
+from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Target
 from pipeline.core.report_types import HostInfo, Report, StageRecord, Trial
 from pipeline.core.types import Json, Scheme

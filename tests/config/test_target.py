@@ -169,9 +169,7 @@ def test_all_missing_sources_are_named_together() -> None:
 
 def test_unknown_budget_is_named_with_the_nearest_known_one() -> None:
     message = refused(changed("budgets.bundle_mbs", PHONE["budgets"]["bundle_mb"]))
-    assert message == (
-        "phone.toml has 1 mistake:\n  - budgets: unknown budget 'bundle_mbs'. Did you mean 'bundle_mb'?"
-    )
+    assert message == ("phone.toml has 1 mistake:\n  - budgets: unknown budget 'bundle_mbs'. Did you mean 'bundle_mb'?")
 
 
 def test_a_target_without_budgets_decides_nothing_and_is_refused() -> None:

@@ -16,7 +16,7 @@ from pipeline.numerics.affine import Axis, affine_uint8, dequantize, largest_cod
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 WEIGHTS = npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=FINITE)
-ENDS = st.tuples(FINITE, FINITE).map(sorted)
+ENDS = st.tuples(FINITE, FINITE).map(lambda ends: sorted(end + 0.0 for end in ends))  # no -0.0
 
 
 def reference(op_type: str, *inputs: object) -> list[NDArray[Any]]:

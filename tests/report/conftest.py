@@ -128,9 +128,7 @@ def tensors() -> tuple[TensorGroup, ...]:
     rows = [("embeddings.word_embeddings", "int8", 11.7), ("embeddings.position_embeddings", "float32", 0.79)]
     rows += [(f"encoder.layer.{index}", "int8", 1.77) for index in range(6)]
     rows += [(f"encoder.layer.{index}", "float32", 0.04) for index in range(6)]
-    return tuple(
-        TensorGroup(name=name, dtype=dtype, megabytes=mb, share=mb / 23.4) for name, dtype, mb in rows
-    )
+    return tuple(TensorGroup(name=name, dtype=dtype, megabytes=mb, share=mb / 23.4) for name, dtype, mb in rows)
 
 
 TRIALS = (
@@ -140,9 +138,7 @@ TRIALS = (
     Trial(label="w4 block 32", origin="earlier run", megabytes=14.3, accuracy=99.2),
     Trial(label="w8a8 static", origin="earlier run", megabytes=58.7, accuracy=97.69),
     *(
-        Trial(
-            label=f"search {i}", origin="search", megabytes=14.5 + i, accuracy=99.2 + 0.06 * i + 0.1 * (i % 3)
-        )
+        Trial(label=f"search {i}", origin="search", megabytes=14.5 + i, accuracy=99.2 + 0.06 * i + 0.1 * (i % 3))
         for i in range(9)
     ),
 )
@@ -185,15 +181,9 @@ def report() -> Report:
         exit_code=1,
         budgets=budget_results(),
         figures=FIGURES
-        | {
-            "tokens_per_joule": Figure(
-                value=812.0, unit="1/J", evidence=Evidence.ESTIMATED, low=640, high=990
-            )
-        },
+        | {"tokens_per_joule": Figure(value=812.0, unit="1/J", evidence=Evidence.ESTIMATED, low=640, high=990)},
         accuracy=(
-            DatasetAccuracy(
-                dataset="sts-b", samples=1379, labelled=True, primary="spearman", scores=scores, drop=0.19
-            ),
+            DatasetAccuracy(dataset="sts-b", samples=1379, labelled=True, primary="spearman", scores=scores, drop=0.19),
             DatasetAccuracy(
                 dataset="ag-news",
                 samples=600,
@@ -217,9 +207,7 @@ def report() -> Report:
             macs=Figure(value=1.0, unit="share", evidence=HOST),
             integer_macs=Figure(value=0.894, unit="share", evidence=HOST),
             left_in_float=(
-                SkippedTensor(
-                    name="pooler.bias", op_type="Add", megabytes=0.0015, reason="biases stay in float"
-                ),
+                SkippedTensor(name="pooler.bias", op_type="Add", megabytes=0.0015, reason="biases stay in float"),
                 SkippedTensor(
                     name="embeddings.position_embeddings.weight",
                     op_type="Add",

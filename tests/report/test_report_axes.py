@@ -36,9 +36,7 @@ def test_ticks_are_round_and_labelled_alike(
     assert axis.labels() == labels
 
 
-@pytest.mark.parametrize(
-    ("value", "ticks"), [(100, (94, 96, 98, 100, 102, 104, 106)), (0, (-1, -0.5, 0, 0.5, 1))]
-)
+@pytest.mark.parametrize(("value", "ticks"), [(100, (94, 96, 98, 100, 102, 104, 106)), (0, (-1, -0.5, 0, 0.5, 1))])
 def test_a_single_value_gets_room(value: float, ticks: tuple[float, ...]) -> None:
     assert nice_axis(value, value, 0, 1).ticks == ticks
 

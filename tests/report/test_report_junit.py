@@ -9,7 +9,7 @@ from pipeline.report.junit import junit_xml
 
 
 def parse(report: Report) -> ET.Element:
-    return ET.fromstring(junit_xml(report))  # noqa: S314 - our own output
+    return ET.fromstring(junit_xml(report))
 
 
 def case(report: Report, name: str) -> ET.Element:
@@ -26,12 +26,8 @@ def test_counts(report: Report) -> None:
 
 
 def test_every_case_is_named_after_target_model_and_metric(report: Report) -> None:
-    assert {node.attrib["classname"] for node in parse(report).iter("testcase")} == {
-        f"edge.phone.{report.model}"
-    }
-    assert [node.attrib["name"] for node in parse(report).iter("testcase")] == [
-        r.metric for r in report.budgets
-    ]
+    assert {node.attrib["classname"] for node in parse(report).iter("testcase")} == {f"edge.phone.{report.model}"}
+    assert [node.attrib["name"] for node in parse(report).iter("testcase")] == [r.metric for r in report.budgets]
 
 
 def test_dots_of_a_model_name_do_not_part_packages(bare: Report) -> None:

@@ -73,8 +73,7 @@ def test_a_budget_in_words(report: Report) -> None:
 
 def test_summary_counts_and_names(report: Report, bare: Report) -> None:
     assert summary(report) == (
-        "3 of 6 budgets held; 1 failed: min_top10_overlap; "
-        "2 not measured: peak_memory_mb, max_power_w (optional)."
+        "3 of 6 budgets held; 1 failed: min_top10_overlap; 2 not measured: peak_memory_mb, max_power_w (optional)."
     )
     assert summary(bare).startswith("0 of 2 budgets held; 2 not measured")
 
@@ -89,8 +88,7 @@ def test_host_evidence_is_explained_where_there_is_some(report: Report, bare: Re
 
 def test_json_in_plain_words() -> None:
     assert (
-        plain({"heads": [0, 3], "on": True, "alpha": 0.5, "seed": None})
-        == "heads 0, 3, on yes, alpha 0.5, seed none"
+        plain({"heads": [0, 3], "on": True, "alpha": 0.5, "seed": None}) == "heads 0, 3, on yes, alpha 0.5, seed none"
     )
     assert plain([]) == "none"
 

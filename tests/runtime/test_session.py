@@ -32,9 +32,7 @@ def residual_norm(save_model) -> Path:  # type: ignore[no-untyped-def]
         (Runtime(session_config={DISABLED_OPTIMIZERS: "SkipLayerNormFusion"}), False),
     ],
 )
-def test_disabled_optimizers_reach_the_graph(
-    save_model, tmp_path: Path, runtime: Runtime, fused: bool
-) -> None:  # type: ignore[no-untyped-def]
+def test_disabled_optimizers_reach_the_graph(save_model, tmp_path: Path, runtime: Runtime, fused: bool) -> None:  # type: ignore[no-untyped-def]
     optimized = tmp_path / "optimized.onnx"
     make_session(residual_norm(save_model), runtime, optimized_model=optimized)
     operators = {node.op_type for node in onnx.load(optimized).graph.node}

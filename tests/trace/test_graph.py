@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from pipeline.export.graph import (
+from pipeline.trace.graph import (
     add_constant,
     constant,
     drop_unused,

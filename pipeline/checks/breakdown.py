@@ -10,8 +10,8 @@ from itertools import takewhile
 from onnx import ModelProto, TensorProto
 from onnx_ir import DataType
 
-from pipeline.check.protocol import NodeRecord
-from pipeline.check.weights import Graph, stored_bits
+from pipeline.checks.protocol import NodeRecord
+from pipeline.checks.weights import Graph, stored_bits
 from pipeline.core.report_types import OperatorTime, TensorGroup
 
 _GROUPS = 12

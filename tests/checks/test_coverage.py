@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import NodeProto, helper
 
-from pipeline.check.coverage import NO_OPERATOR, coverage, match
-from pipeline.check.macs import Macs, node_macs, uses_integers
-from pipeline.check.protocol import NodeRecord, ProfileRequest
-from pipeline.check.weights import Graph, Weight
-from pipeline.check.worker import profile
+from pipeline.checks.coverage import NO_OPERATOR, coverage, match
+from pipeline.checks.macs import Macs, node_macs, uses_integers
+from pipeline.checks.protocol import NodeRecord, ProfileRequest
+from pipeline.checks.weights import Graph, Weight
+from pipeline.checks.worker import profile
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Coverage
@@ -206,8 +206,7 @@ def test_static_qdq_convolution(save_model, tmp_path: Path) -> None:  # type: ig
     assert shares(coverage(model, records, {})) == (1.0, 1.0, 1.0)
     graph = Graph(model)
     total = sum(
-        (node_macs(made, item, graph.weights_of(made)) or Macs()).weighted
-        for made, item in match(graph, records)
+        (node_macs(made, item, graph.weights_of(made)) or Macs()).weighted for made, item in match(graph, records)
     )
     assert total == 8 * 8 * 10 * 27
 
@@ -290,9 +289,7 @@ def test_integer_products_of_activations() -> None:
     graph = graph_of([node("QLinearMatMul", inputs, ["y"], name="n")], {})
     result = coverage(graph.model, [record("QLinearMatMul", ((2, 4), (4, 3)), ((2, 3),))], {})
     assert (result.macs.value, result.integer_macs.value) == (0.0, 1.0)
-    graph = graph_of(
-        [node("QAttention", ["x", "w"], ["y"], name="n", **MS)], {"w": np.zeros((4, 12), np.int8)}
-    )
+    graph = graph_of([node("QAttention", ["x", "w"], ["y"], name="n", **MS)], {"w": np.zeros((4, 12), np.int8)})
     result = coverage(graph.model, [record("QAttention", ((2, 5, 4),), ((2, 5, 4),))], {})
     assert (result.macs.value, result.integer_macs.value) == (1.0, 480 / 880)
 

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from pipeline.check.breakdown import operator_times, tensor_groups
-from pipeline.check.protocol import NodeRecord
+from pipeline.checks.breakdown import operator_times, tensor_groups
+from pipeline.checks.protocol import NodeRecord
 
 
 def record(op_type: str, ms: float) -> NodeRecord:
-    return NodeRecord(
-        name="n", op_type=op_type, provider="cpu", ms=ms, calls=1.0, input_shapes=(), output_shapes=()
-    )
+    return NodeRecord(name="n", op_type=op_type, provider="cpu", ms=ms, calls=1.0, input_shapes=(), output_shapes=())
 
 
 def model(sizes: dict[str, np.ndarray]) -> ModelProto:  # type: ignore[type-arg]
@@ -20,9 +18,7 @@ def model(sizes: dict[str, np.ndarray]) -> ModelProto:  # type: ignore[type-arg]
 
 
 def test_operator_times_by_hand() -> None:
-    times = operator_times(
-        [record("Add", 1.0), record("MatMul", 5.0), record("Add", 2.0), record("Relu", 0.0)]
-    )
+    times = operator_times([record("Add", 1.0), record("MatMul", 5.0), record("Add", 2.0), record("Relu", 0.0)])
     assert [(item.op_type, item.count, item.ms, item.share) for item in times] == [
         ("MatMul", 1, 5.0, 0.625),
         ("Add", 2, 3.0, 0.375),

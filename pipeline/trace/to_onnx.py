@@ -15,12 +15,12 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.export.canonical import canonicalize
-from pipeline.export.examples import example_inputs, text_inputs
-from pipeline.export.graph import MODEL, save_model, signature
-from pipeline.export.parity import check_parity
 from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_float_model, wrap
+from pipeline.trace.canonical import canonicalize
+from pipeline.trace.examples import example_inputs, text_inputs
+from pipeline.trace.graph import MODEL, save_model, signature
+from pipeline.trace.parity import check_parity
 
 SIGNATURE = "signature.json"
 

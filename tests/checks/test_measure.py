@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.check import measure
-from pipeline.check.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks import measure
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import Evidence, Figure

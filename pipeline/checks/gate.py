@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.check.explain import explain
-from pipeline.check.measurements import Measurements
+from pipeline.checks.explain import explain
+from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Budget, Target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import ExitCode

@@ -1,4 +1,4 @@
-"""`python -m pipeline.check.worker`: one measurement in a fresh process.
+"""`python -m pipeline.checks.worker`: one measurement in a fresh process.
 
 A JSON request comes in on stdin, a JSON result goes out on stdout. It loads numpy and ONNX Runtime and no
 model library, so that what it measures is the model's and not its surroundings'.
@@ -19,9 +19,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from pipeline.check.events import node_records
-from pipeline.check.protocol import LatencyRequest, MemoryRequest, ProfileRequest, Request
-from pipeline.check.resident import peak_mb, reset_peak, resident_mb
+from pipeline.checks.events import node_records
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest, Request
+from pipeline.checks.resident import peak_mb, reset_peak, resident_mb
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json

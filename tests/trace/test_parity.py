@@ -11,9 +11,9 @@ import torch
 from onnx import numpy_helper
 
 from pipeline.core.errors import StageError
-from pipeline.export.examples import example_inputs
-from pipeline.export.parity import check_parity
 from pipeline.source.torch_model import load_float_model
+from pipeline.trace.examples import example_inputs
+from pipeline.trace.parity import check_parity
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 

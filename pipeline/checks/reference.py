@@ -10,10 +10,10 @@ import numpy as np
 from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.export.graph import MODEL
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import DATASET, open_samples
+from pipeline.trace.graph import MODEL
 
 
 def run(context: StageContext) -> dict[str, Json]:

@@ -75,7 +75,7 @@ def emit(
         attributes=attrs or None,
         domain=domain,
         num_outputs=len(outputs),
-        name=outputs[0] + "/node",
+        name=outputs[0],
     )
     for value, name in zip(node.outputs, outputs, strict=True):
         value.name = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.check.measurements import Measurements
+from pipeline.checks.measurements import Measurements
 from pipeline.core.types import Scheme
 
 _SHOWN = 3

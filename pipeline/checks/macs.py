@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from pipeline.check.protocol import NodeRecord
-from pipeline.check.weights import CONVOLUTIONS, MATMULS, Weight, attribute
+from pipeline.checks.protocol import NodeRecord
+from pipeline.checks.weights import CONVOLUTIONS, MATMULS, Weight, attribute
 
 INTEGER = {
     "MatMulInteger",

@@ -8,7 +8,7 @@ import ast
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.export.graph import add_constant, constant, drop_unused, emit, name_of, replace
+from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.check import resident, worker
-from pipeline.check.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks import resident, worker
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 
@@ -18,7 +18,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, pipeline.check.worker; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, pipeline.checks.worker; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "transformers", "optimum", "onnx", "scipy", "onnxscript"}.isdisjoint(done.stdout.split())
 
@@ -49,9 +49,7 @@ def test_latency_stops_at_its_limits(
     assert [len(times) for times in result["samples_ms"]] == [runs, runs]
 
 
-def test_runs_alternate_between_the_models(
-    matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_alternate_between_the_models(matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[int] = []
 
     def note(session: object, _feed: object) -> float:

@@ -14,7 +14,7 @@ from transformers import BertConfig, PreTrainedModel
 
 from pipeline.core.artifact import open_artifact
 from pipeline.core.errors import StageError
-from pipeline.export.trace import trace
+from pipeline.trace.to_onnx import trace
 
 TraceModel = Callable[[Path, Path], Path]
 

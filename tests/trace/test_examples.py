@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, DistilBertConfig, ViTConfig
 
-from pipeline.export.examples import example_inputs, text_inputs
+from pipeline.trace.examples import example_inputs, text_inputs
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 

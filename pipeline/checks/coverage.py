@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from pipeline.check.macs import node_macs, uses_integers
-from pipeline.check.protocol import NodeRecord
-from pipeline.check.weights import Graph, Weight
+from pipeline.checks.macs import node_macs, uses_integers
+from pipeline.checks.protocol import NodeRecord
+from pipeline.checks.weights import Graph, Weight
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Coverage, SkippedTensor
 from pipeline.core.types import Evidence, Figure

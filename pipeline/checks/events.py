@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from pipeline.check.protocol import NodeRecord
+from pipeline.checks.protocol import NodeRecord
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.check.events import node_records
-from pipeline.check.protocol import NodeRecord
+from pipeline.checks.events import node_records
+from pipeline.checks.protocol import NodeRecord
 from pipeline.core.errors import StageError
 
 

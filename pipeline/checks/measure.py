@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.check.protocol import LatencyRequest, MemoryRequest, NodeRecord, ProfileRequest, Request
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, NodeRecord, ProfileRequest, Request
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import LatencyResult, MemoryResult
 from pipeline.core.types import Evidence, Figure, Json
@@ -24,14 +24,14 @@ _LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 
 
 def run_worker(request: Request, timeout_s: float) -> dict[str, Json]:
-    """Send `request` to a fresh `python -m pipeline.check.worker` and return its result.
+    """Send `request` to a fresh `python -m pipeline.checks.worker` and return its result.
 
     Thread-count and allocator variables of this environment are not passed on. UsageError if the worker
     refuses the request; StageError if it dies, or takes longer than `timeout_s` seconds.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pipeline.check.worker"],
+            [sys.executable, "-P", "-m", "pipeline.checks.worker"],
             input=request.model_dump_json(),
             capture_output=True,
             text=True,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.check.reference import evaluation_folders, read_dataset
+from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress, silent

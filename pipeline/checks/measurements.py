@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 
 from pipeline.bundle.manifest import bundle_bytes
-from pipeline.check.accuracy import measure_accuracy
-from pipeline.check.breakdown import operator_times, tensor_groups
-from pipeline.check.coverage import coverage
-from pipeline.check.measure import measure_latency, measure_memory, profile
-from pipeline.check.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.accuracy import measure_accuracy
+from pipeline.checks.breakdown import operator_times, tensor_groups
+from pipeline.checks.coverage import coverage
+from pipeline.checks.measure import measure_latency, measure_memory, profile
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.config.target import Runtime, Shape, Target
 from pipeline.core.report_types import (
     Coverage,
@@ -28,8 +28,8 @@ from pipeline.core.report_types import (
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
-from pipeline.export.graph import MODEL
 from pipeline.metrics.judge import Family
+from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
