@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Frozen(BaseModel):
@@ -48,7 +48,7 @@ class Scheme(Frozen):
     reduce_range: bool = True
     block_size: Literal[16, 32, 64, 128, 256] = 32
     accuracy_level: Literal[0, 1, 4] = 0
-    smoothing: float | None = None
+    smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"
     percentile: float = 99.99
     nodes_to_exclude: tuple[str, ...] = ()

@@ -55,7 +55,7 @@ def _smooth(group: list[Layer], factors: Float) -> None:
         activation, weight, graph = node.inputs[0], node.inputs[1], node.graph
         assert activation is not None and weight is not None and isinstance(graph, ir.Graph)  # noqa: S101
         if name not in smoothed:
-            inverse = add_constant(graph, f"{name}.smoothing", (1 / factors).astype(np.float32))
+            inverse = add_constant(graph, f"{node.name}.smoothing", (1 / factors).astype(np.float32))
             (smoothed[name],) = emit(node, "Mul", [activation, inverse], [f"{name}.smoothed"])
         scaled = add_constant(graph, f"{layer.weight_name}.smoothed", layer.weight * factors[:, None])
         node.replace_input_with(0, smoothed[name])

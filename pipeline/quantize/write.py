@@ -78,8 +78,8 @@ def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[s
     assert activation is not None and graph is not None  # noqa: S101
     key = str(activation.name)
     if key not in quantized:
-        scale = add_constant(graph, f"{key}.scale", np.float32(entry.activation_scale))  # type: ignore[arg-type]
-        zero = add_constant(graph, f"{key}.zero_point", np.uint8(entry.activation_zero_point))  # type: ignore[arg-type]
+        scale = add_constant(graph, f"{entry.node}.activation_scale", np.float32(entry.activation_scale))  # type: ignore[arg-type]
+        zero = add_constant(graph, f"{entry.node}.activation_zero_point", np.uint8(entry.activation_zero_point))  # type: ignore[arg-type]
         (rounded,) = emit(node, "QuantizeLinear", [activation, scale, zero], [f"{key}.codes"])
         quantized[key] = emit(node, "DequantizeLinear", [rounded, scale, zero], [f"{key}.rounded"])
     name = str(node.name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import command, environment
 
-ROOT = Path(__file__).parents[2]
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 
 LENIENT_TARGET = """
@@ -81,16 +79,6 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "calibration.txt").write_text("\n".join(SENTENCES[:32]) + "\n")
     (tmp_path / "evaluation.txt").write_text("\n".join(SENTENCES[16:]) + "\n")
     return tmp_path
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """This process's, with the package importable and no display settings that change the output."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("EDGE_STORE", "COLUMNS", "FORCE_COLOR")}
-    return {**kept, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **changes}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pipeline", *arguments]
 
 
 @pytest.fixture

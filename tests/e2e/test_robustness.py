@@ -7,15 +7,10 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import command, environment
-
-LOCK_AND_SLEEP = 60
+from processes import command, environment
 
 
 def _start(workspace: Path, store: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:

@@ -73,14 +73,14 @@ def test_channels_and_rows_become_even(outliers: Artifact, samples: Artifact, ru
     magnitude = load_file(run_stage(channels, SCHEME, graph=outliers, samples=samples).file(CHANNELS))["h"]
     arrays = initializers(artifact)
     rows = np.max([np.abs(arrays[name]).max(axis=1) for name in ("A.smoothed", "B.smoothed")], axis=0)
-    ratio = magnitude * arrays["h.smoothing"] / rows
+    ratio = magnitude * arrays["a/MatMul.smoothing"] / rows
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
 
 
 def test_unsmoothed_weights_are_gone(outliers: Artifact, samples: Artifact, run_stage: Make) -> None:
     assert initializers(smoothed(outliers, samples, run_stage)).keys() == {
         "table",
-        "h.smoothing",
+        "a/MatMul.smoothing",
         "A.smoothed",
         "B.smoothed",
     }
@@ -114,5 +114,5 @@ def test_weight_of_several_activations_is_scaled_once(
     x = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32) * np.logspace(-2, 2, 64, dtype=np.float32)
     artifact = smoothed(graph, make_samples([{"x": x}]), run_stage)
     np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-3, atol=0.5)
-    assert initializers(artifact).keys() == {"W.smoothed", "x.smoothing", "r.smoothing"}
+    assert initializers(artifact).keys() == {"W.smoothed", "p.smoothing", "y.smoothing"}
     assert artifact.facts["activations"] == 2

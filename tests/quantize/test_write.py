@@ -268,7 +268,7 @@ def test_per_tensor_scales_are_scalars(written: Quantized) -> None:
     """QuantizeLinear and DequantizeLinear: `for per-tensor quantization the scale is a scalar`."""
     model = onnx.load(written(METHODS["static-per-tensor"]).file("model.onnx"))
     shapes = {constant.name: list(constant.dims) for constant in model.graph.initializer}
-    assert shapes["h.scale"] == shapes["h.zero_point"] == shapes["A.scale"] == []
+    assert shapes["a/MatMul.activation_scale"] == shapes["a/MatMul.activation_zero_point"] == shapes["A.scale"] == []
 
 
 def test_plan_of_another_graph_is_refused(graph: Artifact) -> None:
