@@ -1,0 +1,191 @@
+"""Stages run once per key; crashes, damage and other processes do no harm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import EdgeError, ExitCode, StageError
+from pipeline.core.stage import Stage, execute, stage_key
+from pipeline.core.store import Store
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RUN = """
+import sys
+from pathlib import Path
+from pipeline.core.stage import execute, Stage
+from pipeline.core.store import Store
+store = Store(Path(sys.argv[1]))
+store.prepare()
+stage = Stage("write", 1, f"stage_functions:{sys.argv[2]}", eval(sys.argv[3]))
+print(execute(stage, {}, store).cached)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
+    made.prepare()
+    return made
+
+
+def stage(run: str = "write", **config: object) -> Stage:
+    return Stage("write", 1, f"stage_functions:{run}", {"text": "hello", **config})
+
+
+def process(store: Store, run: str, config: dict[str, object]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))}
+    command = [sys.executable, "-c", RUN, str(store.root), run, repr(config)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def leftovers(store: Store) -> list[Path]:
+    return list((store.root / "staging").iterdir())
+
+
+def test_a_stage_runs_once_per_key(store: Store) -> None:
+    first, second = execute(stage(), {}, store), execute(stage(), {}, store)
+    assert (first.cached, second.cached) == (False, True)
+    assert first.artifact == second.artifact
+    assert second.artifact.file("text.txt").read_text() == "hello"
+    assert second.artifact.facts == {"length": 5}
+
+
+def test_inputs_are_passed_by_role(store: Store) -> None:
+    source = execute(stage(), {}, store).artifact
+    copied = execute(Stage("copy", 1, "stage_functions:copy", {}), {"source": source}, store).artifact
+    assert copied.file("copy.txt").read_text() == "hello"
+
+
+def test_the_key_is_all_that_may_change_the_result_and_nothing_else(store: Store) -> None:
+    base = stage()
+    key = stage_key(base, {})
+    other_input = execute(stage(text="other"), {}, store).artifact
+    changed = {
+        "name": (replace(base, name="other"), {}),
+        "version": (replace(base, version=2), {}),
+        "config": (stage(text="bye"), {}),
+        "libraries": (replace(base, libraries=("numpy",)), {}),
+        "inputs": (base, {"source": other_input}),
+    }
+    assert len({key, *(stage_key(*pair) for pair in changed.values())}) == 1 + len(changed)
+    assert stage_key(replace(base, local={"path": "/elsewhere"}), {}) == key
+    assert stage_key(replace(base, run="stage_functions:copy"), {}) == key
+
+
+def test_equal_contents_are_one_input(store: Store) -> None:
+    """Two stages that give the same bytes: what follows them has one key."""
+    one = execute(Stage("write", 1, "stage_functions:write", {"text": "x", "seconds": 0}), {}, store).artifact
+    two = execute(Stage("write", 2, "stage_functions:write", {"text": "x"}), {}, store).artifact
+    follower = Stage("copy", 1, "stage_functions:copy", {})
+    assert one.key != two.key
+    assert stage_key(follower, {"source": one}) == stage_key(follower, {"source": two})
+
+
+@pytest.mark.parametrize("run", ["fail", "full_disk", "hungry"])
+def test_a_failing_stage_leaves_nothing(store: Store, run: str) -> None:
+    with pytest.raises((ValueError, StageError)):
+        execute(stage(run), {}, store)
+    assert leftovers(store) == []
+    assert store.entries() == []
+    assert not execute(stage(), {}, store).cached
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("full_disk", "Stage write: the disk is full."),
+        ("hungry", "Stage write: out of memory."),
+        ("torch_like", "Stage write: out of memory."),
+    ],
+)
+def test_failures_of_the_system_name_the_stage(store: Store, run: str, message: str) -> None:
+    with pytest.raises(StageError) as caught:
+        execute(stage(run), {}, store)
+    assert caught.value.message == message
+    assert "finished stages are kept" in caught.value.remedy
+    assert caught.value.exit_code == ExitCode.STAGE_FAILED
+
+
+def test_a_killed_stage_leaves_a_usable_store(store: Store, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    config = {"text": "hello", "ready": str(ready)}
+    victim = process(store, "write_then_wait", config)
+    while not ready.exists():
+        assert victim.poll() is None, victim.communicate()
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert len(leftovers(store)) == 1  # what the crash left
+    assert store.entries() == []
+    done = execute(stage("write", ready=str(ready)), {}, store)  # the same key: `run` is not in it
+    assert not done.cached
+    assert leftovers(store) == []
+
+
+def test_two_processes_share_one_run(store: Store, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    config = {"text": "hello", "marks": str(marks), "seconds": 0.5}
+    both = [process(store, "write", config) for _ in range(2)]
+    answers = sorted(one.communicate(timeout=60)[0].strip() for one in both)
+    assert answers == ["False", "True"]
+    assert marks.read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("damage", ["change", "add", "remove", "record"])
+def test_damage_is_found_and_the_stage_built_again(store: Store, damage: str) -> None:
+    folder = execute(stage(), {}, store).artifact.path
+    match damage:
+        case "change":
+            (folder / "text.txt").write_text("hellO")
+        case "add":
+            (folder / "more.txt").touch()
+        case "remove":
+            (folder / "text.txt").unlink()
+        case "record":
+            (folder / "artifact.json").write_text("{")
+    done = execute(stage(), {}, store)
+    assert (done.cached, done.rebuilt) == (False, True)
+    assert done.artifact.file("text.txt").read_text() == "hello"
+    assert execute(stage(), {}, store).cached
+
+
+def test_clean_drops_the_least_recently_used(store: Store) -> None:
+    keys = [execute(stage(text=text), {}, store).artifact.key for text in ("a", "b", "c")]
+    for age, key in enumerate(keys):
+        os.utime(store.root / "uses" / key, (1000 - age, 1000 - age))  # the first was used last
+    sizes = {key: size for key, size, _ in store.entries()}
+    removed, freed = store.clean(sizes[keys[0]])
+    assert (removed, freed) == (2, sizes[keys[1]] + sizes[keys[2]])
+    assert [key for key, _, _ in store.entries()] == [keys[0]]
+
+
+def test_clean_waits_for_runs_in_progress(store: Store) -> None:
+    execute(stage(), {}, store)
+    code = (
+        "import sys; from pathlib import Path; from pipeline.core.store import Store; Store(Path(sys.argv[1])).clean(0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with store.in_use():
+        cleaner = subprocess.Popen([sys.executable, "-c", code, str(store.root)], env=environment)
+        with pytest.raises(subprocess.TimeoutExpired):
+            cleaner.wait(timeout=1.5)
+        assert len(store.entries()) == 1
+    assert cleaner.wait(timeout=30) == 0
+    assert store.entries() == []
+
+
+def test_a_store_in_the_place_of_a_file_is_a_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EdgeError) as caught:
+        Store(tmp_path / "file").prepare()
+    assert "cannot be written to" in caught.value.message
+    assert "--store" in caught.value.remedy
