@@ -1,0 +1,66 @@
+"""A bundle's manifest: every byte is accounted for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.bundle.manifest import bundle_bytes, read_manifest, write_manifest
+from pipeline.core.errors import UsageError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "golden").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"model")
+    (folder / "golden" / "x.npy").write_bytes(b"numbers")
+    write_manifest(folder, {"model": "m"})
+    return folder
+
+
+def damaged(bundle: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_manifest(bundle)
+    return caught.value.message
+
+
+def test_a_whole_bundle(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert list(manifest["files"]) == ["golden/x.npy", "model.onnx"]
+    assert manifest["provenance"] == {"model": "m"}
+    assert bundle_bytes(bundle) == 5 + 7 + (bundle / "manifest.json").stat().st_size
+
+
+def test_the_same_files_give_the_same_manifest(bundle: Path) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle, {"model": "m"})
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert str(bundle.parent).encode() not in before
+
+
+def test_changed_missing_and_added_files(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"modeL")
+    assert damaged(bundle) == f"The bundle {bundle} is damaged: model.onnx was changed."
+    (bundle / "model.onnx").unlink()
+    assert damaged(bundle).endswith("model.onnx is missing.")
+    (bundle / "extra").touch()
+    assert damaged(bundle).endswith("extra was added (and 1 more).")
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    assert damaged(tmp_path) == f"{tmp_path} is not a bundle: it has no manifest.json."
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "cannot be read" in damaged(tmp_path)
+
+
+def test_other_formats_and_paths_that_escape(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
+    assert damaged(bundle) == f"The bundle {bundle} has format 9; this version reads 1."
+    manifest["files"]["../secret"] = {"sha256": "", "bytes": 0}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert damaged(bundle) == f"The manifest of {bundle} names '../secret', which is outside the bundle."
