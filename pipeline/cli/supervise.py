@@ -21,7 +21,8 @@ def supervised(work: Callable[[], int]) -> int:
     if child == 0:
         _finish(work())
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal tells the child too, which hears it only once
-        signal.signal(number, lambda sent, _: os.kill(child, sent))
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda sent, _: os.kill(child, sent))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return _killed(os.WTERMSIG(status))

@@ -13,6 +13,11 @@ import pytest
 from processes import command, environment
 
 
+def _hear_interrupts() -> None:
+    """Under nohup, or as a shell's background job, the tests themselves run with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _start(workspace: Path, store: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(  # type: ignore[call-overload]
         command(*arguments),
@@ -21,6 +26,7 @@ def _start(workspace: Path, store: Path, *arguments: str, **options: object) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509  # one thread when it is called
         **options,
     )
 
