@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.row import Measured
 
 _CALIBRATE = """
-import resource, sys
+import sys
 from pathlib import Path
+from pipeline.checks.resident import peak_mb
 from pipeline.config.job import Job
 from pipeline.core.store import Store
 from pipeline.core.types import silent
@@ -25,7 +26,7 @@ plan = make_plan(Job(recipe="w8a8", calibration_samples=int(sys.argv[2])))
 store = Store(Path(sys.argv[1])); store.prepare()
 stages = [stage for stage in plan.stages if stage.name in sys.argv[3].split(",")]
 run_stages(stages, store, lambda _: silent, lambda *_: None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+print(peak_mb())
 """
 _BEFORE = "samples.calibration,trace.float"
 _CALIBRATION = f"{_BEFORE},calibrate.channels,smooth,calibrate.ranges"
