@@ -9,6 +9,13 @@ from collections.abc import Callable
 
 from pipeline.core.errors import ExitCode
 
+_CAUSES = {
+    signal.SIGKILL: ": most likely out of memory",
+    # C++ aborts on an allocation failure that nobody catches, as in a library's own threads
+    signal.SIGABRT: ": a native library gave up, most likely out of memory",
+    signal.SIGSEGV: ": a native library crashed",
+}
+
 
 def supervised(work: Callable[[], int]) -> int:
     """Run `work` in a forked child and return its exit code; a child killed by a signal becomes one clear message.
@@ -36,11 +43,10 @@ def _finish(code: int) -> None:
 
 
 def _killed(number: int) -> int:
-    name = signal.Signals(number).name
-    cause = ": most likely out of memory" if number == signal.SIGKILL else ""
     print(  # noqa: T201  # this is the command's output
-        f"error: The process was killed ({name}){cause}.",
-        "  Finished stages are kept: run the same command again, with more memory or a shorter --sequence-length.",
+        f"error: The process was killed ({signal.Signals(number).name}){_CAUSES.get(number, '')}.",
+        "  Finished stages are kept: run the same command again, with more memory or a shorter --sequence-length;",
+        "  --verbose shows what the libraries said last.",
         sep="\n",
         file=sys.stderr,
     )
