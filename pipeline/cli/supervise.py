@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pipeline.core.errors import ExitCode
 
-_CAUSES = {
+_CAUSES: dict[int, str] = {
     signal.SIGKILL: ": most likely out of memory",
     # C++ aborts on an allocation failure that nobody catches, as in a library's own threads
     signal.SIGABRT: ": a native library gave up, most likely out of memory",

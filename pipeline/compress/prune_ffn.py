@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
 from pipeline.source.samples import open_samples
-from pipeline.source.torch_model import load_float_model
+from pipeline.source.torch_model import load_source
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -27,7 +26,7 @@ def run(context: StageContext) -> dict[str, Json]:
     """
     config = Prune.model_validate(context.config["pass"])
     source = context.config["source"]
-    model = load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"])
+    model = load_source(source)
     earlier = context.inputs["edits"].read_json("edits.json") if "edits" in context.inputs else []
     replay(model, earlier)
     pruner = FfnPruner(model, config)

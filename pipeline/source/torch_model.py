@@ -18,6 +18,11 @@ from pipeline.core.errors import StageError, UsageError
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
 
 
+def load_source(source: dict[str, Any]) -> nn.Module:
+    """The float32 model, in evaluation mode, of a source as stages get it (`path`, `auto_class`, ...)."""
+    return load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"])
+
+
 def load_float_model(path: Path, auto_class: str, trust_remote_code: bool) -> PreTrainedModel:
     """The model in evaluation mode, float32, with attention written out (`eager`), which exports to the cleanest
     graph. Weights come from safetensors only. StageError if transformers cannot build it or weights are missing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -16,7 +15,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import tokenizer_inputs
-from pipeline.source.torch_model import load_float_model, wrap
+from pipeline.source.torch_model import load_source, wrap
 from pipeline.trace.canonical import canonicalize
 from pipeline.trace.examples import example_inputs, text_inputs
 from pipeline.trace.graph import MODEL, save_model, signature
@@ -51,7 +50,7 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
     """Loaded, edited by the passes before, and with its pooling inside."""
-    model = load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"])
+    model = load_source(source)
     if "edits" in context.inputs:
         replay(model, context.inputs["edits"].read_json("edits.json"))
     return wrap(model, source)
