@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import minilm, times
+from benchmarks import minilm, peers, times
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -37,10 +37,17 @@ def _model_rows(name: str, recipe: str, target: str) -> list[Row]:
 
 ROWS = [
     *_model_rows("minilm.int8", *_INT8),
+    Row(
+        "minilm.int8.speedup_vs_ort_dynamic",
+        "x",
+        "plain quantize_dynamic, per tensor, ms (same run)",
+        partial(peers.speedup_vs_ort_dynamic, *_INT8),
+    ),
     *_model_rows("minilm.int8_static", *_STATIC),
     *_model_rows("minilm.int4", *_INT4),
     *_model_rows("minilm.robot", "prune-w4", "robot"),
     Row("pipeline.cold_s", "s", "limit", times.cold),
+    Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row("pipeline.warm_s", "s", "limit", times.warm),
     Row("pipeline.warm_before_measuring_s", "s", "limit", times.warm_before_measuring),
     Row("calibration.peak_mb_512", "MB", "at 8 samples", partial(times.calibration_memory, 512)),

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array: TypeAlias = NDArray[Any]
 
@@ -130,6 +129,8 @@ def _pair_similarities(rows: Array) -> Array:
 
 
 def _centred_ranks(values: Array) -> Array:
+    from scipy.stats import rankdata  # noqa: PLC0415  # half a second, and a warm plan is made without it
+
     ranks = rankdata(values)
     return np.asarray(ranks - ranks.mean())
 

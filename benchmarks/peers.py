@@ -1,0 +1,125 @@
+"""The common tools of the field on the same model, measured in the same run as ours.
+
+optimum's ONNX command line cannot share an environment with transformers 5, so it gets one of its own, built once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import quantize_dynamic
+
+from benchmarks.minilm import MODEL, artifacts
+from benchmarks.row import Measured
+from pipeline.checks.measurements import example_feed
+from pipeline.config.job import Job
+from pipeline.config.loading import load_target
+from pipeline.config.target import Runtime
+from pipeline.plan import make_plan
+from pipeline.runtime.session import make_session
+
+ROOT = Path(__file__).parents[1]
+_ENVIRONMENT = ROOT / ".venv-peer"
+_PACKAGES = ("torch~=2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
+_ROUNDS = 3
+_RUNS = 300
+_PREPARE = """
+import sys
+from pathlib import Path
+from pipeline.config.job import Job
+from pipeline.core.store import Store
+from pipeline.core.types import silent
+from pipeline.plan import make_plan
+from pipeline.runner import run_stages
+store = Store(Path(sys.argv[1]))
+store.prepare()
+run_stages(make_plan(Job()).stages, store, lambda _: silent, lambda *_: None)
+"""
+
+
+@cache
+def peer_tool() -> Path:
+    """optimum-cli in `.venv-peer`, which is built if it is not there."""
+    tool = _ENVIRONMENT / "bin" / "optimum-cli"
+    if not tool.is_file():
+        print(f"Building the peer's environment in {_ENVIRONMENT.name} (once) ...")
+        venv.create(_ENVIRONMENT, with_pip=True, clear=True)
+        pip = [str(_ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", *_PACKAGES]
+        subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+    return tool
+
+
+def cold_ratio() -> Measured:
+    """Seconds of our default export up to its first measurement, over those of the peer's export and quantization.
+
+    Whole processes with nothing cached, in turn; medians. Beside it the peer's seconds.
+    """
+    rounds = [(_seconds(_ours), _seconds(_peers)) for _ in range(_ROUNDS)]
+    ours, peers = (median(column) for column in zip(*rounds, strict=True))
+    return Measured(ours / peers, peers)
+
+
+def _seconds(work: object) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        begin = time.perf_counter()
+        work(scratch)  # type: ignore[operator]
+        return time.perf_counter() - begin
+
+
+def _ours(scratch: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", _PREPARE, scratch], check=True, capture_output=True, env=environment)
+
+
+def _peers(scratch: str) -> None:
+    tool, model = str(peer_tool()), str(make_plan(Job()).source.path)
+    export = ["export", "onnx", "-m", model, "--task", "feature-extraction", f"{scratch}/float"]
+    quantize = ["onnxruntime", "quantize", "--onnx_model", f"{scratch}/float", "--avx512_vnni", "-o", f"{scratch}/int8"]
+    for arguments in (export, quantize):
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        subprocess.run([tool, *arguments], check=True, capture_output=True, env=environment)
+
+
+def speedup_vs_ort_dynamic(recipe: str, target: str) -> Measured:
+    """Latency of the float graph after ONNX Runtime's `quantize_dynamic` with its defaults (per tensor) over the
+    bundle's; medians of interleaved single inferences, each file with the session settings that it is used with.
+    Beside it the plain file's ms."""
+    made, profile = artifacts(recipe, target), load_target(target)
+    feed = example_feed(made["bundle"].path, profile.shape)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = _plain_dynamic(made["trace.float"].path / MODEL, Path(scratch))
+        sessions = [
+            make_session(plain, Runtime(threads=profile.runtime.threads)),
+            make_session(made["bundle"].path / MODEL, profile.runtime),
+        ]
+        times = _interleaved(sessions, feed)
+    return Measured(times[0] / times[1], times[0])
+
+
+def _plain_dynamic(model: Path, scratch: Path) -> Path:
+    graph = onnx.load(model)
+    del graph.graph.value_info[:]  # the quantizer trips over shapes that speak of the tracer's symbols
+    onnx.save(graph, scratch / "float.onnx")
+    quantize_dynamic(scratch / "float.onnx", scratch / "plain.onnx")
+    return scratch / "plain.onnx"
+
+
+def _interleaved(sessions: list[object], feed: dict[str, np.ndarray]) -> list[float]:
+    """Median ms of each session, after a tenth of the runs as warm-up."""
+    times: list[list[float]] = [[] for _ in sessions]
+    for _ in range(_RUNS + _RUNS // 10):
+        for session, taken in zip(sessions, times, strict=True):
+            begin = time.perf_counter_ns()
+            session.run(None, feed)  # type: ignore[attr-defined]
+            taken.append((time.perf_counter_ns() - begin) / 1e6)
+    return [median(taken[_RUNS // 10 :]) for taken in times]
