@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help export check gate targets recipes clean test test-all lint bench
+.PHONY: help export check gate tune targets recipes clean test test-all lint bench
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ gate: $(VENV)/.tool  ## Re-check the bundle that an export left
 	@$(BIN)/edge gate --model "$(MODEL)" --target "$(TARGET)" $(ARGS)
 
 check: gate  ## The same as gate
+
+tune: $(VENV)/.tool  ## Find which of ONNX Runtime's optimizations slow the exported bundle down (ARGS=--write keeps it)
+	@$(BIN)/edge tune --model "$(MODEL)" --target "$(TARGET)" $(ARGS)
 
 targets: $(VENV)/.tool  ## List the device profiles
 	@$(BIN)/edge targets

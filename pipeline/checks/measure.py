@@ -12,7 +12,14 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.checks.protocol import LatencyRequest, MemoryRequest, NodeRecord, ProfileRequest, Request
+from pipeline.checks.protocol import (
+    LatencyRequest,
+    MemoryRequest,
+    NodeRecord,
+    ProfileRequest,
+    Request,
+    VariantsRequest,
+)
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import LatencyResult, MemoryResult
 from pipeline.core.types import Evidence, Figure, Json
@@ -70,6 +77,12 @@ def measure_latency(request: LatencyRequest) -> LatencyResult:
         p99=_percentile(samples, 0.99),
         speedup=_figure(ratio_interval(others[0], samples), "x") if others else None,
     )
+
+
+def measure_variant(request: VariantsRequest) -> Figure:
+    """How many times faster the second runtime is than the first, medians of inferences that took turns."""
+    first, second = run_worker(request, _LOAD_SECONDS)["samples_ms"]
+    return _figure(ratio_interval(first, second), "x")
 
 
 def measure_memory(request: MemoryRequest, processes: int = 3) -> tuple[MemoryResult | None, str]:

@@ -32,6 +32,17 @@ class LatencyRequest(Frozen):
     target_half_width: Annotated[float, Field(gt=0)] = 0.02
 
 
+class VariantsRequest(Frozen):
+    """Time single inferences of `model` under each of `runtimes` in turn, `runs` times."""
+
+    mode: Literal["variants"] = "variants"
+    model: Path
+    inputs: Path
+    runtimes: tuple[Runtime, ...] = Field(min_length=2)
+    warmup: Annotated[int, Field(ge=0)] = 10
+    runs: Count = 150
+
+
 class MemoryRequest(Frozen):
     """Load `model` and run it `runs` times, watching the peaks of resident memory."""
 
@@ -54,7 +65,7 @@ class ProfileRequest(Frozen):
     optimized_model: Path
 
 
-Request = LatencyRequest | MemoryRequest | ProfileRequest
+Request = LatencyRequest | VariantsRequest | MemoryRequest | ProfileRequest
 
 
 class NodeRecord(Frozen):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.checks.events import node_records
-from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest, Request
+from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest, Request, VariantsRequest
 from pipeline.checks.resident import peak_mb, reset_peak, resident_mb
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
@@ -46,6 +46,8 @@ def main() -> int:
 def answer(request: Request) -> dict[str, Json]:
     if isinstance(request, LatencyRequest):
         return latency(request)
+    if isinstance(request, VariantsRequest):
+        return variants(request)
     if isinstance(request, MemoryRequest):
         return memory(request)
     return profile(request)
@@ -68,6 +70,21 @@ def latency(request: LatencyRequest) -> dict[str, Json]:
         for (session, feed), times in zip(runs, samples, strict=True):
             times.append(_timed_run(session, feed))
     return {"load_ms": [ms for _, ms in loaded], "samples_ms": samples, "stopped": stopped}
+
+
+def variants(request: VariantsRequest) -> dict[str, Json]:
+    """`samples_ms`: a list per runtime, of inferences that took turns."""
+    sessions = [make_session(request.model, runtime) for runtime in map(_interleavable, request.runtimes)]
+    feed = _feed(sessions[0], request.inputs)
+    for _ in range(request.warmup):
+        for session in sessions:
+            session.run(None, feed)
+    samples: list[list[float]] = [[] for _ in sessions]
+    gc.disable()
+    for _ in range(request.runs):
+        for session, times in zip(sessions, samples, strict=True):
+            times.append(_timed_run(session, feed))
+    return {"samples_ms": samples}
 
 
 def memory(request: MemoryRequest) -> dict[str, Json]:

@@ -128,10 +128,30 @@ def gate(
 ) -> None:
     """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
+
+    folder = _exported(model, target, output)
+    raise typer.Exit(recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json))
+
+
+def _exported(model: str, target: str, output: Path | None) -> Path:
+    """Where an export of `model` for `target` left its bundle and reports."""
     from pipeline.config.loading import load_target  # noqa: PLC0415
 
-    folder = output or Path("artifacts") / load_target(target).name / Path(model).name
-    raise typer.Exit(recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json))
+    return output or Path("artifacts") / load_target(target).name / Path(model).name
+
+
+@app.command()
+def tune(
+    model: flag.Model = DEFAULT_MODEL,
+    target: flag.Target = DEFAULT_TARGET,
+    output: flag.Output = None,
+    write: Annotated[bool, typer.Option("--write", help="Put what helps into the target's file here.")] = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Find by measurement which of ONNX Runtime's own optimizations slow an exported bundle down."""
+    from pipeline.cli.tune import run  # noqa: PLC0415
+
+    run(_exported(model, target, output) / "bundle", target, write)
 
 
 @app.command()

@@ -154,3 +154,13 @@ def test_clean_bounds_the_store(edge, tiny, workspace, tmp_path) -> None:
     assert done.returncode == 0
     assert "0.0 MB are left" in done.stdout
     assert Path(workspace / "out/bundle/model.onnx").is_file()
+
+
+def test_tune_writes_what_it_measured_into_the_target(edge, tiny, workspace) -> None:
+    edge("export", *tiny)
+    done = edge("tune", "--target", "lenient", "--output", "out", "--write")
+    assert done.returncode == 0, done.stderr
+    assert "DynamicQuantizeMatMulFusion" in done.stdout
+    assert "Written to" in done.stdout
+    assert "edge tune on" in (workspace / "targets/lenient.toml").read_text()
+    assert edge("export", *tiny, "--dry-run").returncode == 0

@@ -1,0 +1,64 @@
+"""`edge tune`: which session settings make a bundle faster here, shown and, if asked, written into the target."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.bundle.manifest import read_manifest
+from pipeline.checks.host import host_info
+from pipeline.checks.measurements import example_feed
+from pipeline.checks.tune import Tuning, tune
+from pipeline.cli.terminal import Terminal, output_console
+from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
+from pipeline.config.loading import load_target
+from pipeline.core.types import Figure
+from pipeline.trace.graph import MODEL
+
+
+def run(bundle: Path, target: str, write: bool) -> None:
+    """Measure, print a table, and with `write` change the target's file in the working folder."""
+    profile = load_target(target)
+    file = local_target_file(target) if write else None
+    read_manifest(bundle)
+    terminal = Terminal(verbose=False)
+    with terminal.running(), tempfile.TemporaryDirectory() as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        np.savez(inputs, **example_feed(bundle, profile.shape))
+        tuning = tune(bundle / MODEL, inputs, profile.runtime, terminal.begin("switch off optimizations"))
+    console = output_console()
+    _show(tuning, console)
+    source = source_of(tuning)
+    console.print(f"disabled_optimizers = {list(tuning.runtime.disabled_optimizers)}", markup=False, soft_wrap=True)
+    console.print(f'sources: "{source}"', markup=False, soft_wrap=True)
+    if file is not None:
+        write_disabled_optimizers(file, tuning.runtime.disabled_optimizers, source)
+        console.print(f"Written to {file}. The next export carries it in its bundle.", soft_wrap=True)
+
+
+def _show(tuning: Tuning, console: Console) -> None:
+    table = Table("switched off", "operators then", "speed", "95 % CI", "", box=None, pad_edge=False, padding=(0, 2))
+    for entry in tuning.tried:
+        verdict = "[green]helps[/]" if entry.helps else "[dim]leave it on[/]"
+        table.add_row(entry.optimizer, entry.change, *_speed(entry.speedup), verdict)
+    if tuning.speedup is not None:
+        table.add_row("all that help", "", *_speed(tuning.speedup), "")
+    console.print(table)
+
+
+def _speed(figure: Figure) -> tuple[str, str]:
+    return f"{figure.value:.3f}x", f"[{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def source_of(tuning: Tuning) -> str:
+    """Where the setting comes from, for the target's file: a measurement on this machine, said so."""
+    host = host_info()
+    where = f"edge tune on {host.cpu} ({host.system.split()[-1]}), ONNX Runtime {onnxruntime.__version__}"
+    if tuning.speedup is None:
+        return f"{where}: switching none of the {len(tuning.tried)} optimizations off helps"
+    return f"{where}: {tuning.speedup.value:.2f}x the speed of all optimizations on"

@@ -1,0 +1,33 @@
+"""Writing tuned runtime settings into a target's file, whose comments and layout stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tomlkit
+
+from pipeline.config.loading import load_target, validate
+from pipeline.config.target import Target
+from pipeline.core.errors import UsageError
+
+
+def local_target_file(name: str) -> Path:
+    """The file of the target `name` in the working folder; UsageError if there is only the shipped one."""
+    path = Path(name) if name.endswith(".toml") else Path.cwd() / "targets" / f"{name}.toml"
+    if not path.is_file():
+        raise UsageError(
+            f"The target {load_target(name).name!r} ships with the tool and has no file here to write to.",
+            f"Copy it to targets/{name}.toml in this folder first; a local file hides the shipped one.",
+        )
+    return path
+
+
+def write_disabled_optimizers(path: Path, optimizers: Sequence[str], source: str) -> None:
+    """Set `runtime.disabled_optimizers` and its entry in `runtime.sources`; UsageError if the file has mistakes."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    runtime = document.setdefault("runtime", tomlkit.table())
+    runtime["disabled_optimizers"] = list(optimizers)
+    runtime.setdefault("sources", tomlkit.table())["disabled_optimizers"] = source
+    validate(Target, {"name": path.stem, **document.unwrap()}, path.name)
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
