@@ -187,7 +187,7 @@ class _Builder:
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
-        return Stage("reference", 1, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        return Stage("reference", 2, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
     def _bundle(self, model: str) -> Stage:
         config = {

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.core.report_types import HostInfo
+from pipeline.runtime.session import available_cores
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
@@ -51,7 +52,7 @@ def host_info() -> HostInfo:
     return HostInfo(
         cpu=cpu_name(fields) or platform.processor() or platform.machine(),
         isa=isa_flags(fields),
-        cores=_cores(),
+        cores=available_cores(),
         memory_mb=_memory_mb(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
@@ -87,13 +88,6 @@ def cpu_name(fields: dict[str, str]) -> str:
 def isa_flags(fields: dict[str, str]) -> tuple[str, ...]:
     flags = {flag for key in _ISA_KEYS for flag in fields.get(key, "").split()}
     return tuple(name for name in ISA if name in flags)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_mb() -> int:

@@ -11,17 +11,19 @@ from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import available_cores, make_session
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import MODEL
+
+_BATCH = 16
 
 
 def run(context: StageContext) -> dict[str, Json]:
     """Writes `<number>.npy`, float32 [samples, dimensions], for each evaluation set."""
-    session = make_session(context.inputs["float"].file(MODEL), Runtime())
+    session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     for folder in folders:
-        outputs = judged_outputs(session, open_samples(folder), context.progress)
+        outputs = judged_outputs(session, open_samples(folder), context.progress, batch=_BATCH)
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
 

@@ -68,3 +68,8 @@ def check_providers(providers: tuple[str, ...]) -> None:
             f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}.",
             "Change `providers` of the target's [runtime], or install the ONNX Runtime package that has it.",
         )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -42,16 +42,23 @@ class Samples(Sequence[Row]):
             raise IndexError(position)
         return {name: reader[position] for name, reader in self._inputs.items()}
 
+    def shapes(self, position: int, names: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """The shapes of one sample's inputs `names`, without reading them; IntegrityError if one is missing."""
+        self._require(names := list(names))
+        return tuple(self._inputs[name].shape(position) for name in names)
+
     def select(self, names: Iterable[str]) -> Iterator[Row]:
         """Rows with only the inputs `names`, which a graph asks for; IntegrityError if one is missing."""
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._inputs]
+        self._require(wanted := list(names))
+        for position in range(self._count):
+            yield {name: self._inputs[name][position] for name in wanted}
+
+    def _require(self, names: Iterable[str]) -> None:
+        missing = [name for name in names if name not in self._inputs]
         if missing:
             raise IntegrityError(
                 f"The graph asks for the input {missing[0]!r}; the samples have {', '.join(self._inputs)}."
             )
-        for position in range(self._count):
-            yield {name: self._inputs[name][position] for name in wanted}
 
 
 class _Input:
@@ -61,6 +68,9 @@ class _Input:
         self._data = np.memmap(path, dtype=np.dtype(dtype), mode="r")
         self._shapes = shapes
         self._offsets = np.concatenate([[0], np.cumsum([int(np.prod(shape)) for shape in shapes])])
+
+    def shape(self, position: int) -> tuple[int, ...]:
+        return tuple(self._shapes[position])
 
     def __getitem__(self, position: int) -> NDArray[Any]:
         begin, end = self._offsets[position], self._offsets[position + 1]
