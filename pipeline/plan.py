@@ -19,6 +19,7 @@ from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.images import ImagePreprocessing
 from pipeline.source.model import ModelSource, resolve_model
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
@@ -59,7 +60,7 @@ def make_plan(job: Job) -> Plan:
     target = apply_overrides(load_target(job.target), job)
     recipe = load_recipe(job.recipe or target.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
-    source = resolve_model(job.model, job.task, job.trust_remote_code)
+    source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     builder = _Builder(job, source, target, recipe, scheme)
     return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes))
 
@@ -84,7 +85,8 @@ class _Builder:
 
     def __init__(self, job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
-        self.notes: list[str] = []
+        self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
+        self.preprocessing = _preprocessing(recipe)
         self._edits: str | None = None
 
     def stages(self) -> list[Stage]:
@@ -107,7 +109,7 @@ class _Builder:
 
     def _calibration_samples(self) -> Stage:
         limit = self.job.calibration_samples or self.recipe.calibration.samples
-        spec = self.job.calibration_data or self._default_data(self.recipe.calibration.data)
+        spec = self.job.calibration_data or self._default_data(self.recipe.calibration.data, "--calibration-data")
         if self.job.random_calibration:
             self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
             digest = "random"
@@ -124,15 +126,31 @@ class _Builder:
         return Stage("samples.calibration", 1, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
 
     def _evaluation_samples(self) -> Stage:
-        specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data)]
+        specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data, "--eval-data")]
         sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
         local = {"specs": specs, **self._local()}
         return Stage("samples.evaluation", 1, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
 
-    def _default_data(self, named: str) -> str:
-        """The recipe's set if it is of the task's kind, else the task's own."""
-        return self.source.task.calibration if self.source.task.data != "text" else named
+    def _default_data(self, named: str, flag: str) -> str:
+        """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
+        cannot become inputs of the model."""
+        task = self.source.task
+        if "data" in self.recipe.calibration.model_fields_set or (task.data == "text" and self._has_preprocessing()):
+            return named
+        if not self._has_preprocessing():
+            raise UsageError(
+                f"Nothing says how {task.data} samples become inputs of {self.source.name!r}, and none were given.",
+                f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
+            )
+        return task.calibration
+
+    def _has_preprocessing(self) -> bool:
+        if self.source.kind == "huggingface":
+            return True
+        if self.source.task.data == "image":
+            return self.preprocessing is not None
+        return (self.source.path / "tokenizer.json").is_file()
 
     def _data_config(self) -> dict[str, Any]:
         return {"source": self._source(), "max_length": self.target.shape.sequence_length}
@@ -140,9 +158,17 @@ class _Builder:
     def _trace(self, name: str, edits: str | None) -> Stage:
         config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
         inputs = {"edits": edits} if edits else {}
+        if self.source.kind == "onnx":
+            return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self._local())
         return Stage(name, 1, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
 
     def _compress(self) -> list[Stage]:
+        if self.recipe.passes and self.source.kind == "onnx":
+            raise UsageError(
+                f"The recipe {self.recipe.name!r} has compression passes, which need a PyTorch model; "
+                f"{self.source.name!r} is an ONNX file.",
+                "Use a recipe without passes, or give the PyTorch model.",
+            )
         return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
 
     def _pass(self, number: int, table: dict[str, Any]) -> Stage:
@@ -216,17 +242,30 @@ class _Builder:
         task = self.source.task
         return {
             "name": self.source.name,
+            "kind": self.source.kind,
             "digest": self.source.digest,
             "task": task.name,
             "auto_class": task.auto_class,
             "family": task.family,
             "data": task.data,
             "sentence_transformer": self.source.sentence_transformer,
+            "output": task.output,
             "trust_remote_code": self.job.trust_remote_code,
+            "pickle": self.source.pickle,
+            "inputs": {name: spec.model_dump(mode="json") for name, spec in self.source.inputs.items()},
+            "preprocessing": self.preprocessing,
         }
 
     def _local(self) -> dict[str, Any]:
-        return {"source": {**self._source(), "path": str(self.source.path)}}
+        return {"source": {**self._source(), "path": str(self.source.path), "entry": self.source.entry}}
+
+
+def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:
+    """The recipe's image processing, checked."""
+    if recipe.preprocessing is None:
+        return None
+    where = f"[preprocessing] of recipe {recipe.name}"
+    return validate(ImagePreprocessing, recipe.preprocessing, where).model_dump(mode="json")
 
 
 _ACCURACY = ("max_accuracy_drop", "min_top10_overlap", "min_agreement")

@@ -18,6 +18,7 @@ from pipeline.runtime.session import make_session, session_config
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import MODEL, load_model, signature
 
+PREPROCESSING = "preprocessing.json"
 GOLDEN_SAMPLES = 4
 TOLERANCE = 0.02
 """Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
@@ -33,7 +34,7 @@ def run(context: StageContext) -> dict[str, Json]:
     source, out = context.config["source"], context.out
     for name in (MODEL, f"{MODEL}.data"):
         shutil.copyfile(context.inputs["model"].file(name), out / name)
-    copied = _copy_preprocessing(Path(source["path"]), source["data"], out)
+    copied = _preprocessing_files(source, out)
     metadata = _metadata(context.config, out / MODEL, copied)
     (out / "metadata.json").write_text(pretty_json(metadata), encoding="utf-8")
     _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
@@ -47,20 +48,34 @@ def _digests(context: StageContext) -> dict[str, Json]:
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
-def _copy_preprocessing(source: Path, data: str, out: Path) -> list[str]:
-    """Tokenizer or image-processing files. A separate vocabulary only where there is no tokenizer.json with it."""
-    names = list(_IMAGE_FILES if data == "image" else _TEXT_FILES)
-    if data == "text" and not (source / "tokenizer.json").is_file():
+def _preprocessing_files(source: dict[str, Any], out: Path) -> list[str]:
+    """What an app needs to make inputs: the model's own files, and the recipe's image processing as
+    `preprocessing.json`."""
+    files = _copied(Path(source["path"]), source, out)
+    if source["preprocessing"] is not None:
+        (out / PREPROCESSING).write_text(pretty_json(source["preprocessing"]), encoding="utf-8")
+        files.append(PREPROCESSING)
+    return files
+
+
+def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
+    """Tokenizer or image-processing files. A separate vocabulary only where there is no tokenizer.json with it. A
+    factory's or ONNX file's folder may hold anything: only a tokenizer that was used is taken from it."""
+    names = list(_TEXT_FILES if source["data"] == "text" else _IMAGE_FILES)
+    if source["data"] == "text" and not (folder / "tokenizer.json").is_file():
         names += _VOCABULARIES
-    found = [name for name in ["config.json", *names] if (source / name).is_file()]
+    if source["kind"] == "huggingface":
+        names.insert(0, "config.json")
+    elif source["data"] != "text":
+        names = []
+    found = [name for name in names if (folder / name).is_file()]
     for name in found:
-        shutil.copyfile(source / name, out / name)
+        shutil.copyfile(folder / name, out / name)
     return found
 
 
 def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str, Json]:
     source = config["source"]
-    labels = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8")).get("id2label")
     runtime = Runtime.model_validate(config["runtime"])
     return {
         "model": source["name"],
@@ -68,7 +83,7 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
         "scheme": config["scheme"],
         **signature(load_model(model)),
         "max_length": config["max_length"] if source["data"] == "text" else None,
-        "labels": labels if source["family"] == "classifier" else None,
+        "labels": _labels(source),
         "preprocessing": files,
         "runtime": {
             "engine": "onnxruntime",
@@ -77,6 +92,14 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
             "session_config": session_config(runtime),
         },
     }
+
+
+def _labels(source: dict[str, Any]) -> dict[str, str] | None:
+    """Class names by index, where a Hugging Face config has them."""
+    if source["kind"] != "huggingface" or source["family"] != "classifier":
+        return None
+    config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
+    return config.get("id2label")
 
 
 def _golden(out: Path, evaluation: Path, runtime: Runtime) -> None:

@@ -101,7 +101,10 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
     for entry in metadata["inputs"]:
         golden = np.load(bundle / "golden" / "0" / f"{entry['name']}.npy", allow_pickle=False)
         sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
-        wanted = tuple(sizes[d] if isinstance(d, str) else int(d) for d in entry["shape"])
+        wanted = tuple(
+            sizes.get(d, own) if isinstance(d, str) else int(d)
+            for d, own in zip(entry["shape"], golden.shape, strict=True)
+        )
         feed[entry["name"]] = np.resize(golden, wanted).astype(golden.dtype)
     return feed
 

@@ -40,6 +40,10 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")] = False,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Read tensors from a pickle if there is no safetensors."),
+    ] = False,
     calibration_data: Annotated[
         str | None,
         typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder."),
@@ -84,6 +88,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "sequence_length": sequence_length,
         "threads": threads,
         "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle,
         "calibration_data": calibration_data,
         "calibration_samples": calibration_samples,
         "random_calibration": random_calibration,
@@ -136,8 +141,9 @@ def gate(
 def _exported(model: str, target: str, output: Path | None) -> Path:
     """Where an export of `model` for `target` left its bundle and reports."""
     from pipeline.config.loading import load_target  # noqa: PLC0415
+    from pipeline.source.model import model_name  # noqa: PLC0415
 
-    return output or Path("artifacts") / load_target(target).name / Path(model).name
+    return output or Path("artifacts") / load_target(target).name / model_name(model)
 
 
 @app.command()

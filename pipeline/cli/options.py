@@ -11,7 +11,12 @@ from pipeline.core.errors import UsageError
 
 Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a name (`edge targets`) or a .toml file.")]
 Model = Annotated[
-    str, typer.Option("-m", "--model", help="Hugging Face folder, hub id (owner/name), or a packaged model.")
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx.",
+    ),
 ]
 Recipe = Annotated[str | None, typer.Option("-r", "--recipe", help="Recipe name (`edge recipes`) or a .toml file.")]
 Output = Annotated[

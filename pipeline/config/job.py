@@ -28,6 +28,7 @@ class Job(Frozen):
     sequence_length: Annotated[int, Field(gt=1)] | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
     calibration_data: str | None = None
     calibration_samples: Annotated[int, Field(gt=0)] | None = None
     random_calibration: bool = False

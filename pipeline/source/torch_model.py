@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,29 +16,35 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pipeline.core.errors import StageError, UsageError
+from pipeline.source.factory import build
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
 
 
 def load_source(source: dict[str, Any]) -> nn.Module:
-    """The float32 model, in evaluation mode, of a source as stages get it (`path`, `auto_class`, ...)."""
-    return load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"])
+    """The float32 model, in evaluation mode, of a source as stages get it (`kind`, `path`, `auto_class`, ...); the
+    caller may change it."""
+    if source["kind"] == "factory":
+        return copy.deepcopy(build(source["entry"]).model).float()
+    return load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"], source["pickle"])
 
 
-def load_float_model(path: Path, auto_class: str, trust_remote_code: bool) -> PreTrainedModel:
+def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickle: bool = False) -> PreTrainedModel:
     """The model in evaluation mode, float32, with attention written out (`eager`), which exports to the cleanest
-    graph. Weights come from safetensors only. StageError if transformers cannot build it or weights are missing."""
+    graph. Weights come from safetensors, or with `pickle` from tensors in a pickle (`weights_only`). StageError if
+    transformers cannot build it or weights are missing."""
     loader = getattr(transformers, auto_class)
     try:
         model, info = loader.from_pretrained(
             path,
             dtype=torch.float32,
             attn_implementation="eager",
-            use_safetensors=True,
+            use_safetensors=not pickle,
+            weights_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, UnpicklingError) as error:
         raise StageError(
             f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}: {error}",
             "Check config.json's model_type and architectures, or name another --task.",

@@ -9,11 +9,13 @@ from pathlib import Path
 from pipeline.core.errors import UsageError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+PICKLE = "pytorch_model.bin"
 _LENGTH = struct.Struct("<Q")
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files that hold the weights of the model in `path`; UsageError if there are none."""
+def weight_files(path: Path, allow_pickle: bool = False) -> list[Path]:
+    """The files that hold the weights of the model in `path`: safetensors, or with `allow_pickle` and none of those,
+    what transformers calls its pickle. UsageError if there are none."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         return _shards(index)
@@ -21,10 +23,13 @@ def weight_files(path: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if allow_pickle and PICKLE in pickles:
+        return [path / PICKLE]
     if pickles:
         raise UsageError(
             f"The folder {path.name!r} has its weights only as a pickle ({pickles[0]}), which can run any code.",
-            "Convert it once where you trust it: `model.save_pretrained(folder)` writes model.safetensors.",
+            "Convert it where you trust it (`model.save_pretrained(folder)` writes model.safetensors), or, for "
+            f"{PICKLE}, add --allow-pickle: then tensors are read from it and nothing else.",
         )
     raise UsageError(
         f"The folder {path.name!r} has no weights.",
@@ -45,9 +50,11 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def check_weights(path: Path) -> None:
+def check_weights(path: Path, allow_pickle: bool = False) -> None:
     """UsageError if a weights file is truncated or has no valid safetensors header."""
-    for file in weight_files(path):
+    for file in weight_files(path, allow_pickle):
+        if file.name == PICKLE:
+            continue
         expected = _expected_bytes(file)
         actual = file.stat().st_size
         if actual != expected:

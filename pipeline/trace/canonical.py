@@ -4,6 +4,8 @@ machine it was made on."""
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -39,16 +41,32 @@ def name_axes(graph: ir.Graph) -> None:
                 names.setdefault(dimension.value, _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
     for value in [*graph.inputs, *graph.outputs]:
         value.shape = _renamed(value.shape, names)
-    for node in graph:  # inner shapes speak of the old symbols, and ONNX Runtime infers them anyway
+    drop_inner_shapes(graph)
+
+
+def drop_inner_shapes(graph: ir.Graph) -> None:
+    """They speak of the tracer's symbols, and ONNX Runtime infers them anyway."""
+    for node in graph:
         for output in node.outputs:
             if not output.is_graph_output():
                 output.shape = None
 
 
+def rename_axes(graph: ir.Graph, specs: Mapping[str, Any]) -> None:
+    """Give the dynamic axes of inputs the names that their source declared."""
+    names: dict[str | None, str] = {}
+    for value in graph.inputs:
+        for axis, declared in zip(value.shape or (), specs.get(name_of(value), {"shape": ()})["shape"], strict=False):
+            if isinstance(axis, ir.SymbolicDim) and isinstance(declared, str):
+                names[axis.value] = declared
+    for value in [*graph.inputs, *graph.outputs]:
+        value.shape = _renamed(value.shape, names)
+
+
 def _renamed(shape: ir.Shape | None, names: dict[str | None, str]) -> ir.Shape | None:
     if shape is None:
         return None
-    return ir.Shape(names.get(axis.value) if isinstance(axis, ir.SymbolicDim) else axis for axis in shape)
+    return ir.Shape(names.get(axis.value, axis.value) if isinstance(axis, ir.SymbolicDim) else axis for axis in shape)
 
 
 def split_gemm(node: ir.Node) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
 from optimum.utils.input_generators import DummyTextInputGenerator, DummyVisionInputGenerator
 from torch import nn
+
+from pipeline.source.inputs import random_rows
 
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -27,6 +30,12 @@ def example_inputs(
     inputs["attention_mask"] = torch.ones(batch, length, dtype=torch.int64)
     inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
+
+
+def declared_inputs(specs: dict[str, Any], batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
+    """Random tensors for the inputs that a source declares; dynamic axes but the first get the length `length`."""
+    (row,) = random_rows(specs, 1, length, seed, batch)
+    return {name: torch.from_numpy(array) for name, array in row.items()}
 
 
 def text_inputs(model: nn.Module, offered: Sequence[str]) -> list[str]:

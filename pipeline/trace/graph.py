@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.core.types import Json
 
 MODEL = "model.onnx"
+SIGNATURE = "signature.json"
 _INLINE = 1024  # bytes; smaller tensors stay in the graph file, where shape inference can see them
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import StageError
+from pipeline.trace.module import flat
 
 RELATIVE_TOLERANCE = 1e-3
 """Of the largest output: float32 kernels sum in different orders, which costs about 1e-6; a wrong graph, more."""
@@ -23,7 +24,7 @@ def check_parity(model: nn.Module, path: Path, cases: list[dict[str, torch.Tenso
     worst = 0.0
     for inputs in cases:
         with torch.inference_mode():
-            expected = [value.numpy() for value in model(**inputs).to_tuple() if isinstance(value, torch.Tensor)]
+            expected = [value.numpy() for value in flat(model(**inputs))]
         feed = {entry.name: inputs[entry.name].numpy() for entry in session.get_inputs()}
         for reference, actual in zip(expected, session.run(None, feed), strict=True):
             difference = float(np.abs(reference - actual).max())

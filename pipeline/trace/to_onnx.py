@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -19,12 +16,13 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_source, wrap
-from pipeline.trace.canonical import canonicalize
-from pipeline.trace.examples import example_inputs, text_inputs
-from pipeline.trace.graph import MODEL, save_model, signature
+from pipeline.trace.canonical import canonicalize, rename_axes
+from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
+from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
+from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity
 
-SIGNATURE = "signature.json"
+Tensors = dict[str, torch.Tensor]
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -32,19 +30,20 @@ def run(context: StageContext) -> dict[str, Json]:
 
     StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's.
     """
-    source = context.config["source"]
+    source, opset = context.config["source"], context.config["opset"]
     model = _prepared(source, context)
-    names = text_inputs(model, tokenizer_inputs(source)) if source["data"] == "text" else ["pixel_values"]
-    length = context.config["example_length"]
-    examples = example_inputs(model, source["data"], names, batch=2, length=length, seed=0)
+    examples, others = _examples(model, source, context.config["example_length"])
     context.progress(1, 4)
-    graph = trace(model, examples, context.config["opset"])
+    if source["kind"] == "factory":
+        graph = trace_module(model, examples, source, opset)
+    else:
+        graph = trace(model, examples, opset)
     canonicalize(graph, prefix="model." if source["sentence_transformer"] else "")
+    rename_axes(graph.graph, source["inputs"])
     context.progress(2, 4)
     save_model(graph, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(graph)), encoding="utf-8")
     context.progress(3, 4)
-    others = example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1)
     difference = check_parity(model, context.out / MODEL, [examples, others])
     context.progress(4, 4)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -59,6 +58,17 @@ def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
     return wrap(model, source)
 
 
+def _examples(model: nn.Module, source: dict[str, Any], length: int) -> tuple[Tensors, Tensors]:
+    """Inputs to trace with, and others of another batch and length to compare with."""
+    if source["inputs"]:
+        return declared_inputs(source["inputs"], 2, length, 0), declared_inputs(source["inputs"], 3, length + 5, 1)
+    names = text_inputs(model, tokenizer_inputs(source)) if source["data"] == "text" else ["pixel_values"]
+    return (
+        example_inputs(model, source["data"], names, batch=2, length=length, seed=0),
+        example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1),
+    )
+
+
 def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir.Model:
     """Export with a dynamic batch and, for sequences, a dynamic length. Images keep their height and width."""
     dynamic = {
@@ -67,20 +77,10 @@ def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir
     }
     config = OnnxConfig(dynamic=True, opset_version=opset, dynamic_shapes=dynamic)
     try:
-        with _uncollected():
+        with uncollected():
             return OnnxExporter().export(model, dict(examples), config=config).program
     except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
         raise StageError(
             f"{type(model).__name__} cannot be exported to ONNX opset {opset}: {str(error).strip().splitlines()[0]}",
             "Run again with --debug for the exporter's full report, or try another --opset.",
         ) from error
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Tracing makes millions of small objects that live to its end: looking for garbage among them only costs time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HUGGING_FACE
 from torch import nn
 
 from pipeline.compress.prune import Prune
@@ -36,6 +37,7 @@ def prune(folder: Path, samples: Artifact, out: Path, limits: dict[str, float], 
         "path": str(folder),
         "auto_class": "AutoModel",
         "trust_remote_code": False,
+        **HUGGING_FACE,
         "family": "embedding",
         "sentence_transformer": True,
     }

@@ -67,7 +67,9 @@ def test_a_task_that_cannot_be_told(folder: Path) -> None:
 def test_names_that_are_nothing(tmp_path: Path) -> None:
     assert refusal("nothing").message == "There is no model 'nothing': no such folder."
     (tmp_path / "file").touch()
-    assert refusal(tmp_path / "file").remedy == "Give the folder that holds config.json and model.safetensors."
+    assert refusal(tmp_path / "file").remedy == (
+        "Give the folder that holds config.json and model.safetensors, an .onnx file, or file.py:factory."
+    )
 
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""PyTorch factories: `path/file.py:name` or `package.module:name`, a callable without arguments that returns a model.
+
+A factory is code that the user names, and is run as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.loading import validate
+from pipeline.config.recipe import InputSpec
+from pipeline.core.digest import sha256_file, sha256_json
+from pipeline.core.errors import UsageError, suggest
+from pipeline.core.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EXAMPLES = "example_inputs"
+_FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a factory made: the model, what its module gives as examples (input name -> InputSpec), and its code."""
+
+    model: nn.Module
+    inputs: dict[str, InputSpec]
+    digest: str
+
+
+def is_factory(model: str) -> bool:
+    return _FACTORY.fullmatch(model) is not None
+
+
+def factory_name(model: str) -> str:
+    return model.rpartition(":")[2]
+
+
+@cache
+def build(model: str) -> Built:
+    """Run the factory that `model` names. UsageError if it cannot be found, raises, or returns no model."""
+    match = _FACTORY.fullmatch(model)
+    assert match is not None  # noqa: S101  # asked by is_factory
+    with quiet():
+        module = _import(match["place"])
+        made = _call(_attribute(module, match["name"]), f"The factory {model!r}")
+    made = _checked(made, model).eval()
+    return Built(made, _examples(module), _digest(made, module))
+
+
+def _import(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return _imported(lambda: importlib.import_module(place), f"The module {place!r}")
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise UsageError(f"There is no file {place!r}.", "A factory is named file.py:name or package.module:name.")
+    return _imported(lambda: _load_file(path.resolve()), f"The file {path.name!r}")
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file as running it would: its folder is searched for what it imports."""
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    name = path.stem if path.stem not in sys.modules else f"_factory_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # noqa: S101  # a .py file has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _imported(load: Callable[[], ModuleType], what: str) -> ModuleType:
+    try:
+        return load()
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"{what} cannot be imported: {_said(error)}") from error
+
+
+def _attribute(module: ModuleType, name: str) -> Callable[[], Any]:
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UsageError(f"{_file(module)} has no function {name!r}.", suggest(name, functions))
+    return found
+
+
+def _call(function: Callable[[], Any], what: str) -> Any:
+    try:
+        return function()
+    except Exception as error:  # as above
+        raise UsageError(f"{what} raised {_said(error)}", "It is called without arguments.") from error
+
+
+def _said(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})."
+
+
+def _checked(made: Any, model: str) -> nn.Module:
+    from torch import nn  # noqa: PLC0415  # seconds to import, and other sources do not need it here
+
+    if not isinstance(made, nn.Module):
+        raise UsageError(
+            f"The factory {model!r} returned a {type(made).__name__}.", "It must return a torch.nn.Module."
+        )
+    return made
+
+
+def _examples(module: ModuleType) -> dict[str, InputSpec]:
+    """From the module's `example_inputs()`, a dict of tensors by input name; the first axis of each is the batch."""
+    if not hasattr(module, EXAMPLES):
+        return {}
+    where = f"{EXAMPLES}() of {_file(module)}"
+    given = _call(getattr(module, EXAMPLES), where)
+    if not isinstance(given, dict) or not all(hasattr(value, "dtype") and value.ndim > 0 for value in given.values()):
+        raise UsageError(f"{where} must return a dict of tensors by input name, each with a batch axis.")
+    return {str(name): _spec(value, f"{where}, {name!r}") for name, value in given.items()}
+
+
+def _spec(value: Any, where: str) -> InputSpec:
+    data: dict[str, Any] = {
+        "shape": ("batch", *(int(size) for size in value.shape[1:])),
+        "dtype": str(value.dtype).removeprefix("torch."),
+    }
+    if not value.dtype.is_floating_point and data["dtype"] != "bool":
+        data["values"] = int(value.max()) + 1
+    return validate(InputSpec, data, where)
+
+
+def _digest(model: nn.Module, module: ModuleType) -> str:
+    """Weights, and the code that computes with them as far as it is the user's own."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        weights.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        weights.update(array.flatten().view(_bytes_type()).numpy().tobytes())
+    files = {Path(str(module.__file__))} | {_source_file(type(part)) for part in model.modules()}
+    own = sorted((path.name, sha256_file(path)) for path in files if path is not None and not _installed(path))
+    return sha256_json({"weights": weights.hexdigest(), "code": own})
+
+
+def _bytes_type() -> Any:
+    import torch  # noqa: PLC0415
+
+    return torch.uint8
+
+
+def _source_file(kind: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(kind))
+    except (TypeError, OSError):  # a class made at run time: its weights still count
+        return None
+
+
+def _installed(path: Path) -> bool:
+    """In a package or the standard library, whose versions are in the stage's key."""
+    roots = [*site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
+    return any(path.resolve().is_relative_to(Path(root).resolve()) for root in roots)
+
+
+def _file(module: ModuleType) -> str:
+    return Path(str(module.__file__)).name

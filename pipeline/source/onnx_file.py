@@ -1,0 +1,118 @@
+"""ONNX files as sources: vetted before anything runs. Weights are not read here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx.external_data_helper import ExternalDataInfo
+
+from pipeline.config.loading import validate
+from pipeline.config.recipe import InputSpec
+from pipeline.core.digest import sha256_file, sha256_json
+from pipeline.core.errors import UsageError
+
+QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "QGemm",
+    "QAttention",
+    "MatMulNBits",
+    "GatherBlockQuantized",
+)
+
+
+def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
+    """The inputs of the ONNX file at `path`, and the digest of it and its data files.
+
+    UsageError if it is no ONNX file, is quantized already, or its external data is missing, too short, or outside its
+    folder.
+    """
+    model = _load(path)
+    data = _external_files(model, path)
+    _refuse_quantized(model, path.name)
+    files = {file.name: sha256_file(file) for file in [path, *data]}
+    return _inputs(model, path.name), sha256_json({"onnx": files})
+
+
+def _load(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise UsageError(
+            f"The file {path.name!r} is no ONNX model: it is cut short, or something else.", "Export or copy it again."
+        ) from error
+    if not model.graph.node or not model.opset_import:
+        raise UsageError(f"The file {path.name!r} holds no ONNX graph.", "Export or copy it again.")
+    return model
+
+
+def _external_files(model: ModelProto, path: Path) -> list[Path]:
+    tensors = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    files: dict[str, Path] = {}
+    for tensor in tensors:
+        info = ExternalDataInfo(tensor)
+        file = files.setdefault(info.location, _inside(path, info.location))
+        end = int(info.offset or 0) + int(info.length or 0)
+        if file.stat().st_size < end:
+            raise UsageError(
+                f"The data file {info.location!r} of {path.name!r} is cut short: {tensor.name!r} ends at byte {end}, "
+                f"the file has {file.stat().st_size}.",
+                "Copy both files again.",
+            )
+    return sorted(files.values())
+
+
+def _tensors(model: ModelProto) -> list[TensorProto]:
+    constants = [item.t for node in model.graph.node for item in node.attribute if item.HasField("t")]
+    return [*model.graph.initializer, *constants]
+
+
+def _inside(path: Path, location: str) -> Path:
+    file = path.parent / location
+    if Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise UsageError(
+            f"{path.name!r} keeps weights in {location!r}, which is outside its folder.", "Put both in one folder."
+        )
+    if not file.is_file():
+        raise UsageError(
+            f"The data file {location!r} of {path.name!r} is missing.", "It belongs beside the .onnx file: copy both."
+        )
+    return file
+
+
+def _refuse_quantized(model: ModelProto, name: str) -> None:
+    found = Counter(node.op_type for node in model.graph.node if node.op_type in QUANTIZED)
+    if found:
+        listed = ", ".join(f"{op_type} x{count}" for op_type, count in found.most_common(3))
+        raise UsageError(f"{name!r} is quantized already ({listed}).", "Give the float model that it was made from.")
+
+
+def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in constants]
+    if not values:
+        raise UsageError(f"{name!r} has no inputs.", "A constant graph needs no compression.")
+    return {value.name: _spec(value, name) for value in values}
+
+
+def _spec(value: ValueInfoProto, name: str) -> InputSpec:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not tensor.shape.dim:
+        raise UsageError(
+            f"{name!r} does not say how many axes its input {value.name!r} has.", "Export it with an input shape."
+        )
+    sizes = [
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or ("batch" if not place else f"axis{place}")
+        for place, axis in enumerate(tensor.shape.dim)
+    ]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return validate(InputSpec, {"shape": sizes, "dtype": dtype}, f"the input {value.name!r} of {name}")

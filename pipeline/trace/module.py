@@ -1,0 +1,91 @@
+"""Any torch.nn.Module -> ONNX, with torch's own exporter. (transformers' exporter takes its own models only.)"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.errors import StageError, UsageError
+
+
+def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str, Any], opset: int) -> ir.Model:
+    """Export `model`; the axes that `source["inputs"]` names are dynamic. A lone output is called after the task.
+
+    UsageError if the examples do not fit the model's forward, StageError if it cannot be exported.
+    """
+    outputs = output_names(model, examples, source["output"])
+    try:
+        with uncollected():
+            program = torch.onnx.export(
+                model,
+                kwargs=examples,
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=_dynamic(source["inputs"]),
+                output_names=outputs,
+                verbose=False,
+            )
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
+        raise StageError(
+            f"{source['name']} cannot be exported to ONNX opset {opset}: {str(error).strip().splitlines()[0]}",
+            "Run again with --debug for the exporter's full report, or try another --opset.",
+        ) from error
+    assert program is not None  # noqa: S101  # it is None for other kinds of export only
+    return program.model
+
+
+def output_names(model: nn.Module, examples: dict[str, Tensor], judged: str) -> list[str]:
+    """Names of the outputs of `model`: the keys of a dict, `judged` for a lone tensor, else `judged`, `output1`, ..."""
+    result = run(model, examples)
+    if isinstance(result, dict):
+        return [str(name) for name in result]
+    return [judged, *(f"output{number}" for number in range(1, len(flat(result))))]
+
+
+def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
+    """The model's output on the examples; UsageError if they do not fit its forward."""
+    taken = inspect.signature(model.forward).parameters
+    unknown = [name for name in examples if name not in taken]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        raise UsageError(
+            f"The model has no input {unknown[0]!r}.", f"Its forward takes {', '.join(taken)}: name the inputs so."
+        )
+    try:
+        with torch.inference_mode():
+            return model(**examples)
+    except Exception as error:  # the user's code may raise anything
+        shapes = ", ".join(f"{name} {str(value.dtype)[6:]} {list(value.shape)}" for name, value in examples.items())
+        raise UsageError(
+            f"The model cannot run its example inputs ({shapes}): {str(error).strip().splitlines()[0]}",
+            "Correct the shapes and dtypes of [inputs] in the recipe, or of example_inputs() in the factory's module.",
+        ) from error
+
+
+def flat(result: Any) -> list[Tensor]:
+    """The tensors of a model's output, in order: a tensor, a tuple or list of them, or a dict."""
+    values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _dynamic(specs: dict[str, Any]) -> dict[str, dict[int, Any]]:
+    return {
+        name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
+        for name, spec in specs.items()
+    }
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Tracing makes millions of small objects that live to its end: looking for garbage among them only costs time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,67 @@
+"""Given samples fitted to declared inputs, and made-up ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.config.recipe import InputSpec
+from pipeline.core.errors import UsageError
+from pipeline.source.datasets import Dataset
+from pipeline.source.inputs import fitted, random_rows, tensor_rows
+
+IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4)).model_dump()}
+TWO = {
+    "ids": InputSpec(shape=("batch", "length"), dtype="int64", values=7).model_dump(),
+    "flag": InputSpec(shape=(1, 2), dtype="bool").model_dump(),
+}
+
+
+def test_doubles_become_floats() -> None:
+    row = fitted({"x": np.ones((1, 3, 4, 4))}, IMAGE, "data")
+    assert row["x"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((1, 3, 4, 4), np.complex64), "data: 'x' is complex64; the model takes float32."),
+        (np.ones((1, 3, 5, 4)), "data: 'x' has the shape (1, 3, 5, 4); the model takes [batch, 3, 4, 4]."),
+        (np.ones((1, 3, 4)), "data: 'x' has the shape (1, 3, 4); the model takes [batch, 3, 4, 4]."),
+    ],
+)
+def test_what_does_not_fit(array, message) -> None:
+    with pytest.raises(UsageError) as caught:
+        fitted({"x": array}, IMAGE, "data")
+    assert caught.value.message == message
+
+
+def test_a_missing_input() -> None:
+    with pytest.raises(UsageError) as caught:
+        fitted({"y": np.ones((1, 2))}, IMAGE, "data")
+    assert caught.value.message == "data has no 'x'; it has y."
+
+
+def test_inputs_that_nobody_asked_for_are_left_out() -> None:
+    assert list(fitted({"x": np.ones((1, 3, 4, 4)), "more": np.ones((1, 1))}, IMAGE, "data")) == ["x"]
+
+
+def test_a_lone_array_may_have_any_name() -> None:
+    samples = [{"mfcc": np.full((3, 4, 4), n, np.float32)} for n in range(2)]
+    dataset = Dataset("d", "tensor", samples, None, False, "", {})
+    rows = list(tensor_rows(dataset, IMAGE))
+    assert [(list(row), row["x"].shape, row["x"].max()) for row in rows] == [
+        (["x"], (1, 3, 4, 4), 0.0),
+        (["x"], (1, 3, 4, 4), 1.0),
+    ]
+
+
+def test_made_up_inputs_keep_to_what_is_declared() -> None:
+    (row,) = random_rows(TWO, 1, dynamic=5, batch=3)
+    assert row["ids"].shape == (3, 5)
+    assert row["ids"].dtype == np.int64
+    assert row["ids"].min() >= 0
+    assert row["ids"].max() < 7
+    assert (row["flag"].shape, row["flag"].dtype) == ((1, 2), np.bool_)
+    (again,) = random_rows(TWO, 1, dynamic=5, batch=3)
+    np.testing.assert_array_equal(row["ids"], again["ids"])

@@ -1,0 +1,104 @@
+"""ONNX files as sources: what is refused before anything runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from pipeline.config.recipe import InputSpec
+from pipeline.core.errors import UsageError
+from pipeline.source.model import resolve_model
+from pipeline.source.onnx_file import read_onnx
+
+
+@pytest.fixture
+def external(save_model):
+    """y = x @ w with w in `w.bin` beside the file."""
+    weight = np.ones((64, 32), np.float32)
+    path = save_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ["rows", 64], "external")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    return path
+
+
+def refusal(path) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_onnx(path)
+    return str(caught.value)
+
+
+def test_inputs_and_digest(external) -> None:
+    inputs, digest = read_onnx(external)
+    assert inputs == {"x": InputSpec(shape=("rows", 64))}
+    data = external.parent / "w.bin"
+    data.write_bytes(b"\0" * data.stat().st_size)
+    assert read_onnx(external)[1] != digest
+
+
+def test_a_file_is_a_source(external) -> None:
+    source = resolve_model(str(external), task="feature-extraction")
+    assert (source.name, source.kind, source.path) == ("external", "onnx", external.parent)
+
+
+def test_the_task_must_be_named(external) -> None:
+    with pytest.raises(UsageError, match=r"The task of 'external\.onnx' cannot be told"):
+        resolve_model(str(external))
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UsageError, match=r"There is no file 'none\.onnx'"):
+        resolve_model("none.onnx", task="feature-extraction")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 40])
+def test_truncated_file(matmul, kept) -> None:
+    matmul.write_bytes(matmul.read_bytes()[:kept])
+    assert refusal(matmul).startswith("The file 'matmul.onnx' ")
+
+
+def test_missing_data(external) -> None:
+    (external.parent / "w.bin").unlink()
+    assert refusal(external).startswith("The data file 'w.bin' of 'external.onnx' is missing.")
+
+
+def test_short_data(external) -> None:
+    (external.parent / "w.bin").write_bytes(b"\0" * 100)
+    assert "'w' ends at byte 8192, the file has 100." in refusal(external)
+
+
+@pytest.mark.parametrize("place", ["../w.bin", "/etc/passwd", "a/../../w.bin"])
+def test_data_outside_the_folder(external, place) -> None:
+    model = onnx.load(external, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = place
+    external.write_bytes(model.SerializeToString())
+    assert refusal(external).startswith(f"'external.onnx' keeps weights in {place!r}, which is outside its folder.")
+
+
+def test_a_link_out_of_the_folder(external, tmp_path_factory) -> None:
+    data = external.parent / "w.bin"
+    moved = tmp_path_factory.mktemp("elsewhere") / "w.bin"
+    moved.write_bytes(data.read_bytes())
+    data.unlink()
+    data.symlink_to(moved)
+    assert "which is outside its folder" in refusal(external)
+
+
+def test_a_quantized_file(save_model) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    path = save_model(nodes, {"s": np.float32(0.1)}, ["rows", 4])
+    assert refusal(path).startswith("'m.onnx' is quantized already (QuantizeLinear x1, DequantizeLinear x1).")
+
+
+def test_an_input_of_unknown_rank(save_model) -> None:
+    path = save_model([helper.make_node("Relu", ["x"], ["y"])], {}, ["rows", 4])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    assert refusal(path).startswith("'m.onnx' does not say how many axes its input 'x' has.")

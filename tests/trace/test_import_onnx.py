@@ -1,0 +1,105 @@
+"""Given ONNX files become the graph that the later stages start from."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import silent
+from pipeline.source.onnx_file import read_onnx
+from pipeline.trace.graph import load_model
+from pipeline.trace.import_onnx import run
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Runs the stage on a file and returns (folder, facts)."""
+
+    def stage(path, opset: int = 21):
+        out = tmp_path / "out"
+        out.mkdir()
+        inputs = {name: spec.model_dump(mode="json") for name, spec in read_onnx(path)[0].items()}
+        config = {"source": {"entry": str(path), "inputs": inputs}, "opset": opset}
+        return out, run(StageContext(config, {}, out, silent))
+
+    return stage
+
+
+def old_file(path, opset: int, op_type: str = "Gemm"):
+    """y = x [batch, 4] @ w [3, 4]' + b, with a weight made by a Constant node and nodes that have no names."""
+    weight = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(3, 4))
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=weight),
+        helper.make_node(op_type, ["x", "w", "b"], ["y"], **({"transB": 1} if op_type == "Gemm" else {})),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "old",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.ones(3, np.float32), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 21])
+def test_older_files_are_raised_and_stay_equal(imported, tmp_path, opset) -> None:
+    path = old_file(tmp_path / "old.onnx", opset)
+    out, facts = imported(path)
+    assert facts["opset"] == 21
+    assert facts["max_difference_to_source"] < 1e-5
+    model = load_model(out / "model.onnx")
+    assert [node.op_type for node in model.graph] == ["MatMul", "Add"]
+    assert all(node.name for node in model.graph)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    results = [
+        ort.InferenceSession(place, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for place in (path, out / "model.onnx")
+    ]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_inputs_and_outputs_keep_their_names(imported, tmp_path) -> None:
+    out, _ = imported(old_file(tmp_path / "old.onnx", 17))
+    signature = json.loads((out / "signature.json").read_text())
+    assert signature["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 4]}]
+    assert [output["name"] for output in signature["outputs"]] == ["y"]
+
+
+def test_same_file_same_bytes(imported, tmp_path) -> None:
+    path = old_file(tmp_path / "old.onnx", 17)
+    out, _ = imported(path)
+    first = (out / "model.onnx").read_bytes()
+    (tmp_path / "out").rename(tmp_path / "first")
+    out, _ = imported(path)
+    assert (out / "model.onnx").read_bytes() == first
+
+
+def test_an_operator_that_nobody_has(imported, tmp_path) -> None:
+    path = old_file(tmp_path / "old.onnx", 17, "NoSuchOperator")
+    with pytest.raises(StageError, match=r"ONNX Runtime .* cannot run old\.onnx: .*NoSuchOperator"):
+        imported(path)
+
+
+def test_a_local_function_is_written_out(imported, tmp_path) -> None:
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    function = helper.make_function("own", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 21)])
+    graph = helper.make_graph(
+        [helper.make_node("Twice", ["x"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
+    onnx.save(helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10), tmp_path / "f.onnx")
+    out, _ = imported(tmp_path / "f.onnx")
+    assert [node.op_type for node in load_model(out / "model.onnx").graph] == ["Add"]
