@@ -14,7 +14,8 @@ from pipeline.core.types import Scheme
 FP32 = Scheme(name="fp32")
 W8A8_DYNAMIC = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8, smoothing=0.75)
 W8A8 = Scheme(name="w8a8", weights=8, activations="static", embeddings=8, smoothing=0.75)
-W8 = Scheme(name="w8", weights=8, embeddings=8, scale_bits=16)
+# accuracy_level 4: with float arithmetic 8-bit blocks run at two thirds of float's speed, with INT8 at 1.2 times
+W8 = Scheme(name="w8", weights=8, embeddings=8, scale_bits=16, accuracy_level=4)
 W4 = Scheme(name="w4", weights=4, embeddings=4, block_size=32, embedding_block_size=128, scale_bits=16, rounding="gptq")
 W4A8 = W4.model_copy(update={"name": "w4a8", "accuracy_level": 4})
 FP16 = Scheme(name="fp16", weights=16, embeddings=16)

@@ -154,3 +154,12 @@ def test_clean_bounds_the_store(edge, tiny, workspace, tmp_path) -> None:
     assert done.returncode == 0
     assert "0.0 MB are left" in done.stdout
     assert Path(workspace / "out/bundle/model.onnx").is_file()
+
+
+@pytest.mark.parametrize(("recipe", "operator"), [("fp16", "MatMul"), ("w8", "MatMulNBits"), ("w4a8", "MatMulNBits")])
+def test_weight_only_recipes_run(edge, tiny, workspace, recipe, operator) -> None:
+    done = edge("export", *tiny, "--recipe", recipe)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert report["scheme"]["name"] == recipe
+    assert operator in {entry["op_type"] for entry in report["operators"]}
