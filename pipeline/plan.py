@@ -34,6 +34,7 @@ TITLES = {
     "trace": "trace compressed model",
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
+    "calibrate.hessians": "calibrate hessians",
     "smooth": "smooth outlier channels",
     "quantize": "quantize",
     "write": "write ONNX",
@@ -91,7 +92,9 @@ class _Builder:
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
-        calibrated = self.scheme.smoothing is not None or self.scheme.activations == "static" or self.recipe.passes
+        scheme = self.scheme
+        by_samples = scheme.smoothing is not None or scheme.activations == "static" or scheme.rounding == "gptq"
+        calibrated = by_samples or self.recipe.passes
         return [
             *([self._calibration_samples()] if calibrated else []),
             self._evaluation_samples(),
@@ -203,13 +206,17 @@ class _Builder:
             observed = {"graph": graph, "samples": "samples.calibration"}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed))
             inputs["ranges"] = "calibrate.ranges"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs))
-        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}))
+        if self.scheme.rounding == "gptq":
+            observed = {"graph": graph, "samples": "samples.calibration"}
+            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", config, observed))
+            inputs["hessians"] = "calibrate.hessians"
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
+        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages
 
     @staticmethod
-    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
-        return Stage(name, 1, f"pipeline.quantize.{run}", config, inputs, _ONNX)
+    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
+        return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}

@@ -82,8 +82,13 @@ def _time(_: float, found: Measurements, __: Scheme) -> tuple[tuple[str, ...], s
 def _accuracy(_: float, found: Measurements, scheme: Scheme) -> tuple[tuple[str, ...], str]:
     ordered = sorted(found.accuracy, key=lambda result: -result.drop)
     worst = tuple(f"{result.dataset}: {result.drop:.2f} points" for result in ordered[:_SHOWN])
-    finer = {4: "a smaller --block-size or embeddings = 8", 8: "the observer percentile or another smoothing"}
-    return worst, f"Prune less, or try {finer.get(scheme.weights, 'the scheme fp32')}."
+    return worst, f"Prune less, or try {_finer(scheme)}."
+
+
+def _finer(scheme: Scheme) -> str:
+    if scheme.activations != "float":
+        return "the observer percentile or another smoothing"
+    return {4: "a smaller --block-size or embeddings = 8", 8: "the scheme fp16"}.get(scheme.weights, "the scheme fp32")
 
 
 def _coverage(_: float, found: Measurements, __: Scheme) -> tuple[tuple[str, ...], str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.core.types import Json, Scheme
 from pipeline.metrics.judge import Judgement, judge
 from pipeline.numerics.affine import dequantize, quantize_symmetric
-from pipeline.numerics.blocks import dequantize_blocks, quantize_blocks
+from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
 from pipeline.source.samples import Samples
 from pipeline.source.torch_model import wrap
 
@@ -96,24 +96,34 @@ def _judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:
     """Replace the weights of Linear and Embedding modules by what `scheme` can store; returns the bytes that the
-    whole model then takes."""
+    whole model then takes. Each value goes to the nearest code, also where the scheme says GPTQ, which needs the
+    exported graph: its scores are close, and its bytes the same."""
     total = 0
     rounded: set[int] = set()
     for module in model.modules():
-        if not isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, nn.Linear):
+            bits, block_size = scheme.weights, scheme.block_size
+        elif isinstance(module, nn.Embedding):
+            bits, block_size = scheme.embeddings, scheme.embedding_block_size
+        else:
             continue
-        bits = scheme.weights if isinstance(module, nn.Linear) else scheme.embeddings
         if bits < 32:
-            total += _round(module.weight, bits, scheme.block_size, scheme.reduce_range)
+            in_blocks = bits == 4 or (bits == 8 and isinstance(module, nn.Linear) and scheme.activations == "float")
+            form = BlockFormat(block_size, 4 if bits == 4 else 8, scheme.scale_bits) if in_blocks else None
+            total += _round(module.weight, bits, form, scheme.reduce_range)
             rounded.add(id(module.weight))
     return total + sum(p.numel() * 4 for p in model.parameters() if id(p) not in rounded)
 
 
-def _round(parameter: torch.Tensor, bits: int, block_size: int, reduce_range: bool) -> int:
+def _round(parameter: torch.Tensor, bits: int, form: BlockFormat | None, reduce_range: bool) -> int:
     weight = parameter.detach().numpy()
-    if bits == 4:
-        codes, scale = quantize_blocks(weight, block_size)
-        restored, size = dequantize_blocks(codes, scale, weight.shape[1]), codes.size // 2 + scale.nbytes
+    if bits == 16:
+        half = weight.astype(np.float16)
+        restored, size = half.astype(np.float32), half.nbytes
+    elif form:
+        codes, scale = quantize_blocks(weight, form)
+        restored = dequantize_blocks(codes, scale, weight.shape[1], form.bits)
+        size = (codes.size * form.bits + scale.size * form.scale_bits) // 8
     else:
         codes8, scale = quantize_symmetric(weight, 1, reduce_range)
         restored, size = dequantize(codes8, scale), codes8.nbytes + scale.nbytes

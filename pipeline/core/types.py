@@ -33,20 +33,27 @@ class Verdict(StrEnum):
 class Scheme(Frozen):
     """Number formats of a quantized model.
 
-    `weights`, `embeddings`: bits of a stored value (32 is float). `activations`: how the inputs of weighted
-    products are rounded: `float` (not at all), `dynamic` (ranges found at run time), `static` (calibrated).
+    `weights`, `embeddings`: bits of a stored value (32 is float, 16 is float16 that becomes float32 when the model is
+    loaded or its rows are read). `activations`: how the inputs of weighted products are rounded: `float` (not at all),
+    `dynamic` (ranges found at run time), `static` (calibrated).
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
+    `block_size`, `embedding_block_size`: how many values share a scale where weights or embeddings are stored in
+    blocks, and `scale_bits` its bits. `rounding` of 4-bit weights: each to the `nearest` code, or together so that
+    products on calibration samples change least (`gptq`, arXiv 2210.17323).
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     """
 
     name: str
-    weights: Literal[32, 8, 4] = 32
+    weights: Literal[32, 16, 8, 4] = 32
     activations: Literal["float", "dynamic", "static"] = "float"
-    embeddings: Literal[32, 8, 4] = 32
+    embeddings: Literal[32, 16, 8, 4] = 32
     per_channel: bool = True
     reduce_range: bool = True
     block_size: Literal[16, 32, 64, 128, 256] = 32
+    embedding_block_size: Literal[16, 32, 64, 128, 256] = 32
+    scale_bits: Literal[32, 16] = 32
+    rounding: Literal["nearest", "gptq"] = "nearest"
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"

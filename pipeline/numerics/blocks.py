@@ -1,70 +1,120 @@
-"""4-bit quantization in blocks along the last axis, in the layout of ONNX Runtime's MatMulNBits.
+"""4- and 8-bit quantization in blocks along the last axis, in the layout of ONNX Runtime's MatMulNBits.
 
 The layout is the operator's specification (onnxruntime, docs/ContribOperators.md, com.microsoft.MatMulNBits):
-two codes a byte, the even one in the low nibble, zero point 8.
+two 4-bit codes a byte, the even one in the low nibble, zero point 8; or one 8-bit code a byte, zero point 128.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from pipeline.numerics.affine import Bytes, Float
 
-ZERO_POINT = 8
 _SHRINK = np.linspace(1.0, 0.7, 16, dtype=np.float32)
+_TINY_HALF = np.float32(2.0**-24)  # the smallest float16 above 0
 
 
-def quantize_blocks(weight: Float, block_size: int) -> tuple[Bytes, Float]:
-    """Codes 0..15 and scales of `weight` [rows, columns], one scale per block of `block_size` columns.
+@dataclass(frozen=True)
+class BlockFormat:
+    """How a row is stored: codes of `bits` (4 or 8), and a scale of `scale_bits` (16 or 32) per `size` columns."""
 
-    A last, shorter block is padded with zeros. The scale of each block is the one of a small grid (the full range
-    shrunk by up to 30 %) with the least squared error: clipping one outlier often costs less than the coarser
-    step for all others (Nagel et al., arXiv 2106.08295, sec. 3.1, "MSE").
-    Returns uint8 codes [rows, blocks, block_size] and float32 scales [rows, blocks].
+    size: int
+    bits: Literal[8, 4] = 4
+    scale_bits: Literal[32, 16] = 32
+
+    @property
+    def zero_point(self) -> int:
+        return 1 << (self.bits - 1)
+
+
+def quantize_blocks(weight: Float, form: BlockFormat, importance: Float | None = None) -> tuple[Bytes, Float]:
+    """Codes 0 .. 2^bits - 1 and scales of `weight` [rows, columns], each rounded to the nearest code.
+
+    A last, shorter block is padded with zeros. `importance` [columns] weighs squared errors in the choice of scales.
+    Returns uint8 codes [rows, blocks, size] and float32 scales [rows, blocks], whose values `scale_bits` can hold.
     """
-    blocks = _split(weight, block_size)
-    full = _full_range_scale(blocks)
-    best = _codes(blocks, full)
-    best_scale, best_error = full, _error(blocks, best, full)
-    for shrink in _SHRINK[1:]:
-        scale = full * shrink
-        codes = _codes(blocks, scale)
-        error = _error(blocks, codes, scale)
-        better = error < best_error
-        best[better], best_scale, best_error = (
-            codes[better],
-            np.where(better, scale, best_scale),
-            np.where(better, error, best_error),
-        )
-    return best, best_scale
+    blocks = split_blocks(weight, form.size)
+    weighted = None if importance is None else split_blocks(importance[None], form.size)
+    scale = block_scales(blocks, form, weighted)
+    return block_codes(blocks, scale, form), scale
 
 
-def _split(weight: Float, block_size: int) -> Float:
+def split_blocks(weight: Float, size: int) -> Float:
+    """[rows, columns] -> [rows, blocks, size], padded with zeros."""
     rows, columns = weight.shape
-    padded = -columns % block_size
-    return np.pad(weight, ((0, 0), (0, padded))).reshape(rows, -1, block_size)
+    padded = -columns % size
+    return np.pad(weight, ((0, 0), (0, padded))).reshape(rows, -1, size)
 
 
-def _full_range_scale(blocks: Float) -> Float:
-    """The value of largest magnitude gets code 0, the only one that reaches 8 steps from the zero point."""
+def block_scales(blocks: Float, form: BlockFormat, importance: Float | None = None) -> Float:
+    """The scale of every block [..., size]: of a small grid (the full range shrunk by up to 30 %) the one with the
+    least squared error. Clipping one outlier often costs less than the coarser step for all others (Nagel et al.,
+    arXiv 2106.08295, sec. 3.1, "MSE"); with 8 bits it never pays."""
+    full = _full_range_scale(blocks, form)
+    best = _storable(full, form)
+    if form.bits == 8:
+        return best
+    least = _error(blocks, best, form, importance)
+    for shrink in _SHRINK[1:]:
+        scale = _storable(full * shrink, form)
+        error = _error(blocks, scale, form, importance)
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return best
+
+
+def block_codes(blocks: Float, scale: Float, form: BlockFormat) -> Bytes:
+    """The nearest codes: uint8 [..., size] for blocks [..., size] and scales [...]."""
+    return _rounded(blocks, scale, form).astype(np.uint8)
+
+
+def _rounded(blocks: Float, scale: Float, form: BlockFormat) -> Float:
+    codes: Float = np.rint(blocks / scale[..., None])
+    codes += np.float32(form.zero_point)
+    return np.clip(codes, 0, 2 * form.zero_point - 1, out=codes)
+
+
+def _full_range_scale(blocks: Float, form: BlockFormat) -> Float:
+    """The value of largest magnitude gets code 0, the only one that reaches the zero point's distance."""
     at = np.abs(blocks).argmax(axis=-1)[..., None]
-    scale = np.take_along_axis(blocks, at, axis=-1)[..., 0] / np.float32(-ZERO_POINT)
+    scale = np.take_along_axis(blocks, at, axis=-1)[..., 0] / np.float32(-form.zero_point)
     filled: Float = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
     return filled
 
 
-def _codes(blocks: Float, scale: Float) -> Bytes:
-    return np.clip(np.rint(blocks / scale[..., None]) + ZERO_POINT, 0, 15).astype(np.uint8)
+def _storable(scale: Float, form: BlockFormat) -> Float:
+    """The nearest scales that the format can hold; codes are rounded with these, not with the exact ones."""
+    if form.scale_bits == 32:
+        return scale
+    half = scale.astype(np.float16).astype(np.float32)
+    return np.where(half == 0, np.copysign(_TINY_HALF, scale), half)
 
 
-def _error(blocks: Float, codes: Bytes, scale: Float) -> Float:
-    difference = blocks - (codes.astype(np.float32) - ZERO_POINT) * scale[..., None]
-    return np.einsum("rbk,rbk->rb", difference, difference)
+def fits_half(weight: Float, form: BlockFormat) -> bool:
+    """Can float16 hold the largest scale of `weight` at full precision? Smaller blocks then lose nothing that counts
+    beside it."""
+    largest = float(np.abs(weight).max(initial=0.0)) / form.zero_point
+    kind = np.finfo(np.float16)
+    return largest == 0 or float(kind.smallest_normal) <= largest <= float(kind.max)
 
 
-def dequantize_blocks(codes: Bytes, scale: Float, columns: int) -> Float:
+def _error(blocks: Float, scale: Float, form: BlockFormat, importance: Float | None) -> Float:
+    difference = _rounded(blocks, scale, form)
+    difference -= np.float32(form.zero_point)
+    difference *= scale[..., None]
+    difference -= blocks
+    np.square(difference, out=difference)
+    if importance is not None:
+        difference *= importance
+    return difference.sum(axis=-1)
+
+
+def dequantize_blocks(codes: Bytes, scale: Float, columns: int, bits: Literal[8, 4] = 4) -> Float:
     """The float32 weight [rows, columns] that `quantize_blocks` stands for."""
-    values = (codes.astype(np.float32) - ZERO_POINT) * scale[..., None]
+    zero_point = BlockFormat(codes.shape[-1], bits).zero_point
+    values = (codes.astype(np.float32) - zero_point) * scale[..., None]
     return values.reshape(codes.shape[0], -1)[:, :columns]
 
 

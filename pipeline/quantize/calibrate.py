@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
+from pipeline.quantize.hessians import HESSIANS, Gram
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.observers import ChannelMax
 from pipeline.quantize.schemes import OBSERVERS
@@ -43,6 +44,13 @@ def channels(context: StageContext) -> dict[str, Json]:
     """Stage function: the largest magnitude per channel of the same tensors, float32 [K] per tensor."""
     observed = _observe(context, Scheme.model_validate(context.config["scheme"]), ChannelMax)
     save_file({name: seen.magnitude for name, seen in observed.items()}, context.out / CHANNELS)
+    return {"tensors": len(observed), "samples": len(_samples(context))}
+
+
+def hessians(context: StageContext) -> dict[str, Json]:
+    """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
+    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), Gram)
+    save_file({name: seen.hessian() for name, seen in observed.items()}, context.out / HESSIANS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 

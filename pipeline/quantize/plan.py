@@ -11,28 +11,32 @@ class LinearEntry(Frozen):
     """A MatMul with constant weights [K, N]. Its codes and scales are `<weight>.codes` and `<weight>.scales`.
 
     `method`: `dynamic` (uint8 activations, ranges at run time), `static` (calibrated; `scale` and `zero_point` of
-    the activation are given), `block` (4-bit weight blocks, float activations).
+    the activation are given), `block` (weight blocks of `bits` bits, float activations; scales of `scale_bits`),
+    `half` (float16 codes without scales, float activations).
     """
 
     node: str
     weight: str
-    method: Literal["dynamic", "static", "block"]
+    method: Literal["dynamic", "static", "block", "half"]
     k: int
     n: int
+    bits: Literal[16, 8, 4] = 8
     block_size: int = 0
+    scale_bits: Literal[32, 16] = 32
     accuracy_level: int = 0
     activation_scale: float = 0.0
     activation_zero_point: int = 0
 
 
 class TableEntry(Frozen):
-    """A Gather of rows of a constant table [rows, columns], stored in `bits` bits: 8 with a scale per row, or 4 with
-    a scale per block of columns."""
+    """A Gather of rows of a constant table [rows, columns], stored in `bits` bits: 16 as they are, 8 with a scale
+    per row, or 4 with a scale of `scale_bits` per block of columns."""
 
     node: str
     weight: str
-    bits: Literal[8, 4]
+    bits: Literal[16, 8, 4]
     block_size: int = 0
+    scale_bits: Literal[32, 16] = 32
 
 
 class LeftEntry(Frozen):

@@ -12,8 +12,10 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
-from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
+from pipeline.numerics.gptq import Curvature
+from pipeline.quantize.blocks import linear_format, store_linear, store_table, table_format
 from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
 from pipeline.trace.graph import MODEL, load_model
@@ -29,35 +31,56 @@ def run(context: StageContext) -> dict[str, Json]:
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
     ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
-    plan, arrays = quantize_layers(layers, left, scheme, ranges, context.progress)
+    hessians = Hessians(context.inputs["hessians"]) if "hessians" in context.inputs else None
+    plan, arrays = quantize_layers(layers, left, scheme, ranges, context.progress, hessians)
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
+        **({"damping": hessians.damping} if hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
 
 
 def quantize_layers(
-    layers: list[Layer], left: list[LeftInFloat], scheme: Scheme, ranges: Arrays, progress: Progress
+    layers: list[Layer],
+    left: list[LeftInFloat],
+    scheme: Scheme,
+    ranges: Arrays,
+    progress: Progress,
+    hessians: Hessians | None = None,
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan and its arrays. A weight read by several nodes is stored once."""
     linears: list[LinearEntry] = []
     tables: list[TableEntry] = []
     kept = [LeftEntry(weight=e.weight_name, op_type=e.op_type, bytes=e.bytes, reason=e.reason) for e in left]
     arrays: Arrays = {}
+    readers = _activations(layers)
     for done, layer in enumerate(layers, start=1):
         bits = scheme.weights if layer.op == "linear" else scheme.embeddings
         reason = _reason(layer, scheme, bits)
         if reason:
             kept.append(_left(layer, reason))
-        elif layer.op == "linear":
-            linears.append(_linear(layer, scheme, ranges, arrays))
-        else:
+        elif layer.op == "table":
             tables.append(_table(layer, scheme, arrays))
+        elif bits == 8 and scheme.activations != "float":
+            linears.append(_integer(layer, scheme, ranges, arrays))
+        else:
+            inputs = hessians.curvature(readers[layer.weight_name]) if hessians else None
+            linears.append(_weight_only(layer, scheme, inputs, arrays))
         progress(done, len(layers))
     return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays
+
+
+def _activations(layers: list[Layer]) -> dict[str, tuple[str, ...]]:
+    """Of every weight of products, the activations that it multiplies."""
+    readers: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        if layer.op == "linear":
+            before = readers.get(layer.weight_name, ())
+            readers[layer.weight_name] = tuple(dict.fromkeys((*before, layer.activation)))
+    return readers
 
 
 def _reason(layer: Layer, scheme: Scheme, bits: int) -> str:
@@ -67,6 +90,8 @@ def _reason(layer: Layer, scheme: Scheme, bits: int) -> str:
     columns = layer.weight.shape[1]
     if layer.op == "table" and bits == 4 and columns % 2:
         return f"its rows have {columns} values: two 4-bit codes share a byte, so that the number must be even"
+    if bits == 16 and np.abs(layer.weight).max() > np.finfo(np.float16).max:
+        return "it has values beyond float16's largest, 65504"
     return ""
 
 
@@ -74,12 +99,28 @@ def _left(layer: Layer, reason: str) -> LeftEntry:
     return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
 
 
-def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> LinearEntry:
-    rows, columns = layer.weight.shape
-    entry: dict[str, Any] = {"node": layer.node.name, "weight": layer.weight_name, "k": rows, "n": columns}
-    if scheme.weights == 4:
-        _store_blocks(layer.weight_name, np.ascontiguousarray(layer.weight.T), scheme.block_size, arrays)
-        return LinearEntry(method="block", block_size=scheme.block_size, accuracy_level=scheme.accuracy_level, **entry)
+def _weight_only(layer: Layer, scheme: Scheme, inputs: Curvature | None, arrays: Arrays) -> LinearEntry:
+    """Rounded weights, float activations."""
+    name, entry = layer.weight_name, _entry(layer)
+    if scheme.weights == 16:
+        arrays[f"{name}.codes"] = layer.weight.astype(np.float16)
+        return LinearEntry(method="half", bits=16, **entry)
+    form = linear_format(scheme, layer.weight)
+    if f"{name}.codes" not in arrays:
+        store_linear(name, layer.weight, form, inputs, arrays)
+    return LinearEntry(
+        method="block",
+        bits=form.bits,
+        block_size=form.size,
+        scale_bits=form.scale_bits,
+        accuracy_level=scheme.accuracy_level,
+        **entry,
+    )
+
+
+def _integer(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> LinearEntry:
+    """8-bit weights and activations."""
+    entry = _entry(layer)
     axis = 0 if scheme.per_channel else None
     codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range)
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
@@ -95,18 +136,20 @@ def _linear(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> Lin
     )
 
 
+def _entry(layer: Layer) -> dict[str, Any]:
+    rows, columns = layer.weight.shape
+    return {"node": layer.node.name, "weight": layer.weight_name, "k": rows, "n": columns}
+
+
 def _table(layer: Layer, scheme: Scheme, arrays: Arrays) -> TableEntry:
+    node, name = str(layer.node.name), layer.weight_name
+    if scheme.embeddings == 16:
+        arrays[f"{name}.codes"] = layer.weight.astype(np.float16)
+        return TableEntry(node=node, weight=name, bits=16)
     if scheme.embeddings == 4:
-        _store_blocks(layer.weight_name, layer.weight, scheme.block_size, arrays)
-        name = f"{layer.weight_name}.codes"  # unlike MatMulNBits, GatherBlockQuantized takes rows without padding
-        rows = arrays[name].reshape(len(layer.weight), -1)[:, : layer.weight.shape[1] // 2]
-        arrays[name] = np.ascontiguousarray(rows)
-        return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=4, block_size=scheme.block_size)
+        form = table_format(scheme, layer.weight)
+        store_table(name, layer.weight, form, arrays)
+        return TableEntry(node=node, weight=name, bits=4, block_size=form.size, scale_bits=form.scale_bits)
     codes, scale = quantize_symmetric(layer.weight, 1, reduce_range=False)  # no product, so nothing can saturate
-    arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale
-    return TableEntry(node=str(layer.node.name), weight=layer.weight_name, bits=8)
-
-
-def _store_blocks(name: str, rows: NDArray[np.float32], block_size: int, arrays: Arrays) -> None:
-    codes, scale = quantize_blocks(rows, block_size)
-    arrays[f"{name}.codes"], arrays[f"{name}.scales"] = pack_nibbles(codes), scale
+    arrays[f"{name}.codes"], arrays[f"{name}.scales"] = codes, scale
+    return TableEntry(node=node, weight=name, bits=8)

@@ -92,8 +92,11 @@ def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[s
 
 
 def _block(node: ir.Node, entry: LinearEntry, arrays: Arrays, _: dict[str, list[ir.Value]]) -> None:
-    """MatMulNBits with symmetric 4-bit blocks."""
+    """MatMulNBits with symmetric blocks. Its scales are of the activation's type: float16 ones are cast, which ONNX
+    Runtime does once, when it loads the model."""
     codes, scales = _constants(node, entry.weight, arrays)
+    if entry.scale_bits == 16:
+        (scales,) = emit(node, "Cast", [scales], [f"{node.name}/scales"], to=ir.DataType.FLOAT)
     activation = node.inputs[0]
     assert activation is not None  # noqa: S101
     (result,) = emit(
@@ -104,10 +107,28 @@ def _block(node: ir.Node, entry: LinearEntry, arrays: Arrays, _: dict[str, list[
         domain=CONTRIB,
         K=entry.k,
         N=entry.n,
-        bits=4,
+        bits=entry.bits,
         block_size=entry.block_size,
         accuracy_level=entry.accuracy_level,
     )
+    replace(node, result)
+
+
+def _half(node: ir.Node, entry: LinearEntry, arrays: Arrays, _: dict[str, list[ir.Value]]) -> None:
+    """A float product with weights that ONNX Runtime casts once, when it loads the model."""
+    assert node.graph is not None  # noqa: S101
+    codes = add_constant(node.graph, f"{entry.weight}.codes", arrays[f"{entry.weight}.codes"])
+    (weight,) = emit(node, "Cast", [codes], [f"{node.name}/weight"], to=ir.DataType.FLOAT)
+    (result,) = emit(node, "MatMul", [node.inputs[0], weight], [f"{node.name}/product"])  # type: ignore[list-item]
+    replace(node, result)
+
+
+def _table16(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
+    """Gather the float16 rows, then cast those few."""
+    assert node.graph is not None and node.inputs[1] is not None  # noqa: S101
+    codes = add_constant(node.graph, f"{entry.weight}.codes", arrays[f"{entry.weight}.codes"])
+    (rows,) = emit(node, "Gather", [codes, node.inputs[1]], [f"{node.name}/half"])
+    (result,) = emit(node, "Cast", [rows], [f"{node.name}/rows"], to=ir.DataType.FLOAT)
     replace(node, result)
 
 
@@ -124,7 +145,8 @@ def _table8(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
 
 
 def _table4(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
-    """GatherBlockQuantized, whose zero point is 8 where none is given."""
+    """GatherBlockQuantized, whose zero point is 8 where none is given. Its rows are of the scales' type, and
+    lose nothing that counts in float16: 2^-11 of a value beside half a step of a 16-step scale."""
     codes, scales = _constants(node, entry.weight, arrays)
     indices = node.inputs[1]
     assert indices is not None  # noqa: S101
@@ -132,15 +154,17 @@ def _table4(node: ir.Node, entry: TableEntry, arrays: Arrays) -> None:
         node,
         "GatherBlockQuantized",
         [codes, indices, scales],
-        [f"{node.name}/rows"],
+        [f"{node.name}/{'half' if entry.scale_bits == 16 else 'rows'}"],
         domain=CONTRIB,
         bits=4,
         block_size=entry.block_size,
         gather_axis=0,
         quantize_axis=1,
     )
+    if entry.scale_bits == 16:
+        (result,) = emit(node, "Cast", [result], [f"{node.name}/rows"], to=ir.DataType.FLOAT)
     replace(node, result)
 
 
-_LINEAR = {"dynamic": _dynamic, "static": _static, "block": _block}
-_TABLE = {8: _table8, 4: _table4}
+_LINEAR = {"dynamic": _dynamic, "static": _static, "block": _block, "half": _half}
+_TABLE = {16: _table16, 8: _table8, 4: _table4}

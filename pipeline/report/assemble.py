@@ -76,9 +76,9 @@ def _host_notes(host: HostInfo, scheme: Scheme) -> list[str]:
         ]
     if integer and scheme.reduce_range:
         return ["Weights use 7-bit codes, which cannot saturate: the answer is the same on every instruction set."]
-    if scheme.weights == 4 and scheme.accuracy_level == 4:
+    if scheme.weights in (8, 4) and not integer and scheme.accuracy_level == 4:
         return [
-            "4-bit products with INT8 arithmetic round activations by each CPU's own kernel: outputs can differ "
-            "slightly between instruction sets."
+            f"{scheme.weights}-bit blocks with INT8 arithmetic round activations by each CPU's own kernel: outputs can "
+            "differ slightly between instruction sets."
         ]
     return []

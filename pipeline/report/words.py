@@ -21,11 +21,11 @@ def scheme_words(scheme: Scheme) -> dict[str, str]:
     words = {
         "Weights": _weights(scheme),
         "Activations": _ACTIVATIONS[scheme.activations],
-        "Embeddings": _stored(scheme.embeddings, scheme),
+        "Embeddings": _stored(scheme.embeddings, scheme.embedding_block_size, scheme),
     }
-    if scheme.weights == 8:
+    if scheme.weights == 8 and scheme.activations != "float":
         words["Weight codes"] = _codes(scheme.reduce_range)
-    if scheme.weights == 4:
+    if scheme.weights in (8, 4) and scheme.activations == "float":
         words["Products"] = _ACCURACY_LEVEL[scheme.accuracy_level]
     if scheme.activations == "static":
         words["Ranges from"] = _observer(scheme)
@@ -35,17 +35,25 @@ def scheme_words(scheme: Scheme) -> dict[str, str]:
 
 
 def _weights(scheme: Scheme) -> str:
-    if scheme.weights != 8:
-        return _stored(scheme.weights, scheme)
-    scales = "one scale per output channel" if scheme.per_channel else "one scale per tensor"
-    return f"8-bit integers, {scales}"
+    if scheme.weights == 8 and scheme.activations != "float":
+        scales = "one scale per output channel" if scheme.per_channel else "one scale per tensor"
+        return f"8-bit integers, {scales}"
+    if scheme.weights == 8:
+        return f"8-bit integers{_blocks(scheme.block_size, scheme)}"
+    rounding = ", rounded with GPTQ" if scheme.rounding == "gptq" else ""
+    return _stored(scheme.weights, scheme.block_size, scheme) + rounding
 
 
-def _stored(bits: int, scheme: Scheme) -> str:
+def _stored(bits: int, block_size: int, scheme: Scheme) -> str:
     if bits == 32:
         return "stay in 32-bit float"
-    blocks = f", one scale per block of {scheme.block_size}" if bits == 4 else ""
-    return f"{bits}-bit integers{blocks}"
+    if bits == 16:
+        return "16-bit float, widened to 32 bits where they are used"
+    return f"{bits}-bit integers{_blocks(block_size, scheme) if bits == 4 else ''}"
+
+
+def _blocks(size: int, scheme: Scheme) -> str:
+    return f", one {scheme.scale_bits}-bit scale per block of {size}"
 
 
 def _codes(reduce_range: bool) -> str:

@@ -164,3 +164,12 @@ def test_tune_writes_what_it_measured_into_the_target(edge, tiny, workspace) -> 
     assert "Written to" in done.stdout
     assert "edge tune on" in (workspace / "targets/lenient.toml").read_text()
     assert edge("export", *tiny, "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(("recipe", "operator"), [("fp16", "MatMul"), ("w8", "MatMulNBits"), ("w4a8", "MatMulNBits")])
+def test_weight_only_recipes_run(edge, tiny, workspace, recipe, operator) -> None:
+    done = edge("export", *tiny, "--recipe", recipe)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert report["scheme"]["name"] == recipe
+    assert operator in {entry["op_type"] for entry in report["operators"]}

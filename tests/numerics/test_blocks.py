@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pipeline.numerics.blocks import dequantize_blocks, pack_nibbles, quantize_blocks, unpack_nibbles
+from pipeline.numerics.blocks import (
+    BlockFormat,
+    dequantize_blocks,
+    fits_half,
+    pack_nibbles,
+    quantize_blocks,
+    unpack_nibbles,
+)
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40))
 SIXTEENTHS = st.integers(-(2**14), 2**14).map(lambda number: number / 16)
@@ -38,7 +45,7 @@ def weight_of(rows: int, columns: int) -> NDArray[np.float32]:
 def test_all_codes_worked_by_hand() -> None:
     """-8 ... 7 with the scale 1 are the codes 0 ... 15; the same times -2 has the scale -2."""
     ramp = np.arange(-8, 8, dtype=np.float32)
-    codes, scale = quantize_blocks(np.stack([ramp, -2 * ramp]), 16)
+    codes, scale = quantize_blocks(np.stack([ramp, -2 * ramp]), BlockFormat(16))
     assert codes.tolist() == [[list(range(16))]] * 2
     assert scale.tolist() == [[1.0], [-2.0]]
 
@@ -47,19 +54,19 @@ def test_clipping_worked_by_hand() -> None:
     """One 8 among 127 times 0.45. The full range has the scale -1: 0.45 becomes 0, an error of 127 * 0.45^2 = 25.7.
     With 0.7 of it 8 is clipped to 5.6 and 0.45 becomes 0.7: 2.4^2 + 127 * 0.25^2 = 13.7."""
     block = np.array([[8.0] + [0.45] * 127], np.float32)
-    codes, scale = quantize_blocks(block, 128)
+    codes, scale = quantize_blocks(block, BlockFormat(128))
     np.testing.assert_allclose(scale, [[-0.7]], rtol=1e-6)
     assert codes.tolist() == [[[0] + [7] * 127]]
 
 
 def test_zeros_have_code_eight() -> None:
-    codes, scale = quantize_blocks(np.zeros((2, 32), np.float32), 16)
+    codes, scale = quantize_blocks(np.zeros((2, 32), np.float32), BlockFormat(16))
     assert (codes == 8).all()
     assert scale.tolist() == [[1.0, 1.0]] * 2
 
 
 def test_last_block_is_padded_with_zeros() -> None:
-    codes, scale = quantize_blocks(weight_of(3, 20), 16)
+    codes, scale = quantize_blocks(weight_of(3, 20), BlockFormat(16))
     assert (codes.shape, scale.shape) == ((3, 2, 16), (3, 2))
     assert (codes[:, 1, 4:] == 8).all()
     assert dequantize_blocks(codes, scale, 20).shape == (3, 20)
@@ -68,7 +75,7 @@ def test_last_block_is_padded_with_zeros() -> None:
 @given(WEIGHTS, st.sampled_from([16, 32]))
 def test_codes_are_the_nearest_and_scales_beat_the_full_range(weight: NDArray[np.float32], size: int) -> None:
     rows, columns = weight.shape
-    codes, scale = quantize_blocks(weight, size)
+    codes, scale = quantize_blocks(weight, BlockFormat(size))
     padded = np.pad(weight, ((0, 0), (0, -columns % size))).reshape(rows, -1, size).astype(np.float64)
     step = scale[..., None].astype(np.float64)
     distance = np.abs(padded - (codes.astype(float) - 8) * step)
@@ -84,7 +91,7 @@ def test_codes_are_the_nearest_and_scales_beat_the_full_range(weight: NDArray[np
 
 @given(WEIGHTS)
 def test_zero_comes_back_as_zero(weight: NDArray[np.float32]) -> None:
-    back = dequantize_blocks(*quantize_blocks(weight, 16), weight.shape[1])
+    back = dequantize_blocks(*quantize_blocks(weight, BlockFormat(16)), weight.shape[1])
     assert not back[weight == 0].any()
 
 
@@ -103,21 +110,71 @@ def test_unpacking_undoes_packing(codes: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(unpack_nibbles(packed), codes)
 
 
-@pytest.mark.parametrize(("k", "block_size"), [(64, 16), (40, 16), (96, 32), (100, 32), (256, 128), (200, 128)])
-def test_layout_is_that_of_matmul_nbits(k: int, block_size: int) -> None:
+@given(WEIGHTS, st.sampled_from([4, 8]))
+def test_float16_scales_are_what_codes_were_rounded_with(weight: NDArray[np.float32], bits: int) -> None:
+    """Storing the scales as float16 changes nothing any more."""
+    codes, scale = quantize_blocks(weight, BlockFormat(16, bits, 16))
+    np.testing.assert_array_equal(scale, scale.astype(np.float16).astype(np.float32))
+    assert (scale != 0).all()
+    zero_point = 2 ** (bits - 1)
+    steps = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16))).reshape(codes.shape) / scale[..., None]
+    nearest = np.clip(np.rint(steps) + zero_point, 0, 2 * zero_point - 1)
+    np.testing.assert_array_equal(codes, nearest)
+
+
+def test_blocks_too_small_for_float16_become_zero() -> None:
+    """One block of ones, one of 1e-9: its scale is the smallest float16, 2^-24."""
+    weight = np.repeat(np.array([[1, 1e-9]], np.float32), 16, axis=1)
+    codes, scale = quantize_blocks(weight, BlockFormat(16, 4, 16))
+    assert abs(scale[0, 1]) == 2**-24
+    assert (codes[0, 1] == 8).all()
+
+
+@pytest.mark.parametrize(
+    ("largest", "fits"), [(0, True), (1, True), (4e-4, False), (5e-4, True), (5e5, True), (6e5, False)]
+)
+def test_what_float16_scales_can_stand_for(largest: float, fits: bool) -> None:
+    """A scale is an eighth of the largest magnitude; float16 is at full precision from 6.1e-5 to 65504."""
+    assert fits_half(np.array([[0, -largest]], np.float32), BlockFormat(16)) is fits
+
+
+def test_importance_decides_which_error_counts() -> None:
+    """One 8 among 127 times 0.45, as above: if all that counts is the 8, it is not clipped."""
+    block = np.array([[8.0] + [0.45] * 127], np.float32)
+    importance = np.array([1.0] + [1e-6] * 127, np.float32)
+    assert quantize_blocks(block, BlockFormat(128), importance)[1].tolist() == [[-1.0]]
+
+
+@pytest.mark.parametrize(("bits", "accuracy_level"), [(4, 0), (4, 4), (8, 0), (8, 4)])
+@pytest.mark.parametrize(
+    ("k", "block_size"), [(64, 16), (40, 16), (96, 32), (100, 32), (128, 64), (256, 128), (200, 128)]
+)
+def test_layout_is_that_of_matmul_nbits(k: int, block_size: int, bits: int, accuracy_level: int) -> None:
     weight, x = weight_of(24, k), weight_of(5, k)
-    codes, scale = quantize_blocks(weight, block_size)
+    codes, scale = quantize_blocks(weight, BlockFormat(block_size, bits))
     node = helper.make_node(
-        "MatMulNBits", ["x", "c", "s"], ["y"], domain="com.microsoft", K=k, N=24, bits=4, block_size=block_size
+        "MatMulNBits",
+        ["x", "c", "s"],
+        ["y"],
+        domain="com.microsoft",
+        K=k,
+        N=24,
+        bits=bits,
+        block_size=block_size,
+        accuracy_level=accuracy_level,
     )
-    actual = run(node, {"c": pack_nibbles(codes), "s": scale}, x=x)
-    np.testing.assert_allclose(actual, x @ dequantize_blocks(codes, scale, k).T, rtol=1e-4, atol=1e-4)
+    actual = run(node, {"c": codes if bits == 8 else pack_nibbles(codes), "s": scale}, x=x)
+    expected = x @ dequantize_blocks(codes, scale, k, bits).T
+    if accuracy_level == 0:
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    else:  # x is rounded to 8 bits, in blocks: 1 / 254 of the largest value at most
+        assert np.square(actual - expected).sum() < 2e-4 * np.square(expected).sum()
 
 
 @pytest.mark.parametrize(("columns", "block_size"), [(64, 16), (96, 32), (256, 128)])
 def test_layout_is_that_of_gather_block_quantized(columns: int, block_size: int) -> None:
     table, rows = weight_of(10, columns), np.array([[9, 0, 3]], np.int64)
-    codes, scale = quantize_blocks(table, block_size)
+    codes, scale = quantize_blocks(table, BlockFormat(block_size))
     node = helper.make_node(
         "GatherBlockQuantized",
         ["c", "i", "s"],

@@ -18,7 +18,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.numerics.histogram import StreamingHistogram
-from pipeline.quantize.calibrate import CHANNELS, RANGES, channels, ranges
+from pipeline.quantize.calibrate import CHANNELS, RANGES, channels, hessians, ranges
+from pipeline.quantize.hessians import HESSIANS
 
 Make = Callable[..., Artifact]
 Arrays = dict[str, NDArray[Any]]
@@ -86,6 +87,15 @@ def test_channel_maxima_are_numpys(floats: Artifact, rows: list[Arrays], make_sa
     assert artifact.facts == {"tensors": 2, "samples": 8}
 
 
+def test_hessians_are_numpys(floats: Artifact, rows: list[Arrays], make_samples: Make, run_stage: Make) -> None:
+    artifact = run_stage(hessians, STATIC, graph=floats, samples=make_samples(rows * 12))  # 672 rows: more than a flush
+    found = load_file(artifact.file(HESSIANS))
+    for name, values in activations(floats, rows * 12).items():
+        expected = values.astype(np.float64).T @ values
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert artifact.facts == {"tensors": 2, "samples": 96}
+
+
 def test_tensor_between_two_readers_is_observed_once(graph: Artifact, samples: Artifact, run_stage: Make) -> None:
     found = load_file(run_stage(ranges, STATIC, graph=graph, samples=samples).file(RANGES))
     assert list(found) == ["h"]
@@ -103,7 +113,7 @@ def test_nothing_to_observe_gives_no_ranges(
     floats: Artifact, rows: list[Arrays], make_samples: Make, run_stage: Make
 ) -> None:
     scheme = STATIC.model_copy(update={"nodes_to_exclude": ("p", "y")})
-    for stage, file in ((ranges, RANGES), (channels, CHANNELS)):
+    for stage, file in ((ranges, RANGES), (channels, CHANNELS), (hessians, HESSIANS)):
         artifact = run_stage(stage, scheme, graph=floats, samples=make_samples(rows))
         assert load_file(artifact.file(file)) == {}
         assert artifact.facts["tensors"] == 0

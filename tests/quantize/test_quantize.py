@@ -53,7 +53,9 @@ def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) 
     """Products are padded to whole blocks of K = 100, as MatMulNBits has it; tables are not."""
     artifact = run_stage(
         quantize.run,
-        Scheme.model_validate({"name": "t", "weights": 4, "embeddings": 4, "block_size": size}),
+        Scheme.model_validate(
+            {"name": "t", "weights": 4, "embeddings": 4, "block_size": size, "embedding_block_size": size}
+        ),
         graph=graph,
     )
     arrays = load_file(artifact.file(quantize.CODES))
@@ -122,3 +124,41 @@ def test_zero_columns_stay_zero(
         (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=np.ones((2, 64), np.float32))
         assert not actual[:, 7].any()
         assert actual[:, 8].any()
+
+
+def test_scales_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
+    weight = np.random.default_rng(0).normal(scale=1e-6, size=(64, 64)).astype(np.float32)
+    node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
+    graph = make_graph([node], {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
+    plan = run_stage(quantize.run, Scheme(name="t", weights=4, scale_bits=16), graph=graph)
+    assert plan_of(plan)["linears"][0]["scale_bits"] == 32
+    assert load_file(plan.file(quantize.CODES))["W.scales"].dtype == np.float32
+
+
+def test_values_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
+    node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
+    graph = make_graph([node], {"W": np.full((64, 64), 7e4, np.float32)}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
+    facts = run_stage(quantize.run, Scheme(name="t", weights=16), graph=graph).facts
+    assert facts["left_in_float"][0]["reason"] == "it has values beyond float16's largest, 65504"
+
+
+def test_gptq_changes_outputs_less_and_records_its_damping(
+    graph: Artifact,
+    samples: Artifact,
+    ids: NDArray[np.int64],
+    run_stage: Make,
+    run_model: Callable[..., list[NDArray[Any]]],
+) -> None:
+    """60 samples of 100 channels: a singular Hessian, so that damping is needed, and some directions are free."""
+    errors = []
+    for rounding in ("nearest", "gptq"):
+        scheme = Scheme.model_validate({"name": "t", "weights": 4, "rounding": rounding})
+        given = {"graph": graph}
+        if rounding == "gptq":
+            given["hessians"] = run_stage(calibrate.hessians, scheme, graph=graph, samples=samples)
+        plan = run_stage(quantize.run, scheme, **given)
+        written = run_stage(writing.run, None, graph=graph, plan=plan)
+        pairs = zip(run_model(graph, ids=ids), run_model(written, ids=ids), strict=True)
+        errors.append(sum(float(np.square(a - b).sum()) for a, b in pairs))
+    assert errors[1] < 0.6 * errors[0]
+    assert plan.facts["damping"] == {"h": 0.01}

@@ -30,7 +30,10 @@ def test_every_registered_scheme_resolves_to_itself(name: str) -> None:
         ("fp32", (32, "float", 32)),
         ("w8a8-dynamic", (8, "dynamic", 8)),
         ("w8a8", (8, "static", 8)),
+        ("w8", (8, "float", 8)),
         ("w4", (4, "float", 4)),
+        ("w4a8", (4, "float", 4)),
+        ("fp16", (16, "float", 16)),
     ],
 )
 def test_names_say_the_formats(name: str, formats: tuple[int, str, int]) -> None:
@@ -58,14 +61,14 @@ def test_description_is_plain_data_that_comes_back() -> None:
 
 
 def test_unknown_name() -> None:
-    assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8'?")
-    assert refusal("int8") == ("Unknown scheme 'int8'.", "Allowed: fp32, w4, w8a8, w8a8-dynamic.")
+    assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8' or 'w8'?")
+    assert refusal("int8") == ("Unknown scheme 'int8'.", "Allowed: fp16, fp32, w4, w4a8, w8, w8a8, w8a8-dynamic.")
 
 
 def test_table_without_a_base() -> None:
     assert refusal({"weights": 8}) == (
         "recipe r: a scheme table needs `base`.",
-        "Allowed: fp32, w8a8-dynamic, w8a8, w4.",
+        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, fp16.",
     )
 
 
@@ -100,8 +103,8 @@ def test_unknown_observer() -> None:
         (
             "w4",
             {"weights": 8},
-            "The scheme 'w4' has 8-bit weights and float activations, for which there is no kernel here.",
-            'Use activations = "dynamic" or "static", or weights = 4.',
+            "The scheme 'w4' asks for GPTQ but stores weights in 8 bits.",
+            'Use weights = 4, or rounding = "nearest": from 8 bits on it costs next to nothing.',
         ),
         (
             "w8a8",

@@ -36,9 +36,17 @@ METHODS = {
     "static-per-tensor": STATIC.model_copy(update={"per_channel": False}),
     **{f"block{size}": Scheme(name="t", weights=4, block_size=size) for size in (16, 32, 128)},
     "table8": Scheme(name="t", embeddings=8),
-    **{f"table4-{size}": Scheme(name="t", embeddings=4, block_size=size) for size in (16, 32, 128)},
+    **{f"half-scales{size}": Scheme(name="t", weights=4, block_size=size, scale_bits=16) for size in (16, 64)},
+    "block8": Scheme(name="t", weights=8),
+    "block8-half-scales": Scheme(name="t", weights=8, scale_bits=16),
+    "half": Scheme(name="t", weights=16),
+    "table16": Scheme(name="t", embeddings=16),
+    **{f"table4-{size}": Scheme(name="t", embeddings=4, embedding_block_size=size) for size in (16, 32, 128)},
+    "table4-half-scales": Scheme(name="t", embeddings=4, scale_bits=16),
     "all8": DYNAMIC.model_copy(update={"embeddings": 8}),
     "all4": Scheme(name="t", weights=4, embeddings=4),
+    "gptq": Scheme(name="t", weights=4, embeddings=4, scale_bits=16, rounding="gptq"),
+    "all16": Scheme(name="t", weights=16, embeddings=16),
 }
 
 
@@ -50,6 +58,8 @@ def plan_of(graph: Artifact, samples: Artifact, run_stage: Callable[..., Artifac
         inputs = {"graph": graph}
         if scheme.activations == "static":
             inputs["ranges"] = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
+        if scheme.rounding == "gptq":
+            inputs["hessians"] = run_stage(calibrate.hessians, scheme, graph=graph, samples=samples)
         return run_stage(quantize.run, scheme, **inputs)
 
     return plan
@@ -78,25 +88,30 @@ def round_activation(x: NDArray[np.float32], low: float, high: float) -> tuple[N
 def rows_of(table: NDArray[np.float32], ids: NDArray[np.int64], scheme: Scheme, arrays: Arrays) -> NDArray[np.float32]:
     if scheme.embeddings == 32:
         return table[ids]
+    if scheme.embeddings == 16:
+        return table.astype(np.float16).astype(np.float32)[ids]
     if scheme.embeddings == 8:
         scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
         return (np.rint(table / scale) * scale)[ids]
-    return from_blocks("table", table.shape, scheme, arrays)[ids]
+    rows = from_blocks("table", table.shape, scheme.embedding_block_size, 4, arrays)[ids]
+    return rows if scheme.scale_bits == 32 else rows.astype(np.float16).astype(np.float32)
 
 
-def from_blocks(name: str, shape: tuple[int, ...], scheme: Scheme, arrays: Arrays) -> NDArray[np.float32]:
+def from_blocks(name: str, shape: tuple[int, ...], size: int, bits: int, arrays: Arrays) -> NDArray[np.float32]:
     """The stored codes as floats; that they are good codes is what test_blocks checks."""
-    codes, scales = unpack_nibbles(arrays[f"{name}.codes"]), arrays[f"{name}.scales"]
-    flat = codes.reshape(shape[0], -1)
-    padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % scheme.block_size)))
-    return dequantize_blocks(padded.reshape(shape[0], -1, scheme.block_size), scales, shape[1])
+    codes, scales = arrays[f"{name}.codes"], arrays[f"{name}.scales"].astype(np.float32)
+    flat = (unpack_nibbles(codes) if bits == 4 else codes).reshape(shape[0], -1)
+    padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % size)))
+    return dequantize_blocks(padded.reshape(shape[0], -1, size), scales, shape[1], bits)
 
 
 def product(h: NDArray[np.float32], name: str, weight: NDArray[np.float32], scheme: Scheme, arrays: Arrays) -> Any:
     if scheme.weights == 32:
         return h @ weight
-    if scheme.weights == 4:
-        return h @ from_blocks(name, weight.T.shape, scheme, arrays).T
+    if scheme.weights == 16:
+        return h @ weight.astype(np.float16).astype(np.float32)
+    if scheme.activations == "float":
+        return h @ from_blocks(name, weight.T.shape, scheme.block_size, scheme.weights, arrays).T
     codes, scale = round_weight(weight, scheme)
     x, x_scale = round_activation(h, float(h.min()), float(h.max()))
     return (x @ codes) * x_scale * scale
@@ -158,10 +173,15 @@ def test_onnx_runtime_agrees_with_the_reference_evaluator(
         ("block16", 21),
         ("block32", 20),
         ("block128", 18),
+        ("half-scales64", 19),
+        ("block8", 45),
+        ("half", 68),
+        ("table16", 68),
         ("table8", 40),
         ("table4-32", 20),
         ("all8", 32),
         ("all4", 17),
+        ("gptq", 17),
     ],
 )
 def test_noise_against_float_is_what_the_bits_allow(
@@ -238,12 +258,20 @@ def test_static_products_share_one_quantization_and_are_fused(method: str, writt
     assert "MatMul" not in found
 
 
-def test_blocks_run_as_nibbles(written: Quantized, tmp_path: Path) -> None:
-    assert sorted(operators(written(METHODS["all4"]), tmp_path)) == [
-        "GatherBlockQuantized",
-        "MatMulNBits",
-        "MatMulNBits",
-    ]
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("all4", ["GatherBlockQuantized", "MatMulNBits", "MatMulNBits"]),
+        ("gptq", ["Cast", "GatherBlockQuantized", "MatMulNBits", "MatMulNBits"]),  # of the rows that were gathered
+        ("block8-half-scales", ["Gather", "MatMulNBits", "MatMulNBits"]),
+        ("all16", ["Cast", "Gather", "MatMul", "MatMul"]),
+    ],
+)
+def test_constants_are_cast_when_the_model_is_loaded(
+    method: str, expected: list[str], written: Quantized, tmp_path: Path
+) -> None:
+    """No Cast of a scale or a weight is left in the graph that runs."""
+    assert sorted(operators(written(METHODS[method]), tmp_path)) == expected
 
 
 @pytest.mark.parametrize(

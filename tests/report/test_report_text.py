@@ -119,6 +119,16 @@ def test_scheme_words_of_w8a8_static() -> None:
 
 def test_scheme_words_of_w4() -> None:
     words = scheme_words(Scheme(name="w4", weights=4, embeddings=4, block_size=64, accuracy_level=4))
-    assert words["Weights"] == words["Embeddings"] == "4-bit integers, one scale per block of 64"
+    assert words["Weights"] == "4-bit integers, one 32-bit scale per block of 64"
+    assert words["Embeddings"] == "4-bit integers, one 32-bit scale per block of 32"
     assert words["Products"] == "inputs rounded to 8-bit integers (accuracy_level 4)"
     assert "Weight codes" not in words and "Ranges from" not in words
+
+
+def test_scheme_words_of_weight_only_schemes() -> None:
+    gptq = Scheme(name="w", weights=4, scale_bits=16, rounding="gptq")
+    assert scheme_words(gptq)["Weights"] == "4-bit integers, one 16-bit scale per block of 32, rounded with GPTQ"
+    words = scheme_words(Scheme(name="w8", weights=8, embeddings=16))
+    assert words["Weights"] == "8-bit integers, one 32-bit scale per block of 32"
+    assert words["Embeddings"] == "16-bit float, widened to 32 bits where they are used"
+    assert "Weight codes" not in words

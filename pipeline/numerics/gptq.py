@@ -1,0 +1,108 @@
+"""GPTQ: rounding a weight so that a product's output, not the weight itself, changes least.
+
+Frantar et al., arXiv 2210.17323. Columns are rounded one after the other, and what each rounding changes in the output
+is made up for by the columns still to come (eq. 2-3), all read from one Cholesky factor of the inverse Hessian (sec. 4,
+"Cholesky Reformulation"), in batches so that most of the work is matrix products ("Lazy Batch-Updates").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.numerics.affine import Bytes, Float
+from pipeline.numerics.blocks import BlockFormat, block_scales, split_blocks
+
+Double = NDArray[np.float64]
+_DAMPING = 0.01
+_LARGEST_DAMPING = 10.0
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What rounding needs of a Hessian, made once for all weights that read one input.
+
+    `order`: int64 [columns], the most active channel first, while there are most others to make up for its error (as
+    the authors' later code has it, "act-order"). `factor`: float32 [columns, columns], upper, in that order, with
+    factor^T factor the damped inverse. `importance`: float32 [columns], the diagonal. `damping`: what was needed.
+    """
+
+    order: NDArray[np.int64]
+    factor: Float
+    importance: Float
+    damping: float
+
+
+def curvature(hessian: Double) -> Curvature:
+    """Of `hessian` [columns, columns], the sum of x x^T over inputs x.
+
+    A channel that was never active gets the mean as its own entry: its weights are rounded to the nearest and move no
+    others. Damping starts at 0.01 of the mean diagonal (sec. 4, step 3) and grows tenfold where the matrix is still not
+    positive definite; LinAlgError if 10 is not enough.
+    """
+    diagonal = np.diagonal(hessian).astype(np.float64)
+    mean = float(diagonal.mean()) or 1.0
+    order = np.argsort(-diagonal, kind="stable")
+    damping = _DAMPING
+    while True:
+        damped = hessian[np.ix_(order, order)].astype(np.float64)
+        damped[np.diag_indices_from(damped)] = np.where(diagonal == 0, mean, diagonal + damping * mean)[order]
+        try:
+            factor = _upper_of_inverse(damped).astype(np.float32)
+        except np.linalg.LinAlgError:
+            if damping >= _LARGEST_DAMPING:
+                raise
+            damping *= 10
+        else:
+            importance = np.where(diagonal == 0, mean, diagonal) / mean
+            return Curvature(order, factor, importance.astype(np.float32), damping)
+
+
+def _upper_of_inverse(matrix: Double) -> Double:
+    """Upper U with U^T U = matrix^-1: the lower factor F of the reversed matrix, reversed, is an upper R with
+    R R^T = matrix, so that U = R^-1."""
+    flipped = np.linalg.cholesky(matrix[::-1, ::-1])
+    return np.linalg.inv(np.ascontiguousarray(flipped[::-1, ::-1]))
+
+
+def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat) -> tuple[Bytes, Float]:
+    """Codes and scales of `weight` [rows, columns], in the form that `quantize_blocks` returns.
+
+    Scales are chosen before anything is rounded, each error weighed by its channel's activity; so the order of
+    rounding is free, though blocks are of neighbours.
+    """
+    rows, columns = weight.shape
+    scales = block_scales(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size))
+    by_column = np.ascontiguousarray(scales.T)[inputs.order // form.size]
+    rest = weight.T[inputs.order].astype(np.float32)  # [columns, rows], in the order of rounding
+    rounded = np.empty(rest.shape, np.uint8)
+    for begin in range(0, columns, _BATCH):
+        batch, after = slice(begin, begin + _BATCH), slice(begin + _BATCH, columns)
+        factor = inputs.factor[batch, batch]
+        rounded[batch], errors = _round_batch(rest[batch], by_column[batch], factor, form)
+        rest[after] -= inputs.factor[batch, after].T @ errors
+    codes = np.full((rows, scales.shape[1] * form.size), form.zero_point, np.uint8)
+    codes[:, inputs.order] = rounded.T
+    return codes.reshape(rows, -1, form.size), scales
+
+
+def _round_batch(rest: Float, scales: Float, factor: Float, form: BlockFormat) -> tuple[Bytes, Float]:
+    """Codes of a batch of columns [batch, rows], each rounded after what was left over before it (changes `rest`), and
+    their errors over the factor's diagonal."""
+    codes, errors = np.empty(rest.shape, np.uint8), np.empty_like(rest)
+    zero_point = np.float32(form.zero_point)
+    for j, (column, scale) in enumerate(zip(rest, scales, strict=True)):
+        code = np.clip(np.rint(column / scale) + zero_point, 0, 2 * zero_point - 1)
+        errors[j] = (column - (code - zero_point) * scale) / factor[j, j]
+        rest[j + 1 :] -= factor[j, j + 1 :, None] * errors[j]
+        codes[j] = code
+    return codes, errors
+
+
+def output_error(weight: Float, rounded: Float, hessian: Double) -> float:
+    """The squared change of the outputs, tr(D H D^T) for the difference D [rows, columns] (eq. 1)."""
+    difference = (weight - rounded).astype(np.float64)
+    return float(np.einsum("rk,rk->", difference @ hessian, difference))

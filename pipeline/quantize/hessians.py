@@ -1,0 +1,77 @@
+"""What GPTQ must know of a product's inputs: sum x x^T over calibration samples, gathered as they stream by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import StageError
+from pipeline.numerics.affine import Float
+from pipeline.numerics.gptq import Curvature, Double, curvature
+
+HESSIANS = "hessians.safetensors"
+_ROWS = 512
+
+
+class Gram:
+    """Observer: the sum of x x^T over the rows of an activation [..., channels]. A few hundred rows are gathered for
+    each product, whose float32 result is added up in float64."""
+
+    def __init__(self, percentile: float) -> None:  # noqa: ARG002  # all observers are made alike
+        self._rows: list[Float] = []
+        self._sum: Any = 0.0
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:  # noqa: ARG004  # all observers are called alike
+        return [value]
+
+    def add(self, values: NDArray[Any]) -> None:
+        self._rows.append(values.reshape(-1, values.shape[-1]))
+        if sum(len(rows) for rows in self._rows) >= _ROWS:
+            self._flush()
+
+    def hessian(self) -> Float:
+        """float32 [channels, channels]."""
+        self._flush()
+        total: Float = self._sum.astype(np.float32)
+        return total
+
+    def _flush(self) -> None:
+        if self._rows:
+            rows = np.concatenate(self._rows)
+            self._sum = self._sum + (rows.T @ rows).astype(np.float64)
+            self._rows = []
+
+
+class Hessians:
+    """The stage's matrices, read and factored as they are asked for; only the last factor is kept in memory."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._path = artifact.file(HESSIANS)
+        self._last: tuple[tuple[str, ...], Curvature] | None = None
+        self.damping: dict[str, float] = {}
+        """By activation: the share of the mean diagonal that was added to make the matrix invertible."""
+
+    def curvature(self, activations: tuple[str, ...]) -> Curvature:
+        """Of a weight whose products read `activations`."""
+        if self._last is None or self._last[0] != activations:
+            try:
+                found = curvature(self._sum(activations))
+            except np.linalg.LinAlgError as error:
+                raise StageError(
+                    f"GPTQ: the inputs {', '.join(activations)} have no invertible Hessian, however much it is damped.",
+                    'Calibrate on other samples, or use rounding = "nearest".',
+                ) from error
+            self._last = (activations, found)
+            self.damping |= dict.fromkeys(activations, found.damping)
+        return self._last[1]
+
+    def _sum(self, activations: tuple[str, ...]) -> Double:
+        with safe_open(self._path, framework="numpy") as file:
+            matrices = [file.get_tensor(name).astype(np.float64) for name in activations]
+        return np.sum(matrices, axis=0)

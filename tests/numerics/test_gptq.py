@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
+from pipeline.numerics.gptq import curvature, gptq_blocks, output_error
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+def drawn(seed: int, rows: int, columns: int, rank: int = 4) -> tuple[Floats, Doubles]:
+    """A weight, and the Hessian of 400 correlated inputs with channels of unequal size."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(400, rank)) @ draw.normal(size=(rank, columns)) + 0.3 * draw.normal(size=(400, columns))
+    x *= draw.lognormal(sigma=0.7, size=columns)
+    return draw.normal(size=(rows, columns)).astype(np.float32), x.T @ x
+
+
+def one_by_one(weight: Floats, scales: Floats, hessian: Doubles) -> Doubles:
+    """Optimal brain quantization in a fixed order, literally: after each column the rest is solved again by the inverse
+    of what is left of the Hessian (arXiv 2210.17323, eq. 2, without the Cholesky factor). `scales` is per column."""
+    rest = weight.astype(np.float64)
+    rounded = np.empty_like(rest)
+    left = np.argsort(-np.diagonal(hessian), kind="stable")
+    while left.size:
+        j = left[0]
+        rounded[:, j] = (np.clip(np.rint(rest[:, j] / scales[:, j]) + 8, 0, 15) - 8) * scales[:, j]
+        inverse = np.linalg.inv(hessian[np.ix_(left, left)])
+        rest[:, left] -= np.outer((rest[:, j] - rounded[:, j]) / inverse[0, 0], inverse[0])
+        left = left[1:]
+    return rounded
+
+
+@pytest.mark.parametrize(("columns", "size"), [(32, 16), (48, 16), (40, 16), (64, 64), (24, 32)])
+def test_equals_rounding_and_solving_one_column_at_a_time(columns: int, size: int) -> None:
+    weight, hessian = drawn(columns, 12, columns)
+    codes, scales = gptq_blocks(weight, curvature(hessian), BlockFormat(size))
+    damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(columns)
+    expected = one_by_one(weight, np.repeat(scales, size, axis=1)[:, :columns], damped)
+    actual = dequantize_blocks(codes, scales, columns)
+    assert (np.abs(actual - expected) > 1e-4).mean() < 0.01  # a tie may fall either way
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from([(48, 16), (64, 32), (100, 32)]), st.sampled_from([16, 32]))
+def test_outputs_change_less_than_with_rounding_to_nearest(seed: int, shape: tuple[int, int], scale_bits: int) -> None:
+    columns, size = shape
+    weight, hessian = drawn(seed, 16, columns)
+    form = BlockFormat(size, 4, scale_bits)
+    nearest = dequantize_blocks(*quantize_blocks(weight, form), columns)
+    together = dequantize_blocks(*gptq_blocks(weight, curvature(hessian), form), columns)
+    assert output_error(weight, together, hessian) <= 1.01 * output_error(weight, nearest, hessian)
+
+
+def test_independent_inputs_leave_nothing_to_make_up_for() -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)
+    form = BlockFormat(16)
+    codes, scales = gptq_blocks(weight, curvature(np.eye(40)), form)
+    nearest, expected = quantize_blocks(weight, form)
+    np.testing.assert_array_equal(codes, nearest)
+    np.testing.assert_array_equal(scales, expected)
+
+
+def test_factor_is_that_of_the_damped_inverse() -> None:
+    _, hessian = drawn(1, 1, 20)
+    found = curvature(hessian)
+    assert found.damping == 0.01
+    assert (np.diff(np.diagonal(hessian)[found.order]) <= 0).all()
+    damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(20)
+    np.testing.assert_array_equal(found.factor, np.triu(found.factor))
+    inverse = found.factor.T @ found.factor
+    np.testing.assert_allclose(inverse @ damped[np.ix_(found.order, found.order)], np.eye(20), atol=1e-3)
+
+
+def test_channels_that_were_never_active_are_rounded_to_nearest() -> None:
+    weight, hessian = drawn(2, 8, 32)
+    hessian[:, 5] = hessian[5] = 0
+    codes, scales = gptq_blocks(weight, curvature(hessian), BlockFormat(32))
+    nearest = np.clip(np.rint(weight[:, 5] / scales[:, 0]) + 8, 0, 15)
+    np.testing.assert_array_equal(codes[:, 0, 5], nearest)
+    assert curvature(np.zeros((4, 4))).factor.tolist() == np.eye(4).tolist()
+
+
+def test_damping_grows_until_the_matrix_can_be_factored() -> None:
+    """The eigenvalue -1.5 of a matrix whose mean diagonal is 1 needs more than 1.5."""
+    indefinite = np.array([[1.0, 2.5], [2.5, 1.0]])
+    assert curvature(indefinite).damping == 10.0
+    with pytest.raises(np.linalg.LinAlgError):
+        curvature(np.array([[1.0, 20.0], [20.0, 1.0]]))
