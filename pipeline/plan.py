@@ -175,15 +175,15 @@ class _Builder:
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
             observed = {"graph": graph, "samples": "samples.calibration"}
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=2))
             inputs["ranges"] = "calibrate.ranges"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs))
-        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
+        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages
 
     @staticmethod
-    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
-        return Stage(name, 1, f"pipeline.quantize.{run}", config, inputs, _ONNX)
+    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
+        return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
+from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.observers import ChannelMax
 from pipeline.quantize.schemes import OBSERVERS
@@ -30,7 +31,7 @@ _SCRATCH = "observed.onnx"
 
 
 def ranges(context: StageContext) -> dict[str, Json]:
-    """Stage function: (low, high) of the input of every quantizable product, float32 [2] per tensor."""
+    """Stage function: (low, high) of every tensor that will be rounded, float32 [2] per tensor."""
     scheme = Scheme.model_validate(context.config["scheme"])
     observer = OBSERVERS.get(scheme.observer)
     observed = _observe(context, scheme, observer)
@@ -54,6 +55,8 @@ def _observe(context: StageContext, scheme: Scheme, observer: type) -> dict[str,
     model = load_model(context.inputs["graph"].file(MODEL))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
     names = list(dict.fromkeys(layer.activation for layer in layers if layer.op == "linear"))
+    if observer is not ChannelMax:
+        names = list(dict.fromkeys([*names, *region_of(model.graph, layers, scheme).observed]))
     if not names:  # ONNX Runtime runs no graph without outputs
         return {}
     scratch = context.out / _SCRATCH

@@ -14,6 +14,7 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
 from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
 from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.conv import quantize_region, region_of
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
 from pipeline.trace.graph import MODEL, load_model
@@ -29,12 +30,18 @@ def run(context: StageContext) -> dict[str, Json]:
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
     ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
-    plan, arrays = quantize_layers(layers, left, scheme, ranges, context.progress)
+    region = region_of(graph, layers, scheme)
+    others = [layer for layer in layers if layer.op != "conv"]
+    plan, arrays = quantize_layers(others, [*left, *region.left], scheme, ranges, context.progress)
+    convolutions, tensors, more = quantize_region(region, scheme, ranges)
+    plan = plan.model_copy(update={"convolutions": convolutions, "tensors": tensors})
+    arrays |= more
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
+        "convolutions": len(plan.convolutions),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
 

@@ -1,0 +1,83 @@
+"""Static INT8 convolutions: codes of weights and biases, and the scale of every tensor that is rounded around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.core.types import Scheme
+from pipeline.numerics.affine import Float, affine_uint8, bias_floor, quantize_bias, quantize_symmetric
+from pipeline.quantize.layers import Layer, LeftInFloat
+from pipeline.quantize.plan import ConvEntry, TensorEntry
+from pipeline.quantize.region import Region, find_region
+from pipeline.trace.graph import constant
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme) -> Region:
+    """The region that `scheme` rounds; without static INT8 all convolutions are left, with the reason."""
+    if scheme.weights == 8 and scheme.activations == "static":
+        return find_region(graph, layers)
+    convolutions = [layer for layer in layers if layer.op == "conv"]
+    return Region(left=tuple(_left(layer, scheme) for layer in convolutions))
+
+
+def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
+    if scheme.weights == 8:
+        reason = "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
+    elif scheme.weights == 4:
+        reason = "ONNX Runtime has no 4-bit convolution: use w8a8"
+    else:
+        reason = f"the scheme {scheme.name} keeps weights in float"
+    return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
+
+
+def quantize_region(
+    region: Region, scheme: Scheme, ranges: Arrays
+) -> tuple[tuple[ConvEntry, ...], tuple[TensorEntry, ...], Arrays]:
+    """Entries and arrays of a region; `ranges`: (low, high) of every tensor that it observes."""
+    tensors = {name: _tensor(name, ranges[source]) for name, source in region.tensors.items()}
+    scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
+    arrays: Arrays = {}
+    for layer in region.convolutions:
+        if f"{layer.weight_name}.codes" not in arrays:
+            sharing = [other for other in region.convolutions if other.weight_name == layer.weight_name]
+            _store_weight(layer, sharing, scheme, scales, arrays)
+        _store_bias(layer, scales[layer.activation], arrays)
+    entries = tuple(
+        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, bias=_bias(layer) is not None)
+        for layer in region.convolutions
+    )
+    return entries, tuple(tensors.values()), arrays
+
+
+def _tensor(name: str, found: NDArray[Any]) -> TensorEntry:
+    scale, zero_point = affine_uint8(float(found[0]), float(found[1]))
+    return TensorEntry(tensor=name, scale=float(scale), zero_point=int(zero_point))
+
+
+def _bias(layer: Layer) -> Float | None:
+    return constant(layer.node.inputs[2]) if len(layer.node.inputs) > 2 else None
+
+
+def _store_weight(
+    layer: Layer, sharing: list[Layer], scheme: Scheme, scales: dict[str, np.float32], arrays: Arrays
+) -> None:
+    axis = tuple(range(1, layer.weight.ndim)) if scheme.per_channel else None
+    biases = [(_bias(other), scales[other.activation]) for other in sharing]
+    floors = [bias_floor(bias, scale) for bias, scale in biases if bias is not None]
+    floor = np.max(floors, axis=0).reshape(-1, *[1] * (layer.weight.ndim - 1)) if floors else None
+    codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range, floor)
+    arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
+
+
+def _store_bias(layer: Layer, activation: np.float32, arrays: Arrays) -> None:
+    bias = _bias(layer)
+    if bias is None:
+        return
+    codes, scale = quantize_bias(bias, activation, arrays[f"{layer.weight_name}.scales"])
+    arrays[f"{layer.node.name}.bias.codes"], arrays[f"{layer.node.name}.bias.scales"] = codes, scale
