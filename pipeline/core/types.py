@@ -38,6 +38,7 @@ class Scheme(Frozen):
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
+    `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Scheme(Frozen):
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"
     percentile: float = 99.99
+    bias_correction: bool = True
     nodes_to_exclude: tuple[str, ...] = ()
 
 

@@ -57,6 +57,19 @@ def quantize_bias(bias: Float, activation_scale: np.float32, weight_scale: Float
     return np.rint(bias.astype(np.float64) / scale).astype(np.int32), scale
 
 
+def mean_shift(weight: Float, rounded: Float, mean: Float) -> Float:
+    """By how much rounding moves the mean of each output channel, `(rounded - weight) E[x]` (Nagel et al., arXiv
+    1906.04721, sec. 4.2, eq. 16-17), padding taken for the mean.
+
+    `weight`, `rounded`: float32 [outputs, inputs / groups, *kernel]; `mean`: float32 [inputs], E[x] per channel.
+    Returns float32 [outputs].
+    """
+    change = (rounded - weight).reshape(*weight.shape[:2], -1).sum(2)
+    groups = mean.size // weight.shape[1]
+    seen = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
+    return (change * seen).sum(1).astype(np.float32)
+
+
 def affine_uint8(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """(scale, zero point) of unsigned 8-bit codes that cover [low, high] and represent 0 exactly (eq. 4-6).
 

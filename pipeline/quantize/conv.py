@@ -9,7 +9,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.types import Scheme
-from pipeline.numerics.affine import Float, affine_uint8, bias_floor, quantize_bias, quantize_symmetric
+from pipeline.numerics.affine import (
+    Float,
+    affine_uint8,
+    bias_floor,
+    dequantize,
+    mean_shift,
+    quantize_bias,
+    quantize_symmetric,
+)
 from pipeline.quantize.layers import Layer, LeftInFloat
 from pipeline.quantize.plan import ConvEntry, TensorEntry
 from pipeline.quantize.region import Region, find_region
@@ -37,9 +45,10 @@ def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
 
 
 def quantize_region(
-    region: Region, scheme: Scheme, ranges: Arrays
+    region: Region, scheme: Scheme, ranges: Arrays, means: Arrays
 ) -> tuple[tuple[ConvEntry, ...], tuple[TensorEntry, ...], Arrays]:
-    """Entries and arrays of a region; `ranges`: (low, high) of every tensor that it observes."""
+    """Entries and arrays of a region; `ranges`: (low, high) of every tensor that it observes; `means`: of the
+    channels of the convolutions' inputs, where biases are to be corrected."""
     tensors = {name: _tensor(name, ranges[source]) for name, source in region.tensors.items()}
     scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
     arrays: Arrays = {}
@@ -47,9 +56,10 @@ def quantize_region(
         if f"{layer.weight_name}.codes" not in arrays:
             sharing = [other for other in region.convolutions if other.weight_name == layer.weight_name]
             _store_weight(layer, sharing, scheme, scales, arrays)
-        _store_bias(layer, scales[layer.activation], arrays)
+        mean = means[layer.activation] if scheme.bias_correction else None
+        _store_bias(layer, scales[layer.activation], mean, arrays)
     entries = tuple(
-        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, bias=_bias(layer) is not None)
+        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, bias=f"{layer.node.name}.bias.codes" in arrays)
         for layer in region.convolutions
     )
     return entries, tuple(tensors.values()), arrays
@@ -75,9 +85,13 @@ def _store_weight(
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
 
 
-def _store_bias(layer: Layer, activation: np.float32, arrays: Arrays) -> None:
-    bias = _bias(layer)
+def _store_bias(layer: Layer, activation: np.float32, mean: Float | None, arrays: Arrays) -> None:
+    """Less the mean shift of the rounded weights; a convolution without a bias gets one for that."""
+    bias, scales = _bias(layer), arrays[f"{layer.weight_name}.scales"]
+    if mean is not None:
+        rounded = dequantize(arrays[f"{layer.weight_name}.codes"], scales.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+        bias = (0 if bias is None else bias) - mean_shift(layer.weight, rounded, mean)
     if bias is None:
         return
-    codes, scale = quantize_bias(bias, activation, arrays[f"{layer.weight_name}.scales"])
+    codes, scale = quantize_bias(bias, activation, scales)
     arrays[f"{layer.node.name}.bias.codes"], arrays[f"{layer.node.name}.bias.scales"] = codes, scale

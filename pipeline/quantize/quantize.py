@@ -13,7 +13,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
 from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
-from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.calibrate import MEANS, RANGES
 from pipeline.quantize.conv import quantize_region, region_of
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
@@ -29,11 +29,12 @@ def run(context: StageContext) -> dict[str, Json]:
     scheme = Scheme.model_validate(context.config["scheme"])
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
     ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
+    means = load_file(context.inputs["ranges"].file(MEANS)) if "ranges" in context.inputs else {}
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
     region = region_of(graph, layers, scheme)
     others = [layer for layer in layers if layer.op != "conv"]
     plan, arrays = quantize_layers(others, [*left, *region.left], scheme, ranges, context.progress)
-    convolutions, tensors, more = quantize_region(region, scheme, ranges)
+    convolutions, tensors, more = quantize_region(region, scheme, ranges, means)
     plan = plan.model_copy(update={"convolutions": convolutions, "tensors": tensors})
     arrays |= more
     save_file(arrays, context.out / CODES)

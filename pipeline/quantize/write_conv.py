@@ -22,15 +22,18 @@ def round_weights(node: ir.Node, entry: ConvEntry, arrays: Arrays) -> None:
 
 
 def _dequantize(node: ir.Node, position: int, name: str, arrays: Arrays) -> None:
-    graph, old = node.graph, node.inputs[position]
-    assert isinstance(graph, ir.Graph) and old is not None  # noqa: S101
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
     codes = add_constant(graph, f"{name}.codes", arrays[f"{name}.codes"])
     scales = arrays[f"{name}.scales"]
     scale = add_constant(graph, f"{name}.scales", scales if scales.size > 1 else scales.reshape(()))
     place = "weight" if position == 1 else "bias"
     (real,) = emit(node, "DequantizeLinear", [codes, scale], [f"{name_of(node)}/{place}"], axis=0)
+    if position == len(node.inputs):
+        node.resize_inputs(position + 1)  # a bias that the float graph does not have
+    old = node.inputs[position]
     node.replace_input_with(position, real)
-    drop_unused(graph, [old])
+    drop_unused(graph, [] if old is None else [old])
 
 
 def round_tensor(graph: ir.Graph, value: ir.Value, entry: TensorEntry) -> ir.Value:

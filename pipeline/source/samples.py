@@ -42,15 +42,15 @@ class Samples(Sequence[Row]):
             raise IndexError(position)
         return {name: reader[position] for name, reader in self._inputs.items()}
 
-    def select(self, names: Iterable[str]) -> Iterator[Row]:
-        """Rows with only the inputs `names`, which a graph asks for; IntegrityError if one is missing."""
+    def select(self, names: Iterable[str], begin: int = 0) -> Iterator[Row]:
+        """Rows from `begin` on, of only the inputs `names` that a graph asks for; IntegrityError if one is missing."""
         wanted = list(names)
         missing = [name for name in wanted if name not in self._inputs]
         if missing:
             raise IntegrityError(
                 f"The graph asks for the input {missing[0]!r}; the samples have {', '.join(self._inputs)}."
             )
-        for position in range(self._count):
+        for position in range(begin, self._count):
             yield {name: self._inputs[name][position] for name in wanted}
 
 

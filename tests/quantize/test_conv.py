@@ -97,8 +97,9 @@ def test_one_convolution_is_what_integers_give(
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="n")
     graph = make_graph([node], {"w": weight, "b": bias}, {"x": ["batch", 64, 5]}, {"y": ["batch", 64, 5]})
     x = normal(3, 1, 64, 5)
-    ranges = run_stage(calibrate.ranges, STATIC, graph=graph, samples=make_samples([{"x": x}]))
-    plan = run_stage(quantize.run, STATIC, graph=graph, ranges=ranges)
+    scheme = STATIC.model_copy(update={"bias_correction": False})
+    ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=make_samples([{"x": x}]))
+    plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)
     (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=x)
 
     found = load_file(ranges.file(RANGES))
@@ -183,6 +184,22 @@ def test_bias_of_a_dead_channel_survives(
     x = normal(3, 1, 64, 2)
     (actual,) = run_model(build(graph, [{"x": x}])[1], x=x)
     np.testing.assert_allclose(actual[0, 5], 3, atol=0.2)
+
+
+def test_corrected_biases_keep_the_mean(
+    make_graph: Make, build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    """Inputs of mean 3 turn rounded weights into a shift, which a bias takes out, though float has none."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="n")
+    graph = make_graph([node], {"w": normal(1, 64, 64, 1)}, {"x": ["n", 64, "m"]}, {"y": ["n", 64, "m"]})
+    x = normal(2, 1, 64, 500) + 3
+    (exact,) = run_model(graph, x=x)
+    shifts = []
+    for corrected in (False, True):
+        scheme = STATIC.model_copy(update={"bias_correction": corrected})
+        (actual,) = run_model(build(graph, [{"x": x}], scheme)[1], x=x)
+        shifts.append(np.abs((actual - exact).mean(axis=(0, 2))).mean())
+    assert shifts[1] < 0.2 * shifts[0]
 
 
 @pytest.mark.parametrize(
