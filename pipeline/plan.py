@@ -34,6 +34,7 @@ TITLES = {
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
     "smooth": "smooth outlier channels",
+    "sensitivity": "measure sensitivity",
     "quantize": "quantize",
     "write": "write ONNX",
     "reference": "run float reference",
@@ -89,7 +90,8 @@ class _Builder:
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
-        calibrated = self.scheme.smoothing is not None or self.scheme.activations == "static" or self.recipe.passes
+        measured = self.scheme.smoothing is not None or self.scheme.min_sqnr_db is not None
+        calibrated = measured or self.scheme.activations == "static" or self.recipe.passes
         return [
             *([self._calibration_samples()] if calibrated else []),
             self._evaluation_samples(),
@@ -177,6 +179,10 @@ class _Builder:
             observed = {"graph": graph, "samples": "samples.calibration"}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=2))
             inputs["ranges"] = "calibrate.ranges"
+        if self.scheme.min_sqnr_db is not None:
+            measured = {**inputs, "samples": "samples.calibration"}
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured))
+            inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages

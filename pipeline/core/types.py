@@ -38,6 +38,8 @@ class Scheme(Frozen):
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
+    `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
+    of signal to quantization noise; null leaves none.
     `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
     """
 
@@ -53,6 +55,7 @@ class Scheme(Frozen):
     observer: str = "minmax"
     percentile: float = 99.99
     bias_correction: bool = True
+    min_sqnr_db: float | None = None
     nodes_to_exclude: tuple[str, ...] = ()
 
 

@@ -18,7 +18,7 @@ from pipeline.numerics.affine import (
     quantize_bias,
     quantize_symmetric,
 )
-from pipeline.quantize.layers import Layer, LeftInFloat
+from pipeline.quantize.layers import SMALL, Layer, LeftInFloat
 from pipeline.quantize.plan import ConvEntry, TensorEntry
 from pipeline.quantize.region import Region, find_region
 from pipeline.trace.graph import constant
@@ -26,10 +26,10 @@ from pipeline.trace.graph import constant
 Arrays = dict[str, NDArray[Any]]
 
 
-def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme) -> Region:
-    """The region that `scheme` rounds; without static INT8 all convolutions are left, with the reason."""
+def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme, smallest: int = SMALL) -> Region:
+    """The region that `scheme` rounds, as `find_region`; without static INT8 all convolutions are left, and why."""
     if scheme.weights == 8 and scheme.activations == "static":
-        return find_region(graph, layers)
+        return find_region(graph, layers, smallest)
     convolutions = [layer for layer in layers if layer.op == "conv"]
     return Region(left=tuple(_left(layer, scheme) for layer in convolutions))
 
@@ -42,6 +42,11 @@ def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
     else:
         reason = f"the scheme {scheme.name} keeps weights in float"
     return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
+
+
+def spread(ranges: Arrays, region: Region) -> Arrays:
+    """The ranges of all tensors of a region, not only of those that were observed: parts of it may need them."""
+    return {**ranges, **{name: ranges[source] for name, source in region.tensors.items()}}
 
 
 def quantize_region(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,36 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
 from pipeline.numerics.blocks import pack_nibbles, quantize_blocks
 from pipeline.quantize.calibrate import MEANS, RANGES
-from pipeline.quantize.conv import quantize_region, region_of
+from pipeline.quantize.conv import quantize_region, region_of, spread
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
+from pipeline.quantize.region import Region
 from pipeline.trace.graph import MODEL, load_model
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"
+SENSITIVE = "sensitive.json"
+"""Node -> why it stays in float."""
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """(low, high) per tensor, and the mean of every channel of the convolutions' inputs."""
+
+    ranges: Arrays
+    means: Arrays
 
 
 def run(context: StageContext) -> dict[str, Json]:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
-    ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
-    means = load_file(context.inputs["ranges"].file(MEANS)) if "ranges" in context.inputs else {}
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
+    layers, sensitive = _split(layers, context)
     region = region_of(graph, layers, scheme)
-    others = [layer for layer in layers if layer.op != "conv"]
-    plan, arrays = quantize_layers(others, [*left, *region.left], scheme, ranges, context.progress)
-    convolutions, tensors, more = quantize_region(region, scheme, ranges, means)
-    plan = plan.model_copy(update={"convolutions": convolutions, "tensors": tensors})
-    arrays |= more
+    left = [*left, *sensitive, *region.left]
+    plan, arrays = decide(layers, left, region, scheme, calibrated(context), context.progress)
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
@@ -45,6 +53,44 @@ def run(context: StageContext) -> dict[str, Json]:
         "convolutions": len(plan.convolutions),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
+
+
+def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftInFloat]]:
+    """Layers to round, and those that their measured sensitivity leaves in float."""
+    reasons = context.inputs["sensitivity"].read_json(SENSITIVE) if "sensitivity" in context.inputs else {}
+    kept = [layer for layer in layers if layer.node.name not in reasons]
+    left = [
+        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reasons[layer.node.name])
+        for layer in layers
+        if layer.node.name in reasons
+    ]
+    return kept, left
+
+
+def calibrated(context: StageContext) -> Calibrated:
+    """What the stage `calibrate.ranges` found, for every tensor that may be rounded; nothing for other schemes."""
+    if "ranges" not in context.inputs:
+        return Calibrated({}, {})
+    artifact = context.inputs["ranges"]
+    scheme = Scheme.model_validate(context.config["scheme"])
+    graph = load_model(context.inputs["graph"].file(MODEL)).graph
+    whole = region_of(graph, find_layers(graph, scheme.nodes_to_exclude)[0], scheme)
+    return Calibrated(spread(load_file(artifact.file(RANGES)), whole), load_file(artifact.file(MEANS)))
+
+
+def decide(
+    layers: list[Layer],
+    left: list[LeftInFloat],
+    region: Region,
+    scheme: Scheme,
+    found: Calibrated,
+    progress: Progress,
+) -> tuple[QuantizationPlan, Arrays]:
+    """The plan for `layers`, whose convolutions are those of `region`, and its arrays."""
+    others = [layer for layer in layers if layer.op != "conv"]
+    plan, arrays = quantize_layers(others, left, scheme, found.ranges, progress)
+    convolutions, tensors, more = quantize_region(region, scheme, found.ranges, found.means)
+    return plan.model_copy(update={"convolutions": convolutions, "tensors": tensors}), {**arrays, **more}
 
 
 def quantize_layers(

@@ -41,11 +41,12 @@ class Region:
         return tuple(dict.fromkeys(self.tensors.values()))
 
 
-def find_region(graph: ir.Graph, layers: Sequence[Layer]) -> Region:
-    """The region around the convolutions among `layers`, small ones left out that have no large one near."""
+def find_region(graph: ir.Graph, layers: Sequence[Layer], smallest: int = SMALL) -> Region:
+    """The region around the convolutions among `layers`, without those whose stretch holds fewer values than
+    `smallest`."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
     tensors = _grow(graph, convolutions)
-    alone = _alone(graph, convolutions, tensors)
+    alone = _alone(graph, convolutions, tensors, smallest)
     if not alone:
         return Region(tuple(convolutions), tensors)
     small = {id(layer) for layer in alone}
@@ -93,8 +94,8 @@ def _pads_zeros(node: ir.Node) -> bool:
     return value is None or (array is not None and not array.any())
 
 
-def _alone(graph: ir.Graph, convolutions: Sequence[Layer], tensors: dict[str, str]) -> list[Layer]:
-    """Convolutions whose connected stretch holds fewer values than pay."""
+def _alone(graph: ir.Graph, convolutions: Sequence[Layer], tensors: dict[str, str], smallest: int) -> list[Layer]:
+    """Convolutions whose connected stretch holds fewer values than `smallest`."""
     roots = {name: name for name in tensors}
 
     def root(name: str) -> str:
@@ -114,7 +115,7 @@ def _alone(graph: ir.Graph, convolutions: Sequence[Layer], tensors: dict[str, st
     for layer in convolutions:
         place = root(layer.activation)
         sizes[place] = sizes.get(place, 0) + layer.weight.size
-    return [layer for layer in convolutions if sizes[root(layer.activation)] < SMALL]
+    return [layer for layer in convolutions if sizes[root(layer.activation)] < smallest]
 
 
 def _left(layer: Layer) -> LeftInFloat:
