@@ -142,7 +142,7 @@ class _Builder:
     def _trace(self, name: str, edits: str | None) -> Stage:
         config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
         inputs = {"edits": edits} if edits else {}
-        return Stage(name, 1, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
+        return Stage(name, 2, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
 
     def _compress(self) -> list[Stage]:
         return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
