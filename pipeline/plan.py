@@ -36,6 +36,7 @@ TITLES = {
     "calibrate.ranges": "calibrate ranges",
     "calibrate.hessians": "calibrate hessians",
     "smooth": "smooth outlier channels",
+    "sensitivity": "measure sensitivity",
     "quantize": "quantize",
     "write": "write ONNX",
     "reference": "run float reference",
@@ -93,8 +94,8 @@ class _Builder:
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
         scheme = self.scheme
-        by_samples = scheme.smoothing is not None or scheme.activations == "static" or scheme.rounding == "gptq"
-        calibrated = by_samples or self.recipe.passes
+        measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
+        calibrated = measured or scheme.activations == "static" or scheme.rounding == "gptq" or self.recipe.passes
         return [
             *([self._calibration_samples()] if calibrated else []),
             self._evaluation_samples(),
@@ -163,7 +164,7 @@ class _Builder:
         inputs = {"edits": edits} if edits else {}
         if self.source.kind == "onnx":
             return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self._local())
-        return Stage(name, 1, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
+        return Stage(name, 2, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":
@@ -204,12 +205,16 @@ class _Builder:
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
             observed = {"graph": graph, "samples": "samples.calibration"}
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=2))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
             observed = {"graph": graph, "samples": "samples.calibration"}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", config, observed))
             inputs["hessians"] = "calibrate.hessians"
+        if self.scheme.min_sqnr_db is not None:
+            measured = {**inputs, "samples": "samples.calibration"}
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured))
+            inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages

@@ -55,6 +55,18 @@ def test_stages_in_order(job: Job, recipe: str, names: list[str]) -> None:
         assert callable(load_attribute(stage.run))
 
 
+def test_sensitivity_is_measured_only_where_the_scheme_asks(job: Job) -> None:
+    for recipe, inputs in {
+        "w8a8": {"graph": "smooth", "ranges": "calibrate.ranges", "samples": "samples.calibration"},
+        "w4": {"graph": "trace.float", "hessians": "calibrate.hessians", "samples": "samples.calibration"},
+    }.items():
+        planned = stages(job, recipe=recipe, scheme={"min_sqnr_db": 30.0})
+        names = list(planned)
+        assert names.index("sensitivity") == names.index("quantize") - 1
+        assert planned["sensitivity"].inputs == inputs
+        assert planned["quantize"].inputs["sensitivity"] == "sensitivity"
+
+
 def test_keys_hold_no_place_on_this_machine(job: Job, tmp_path: Path, tiny_encoder: Path) -> None:
     for stage in stages(job, recipe="prune-w4").values():
         text = json.dumps(stage.config)

@@ -19,12 +19,14 @@ from pipeline.core.types import Json, Progress, silent
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage function gets. It fills `out` and returns its facts."""
+    """What a stage function gets. It fills `out` and returns its facts. `scratch` (which need not exist yet) outlives a
+    crash: the next try at the same stage finds there what this one left."""
 
     config: dict[str, Json]
     inputs: Mapping[str, Artifact]
     out: Path
     progress: Progress
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def execute(stage: Stage, inputs: Mapping[str, Artifact], store: Store, progress
 def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str, progress: Progress) -> Artifact:
     with _named(stage.name), store.staging(key) as folder:
         run: Run = load_attribute(stage.run)  # here, since a library that does not fit in memory fails on import
-        facts = run(StageContext({**stage.config, **stage.local}, inputs, folder, progress))
+        facts = run(StageContext({**stage.config, **stage.local}, inputs, folder, progress, store.scratch(key)))
         seal(folder, stage.name, key, stage.identity(inputs), facts)
         return store.commit(folder, key)
 

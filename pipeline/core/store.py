@@ -23,11 +23,12 @@ class Store:
         self._staging = root / "staging"
         self._locks = root / "locks"
         self._uses = root / "uses"
+        self._scratch = root / "scratch"
 
     def prepare(self) -> None:
         """Create the folders; StageError if the place cannot be written to."""
         try:
-            for folder in (self._objects, self._staging, self._locks, self._uses):
+            for folder in (self._objects, self._staging, self._locks, self._uses, self._scratch):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StageError(
@@ -70,6 +71,10 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def scratch(self, key: str) -> Path:
+        """Where the builder of `key` may leave what a later try goes on from, under its lock; gone after `commit`."""
+        return self._scratch / key
+
     def commit(self, folder: Path, key: str) -> Artifact:
         """Flush a sealed staging folder to disk and rename it into place."""
         for path in [*folder.rglob("*"), folder]:
@@ -77,6 +82,7 @@ class Store:
         folder.rename(self._objects / key)
         fsync(self._objects)
         (self._uses / key).touch()
+        shutil.rmtree(self.scratch(key), ignore_errors=True)
         return open_artifact(self._objects / key)
 
     def entries(self) -> list[tuple[str, int, float]]:
@@ -104,7 +110,7 @@ class Store:
         """
         self.prepare()
         with self.lock("in-use"):
-            for leftover in self._staging.iterdir():
+            for leftover in [*self._staging.iterdir(), *self._scratch.iterdir()]:
                 shutil.rmtree(leftover)
             return self._drop_until(max_bytes)
 

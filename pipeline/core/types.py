@@ -42,6 +42,9 @@ class Scheme(Frozen):
     blocks, and `scale_bits` its bits. `rounding` of 4-bit weights: each to the `nearest` code, or together so that
     products on calibration samples change least (`gptq`, arXiv 2210.17323).
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
+    `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
+    of signal to quantization noise; null leaves none.
+    `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Scheme(Frozen):
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"
     percentile: float = 99.99
+    bias_correction: bool = True
+    min_sqnr_db: float | None = None
     nodes_to_exclude: tuple[str, ...] = ()
 
 

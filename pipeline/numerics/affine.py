@@ -24,16 +24,50 @@ def largest_code(reduce_range: bool) -> int:
     return 63 if reduce_range else 127
 
 
-def quantize_symmetric(weight: Float, axis: Axis, reduce_range: bool) -> tuple[Codes, Float]:
+def quantize_symmetric(
+    weight: Float, axis: Axis, reduce_range: bool, floor: Float | None = None
+) -> tuple[Codes, Float]:
     """Signed 8-bit codes with zero point 0 (eq. 7).
 
-    `weight`: float32 of any shape; `axis`: the axes that share one scale (None: the whole array).
+    `weight`: float32 of any shape; `axis`: the axes that share one scale (None: the whole array); `floor`: the
+    smallest scale allowed, broadcast against `weight` (see `bias_floor`).
     Returns int8 codes of the same shape, and float32 scales whose `axis` has length 1.
     """
     largest = largest_code(reduce_range)
     scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True), _TINY).astype(np.float32) / np.float32(largest)
+    if floor is not None:
+        scale = np.maximum(scale, floor.max(axis=axis, keepdims=True)).astype(np.float32)
     codes = np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
     return codes, scale
+
+
+_BIAS_LIMIT = 2.0**30  # half of int32, so that the products have the other half
+
+
+def bias_floor(bias: Float, activation_scale: np.float32) -> Float:
+    """The smallest weight scales, float32 [N], with which the codes of `bias` [N] fit in 31 bits. A channel whose
+    weights are all but zero would need more."""
+    return (np.abs(bias) / (np.float64(activation_scale) * _BIAS_LIMIT)).astype(np.float32)
+
+
+def quantize_bias(bias: Float, activation_scale: np.float32, weight_scale: Float) -> tuple[NDArray[np.int32], Float]:
+    """Codes that can be added to the sums of products (arXiv 2106.08295, sec. 2.1): int32 [N], whose scale is that of
+    the products, `activation_scale * weight_scale`, float32 [N]. `weight_scale`: float32 [N] or [1]."""
+    scale = np.broadcast_to(activation_scale * weight_scale, bias.shape).astype(np.float32)
+    return np.rint(bias.astype(np.float64) / scale).astype(np.int32), scale
+
+
+def mean_shift(weight: Float, rounded: Float, mean: Float) -> Float:
+    """By how much rounding moves the mean of each output channel, `(rounded - weight) E[x]` (Nagel et al., arXiv
+    1906.04721, sec. 4.2, eq. 16-17), padding taken for the mean.
+
+    `weight`, `rounded`: float32 [outputs, inputs / groups, *kernel]; `mean`: float32 [inputs], E[x] per channel.
+    Returns float32 [outputs].
+    """
+    change = (rounded - weight).reshape(*weight.shape[:2], -1).sum(2)
+    groups = mean.size // weight.shape[1]
+    seen = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
+    return (change * seen).sum(1).astype(np.float32)
 
 
 def affine_uint8(low: float, high: float) -> tuple[np.float32, np.uint8]:

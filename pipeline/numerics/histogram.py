@@ -42,6 +42,11 @@ class StreamingHistogram:
         self.counts[quarter : quarter + _BINS // 2] = merged
         self.reach *= 2
 
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The ends of all bins, in order."""
+        return np.linspace(-self.reach, self.reach, _BINS + 1)
+
     def range(self, percentile: float) -> tuple[float, float]:
         """(low, high) that hold `percentile` % of the values, half of the rest cut at either end; never wider than
         what was seen. ValueError if nothing was counted."""
@@ -49,7 +54,7 @@ class StreamingHistogram:
         if total == 0:
             raise ValueError("no values were counted")
         tail = (1 - percentile / 100) / 2 * total
-        edges = np.linspace(-self.reach, self.reach, _BINS + 1)
+        edges = self.edges
         cumulative = np.cumsum(self.counts)
         first = int(np.searchsorted(cumulative, tail, side="right"))
         last = int(np.searchsorted(cumulative, total - tail, side="left"))

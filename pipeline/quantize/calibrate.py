@@ -1,12 +1,13 @@
 """Calibration: run samples through the float graph and reduce activations to ranges as they stream by.
 
 Memory does not grow with the number of samples: a sample's activations are reduced (in the graph where the
-observer allows it) before the next one is read.
+observer allows it) before the next one is read. What was seen is saved now and then, so that a calibration that was
+killed goes on where it was, with the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,96 +19,134 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
+from pipeline.quantize.checkpoint import Checkpoint
+from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, Gram
-from pipeline.quantize.layers import find_layers
-from pipeline.quantize.observers import ChannelMax
+from pipeline.quantize.layers import Layer, find_layers
+from pipeline.quantize.observers import ChannelMax, ChannelMean
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
+MEANS = "means.safetensors"
 _SCRATCH = "observed.onnx"
+Watched = tuple[str, type]
+"""A tensor and the observer that reads it."""
 
 
 def ranges(context: StageContext) -> dict[str, Json]:
-    """Stage function: (low, high) of the input of every quantizable product, float32 [2] per tensor."""
+    """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; and the mean of every channel
+    of the convolutions' inputs, float32 [channels] each, where biases are to be corrected."""
     scheme = Scheme.model_validate(context.config["scheme"])
     observer = OBSERVERS.get(scheme.observer)
-    observed = _observe(context, scheme, observer)
-    arrays = {name: np.array(seen.range(), np.float32) for name, seen in observed.items()}
-    save_file(arrays, context.out / RANGES)
-    return {"observer": scheme.observer, "tensors": len(arrays), "samples": len(_samples(context))}
+
+    def watch(graph: ir.Graph, layers: list[Layer]) -> list[Watched]:
+        region = region_of(graph, layers, scheme)
+        names = dict.fromkeys([*_linear_inputs(layers), *region.observed])
+        inputs = dict.fromkeys(layer.activation for layer in region.convolutions if scheme.bias_correction)
+        return [(name, observer) for name in names] + [(name, ChannelMean) for name in inputs]
+
+    observed = _observe(context, scheme, watch)
+    found = {name: seen.range() for (name, kind), seen in observed.items() if kind is observer}
+    means = {name: seen.mean() for (name, kind), seen in observed.items() if kind is ChannelMean}
+    save_file({name: np.array(ends, np.float32) for name, ends in found.items()}, context.out / RANGES)
+    save_file(means, context.out / MEANS)
+    return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}
 
 
 def channels(context: StageContext) -> dict[str, Json]:
-    """Stage function: the largest magnitude per channel of the same tensors, float32 [K] per tensor."""
-    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), ChannelMax)
-    save_file({name: seen.magnitude for name, seen in observed.items()}, context.out / CHANNELS)
+    """Stage function: the largest magnitude per channel of the products' inputs, float32 [K] per tensor."""
+
+    def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
+        return [(name, ChannelMax) for name in _linear_inputs(layers)]
+
+    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), watch)
+    save_file({name: seen.magnitude for (name, _), seen in observed.items()}, context.out / CHANNELS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 
 def hessians(context: StageContext) -> dict[str, Json]:
     """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
-    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), Gram)
-    save_file({name: seen.hessian() for name, seen in observed.items()}, context.out / HESSIANS)
+
+    def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
+        return [(name, Gram) for name in _linear_inputs(layers)]
+
+    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), watch)
+    save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
+
+
+def _linear_inputs(layers: list[Layer]) -> list[str]:
+    return list(dict.fromkeys(layer.activation for layer in layers if layer.op == "linear"))
 
 
 def _samples(context: StageContext) -> Samples:
     return open_samples(context.inputs["samples"].path)
 
 
-def _observe(context: StageContext, scheme: Scheme, observer: type) -> dict[str, Any]:
+def _observe(
+    context: StageContext, scheme: Scheme, watch: Callable[[ir.Graph, list[Layer]], list[Watched]]
+) -> dict[Watched, Any]:
     model = load_model(context.inputs["graph"].file(MODEL))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
-    names = list(dict.fromkeys(layer.activation for layer in layers if layer.op == "linear"))
-    if not names:  # ONNX Runtime runs no graph without outputs
+    watched = watch(model.graph, layers)
+    if not watched:  # ONNX Runtime runs no graph without outputs
         return {}
     scratch = context.out / _SCRATCH
-    outputs = _attach(model, names, observer, scratch)
+    outputs = _attach(model, watched, scratch)
+    observers = {key: key[1](scheme.percentile) for key in watched}
     try:
-        return _stream(scratch, outputs, observer, scheme.percentile, _samples(context), context.progress)
+        _stream(scratch, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress)
     finally:
         scratch.unlink()
         scratch.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+    return observers
 
 
-def _attach(model: ir.Model, names: Sequence[str], observer: type, path: Path) -> dict[str, list[str]]:
-    """Make the graph give out what the observer reads, and nothing else; tensor -> its extra outputs."""
+def _attach(model: ir.Model, watched: Sequence[Watched], path: Path) -> dict[Watched, list[str]]:
+    """Make the graph give out what the observers read, and nothing else; their extra outputs."""
     graph = model.graph
     values = {str(output.name): output for node in graph for output in node.outputs}
     values |= {str(value.name): value for value in graph.inputs}
-    outputs: dict[str, list[ir.Value]] = {name: observer.attach(graph, values[name]) for name in names}  # type: ignore[attr-defined]
+    outputs: dict[Watched, list[ir.Value]] = {
+        (name, kind): kind.attach(graph, values[name])  # type: ignore[attr-defined]
+        for name, kind in watched
+    }
     graph.outputs.clear()
     for extra in (value for group in outputs.values() for value in group):
         extra.dtype = ir.DataType.FLOAT
         graph.outputs.append(extra)
     save_model(model, path)
-    return {name: [str(value.name) for value in group] for name, group in outputs.items()}
+    return {key: [str(value.name) for value in group] for key, group in outputs.items()}
 
 
 def _stream(
     path: Path,
-    outputs: dict[str, list[str]],
-    observer: type,
-    percentile: float,
+    outputs: dict[Watched, list[str]],
+    observers: dict[Watched, Any],
+    checkpoint: Checkpoint,
     samples: Samples,
     progress: Progress,
-) -> dict[str, Any]:
+) -> None:
+    session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+    wanted = [name for group in outputs.values() for name in group]
+    inputs = [entry.name for entry in session.get_inputs()]
+    begin = checkpoint.restore(list(observers.values()))
+    for done, row in enumerate(samples.select(inputs, begin), start=begin + 1):
+        values = dict(zip(wanted, session.run(wanted, row), strict=True))
+        for key, group in outputs.items():
+            _add(observers[key], key[0], [values[output] for output in group], done)
+        progress(done, len(samples))
+        checkpoint.save(done, list(observers.values()))
+
+
+def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # lengths differ from sample to sample: plans would only pile up
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    wanted = [name for group in outputs.values() for name in group]
-    seen = {name: observer(percentile) for name in outputs}
-    inputs = [entry.name for entry in session.get_inputs()]
-    for done, row in enumerate(samples.select(inputs), start=1):
-        values = dict(zip(wanted, session.run(wanted, row), strict=True))
-        for name, group in outputs.items():
-            _add(seen[name], name, [values[output] for output in group], done)
-        progress(done, len(samples))
-    return seen
+    return options
 
 
 def _add(observer: Any, name: str, values: list[Any], sample: int) -> None:

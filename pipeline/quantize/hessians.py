@@ -41,6 +41,13 @@ class Gram:
         total: Float = self._sum.astype(np.float32)
         return total
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        self._flush()
+        return {"sum": np.asarray(self._sum)}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        self._sum = state["sum"]
+
     def _flush(self) -> None:
         if self._rows:
             rows = np.concatenate(self._rows)

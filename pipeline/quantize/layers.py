@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UsageError
 from pipeline.trace.graph import constant
 
-_SMALL = 4096
+SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
 
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN")
@@ -21,7 +21,8 @@ _WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU",
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that reads the constant `weight` (float32). `op`: `linear` [K, N] or `table` [rows, columns]."""
+    """A node that reads the constant `weight` (float32). `op`: `linear` [K, N], `table` [rows, columns] or `conv`
+    [outputs, inputs / groups, *kernel]."""
 
     op: str
     node: ir.Node
@@ -66,15 +67,21 @@ def _layer(node: ir.Node, name: str, weight: NDArray[Any]) -> Layer:
     if node.op_type == "Gather":
         return Layer("table", node, "", name, weight)
     activation = node.inputs[0]
-    assert activation is not None  # noqa: S101  # MatMul has two inputs
-    return Layer("linear", node, str(activation.name), name, weight)
+    assert activation is not None  # noqa: S101  # MatMul and Conv have two inputs
+    return Layer("conv" if node.op_type == "Conv" else "linear", node, str(activation.name), name, weight)
 
 
 def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: tuple[str, ...]) -> str:
     """Why this weight stays in float; empty if it need not."""
     if any(fnmatchcase(str(node.name), pattern) for pattern in exclude):
         return "excluded by name"
-    if weight.size < _SMALL:
+    if node.op_type == "Conv" and position == 1:
+        return _conv_reason(node)
+    return _product_reason(node, position, weight)
+
+
+def _product_reason(node: ir.Node, position: int, weight: NDArray[Any]) -> str:
+    if weight.size < SMALL:
         return f"only {weight.size} values: less than its scales and extra nodes would cost"
     taken = {"MatMul": 1, "Gather": 0}
     if taken.get(node.op_type) != position:
@@ -86,11 +93,19 @@ def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: tuple[s
     return ""
 
 
+def _conv_reason(node: ir.Node) -> str:
+    """As `_reason`. A small one may be worth rounding between others, which `find_region` finds out."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return "its bias is computed, not constant" if bias is not None and constant(bias) is None else ""
+
+
 def _check_patterns(graph: ir.Graph, exclude: tuple[str, ...]) -> None:
     names = [str(node.name) for node in graph]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join([name for name in names if "MatMul" in name or "Gather" in name][:3])
+            shown = ", ".join(
+                [name for name in names if any(kind in name for kind in ("MatMul", "Gather", "Conv"))][:3]
+            )
             raise UsageError(
                 f"--nodes-to-exclude {pattern!r} matches no node of the graph.",
                 f"Names look like: {shown}. `edge inspect <bundle>` lists them; * matches anything.",

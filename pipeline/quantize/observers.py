@@ -8,7 +8,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from pipeline.numerics.clipping import entropy_range, mse_range
 from pipeline.numerics.histogram import StreamingHistogram
+
+State = dict[str, NDArray[Any]]
+"""What an observer has seen, as arrays: what `state` gives, `restore` takes."""
 
 
 def _reduced(graph: ir.Graph, value: ir.Value, op_type: str) -> ir.Value:
@@ -38,10 +42,15 @@ class MinMax:
     def range(self) -> tuple[float, float]:
         return self._low, self._high
 
+    def state(self) -> State:
+        return {"ends": np.array([self._low, self._high])}
 
-class Percentile:
-    """The range that holds a percentile of all values, from a streaming histogram (clipping outliers costs less than
-    the coarser step they force: Wu et al., arXiv 2004.09602, sec. 5)."""
+    def restore(self, state: State) -> None:
+        self._low, self._high = (float(end) for end in state["ends"])
+
+
+class _Histogram:
+    """Counts all values of a tensor as they stream by."""
 
     def __init__(self, percentile: float) -> None:
         self._percentile = percentile
@@ -54,8 +63,36 @@ class Percentile:
     def add(self, values: NDArray[Any]) -> None:
         self._histogram.add(values)
 
+    def state(self) -> State:
+        found = self._histogram
+        return {"ends": np.array([found.low, found.high, found.reach]), "counts": found.counts}
+
+    def restore(self, state: State) -> None:
+        found = self._histogram
+        found.low, found.high, found.reach = (float(end) for end in state["ends"])
+        found.counts = state["counts"]
+
+
+class Percentile(_Histogram):
+    """The range that holds a percentile of all values (clipping outliers costs less than the coarser step they force:
+    Wu et al., arXiv 2004.09602, sec. 5)."""
+
     def range(self) -> tuple[float, float]:
         return self._histogram.range(self._percentile)
+
+
+class MeanSquaredError(_Histogram):
+    """The range with the least squared error of rounding and clipping together."""
+
+    def range(self) -> tuple[float, float]:
+        return mse_range(self._histogram)
+
+
+class Entropy(_Histogram):
+    """The range that keeps the most information, as TensorRT calibrates."""
+
+    def range(self) -> tuple[float, float]:
+        return entropy_range(self._histogram)
 
 
 class ChannelMax:
@@ -85,3 +122,49 @@ class ChannelMax:
 
     def add(self, magnitude: NDArray[np.float32], _sum: NDArray[Any]) -> None:
         self.magnitude = magnitude if self.magnitude is None else np.maximum(self.magnitude, magnitude)
+
+    def state(self) -> State:
+        return {} if self.magnitude is None else {"magnitude": self.magnitude}
+
+    def restore(self, state: State) -> None:
+        self.magnitude = state.get("magnitude")
+
+
+class ChannelMean:
+    """The mean of every channel (axis 1) of a convolution's input, over samples and positions; reduced inside the
+    graph."""
+
+    def __init__(self, percentile: float) -> None:  # noqa: ARG002  # as MinMax
+        self._sum: NDArray[np.float64] | None = None
+        self._samples = 0
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+        # to [batch, channels, positions] first, since the activation's rank is not known to the graph
+        shape = ir.val(f"{value.name}/shape", const_value=ir.tensor(np.array([0, 0, -1], np.int64)))
+        axes = ir.val(f"{value.name}/positions", const_value=ir.tensor(np.array([0, 2], np.int64)))
+        for added in (shape, axes):
+            graph.register_initializer(added)
+        flat = ir.node("Reshape", [value, shape], name=f"{value.name}/Reshape")
+        flat.outputs[0].name = f"{value.name}/Reshape/output"
+        mean = ir.node("ReduceMean", [flat.outputs[0], axes], attributes={"keepdims": 0}, name=f"{value.name}/Mean")
+        mean.outputs[0].name = f"{value.name}/Mean/output"
+        mean.outputs[0].dtype, mean.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([None])
+        graph.extend([flat, mean])
+        return [mean.outputs[0]]
+
+    def add(self, mean: NDArray[np.float32]) -> None:
+        self._sum = mean.astype(np.float64) if self._sum is None else self._sum + mean
+        self._samples += 1
+
+    def mean(self) -> NDArray[np.float32]:
+        """float32 [channels]; ValueError if there was no sample."""
+        if self._sum is None:
+            raise ValueError("no samples were seen")
+        return (self._sum / self._samples).astype(np.float32)
+
+    def state(self) -> State:
+        return {"samples": np.array(self._samples)} | ({} if self._sum is None else {"sum": self._sum})
+
+    def restore(self, state: State) -> None:
+        self._sum, self._samples = state.get("sum"), int(state["samples"])

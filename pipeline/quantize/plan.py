@@ -39,6 +39,23 @@ class TableEntry(Frozen):
     scale_bits: Literal[32, 16] = 32
 
 
+class ConvEntry(Frozen):
+    """A Conv with constant weights, stored as `<weight>.codes` and `<weight>.scales` (one scale per output channel, or
+    one for all). `bias`: the int32 codes are `<node>.bias.codes`, their scales `<node>.bias.scales`."""
+
+    node: str
+    weight: str
+    bias: bool = False
+
+
+class TensorEntry(Frozen):
+    """An activation that is rounded to uint8 where it is made, for all its readers."""
+
+    tensor: str
+    scale: float
+    zero_point: int
+
+
 class LeftEntry(Frozen):
     """A weight that stays in float32."""
 
@@ -51,4 +68,6 @@ class LeftEntry(Frozen):
 class QuantizationPlan(Frozen):
     linears: tuple[LinearEntry, ...] = ()
     tables: tuple[TableEntry, ...] = ()
+    convolutions: tuple[ConvEntry, ...] = ()
+    tensors: tuple[TensorEntry, ...] = ()
     left_in_float: tuple[LeftEntry, ...] = ()

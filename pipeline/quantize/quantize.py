@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,42 +15,97 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.blocks import linear_format, store_linear, store_table, table_format
-from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.calibrate import MEANS, RANGES
+from pipeline.quantize.conv import quantize_region, region_of, spread
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
+from pipeline.quantize.region import Region
 from pipeline.trace.graph import MODEL, load_model
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"
+SENSITIVE = "sensitive.json"
+"""Node -> why it stays in float."""
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """(low, high) per tensor, the mean of every channel of the convolutions' inputs, and the Hessians of products."""
+
+    ranges: Arrays = field(default_factory=dict)
+    means: Arrays = field(default_factory=dict)
+    hessians: Hessians | None = None
 
 
 def run(context: StageContext) -> dict[str, Json]:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
-    ranges = load_file(context.inputs["ranges"].file(RANGES)) if "ranges" in context.inputs else {}
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
-    hessians = Hessians(context.inputs["hessians"]) if "hessians" in context.inputs else None
-    plan, arrays = quantize_layers(layers, left, scheme, ranges, context.progress, hessians)
+    layers, sensitive = _split(layers, context)
+    region = region_of(graph, layers, scheme)
+    left = [*left, *sensitive, *region.left]
+    found = calibrated(context)
+    plan, arrays = decide(layers, left, region, scheme, found, context.progress)
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
-        **({"damping": hessians.damping} if hessians else {}),
+        "convolutions": len(plan.convolutions),
+        **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
+
+
+def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftInFloat]]:
+    """Layers to round, and those that their measured sensitivity leaves in float."""
+    reasons = context.inputs["sensitivity"].read_json(SENSITIVE) if "sensitivity" in context.inputs else {}
+    kept = [layer for layer in layers if layer.node.name not in reasons]
+    left = [
+        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reasons[layer.node.name])
+        for layer in layers
+        if layer.node.name in reasons
+    ]
+    return kept, left
+
+
+def calibrated(context: StageContext) -> Calibrated:
+    """What calibration found, for every tensor that may be rounded; nothing for schemes that need nothing."""
+    if "hessians" in context.inputs:
+        return Calibrated(hessians=Hessians(context.inputs["hessians"]))
+    if "ranges" not in context.inputs:
+        return Calibrated()
+    artifact = context.inputs["ranges"]
+    scheme = Scheme.model_validate(context.config["scheme"])
+    graph = load_model(context.inputs["graph"].file(MODEL)).graph
+    whole = region_of(graph, find_layers(graph, scheme.nodes_to_exclude)[0], scheme)
+    return Calibrated(spread(load_file(artifact.file(RANGES)), whole), load_file(artifact.file(MEANS)))
+
+
+def decide(
+    layers: list[Layer],
+    left: list[LeftInFloat],
+    region: Region,
+    scheme: Scheme,
+    found: Calibrated,
+    progress: Progress,
+) -> tuple[QuantizationPlan, Arrays]:
+    """The plan for `layers`, whose convolutions are those of `region`, and its arrays."""
+    others = [layer for layer in layers if layer.op != "conv"]
+    plan, arrays = quantize_layers(others, left, scheme, found, progress)
+    convolutions, tensors, more = quantize_region(region, scheme, found.ranges, found.means)
+    return plan.model_copy(update={"convolutions": convolutions, "tensors": tensors}), {**arrays, **more}
 
 
 def quantize_layers(
     layers: list[Layer],
     left: list[LeftInFloat],
     scheme: Scheme,
-    ranges: Arrays,
+    found: Calibrated,
     progress: Progress,
-    hessians: Hessians | None = None,
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan and its arrays. A weight read by several nodes is stored once."""
     linears: list[LinearEntry] = []
@@ -65,9 +121,9 @@ def quantize_layers(
         elif layer.op == "table":
             tables.append(_table(layer, scheme, arrays))
         elif bits == 8 and scheme.activations != "float":
-            linears.append(_integer(layer, scheme, ranges, arrays))
+            linears.append(_integer(layer, scheme, found.ranges, arrays))
         else:
-            inputs = hessians.curvature(readers[layer.weight_name]) if hessians else None
+            inputs = found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
             linears.append(_weight_only(layer, scheme, inputs, arrays))
         progress(done, len(layers))
     return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays

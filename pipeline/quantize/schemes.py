@@ -38,6 +38,8 @@ OBSERVERS: Registry[type] = Registry(
     {
         "minmax": "pipeline.quantize.observers:MinMax",
         "percentile": "pipeline.quantize.observers:Percentile",
+        "entropy": "pipeline.quantize.observers:Entropy",
+        "mse": "pipeline.quantize.observers:MeanSquaredError",
     },
 )
 

@@ -14,7 +14,8 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.quantize.plan import LinearEntry, QuantizationPlan, TableEntry
 from pipeline.quantize.quantize import CODES, PLAN
-from pipeline.trace.graph import MODEL, add_constant, emit, load_model, replace, save_model
+from pipeline.quantize.write_conv import round_tensor, round_weights
+from pipeline.trace.graph import MODEL, add_constant, emit, load_model, name_of, replace, save_model
 
 CONTRIB = "com.microsoft"
 Arrays = dict[str, NDArray[Any]]
@@ -33,16 +34,27 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
     """Replace the planned nodes in place; StageError if the plan is of another graph."""
     nodes = {node.name: node for node in model.graph}
     planned = [entry.node for entry in plan.linears] + [entry.node for entry in plan.tables]
+    planned += [entry.node for entry in plan.convolutions]
     for name in planned:
         if name not in nodes:
             raise StageError(f"The quantization plan names the node {name!r}, which the graph does not have.")
-    quantized: dict[str, list[ir.Value]] = {}  # products of one activation share its quantization
+    quantized = _region(model.graph, plan, arrays)  # products of one activation share its quantization
     for linear in plan.linears:
         _LINEAR[linear.method](nodes[linear.node], linear, arrays, quantized)
     for table in plan.tables:
         _TABLE[table.bits](nodes[table.node], table, arrays)
     if any(node.domain == CONTRIB for node in model.graph):
         model.opset_imports[CONTRIB] = 1
+
+
+def _region(graph: ir.Graph, plan: QuantizationPlan, arrays: Arrays) -> dict[str, list[ir.Value]]:
+    """Convolutions, and the activations rounded around them, by the names that their readers now see."""
+    nodes = {node.name: node for node in graph}
+    values = {name_of(value): value for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]}
+    for convolution in plan.convolutions:
+        round_weights(nodes[convolution.node], convolution, arrays)
+    rounded = [round_tensor(graph, values[entry.tensor], entry) for entry in plan.tensors]
+    return {name_of(value): [value] for value in rounded}
 
 
 def _constants(node: ir.Node, weight: str, arrays: Arrays) -> tuple[ir.Value, ir.Value]:

@@ -47,10 +47,10 @@ class Samples(Sequence[Row]):
         self._require(names := list(names))
         return tuple(self._inputs[name].shape(position) for name in names)
 
-    def select(self, names: Iterable[str]) -> Iterator[Row]:
-        """Rows with only the inputs `names`, which a graph asks for; IntegrityError if one is missing."""
+    def select(self, names: Iterable[str], begin: int = 0) -> Iterator[Row]:
+        """Rows from `begin` on, of only the inputs `names` that a graph asks for; IntegrityError if one is missing."""
         self._require(wanted := list(names))
-        for position in range(self._count):
+        for position in range(begin, self._count):
             yield {name: self._inputs[name][position] for name in wanted}
 
     def _require(self, names: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -17,10 +18,11 @@ _AXES = ("batch", "sequence")
 
 
 def canonicalize(model: ir.Model, prefix: str) -> None:
-    """In place: name nodes and weights after modules (without `prefix`), Gemm -> MatMul + Add, name the dynamic
-    axes, and drop metadata, which holds stack traces with file paths."""
+    """In place: Conv + BatchNormalization -> Conv, Gemm -> MatMul + Add, name nodes and weights after modules (without
+    `prefix`), name the dynamic axes, and drop metadata, which holds stack traces with file paths."""
     graph = model.graph
     name_axes(graph)
+    fold_norms(graph)
     for node in list(graph):
         if node.op_type == "Gemm":
             split_gemm(node)

@@ -26,6 +26,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.inputs import random_rows
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
+from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.parity import RELATIVE_TOLERANCE
 
@@ -82,6 +83,7 @@ def tidy(model: ir.Model) -> None:
     )
     for step in passes:
         step(model)
+    fold_norms(model.graph)
     for node in list(model.graph):
         if node.op_type == "Gemm":
             split_gemm(node)

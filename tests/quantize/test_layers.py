@@ -69,10 +69,10 @@ def test_products_and_tables_are_found_in_order(graph: Artifact) -> None:
             "no scheme takes the weights of Gemm yet",
         ),
         (
-            helper.make_node("Conv", ["x", "W"], ["y"], name="n"),
-            (64, 16, 3, 3),
+            helper.make_node("ConvTranspose", ["x", "W"], ["y"], name="n"),
+            (16, 64, 3, 3),
             ["b", 16, 8, 8],
-            "no scheme takes the weights of Conv yet",
+            "no scheme takes the weights of ConvTranspose yet",
         ),
     ],
 )
@@ -80,6 +80,25 @@ def test_reasons_to_stay_in_float(
     make_graph: MakeGraph, node: NodeProto, shape: Sequence[int], x: Sequence[int | str], reason: str
 ) -> None:
     assert left_reasons(make_graph, node, shape, x) == [reason]
+
+
+def test_convolution_is_found_however_small(make_graph: MakeGraph) -> None:
+    """Whether a small one pays depends on its neighbours: `find_region` decides."""
+    node = helper.make_node("Conv", ["x", "W"], ["y"], name="n")
+    artifact = make_graph([node], {"W": weight(2, 1, 3)}, {"x": ["b", 1, 9]}, {"y": ["b", 2, 7]})
+    (layer,), left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (layer.op, layer.activation, layer.weight.shape, left) == ("conv", "x", (2, 1, 3), [])
+
+
+def test_convolution_with_a_computed_bias_stays_in_float(make_graph: MakeGraph) -> None:
+    nodes = [
+        helper.make_node("Abs", ["W1"], ["bias"], name="a"),
+        helper.make_node("Conv", ["x", "W", "bias"], ["y"], name="n"),
+    ]
+    weights = {"W": weight(64, 16, 3, 3), "W1": weight(64)}
+    artifact = make_graph(nodes, weights, {"x": ["b", 16, 8, 8]}, {"y": ["b", 64, 6, 6]})
+    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (layers, [entry.reason for entry in left]) == ([], ["its bias is computed, not constant"])
 
 
 def test_4096_values_are_enough(make_graph: MakeGraph) -> None:

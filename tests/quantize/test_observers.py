@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.numerics.histogram import StreamingHistogram
-from pipeline.quantize.observers import ChannelMax, MinMax, Percentile
+from pipeline.quantize.observers import ChannelMax, ChannelMean, Entropy, MeanSquaredError, MinMax, Percentile
 
 NUMBER = st.floats(-1e6, 1e6, width=32)
 BATCHES = st.lists(st.lists(NUMBER, min_size=1, max_size=8), min_size=1, max_size=5)
@@ -46,7 +46,31 @@ def test_channel_max_worked_by_hand() -> None:
     assert observer.magnitude.tolist() == [2.0, 5.0]
 
 
-@pytest.mark.parametrize("observer", [MinMax, Percentile])
+def test_channel_mean_worked_by_hand() -> None:
+    observer = ChannelMean(99.0)
+    for mean in ([1.0, 5.0], [2.0, 4.0]):
+        observer.add(np.array(mean, np.float32))
+    assert observer.mean().tolist() == [1.5, 4.5]
+
+
+def test_channel_mean_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no samples were seen"):
+        ChannelMean(99.0).mean()
+
+
+@pytest.mark.parametrize("observer", [Percentile, Entropy, MeanSquaredError])
+def test_histograms_go_on_where_they_were(observer: type) -> None:
+    draw = np.random.default_rng(0).normal
+    whole, first, second = observer(99.0), observer(99.0), observer(99.0)
+    for values in (draw(size=50), draw(size=70, scale=9)):
+        whole.add(values)
+        (first if first.state()["counts"].sum() == 0 else second).add(values)
+        if second.state()["counts"].sum() == 0:
+            second.restore({name: array.copy() for name, array in first.state().items()})
+    assert second.range() == whole.range()
+
+
+@pytest.mark.parametrize("observer", [MinMax, Percentile, Entropy, MeanSquaredError])
 def test_ranges_before_any_sample_are_no_ranges(observer: type) -> None:
     """Never zeros, which a quantizer would take."""
     try:

@@ -1,0 +1,124 @@
+"""Stage function: which layers cost the output most, measured by rounding each of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json, Scheme, silent
+from pipeline.numerics.noise import power, sqnr_db
+from pipeline.quantize.conv import region_of
+from pipeline.quantize.layers import Layer, find_layers
+from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
+from pipeline.quantize.write import write
+from pipeline.source.samples import open_samples
+from pipeline.trace.graph import MODEL, load_model, save_model
+
+_SAMPLES = 32
+"""Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
+
+_TRIAL = "trial.onnx"
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes `sensitive.json`: node -> reason, for the fewest layers that must stay in float. StageError if the float
+    model's output is zero on every sample."""
+    scheme = Scheme.model_validate(context.config["scheme"])
+    assert scheme.min_sqnr_db is not None  # noqa: S101  # the plan has this stage only then
+    bench = _Bench(context, scheme)
+    layers = bench.layers
+    alone = {layer.node.name: bench.noise([layer]) for layer in layers}
+    ordered = sorted(layers, key=lambda layer: -alone[layer.node.name])
+    dropped, reached = _fewest(bench, ordered, scheme.min_sqnr_db)
+    sensitive = {
+        layer.node.name: _reason(sqnr_db(bench.signal, alone[layer.node.name]), scheme) for layer in ordered[:dropped]
+    }
+    (context.out / SENSITIVE).write_text(pretty_json(sensitive), encoding="utf-8")
+    return {
+        "samples": len(bench.rows),
+        "sqnr_db": _rounded(reached),
+        "layers": [[layer.node.name, _rounded(sqnr_db(bench.signal, alone[layer.node.name]))] for layer in ordered],
+    }
+
+
+def _fewest(bench: _Bench, ordered: list[Layer], wanted: float) -> tuple[int, float]:
+    """How many of the most sensitive layers must go, and the SQNR without them. One more at a time: errors of layers
+    partly cancel, so that one layer less can mean more noise, and bisection would miss the fewest."""
+    for dropped in range(len(ordered)):
+        reached = sqnr_db(bench.signal, bench.noise(ordered[dropped:]))
+        if reached >= wanted:
+            return dropped, reached
+    return len(ordered), float("inf")
+
+
+def _reason(found: float, scheme: Scheme) -> str:
+    return (
+        f"sensitive: rounding it alone brings the output's SQNR to {found:.1f} dB, and the scheme asks for "
+        f"min_sqnr_db = {scheme.min_sqnr_db:g} in all"
+    )
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 2) if np.isfinite(value) else None
+
+
+def _rounds(layer: Layer, scheme: Scheme) -> bool:
+    return (layer.op == "linear" and scheme.weights < 32) or (layer.op == "table" and scheme.embeddings < 32)
+
+
+class _Bench:
+    """Measures the output's noise when some layers are rounded and all others are not."""
+
+    def __init__(self, context: StageContext, scheme: Scheme) -> None:
+        self._context, self._scheme = context, scheme
+        self._path = context.inputs["graph"].file(MODEL)
+        graph = load_model(self._path).graph
+        every, _ = find_layers(graph, scheme.nodes_to_exclude)
+        region = region_of(graph, every, scheme)
+        taken = {layer.node.name for layer in region.convolutions}
+        self.layers = [layer for layer in every if layer.node.name in taken or _rounds(layer, scheme)]
+        self._found = calibrated(context)
+        self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
+        self._reference = list(self._outputs(self._path))
+        self.signal = sum(map(power, self._reference))
+        if self.signal == 0:
+            raise StageError(
+                "The float model's output is zero on every calibration sample.", "Look at the samples and the model."
+            )
+        self._steps = 0
+
+    def noise(self, layers: Sequence[Layer]) -> float:
+        """Power of what rounding `layers` changes, summed over samples and the values of the first output."""
+        names = {layer.node.name for layer in layers}
+        model = load_model(self._path)
+        chosen = [layer for layer in find_layers(model.graph, ())[0] if layer.node.name in names]
+        region = region_of(model.graph, chosen, self._scheme, smallest=0)
+        write(model, *decide(chosen, [], region, self._scheme, self._found, silent))
+        trial = self._context.out / _TRIAL
+        save_model(model, trial)
+        try:
+            pairs = zip(self._reference, self._outputs(trial), strict=True)
+            found = sum(power(actual - expected) for expected, actual in pairs)
+        finally:
+            trial.unlink()
+            trial.with_name(f"{_TRIAL}.data").unlink(missing_ok=True)
+        self._steps += 1
+        total = 2 * len(self.layers)  # each alone, then as many as must go
+        self._context.progress(min(self._steps, total), total)
+        return found
+
+    def _outputs(self, path: Path) -> Iterator[NDArray[Any]]:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        output = session.get_outputs()[0].name
+        for row in self.rows.select([entry.name for entry in session.get_inputs()]):
+            yield session.run([output], row)[0]

@@ -1,0 +1,236 @@
+"""Static INT8 convolutions against a numpy simulation, ONNX's reference implementation and ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from safetensors.numpy import load_file
+
+from pipeline.config.target import Runtime
+from pipeline.core.artifact import Artifact
+from pipeline.core.types import Scheme
+from pipeline.quantize import calibrate, quantize
+from pipeline.quantize import write as writing
+from pipeline.quantize.calibrate import RANGES
+from pipeline.runtime.session import make_session
+
+Make = Callable[..., Artifact]
+Arrays = dict[str, NDArray[Any]]
+STATIC = Scheme(name="t", weights=8, activations="static")
+
+
+def normal(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def rows() -> list[Arrays]:
+    return [{"x": normal(seed, 1, 4, 12, 12)} for seed in range(6)]
+
+
+@pytest.fixture
+def network(make_graph: Make) -> Artifact:
+    """Strided, depthwise, residual, pooled, concatenated, and a head: y = mean(conv(...))."""
+    weights = {
+        "stem.w": normal(10, 32, 4, 3, 3) / 6,
+        "stem.b": normal(11, 32),
+        "deep.w": normal(12, 32, 1, 3, 3) / 3,
+        "deep.b": normal(13, 32),
+        "left.w": normal(14, 24, 32, 1, 1) / 6,
+        "right.w": normal(15, 24, 32, 3, 3) / 17,
+        "right.b": normal(16, 24),
+        "head.w": normal(17, 10, 48, 1, 1) / 7,
+        "axes": np.array([2, 3]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "stem.w", "stem.b"], ["s"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["s"], ["sr"], name="sr"),
+        helper.make_node("Conv", ["sr", "deep.w", "deep.b"], ["d"], name="deep", pads=[1, 1, 1, 1], group=32),
+        helper.make_node("Add", ["sr", "d"], ["a"], name="add"),
+        helper.make_node("Relu", ["a"], ["ar"], name="ar"),
+        helper.make_node("MaxPool", ["ar"], ["m"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["m", "left.w"], ["l"], name="left"),
+        helper.make_node("Conv", ["m", "right.w", "right.b"], ["r"], name="right", pads=[1, 1, 1, 1]),
+        helper.make_node("Concat", ["l", "r"], ["c"], name="join", axis=1),
+        helper.make_node("Conv", ["c", "head.w"], ["h"], name="head"),
+        helper.make_node("ReduceMean", ["h", "axes"], ["y"], name="mean", keepdims=0),
+    ]
+    return make_graph(nodes, weights, {"x": ["batch", 4, 12, 12]}, {"y": ["batch", 10]})
+
+
+@pytest.fixture
+def build(run_stage: Make, make_samples: Make) -> Callable[..., tuple[Artifact, Artifact]]:
+    """(plan, written model) of a graph that was calibrated on rows."""
+
+    def make(graph: Artifact, rows: list[Arrays], scheme: Scheme = STATIC) -> tuple[Artifact, Artifact]:
+        ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=make_samples(rows))
+        plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)
+        return plan, run_stage(writing.run, None, graph=graph, plan=plan)
+
+    return make
+
+
+def operators(artifact: Artifact, folder: Path) -> list[str]:
+    optimized = folder / "optimized.onnx"
+    make_session(artifact.file("model.onnx"), Runtime(), optimized_model=optimized)
+    return [node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node]
+
+
+def sqnr(reference: NDArray[Any], actual: NDArray[Any]) -> float:
+    return float(10 * np.log10(np.square(reference).sum() / np.square(reference - actual).sum()))
+
+
+def test_one_convolution_is_what_integers_give(
+    make_graph: Make, run_stage: Make, make_samples: Make, run_model: Callable[..., Any]
+) -> None:
+    """1x1, so that numpy can multiply it: codes, sums in int32, one rounding at the end."""
+    weight, bias = normal(1, 64, 64, 1) / 8, normal(2, 64)
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="n")
+    graph = make_graph([node], {"w": weight, "b": bias}, {"x": ["batch", 64, 5]}, {"y": ["batch", 64, 5]})
+    x = normal(3, 1, 64, 5)
+    scheme = STATIC.model_copy(update={"bias_correction": False})
+    ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=make_samples([{"x": x}]))
+    plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)
+    (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=x)
+
+    found = load_file(ranges.file(RANGES))
+    step = {name: (max(high, 0) - min(low, 0)) / np.float32(255) for name, (low, high) in found.items()}
+    zero = {name: np.rint(-min(low, 0) / step[name]) for name, (low, _) in found.items()}
+    scale = np.abs(weight).max(axis=(1, 2)) / np.float32(63)
+    codes = np.rint(weight[:, :, 0] / scale[:, None])
+    inputs = np.clip(np.rint(x[0] / step["x"]) + zero["x"], 0, 255) - zero["x"]
+    sums = codes @ inputs + np.rint(bias / (step["x"] * scale))[:, None]
+    exact = sums * (step["x"] * scale)[:, None] / step["y"]
+    expected = (np.clip(np.rint(exact + zero["y"]), 0, 255) - zero["y"]) * step["y"]
+    off = np.abs(actual[0] - expected) / step["y"]  # a tie may round either way
+    assert off.max() < 1.01
+    assert (off > 0.01).mean() < 0.01
+
+
+def test_network_agrees_with_the_reference_evaluator(
+    network: Artifact, rows: list[Arrays], build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    _, written = build(network, rows)
+    model = onnx.load(written.file("model.onnx"))
+    onnx.checker.check_model(model)
+    x = np.concatenate([row["x"] for row in rows])
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (actual,) = run_model(written, x=x)
+    assert sqnr(expected, actual) > 35  # sums of float products round otherwise than integers at ties
+    assert 20 < sqnr(run_model(network, x=x)[0], actual) < 45
+
+
+def test_network_runs_in_integers(
+    network: Artifact, rows: list[Arrays], build: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One crossing in and one out; the mean at the end stays in float."""
+    plan, written = build(network, rows)
+    found = operators(written, tmp_path)
+    assert found.count("QLinearConv") == 5
+    assert {"QLinearAdd", "QLinearConcat"} <= set(found)
+    assert (found.count("QuantizeLinear"), found.count("DequantizeLinear")) == (1, 1)
+    assert not {"Conv", "FusedConv", "Relu", "Add", "Concat"} & set(found)
+    assert (plan.facts["convolutions"], plan.facts["left_in_float"]) == (5, [])
+
+
+def test_movers_share_their_sources_codes(network: Artifact, rows: list[Arrays], build: Callable[..., Any]) -> None:
+    plan, _ = build(network, rows)
+    tensors = {entry["tensor"]: entry for entry in json.loads(plan.file(quantize.PLAN).read_text())["tensors"]}
+    assert set(tensors) == {"x", "sr", "d", "ar", "m", "l", "r", "c", "h"}
+    assert {**tensors["m"], "tensor": "ar"} == tensors["ar"]
+    assert tensors["sr"]["zero_point"] == 0  # so that the rounding clips what the Relu would
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 63), (False, 127)])
+def test_scheme_decides_the_codes_of_weights(
+    per_channel: bool, reduce_range: bool, largest: int, network: Artifact, rows: list[Arrays], build: Any
+) -> None:
+    scheme = STATIC.model_copy(update={"per_channel": per_channel, "reduce_range": reduce_range})
+    arrays = load_file(build(network, rows, scheme)[0].file(quantize.CODES))
+    assert np.abs(arrays["right.w.codes"].astype(int)).max() == largest
+    assert arrays["right.w.scales"].shape == ((24,) if per_channel else (1,))
+    assert (arrays["right.bias.codes"].dtype, arrays["right.bias.scales"].shape) == (np.int32, (24,))
+
+
+def test_graph_output_keeps_its_name(
+    make_graph: Make, build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="n")
+    graph = make_graph([node], {"w": normal(1, 64, 64, 1, 1)}, {"x": ["n", 64, 2, 2]}, {"y": ["n", 64, 2, 2]})
+    x = normal(2, 1, 64, 2, 2)
+    _, written = build(graph, [{"x": x}])
+    assert [value.name for value in onnx.load(written.file("model.onnx")).graph.output] == ["y"]
+    assert sqnr(run_model(graph, x=x)[0], run_model(written, x=x)[0]) > 30
+
+
+def test_bias_of_a_dead_channel_survives(
+    make_graph: Make, build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    """Pruning leaves channels of zeros, whose scale is so small that a bias would overflow int32."""
+    weight, bias = normal(1, 64, 64, 1), normal(2, 64)
+    weight[5], bias[5] = 0, 3
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="n")
+    graph = make_graph([node], {"w": weight, "b": bias}, {"x": ["n", 64, 2]}, {"y": ["n", 64, 2]})
+    x = normal(3, 1, 64, 2)
+    (actual,) = run_model(build(graph, [{"x": x}])[1], x=x)
+    np.testing.assert_allclose(actual[0, 5], 3, atol=0.2)
+
+
+def test_corrected_biases_keep_the_mean(
+    make_graph: Make, build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    """Inputs of mean 3 turn rounded weights into a shift, which a bias takes out, though float has none."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="n")
+    graph = make_graph([node], {"w": normal(1, 64, 64, 1)}, {"x": ["n", 64, "m"]}, {"y": ["n", 64, "m"]})
+    x = normal(2, 1, 64, 500) + 3
+    (exact,) = run_model(graph, x=x)
+    shifts = []
+    for corrected in (False, True):
+        scheme = STATIC.model_copy(update={"bias_correction": corrected})
+        (actual,) = run_model(build(graph, [{"x": x}], scheme)[1], x=x)
+        shifts.append(np.abs((actual - exact).mean(axis=(0, 2))).mean())
+    assert shifts[1] < 0.2 * shifts[0]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        (
+            Scheme(name="t", weights=8, activations="dynamic"),
+            "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8",
+        ),
+        (Scheme(name="t", weights=4), "ONNX Runtime has no 4-bit convolution: use w8a8"),
+        (Scheme(name="t", embeddings=8), "the scheme t keeps weights in float"),
+    ],
+)
+def test_other_schemes_leave_convolutions_in_float(
+    scheme: Scheme, reason: str, network: Artifact, run_stage: Make
+) -> None:
+    facts = run_stage(quantize.run, scheme, graph=network).facts
+    assert (facts["convolutions"], {entry["reason"] for entry in facts["left_in_float"]}) == (0, {reason})
+
+
+def test_excluded_convolution_stays_in_float(
+    network: Artifact, rows: list[Arrays], build: Callable[..., Any], tmp_path: Path
+) -> None:
+    scheme = STATIC.model_copy(update={"nodes_to_exclude": ("left",)})
+    plan, written = build(network, rows, scheme)
+    assert [(e["weight"], e["reason"]) for e in plan.facts["left_in_float"]] == [("left.w", "excluded by name")]
+    found = operators(written, tmp_path)
+    assert (found.count("QLinearConv"), len([name for name in found if name in ("Conv", "FusedConv")])) == (4, 1)
+
+
+def test_same_inputs_give_the_same_bytes(network: Artifact, rows: list[Arrays], build: Callable[..., Any]) -> None:
+    first, second = build(network, rows)[1], build(network, rows)[1]
+    for file in first.path.iterdir():
+        assert file.read_bytes() == second.file(file.name).read_bytes()
