@@ -153,7 +153,7 @@ def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found:
     float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
     searched = [
         Trial(
-            label=f"{tried['neurons']} neurons",
+            label=tried["label"],
             origin="search",
             megabytes=tried["megabytes"],
             accuracy=100 - tried["drop"],

@@ -1,13 +1,18 @@
-"""Finding the feed-forward blocks of a transformer, and scoring their neurons."""
+"""Finding the feed-forward blocks of a transformer."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from pipeline.compress.edits import KeepNeurons
+from pipeline.compress.expressed import ffn_key
+from pipeline.compress.units import Slices
+from pipeline.core.errors import StageError
 
 _LAYER = re.compile(r"(.*?\.\d+)\.")
 
@@ -20,7 +25,36 @@ class FeedForward:
     layer: str
     expand: tuple[str, ...]
     contract: str
-    neurons: int
+    count: int
+
+    @property
+    def producers(self) -> tuple[Slices, ...]:
+        return tuple(Slices(name, 1) for name in self.expand)
+
+    @property
+    def consumer(self) -> Slices:
+        return Slices(self.contract, 1)
+
+    def edit(self, keep: Sequence[int]) -> KeepNeurons:
+        return KeepNeurons(expand=self.expand, contract=self.contract, keep=tuple(keep))
+
+
+def feed_forwards(model: nn.Module) -> list[FeedForward]:
+    """The blocks of as many neurons as the model's config says. StageError if it says nothing or there are none."""
+    config = getattr(model, "config", None)
+    key = ffn_key(config)
+    if key is None:
+        raise StageError(
+            f"prune: the config of {type(model).__name__} gives no intermediate_size.",
+            "Remove the prune pass from the recipe.",
+        )
+    found = find_feed_forwards(model, getattr(config, key))
+    if not found:
+        raise StageError(
+            f"prune: {type(model).__name__} has no feed-forward blocks of two Linear layers.",
+            "Remove the prune pass from the recipe.",
+        )
+    return found
 
 
 def find_feed_forwards(model: nn.Module, intermediate_size: int) -> list[FeedForward]:
@@ -41,26 +75,3 @@ def _feed_forward(layer: str, linears: dict[str, nn.Linear], neurons: int) -> Fe
     if not expand or len(contract) != 1 or contract[0] in expand:
         return None
     return FeedForward(layer, expand, contract[0], neurons)
-
-
-def l2_magnitude(model: nn.Module, block: FeedForward) -> Tensor:
-    """L2 norm of all weights coupled to each neuron: its rows (and biases) in `expand`, its column in `contract`.
-
-    Returns float32 [neurons]. Group magnitude as in DepGraph (arXiv 2301.12900, sec. 3.3).
-    """
-    contract = model.get_submodule(block.contract)
-    assert isinstance(contract, nn.Linear)  # noqa: S101  # found so by find_feed_forwards; tells mypy
-    squares = contract.weight.detach().square().sum(0)
-    for name in block.expand:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)  # noqa: S101
-        squares = squares + layer.weight.detach().square().sum(1)
-        if layer.bias is not None:
-            squares = squares + layer.bias.detach().square()
-    return squares.sqrt()
-
-
-def strongest(scores: Tensor, count: int) -> tuple[int, ...]:
-    """Ascending indices of the `count` largest scores; equal scores keep the lower index."""
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return tuple(sorted(int(index) for index in order[:count]))

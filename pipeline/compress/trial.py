@@ -66,7 +66,7 @@ class TrialModel:
     def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
         wrapped = wrap(model, self._source)
         with torch.inference_mode():
-            rows = [_judged(wrapped, batch) for batch in self._batches]
+            rows = [judged(wrapped, batch) for batch in self._batches]
         return torch.cat(rows).numpy()
 
 
@@ -82,14 +82,16 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
 
-def _judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The rows that are compared: the embedding, the logits, or the masked mean of token states."""
+def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out."""
     output = model(**batch)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
     if "logits" in output:
         return output["logits"]
     hidden = output["last_hidden_state"]
+    if "attention_mask" not in batch:
+        return hidden.flatten(1, -2).mean(1)
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1)
 

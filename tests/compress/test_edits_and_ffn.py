@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.compress.edits import KeepNeurons, keep_neurons, replay
-from pipeline.compress.ffn import FeedForward, find_feed_forwards, l2_magnitude, strongest
+from pipeline.compress.ffn import FeedForward, find_feed_forwards
+from pipeline.compress.importance.l2 import l2_magnitude
+from pipeline.compress.units import strongest
 from pipeline.core.errors import StageError
 
 

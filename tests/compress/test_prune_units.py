@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import HUGGING_FACE
-from torch import nn
 
 from pipeline.compress.prune import Prune
-from pipeline.compress.prune_ffn import FfnPruner, run
+from pipeline.compress.prune_units import run
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import write_samples
-from pipeline.source.torch_model import load_float_model
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +79,3 @@ def test_headroom_tightens_the_limits(tiny_encoder: Path, samples: Artifact, tmp
     limits = {"max_accuracy_drop": 10.0, "min_top10_overlap": 0.6}
     facts = prune(tiny_encoder, samples, tmp_path / "a", limits, ratio="auto", headroom=0.25)
     assert facts["limits"] == pytest.approx({"max_accuracy_drop": 7.5, "min_top10_overlap": 0.7})
-
-
-def test_a_ratio_that_would_empty_the_blocks(tiny_encoder: Path) -> None:
-    model = load_float_model(tiny_encoder, "AutoModel", trust_remote_code=False)
-    with pytest.raises(StageError) as caught:
-        FfnPruner(model, Prune(ratio=0.99)).keep_for(0.99)
-    assert caught.value.message == (
-        "prune: a ratio of 0.99 of 128 neurons, rounded to multiples of 32, would empty every feed-forward block."
-    )
-
-
-def test_a_model_without_feed_forwards() -> None:
-    model = nn.Linear(4, 4)
-    model.config = type("Config", (), {"intermediate_size": 9})()
-    with pytest.raises(StageError, match="prune: Linear has no feed-forward blocks of two Linear layers"):
-        FfnPruner(model, Prune(ratio=0.5))

@@ -1,0 +1,28 @@
+"""What an importance score is given, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.compress.units import UnitGroup
+from pipeline.core.types import Progress
+from pipeline.source.samples import Samples
+
+
+@dataclass(frozen=True)
+class ScoringData:
+    """The model, how its outputs are read (`source`), and calibration samples; `seed` of all that is random."""
+
+    model: nn.Module
+    source: dict[str, Any]
+    samples: Samples
+    seed: int
+    progress: Progress
+
+
+Importance = Callable[[ScoringData, Sequence[UnitGroup]], list[Tensor]]
+"""Gives float [count] per group; within a group, the units of the smallest scores are removed."""
