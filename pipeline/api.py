@@ -17,7 +17,7 @@ from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError
-from pipeline.core.report_types import Report, StageRecord, Trial
+from pipeline.core.report_types import QuantizationCheck, Report, StageRecord, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
@@ -89,6 +89,8 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         )
         bundle = outcomes["bundle"].artifact
         found = _measure(bundle.path, plan.target, plan.source.task.name, _reference(outcomes), outcomes, console)
+        if "compare" in outcomes:
+            found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
         subject = _subject_of(plan, outcomes)
         trials = _trials(store, subject, outcomes, found)
         report = assemble(subject, plan.target, found, trials, baseline)
@@ -196,6 +198,8 @@ def check(
         reasons = left_reasons(inputs.get("plan"))
         family = TASKS.get(metadata["task"]).family
         found = measure(folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"))
+    if "compare" in inputs:
+        found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
     report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier)
     if output is not None:
         write_reports(report, Path(output))

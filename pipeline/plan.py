@@ -36,6 +36,7 @@ TITLES = {
     "smooth": "smooth outlier channels",
     "quantize": "quantize",
     "write": "write ONNX",
+    "compare": "compare with float",
     "reference": "run float reference",
     "bundle": "bundle",
 }
@@ -96,7 +97,7 @@ class _Builder:
             self._trace("trace.float", None),
             *self._compress(),
             *([self._trace("trace", self._edits)] if self._edits else []),
-            *(self._quantize() if rounded else []),
+            *([*self._quantize(), self._compare(bool(calibrated))] if rounded else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
         ]
@@ -181,13 +182,21 @@ class _Builder:
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}))
         return stages
 
+    def _compare(self, calibrated: bool) -> Stage:
+        """The quantized graph against the one that it was made from, not against the model before pruning."""
+        data = "calibration" if calibrated else "evaluation"
+        inputs = {"float": self._traced, "model": "write", "samples": f"samples.{data}"}
+        config = {"family": self.source.task.family, "data": data}
+        return Stage("compare", 1, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
         return Stage(name, 1, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
-        return Stage("reference", 1, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        config = {"family": self.source.task.family}
+        return Stage("reference", 2, "pipeline.checks.reference:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _bundle(self, model: str) -> Stage:
         config = {
@@ -207,7 +216,7 @@ class _Builder:
             "float": "trace.float",
             "evaluation": "samples.evaluation",
             "reference": "reference",
-            **({"plan": "quantize"} if model == "write" else {}),
+            **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
         }
         return Stage("bundle", 1, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
 

@@ -43,7 +43,7 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def _digests(context: StageContext) -> dict[str, Json]:
     """The keys under which `gate` finds this bundle's float reference in the store."""
-    roles = [role for role in ("float", "evaluation", "reference", "plan") if role in context.inputs]
+    roles = [role for role in ("float", "evaluation", "reference", "plan", "compare") if role in context.inputs]
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
@@ -68,7 +68,7 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
         "scheme": config["scheme"],
         **signature(load_model(model)),
         "max_length": config["max_length"] if source["data"] == "text" else None,
-        "labels": labels if source["family"] == "classifier" else None,
+        "labels": labels if source["family"] != "embedding" else None,
         "preprocessing": files,
         "runtime": {
             "engine": "onnxruntime",

@@ -36,7 +36,7 @@ def measure_accuracy(
     session = make_session(model, runtime)
     results = []
     for folder in evaluation_folders(evaluation):
-        outputs = judged_outputs(session, open_samples(folder), progress)
+        outputs = judged_outputs(session, open_samples(folder), progress, family)
         expected = np.load(reference / f"{folder.name}.npy", allow_pickle=False)
         results.append(compare(family, read_dataset(folder), expected, outputs))
     return tuple(results)

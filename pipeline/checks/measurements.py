@@ -15,6 +15,7 @@ import onnx
 from pipeline.bundle.manifest import bundle_bytes
 from pipeline.checks.accuracy import measure_accuracy
 from pipeline.checks.breakdown import operator_times, tensor_groups
+from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.measure import measure_latency, measure_memory, profile
 from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
@@ -25,6 +26,7 @@ from pipeline.core.report_types import (
     LatencyResult,
     MemoryResult,
     OperatorTime,
+    QuantizationCheck,
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
@@ -58,6 +60,12 @@ class Measurements:
     operators: tuple[OperatorTime, ...] = ()
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
+    quantization: QuantizationCheck | None = None
+
+    def compared(self, check: QuantizationCheck) -> None:
+        """Take in what the stage `compare` found."""
+        self.quantization = check
+        self.figures["min_sqnr_db"] = sqnr_figure(check)
 
 
 NO_REFERENCE = (
@@ -80,6 +88,7 @@ def measure(
     """
     found = Measurements()
     found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
+    found.missing["min_sqnr_db"] = "no quantized graph was compared with its float one"
     found.missing["max_power_w"] = "no power model of this device exists yet"
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"

@@ -17,11 +17,11 @@ from pipeline.trace.graph import MODEL
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `<number>.npy`, float32 [samples, dimensions], for each evaluation set."""
+    """Writes `<number>.npy`, float32 with the rows that are judged, for each evaluation set."""
     session = make_session(context.inputs["float"].file(MODEL), Runtime())
     folders = evaluation_folders(context.inputs["evaluation"].path)
     for folder in folders:
-        outputs = judged_outputs(session, open_samples(folder), context.progress)
+        outputs = judged_outputs(session, open_samples(folder), context.progress, context.config["family"])
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,31 +11,57 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
+from pipeline.metrics.judge import Family
 from pipeline.source.samples import Samples
 
 Array = NDArray[np.float32]
+LOGITS, BOXES = "logits", "pred_boxes"
 
 
-def judged_outputs(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> Array:
-    """One row per sample, float32 [samples, dimensions]: the graph's first output. Token states [1, tokens, d] become
-    their mean over unmasked tokens.
+def judged_outputs(
+    session: ort.InferenceSession, samples: Samples, progress: Progress = silent, family: Family = "embedding"
+) -> Array:
+    """The rows that `judge` compares (see `judged_rows`), float32, all samples' one after the other.
 
     Samples run alone: dynamic ranges span a whole batch, so a batch would change what is measured.
     StageError if an output is not finite.
     """
     inputs = [entry.name for entry in session.get_inputs()]
-    output = session.get_outputs()[0].name
+    names = judged_names(family, [entry.name for entry in session.get_outputs()])
     rows = []
     for done, row in enumerate(samples.select(inputs), start=1):
-        rows.append(_row(session.run([output], row)[0], row))
+        outputs = dict(zip(names, session.run(names, row), strict=True))
+        rows.append(judged_rows(family, outputs, row))
         if not np.isfinite(rows[-1]).all():
             raise StageError(f"Sample {done} gives an output that is not finite.")
         progress(done, len(samples))
-    return np.stack(rows).astype(np.float32)
+    return np.concatenate(rows).astype(np.float32)
 
 
-def _row(output: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def judged_names(family: Family, offered: list[str]) -> list[str]:
+    """The graph outputs that are judged: the first one, or a detector's two. StageError if it lacks them."""
+    if family != "detector":
+        return offered[:1]
+    missing = [name for name in (LOGITS, BOXES) if name not in offered]
+    if missing:
+        raise StageError(
+            f"The detector has no output {missing[0]!r}; it has {', '.join(offered)}.",
+            "Only DETR-type outputs are decoded; give a --metric of your own and another --task for others.",
+        )
+    return [LOGITS, BOXES]
+
+
+def judged_rows(
+    family: Family, outputs: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]
+) -> NDArray[Any]:
+    """One sample's rows: [1, dimensions]; of token classes [unmasked tokens, classes]; of a detector [1, queries,
+    classes + 1 + 4], logits before boxes. Other token states [1, tokens, d] become their mean over unmasked tokens."""
+    if family == "detector":
+        return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
+    output = next(iter(outputs.values()))
     if output.ndim == 2:
-        return output[0]
-    mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))[..., None]
-    return (output * mask).sum(1)[0] / mask.sum()
+        return output
+    mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))
+    if family == "tokens":
+        return output[mask.astype(bool)]
+    return (output * mask[..., None]).sum(1) / mask.sum()
