@@ -19,6 +19,7 @@ from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
@@ -122,18 +123,26 @@ class _Builder:
             **self._data_config(),
         }
         local = {"spec": spec, **self._local()}
-        return Stage("samples.calibration", 1, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
+        return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
 
     def _evaluation_samples(self) -> Stage:
         specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data)]
         sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        for dataset in sets:
+            check_labels(dataset, self.source.task, self.source.config)
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
         local = {"specs": specs, **self._local()}
-        return Stage("samples.evaluation", 1, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
+        return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
 
     def _default_data(self, named: str) -> str:
         """The recipe's set if it is of the task's kind, else the task's own."""
-        return self.source.task.calibration if self.source.task.data != "text" else named
+        task = self.source.task
+        if task.data != "text" and not task.calibration:
+            raise UsageError(
+                f"There is no shipped data for {task.name}.",
+                "Give your own with --calibration-data and --eval-data (see `edge export --help`).",
+            )
+        return task.calibration if task.data != "text" else named
 
     def _data_config(self) -> dict[str, Any]:
         return {"source": self._source(), "max_length": self.target.shape.sequence_length}

@@ -25,7 +25,7 @@ products with INT8 arithmetic differ by up to 0.06 standard deviations between i
 
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
-_IMAGE_FILES = ("preprocessor_config.json",)
+_PREPROCESSOR_FILES = ("preprocessor_config.json",)
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -49,7 +49,7 @@ def _digests(context: StageContext) -> dict[str, Json]:
 
 def _copy_preprocessing(source: Path, data: str, out: Path) -> list[str]:
     """Tokenizer or image-processing files. A separate vocabulary only where there is no tokenizer.json with it."""
-    names = list(_IMAGE_FILES if data == "image" else _TEXT_FILES)
+    names = list(_TEXT_FILES if data == "text" else _PREPROCESSOR_FILES)
     if data == "text" and not (source / "tokenizer.json").is_file():
         names += _VOCABULARIES
     found = [name for name in ["config.json", *names] if (source / name).is_file()]

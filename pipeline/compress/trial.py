@@ -87,8 +87,11 @@ def _judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     output = model(**batch)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
+    if "pred_boxes" in output:
+        return torch.cat([output["logits"], output["pred_boxes"]], dim=-1)
     if "logits" in output:
-        return output["logits"]
+        logits = output["logits"]
+        return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
     hidden = output["last_hidden_state"]
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
 from optimum.utils.input_generators import DummyTextInputGenerator, DummyVisionInputGenerator
 from torch import nn
 
+_SAMPLES_A_STEP = 400
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -17,8 +19,11 @@ def example_inputs(
     model: nn.Module, data: str, names: Sequence[str], batch: int, length: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last row padded at its end), for
-    images float32 [batch, channels, height, width]. A batch of 1 must not be traced with: it would be frozen."""
+    images float32 [batch, channels, height, width], for audio float32 [batch, values] or [batch, ...] of the
+    spectrogram that the config speaks of. A batch of 1 must not be traced with: it would be frozen."""
     torch.manual_seed(seed)
+    if data == "audio":
+        return {str(model.main_input_name): torch.randn(batch, *_audio_shape(model.config, length))}
     if data == "image":
         images = DummyVisionInputGenerator("image", NormalizedVisionConfig(model.config), batch_size=batch)
         return {"pixel_values": images.generate("pixel_values", framework="pt")}
@@ -27,6 +32,15 @@ def example_inputs(
     inputs["attention_mask"] = torch.ones(batch, length, dtype=torch.int64)
     inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
+
+
+def _audio_shape(config: Any, length: int) -> tuple[int, ...]:
+    """Of one sample: a spectrogram's fixed frames and bands, or a waveform, which needs hundreds of values a frame."""
+    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):  # Whisper
+        return config.num_mel_bins, 2 * config.max_source_positions
+    if hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):  # AST
+        return config.max_length, config.num_mel_bins
+    return (_SAMPLES_A_STEP * length,)
 
 
 def text_inputs(model: nn.Module, offered: Sequence[str]) -> list[str]:
