@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PASSES
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -54,6 +55,7 @@ class Plan:
     scheme: Scheme
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
+    metric: UserMetric | None = None
 
 
 def make_plan(job: Job) -> Plan:
@@ -62,8 +64,9 @@ def make_plan(job: Job) -> Plan:
     recipe = load_recipe(job.recipe or target.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code)
-    builder = _Builder(job, source, target, recipe, scheme)
-    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes))
+    metric = load_user_metric(job.metric, job.references)
+    builder = _Builder(job, source, target, recipe, scheme, metric)
+    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes), metric)
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
@@ -84,8 +87,17 @@ def apply_overrides(target: Target, job: Job) -> Target:
 class _Builder:
     """Collects the stages of one export."""
 
-    def __init__(self, job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: ModelSource,
+        target: Target,
+        recipe: Recipe,
+        scheme: Scheme,
+        metric: UserMetric | None = None,
+    ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
+        self.metric = metric
         self.notes: list[str] = []
         self._edits: str | None = None
 
@@ -130,6 +142,8 @@ class _Builder:
         sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
         for dataset in sets:
             check_labels(dataset, self.source.task, self.source.config)
+            if self.metric is not None:
+                self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
         local = {"specs": specs, **self._local()}
         return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)

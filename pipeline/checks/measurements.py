@@ -19,6 +19,8 @@ from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.measure import measure_latency, measure_memory, profile
 from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.config.target import Runtime, Shape, Target
 from pipeline.core.report_types import (
     Coverage,
@@ -31,6 +33,8 @@ from pipeline.core.report_types import (
 )
 from pipeline.core.types import Evidence, Figure, Progress
 from pipeline.metrics.judge import Family
+from pipeline.runtime.session import make_session
+from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
@@ -81,6 +85,7 @@ def measure(
     reference: FloatReference | None,
     reasons: dict[str, str],
     begin: Begin,
+    metric: UserMetric | None = None,
 ) -> Measurements:
     """Measure everything that a budget can ask for, each figure in a process of its own.
 
@@ -96,7 +101,7 @@ def measure(
         _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
-    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"))
+    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"), metric)
     return found
 
 
@@ -195,13 +200,16 @@ def _accuracy(
     family: Family,
     reference: FloatReference | None,
     done: Progress,
+    metric: UserMetric | None,
 ) -> None:
-    for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
-        found.inapplicable[metric] = f"it does not apply to {family} models"
+    for name in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
+        found.inapplicable[name] = f"it does not apply to {family} models"
     if reference is None:
         found.missing |= dict.fromkeys(_ACCURACY_BUDGETS[family], NO_REFERENCE)
         return
     results = measure_accuracy(bundle / MODEL, runtime, family, reference.evaluation, reference.reference, done)
+    if metric is not None:
+        results = measure_user_metric(metric, results, bundle / MODEL, runtime, reference)
     found.accuracy = results
     worst = max(results, key=lambda result: result.drop)
     found.figures["max_accuracy_drop"] = _host(worst.drop, "points", f"worst set: {worst.dataset} ({worst.primary})")
@@ -210,6 +218,25 @@ def _accuracy(
     score = "top10_overlap" if family == "embedding" else "agreement"
     lowest = min(results, key=lambda result: result.scores[score])
     found.figures[_ACCURACY_BUDGETS[family][1]] = _host(lowest.scores[score], "share", f"worst set: {lowest.dataset}")
+
+
+def measure_user_metric(
+    metric: UserMetric,
+    results: tuple[DatasetAccuracy, ...],
+    bundle: Path,
+    runtime: Runtime,
+    reference: FloatReference,
+) -> tuple[DatasetAccuracy, ...]:
+    """The results with the user's metric in front, over all outputs of both models. The float model runs as its
+    reference did: with ONNX Runtime's defaults."""
+    sessions = make_session(reference.float_model / MODEL, Runtime()), make_session(bundle, runtime)
+    scored = []
+    for result, folder in zip(results, evaluation_folders(reference.evaluation), strict=True):
+        dataset = read_dataset(folder)
+        references = metric.references_for(dataset["name"], dataset["labels"], dataset["samples"])
+        of_float, of_bundle = (collect(session, open_samples(folder)) for session in sessions)
+        scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
+    return tuple(scored)
 
 
 def _host(value: float, unit: str, note: str) -> Figure:

@@ -6,17 +6,40 @@ import csv
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import onnxruntime as ort
 
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress, silent
-from pipeline.runtime.session import Session
 from pipeline.source.samples import Samples
 
 Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
 _FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."
+
+
+@dataclass(frozen=True)
+class UserMetric:
+    """A metric and, if the data set has no labels for it, its references."""
+
+    function: Metric
+    references: list[dict[str, str]] | None = None
+
+    def references_for(self, dataset: str, labels: Sequence[Any] | None, samples: int) -> Sequence[Any]:
+        """The given references, else the set's labels: one per sample (of embedded pairs, one per pair)."""
+        return check_references(labels if self.references is None else self.references, dataset, samples)
+
+
+def load_user_metric(spec: str | None, references: Path | None) -> UserMetric | None:
+    """What the flags --metric and --references name; None without them."""
+    if spec is None:
+        if references is not None:
+            raise UsageError("--references without --metric says nothing.", _FORM)
+        return None
+    return UserMetric(load_metric(spec), read_references(references) if references is not None else None)
 
 
 def load_metric(spec: str) -> Metric:
@@ -70,7 +93,7 @@ def check_references(references: Sequence[Any] | None, dataset: str, samples: in
     return references
 
 
-def collect(session: Session, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
+def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
     """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
     them; give it a set that fits."""
     names = [entry.name for entry in session.get_outputs()]

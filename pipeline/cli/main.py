@@ -57,6 +57,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     nodes_to_exclude: Annotated[
         list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")
     ] = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -89,6 +91,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "random_calibration": random_calibration,
         "eval_data": tuple(eval_data or ()),
         "scheme": {name: value for name, value in scheme.items() if value is not None},
+        "metric": metric,
+        "references": references,
         "budgets": flag.parse_budgets(budget),
         "baseline": baseline,
     }
@@ -99,10 +103,12 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
 
 
 @app.command()
-def check(
+def check(  # noqa: PLR0913  # as export
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -112,14 +118,18 @@ def check(
     """Measure any bundle against any target's budgets, without rebuilding it."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
-    raise typer.Exit(recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json))
+    raise typer.Exit(
+        recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json, (metric, references))
+    )
 
 
 @app.command()
-def gate(
+def gate(  # noqa: PLR0913  # as export
     model: flag.Model = DEFAULT_MODEL,
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -131,7 +141,11 @@ def gate(
     from pipeline.config.loading import load_target  # noqa: PLC0415
 
     folder = output or Path("artifacts") / load_target(target).name / Path(model).name
-    raise typer.Exit(recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json))
+    raise typer.Exit(
+        recheck(
+            folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json, (metric, references)
+        )
+    )
 
 
 @app.command()

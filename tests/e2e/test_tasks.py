@@ -147,3 +147,34 @@ def test_audio_classification(edge, workspace, tiny_listener) -> None:
     found = report(edge, workspace, tiny_listener, "recordings")
     (accuracy,) = found["accuracy"]
     assert (accuracy["primary"], accuracy["samples"]) == ("accuracy", 4)
+
+
+METRIC = """
+import numpy as np
+
+def closeness(outputs, references):
+    wanted = np.array([float(row["wanted"]) for row in references])
+    found = np.array([output["sentence_embedding"][0, 0] for output in outputs])
+    return 100 - float(np.abs(wanted - found).mean())
+"""
+
+
+def test_a_metric_of_ones_own(edge, tiny, workspace) -> None:
+    count = len((workspace / "evaluation.txt").read_text().splitlines())
+    (workspace / "mine.py").write_text(METRIC)
+    (workspace / "wanted.csv").write_text("wanted\n" + "0.5\n" * count)
+    flags = ("--metric", "mine.py:closeness", "--references", "wanted.csv")
+    done = edge("export", *tiny, *flags)
+    assert done.returncode == 0, done.stderr
+    (exported,) = json.loads((workspace / "out/report.json").read_text())["accuracy"]
+    assert (exported["primary"], exported["labelled"]) == ("closeness", True)
+    assert exported["drop"] == pytest.approx(exported["scores"]["closeness_float"] - exported["scores"]["closeness"])
+    done = edge("gate", "--target", "lenient", "--output", "out", *flags)
+    assert done.returncode == 0, done.stderr
+    gated = json.loads((workspace / "out/report.json").read_text())
+    assert gated["accuracy"][0] == exported
+    assert gated["quantization"]["outputs"]
+    (workspace / "wanted.csv").write_text("wanted\n0.5\n")
+    done = edge("export", *tiny, *flags)
+    assert done.returncode == 2
+    assert f"There are 1 references for the {count} samples of 'evaluation'." in done.stderr
