@@ -42,7 +42,9 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")] = False,
     calibration_data: Annotated[
         str | None,
-        typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder."),
+        typer.Option(
+            help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav."
+        ),
     ] = None,
     calibration_samples: Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")] = None,
     random_calibration: Annotated[

@@ -120,17 +120,23 @@ def decode_queries(rows: Array) -> list[Boxes]:
 
 
 def detection_fidelity(reference: Array, other: Array) -> dict[str, float]:
-    """Shares (0-1): mAP of `other`'s detections with those of `reference` as the truth that are sure (score 0.3 or
-    more; the best one of each image where there is none). Both as `decode_queries` takes them."""
-    wanted = [_sure(image) for image in decode_queries(reference)]
-    found = decode_queries(other)
+    """Shares (0-1): mAP of `other`'s detections with the sure ones of `reference` as the truth, both as
+    `decode_queries` takes them. A model has 1 with itself: its sure detections are ranked first."""
+    decoded = decode_queries(reference)
+    least = _sure_score(decoded)
+    wanted, found = [_surer(image, least) for image in decoded], decode_queries(other)
     return {
         "map_50_of_float": mean_average_precision(found, wanted, THRESHOLDS[:1]) / 100,
         "map_50_95_of_float": mean_average_precision(found, wanted) / 100,
     }
 
 
-def _sure(image: Boxes) -> Boxes:
-    kept = np.flatnonzero(image.scores >= _SURE)
-    kept = kept if kept.size else np.array([int(image.scores.argmax())])
+def _sure_score(images: Sequence[Boxes]) -> float:
+    """0.3 if any detection reaches it; else the score that every image has a detection of."""
+    best = [float(image.scores.max()) for image in images]
+    return _SURE if max(best) >= _SURE else min(best)
+
+
+def _surer(image: Boxes, least: float) -> Boxes:
+    kept = image.scores >= least
     return Boxes(image.boxes[kept], image.classes[kept], image.scores[kept])

@@ -10,14 +10,17 @@ from pipeline.source.tasks import Task
 
 
 def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:
-    """UsageError if a label is no class of the model (`id2label` of its config; without one nothing is known yet)."""
-    names = config.get("id2label")
-    if dataset.labels is None or not names or task.family == "embedding" or dataset.pairs:
+    """UsageError if no sample has a label to score, or a label is no class of the model (`id2label` of its config;
+    without one nothing is known yet)."""
+    if dataset.labels is None or task.family == "embedding" or dataset.pairs:
         return
     if isinstance(dataset.labels[0], list) != (task.family in ("tokens", "detector")):
         return  # labels of another kind: the set is judged by its fidelity
     highest = max((_highest(label) for label in dataset.labels), default=-1)
-    if highest >= len(names):
+    if highest < 0:
+        raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
+    names = config.get("id2label")
+    if names and highest >= len(names):
         raise UsageError(
             f"The data set {dataset.name!r} has the label {highest}; the model has {len(names)} classes "
             f"(0 to {len(names) - 1}).",

@@ -144,3 +144,12 @@ def test_labels_beyond_the_classes(tmp_path: Path, task: str, fits: bool) -> Non
     with pytest.raises(UsageError) as caught:
         check_labels(found, TASKS.get(task), {"id2label": {"0": "a", "1": "b"}})
     assert caught.value.message == "The data set 'set' has the label 2; the model has 2 classes (0 to 1)."
+
+
+def test_a_set_without_any_object_has_nothing_to_score(tmp_path: Path) -> None:
+    picture(tmp_path / "set/images/a.png")
+    (tmp_path / "set/labels").mkdir()
+    (found,) = load_evaluation(str(tmp_path / "set"))
+    with pytest.raises(UsageError, match=r"The data set 'set' has no label that can be scored\."):
+        check_labels(found, TASKS.get("object-detection"), {})
+    check_labels(found, TASKS.get("image-classification"), {})
