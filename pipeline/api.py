@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.bundle.manifest import read_manifest
 from pipeline.checks.measurements import FloatReference, Measurements, measure
+from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target, validate
-from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError
-from pipeline.core.report_types import Report, StageRecord, Trial
+from pipeline.core.report_types import QuantizationCheck, Report, StageRecord, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
@@ -88,7 +88,9 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             console.verbose,
         )
         bundle = outcomes["bundle"].artifact
-        found = _measure(bundle.path, plan.target, plan.source.task.name, _reference(outcomes), outcomes, console)
+        found = _measure(plan, bundle.path, outcomes, console)
+        if "compare" in outcomes:
+            found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
         subject = _subject_of(plan, outcomes)
         trials = _trials(store, subject, outcomes, found)
         report = assemble(subject, plan.target, found, trials, baseline)
@@ -96,16 +98,16 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
     return Result(report, folder)
 
 
-def _measure(
-    bundle: Path,
-    target: Target,
-    task: str,
-    reference: FloatReference | None,
-    outcomes: dict[str, Outcome],
-    console: Console,
-) -> Measurements:
-    family = TASKS.get(task).family
-    return measure(bundle, target, family, reference, _reasons(outcomes), lambda title: console.begin(f"check {title}"))
+def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Console) -> Measurements:
+    return measure(
+        bundle,
+        plan.target,
+        plan.source.task.family,
+        _reference(outcomes),
+        _reasons(outcomes),
+        lambda title: console.begin(f"check {title}"),
+        plan.metric,
+    )
 
 
 def _reference(outcomes: dict[str, Outcome]) -> FloatReference:
@@ -176,11 +178,13 @@ def check(
     store: Path | None = None,
     console: Console | None = None,
     budgets: dict[str, float] | None = None,
+    metric: UserMetric | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
     The float reference comes from the store; without it, the budgets that need it are NOT_MEASURED. With `output`,
-    the reports are written there. UsageError if the bundle is damaged or is none.
+    the reports are written there. `metric`: see `load_user_metric`; a bundle remembers none.
+    UsageError if the bundle is damaged or is none.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
@@ -195,7 +199,11 @@ def check(
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         reasons = left_reasons(inputs.get("plan"))
         family = TASKS.get(metadata["task"]).family
-        found = measure(folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"))
+        found = measure(
+            folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"), metric
+        )
+    if "compare" in inputs:
+        found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
     report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier)
     if output is not None:
         write_reports(report, Path(output))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PASSES
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -20,6 +21,7 @@ from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.source.datasets import load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
+from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
@@ -39,6 +41,7 @@ TITLES = {
     "sensitivity": "measure sensitivity",
     "quantize": "quantize",
     "write": "write ONNX",
+    "compare": "compare with float",
     "reference": "run float reference",
     "bundle": "bundle",
 }
@@ -55,6 +58,7 @@ class Plan:
     scheme: Scheme
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
+    metric: UserMetric | None = None
 
 
 def make_plan(job: Job) -> Plan:
@@ -63,8 +67,9 @@ def make_plan(job: Job) -> Plan:
     recipe = load_recipe(job.recipe or target.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
-    builder = _Builder(job, source, target, recipe, scheme)
-    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes))
+    metric = load_user_metric(job.metric, job.references)
+    builder = _Builder(job, source, target, recipe, scheme, metric)
+    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes), metric)
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
@@ -85,8 +90,17 @@ def apply_overrides(target: Target, job: Job) -> Target:
 class _Builder:
     """Collects the stages of one export."""
 
-    def __init__(self, job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: ModelSource,
+        target: Target,
+        recipe: Recipe,
+        scheme: Scheme,
+        metric: UserMetric | None = None,
+    ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
+        self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.preprocessing = _preprocessing(recipe)
         self._edits: str | None = None
@@ -102,7 +116,7 @@ class _Builder:
             self._trace("trace.float", None),
             *self._compress(),
             *([self._trace("trace", self._edits)] if self._edits else []),
-            *(self._quantize() if rounded else []),
+            *([*self._quantize(), self._compare(bool(calibrated))] if rounded else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
         ]
@@ -127,18 +141,22 @@ class _Builder:
             **self._data_config(),
         }
         local = {"spec": spec, **self._local()}
-        return Stage("samples.calibration", 1, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
+        return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
 
     def _evaluation_samples(self) -> Stage:
         specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data, "--eval-data")]
         sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        for dataset in sets:
+            check_labels(dataset, self.source.task, self.source.config)
+            if self.metric is not None:
+                self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
         local = {"specs": specs, **self._local()}
-        return Stage("samples.evaluation", 1, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
+        return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
 
     def _default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
-        cannot become inputs of the model."""
+        cannot become inputs of the model, or there is none."""
         task = self.source.task
         if "data" in self.recipe.calibration.model_fields_set or (task.data == "text" and self._has_preprocessing()):
             return named
@@ -147,6 +165,11 @@ class _Builder:
                 f"Nothing says how {task.data} samples become inputs of {self.source.name!r}, and none were given.",
                 f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
             )
+        if not task.calibration:
+            raise UsageError(
+                f"There is no shipped data for {task.name}.",
+                "Give your own with --calibration-data and --eval-data (see `edge export --help`).",
+            )
         return task.calibration
 
     def _has_preprocessing(self) -> bool:
@@ -154,7 +177,7 @@ class _Builder:
             return True
         if self.source.task.data == "image":
             return self.preprocessing is not None
-        return (self.source.path / "tokenizer.json").is_file()
+        return self.source.task.data == "text" and (self.source.path / "tokenizer.json").is_file()
 
     def _data_config(self) -> dict[str, Any]:
         return {"source": self._source(), "max_length": self.target.shape.sequence_length}
@@ -219,13 +242,21 @@ class _Builder:
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages
 
+    def _compare(self, calibrated: bool) -> Stage:
+        """The quantized graph against the one that it was made from, not against the model before pruning."""
+        data = "calibration" if calibrated else "evaluation"
+        inputs = {"float": self._traced, "model": "write", "samples": f"samples.{data}"}
+        config = {"family": self.source.task.family, "data": data}
+        return Stage("compare", 1, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
         return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
-        return Stage("reference", 2, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        config = {"family": self.source.task.family}
+        return Stage("reference", 3, "pipeline.checks.reference:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _bundle(self, model: str) -> Stage:
         config = {
@@ -245,7 +276,7 @@ class _Builder:
             "float": "trace.float",
             "evaluation": "samples.evaluation",
             "reference": "reference",
-            **({"plan": "quantize"} if model == "write" else {}),
+            **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
         }
         return Stage("bundle", 1, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
 

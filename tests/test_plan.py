@@ -39,12 +39,15 @@ END = ["reference", "bundle"]
     ("recipe", "names"),
     [
         ("fp32", [*SAMPLES[1:], *END]),
-        ("w4", [*SAMPLES, "calibrate.hessians", "quantize", "write", *END]),
-        ("w8", [*SAMPLES[1:], "quantize", "write", *END]),
-        ("fp16", [*SAMPLES[1:], "quantize", "write", *END]),
-        ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", "quantize", "write", *END]),
-        ("w8a8", [*SAMPLES, "calibrate.channels", "smooth", "calibrate.ranges", "quantize", "write", *END]),
-        ("prune-w4", [*SAMPLES, "compress.0.prune", "trace", "calibrate.hessians", "quantize", "write", *END]),
+        ("w4", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
+        ("w8", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
+        ("fp16", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
+        ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", "quantize", "write", "compare", *END]),
+        ("w8a8", [*SAMPLES, "calibrate.channels", "smooth", "calibrate.ranges", "quantize", "write", "compare", *END]),
+        (
+            "prune-w4",
+            [*SAMPLES, "compress.0.prune", "trace", "calibrate.hessians", "quantize", "write", "compare", *END],
+        ),
     ],
 )
 def test_stages_in_order(job: Job, recipe: str, names: list[str]) -> None:

@@ -26,7 +26,7 @@ products with INT8 arithmetic differ by up to 0.06 standard deviations between i
 
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
-_IMAGE_FILES = ("preprocessor_config.json",)
+_PREPROCESSOR_FILES = ("preprocessor_config.json",)
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -44,7 +44,7 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def _digests(context: StageContext) -> dict[str, Json]:
     """The keys under which `gate` finds this bundle's float reference in the store."""
-    roles = [role for role in ("float", "evaluation", "reference", "plan") if role in context.inputs]
+    roles = [role for role in ("float", "evaluation", "reference", "plan", "compare") if role in context.inputs]
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
@@ -59,9 +59,9 @@ def _preprocessing_files(source: dict[str, Any], out: Path) -> list[str]:
 
 
 def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
-    """Tokenizer or image-processing files. A separate vocabulary only where there is no tokenizer.json with it. A
+    """Tokenizer or processor files. A separate vocabulary only where there is no tokenizer.json with it. A
     factory's or ONNX file's folder may hold anything: only a tokenizer that was used is taken from it."""
-    names = list(_TEXT_FILES if source["data"] == "text" else _IMAGE_FILES)
+    names = list(_TEXT_FILES if source["data"] == "text" else _PREPROCESSOR_FILES)
     if source["data"] == "text" and not (folder / "tokenizer.json").is_file():
         names += _VOCABULARIES
     if source["kind"] == "huggingface":
@@ -96,7 +96,7 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
 
 def _labels(source: dict[str, Any]) -> dict[str, str] | None:
     """Class names by index, where a Hugging Face config has them."""
-    if source["kind"] != "huggingface" or source["family"] != "classifier":
+    if source["kind"] != "huggingface" or source["family"] == "embedding":
         return None
     config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
     return config.get("id2label")

@@ -28,9 +28,10 @@ def coverage(optimized: ModelProto, records: Sequence[NodeRecord], reasons: Mapp
     """
     graph = Graph(optimized)
     totals = _count(graph, records)
-    low = sum(weight.values for weight in graph.weights if weight.bits <= 8)
+    low = [weight for weight in graph.weights if weight.bits <= 8]
     return Coverage(
-        weights=_share(low, sum(weight.values for weight in graph.weights), "weights", ""),
+        weights=_share(sum(w.values for w in low), sum(w.values for w in graph.weights), "weights", ""),
+        weight_bytes=_share(sum(w.megabytes for w in low), sum(w.megabytes for w in graph.weights), "weights", ""),
         macs=_share(totals.low_bit, totals.weighted, "products with weights", totals.note),
         integer_macs=_share(totals.integer, totals.all, "products", totals.note),
         left_in_float=tuple(_skipped(weight, reasons) for weight in _large_float(graph)),

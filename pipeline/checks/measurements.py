@@ -15,9 +15,12 @@ import onnx
 from pipeline.bundle.manifest import bundle_bytes
 from pipeline.checks.accuracy import measure_accuracy
 from pipeline.checks.breakdown import operator_times, tensor_groups
+from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.measure import measure_latency, measure_memory, profile
 from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.config.target import Runtime, Shape, Target
 from pipeline.core.report_types import (
     Coverage,
@@ -25,10 +28,13 @@ from pipeline.core.report_types import (
     LatencyResult,
     MemoryResult,
     OperatorTime,
+    QuantizationCheck,
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
 from pipeline.metrics.judge import Family
+from pipeline.runtime.session import make_session
+from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
@@ -58,6 +64,12 @@ class Measurements:
     operators: tuple[OperatorTime, ...] = ()
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
+    quantization: QuantizationCheck | None = None
+
+    def compared(self, check: QuantizationCheck) -> None:
+        """Take in what the stage `compare` found."""
+        self.quantization = check
+        self.figures["min_sqnr_db"] = sqnr_figure(check)
 
 
 NO_REFERENCE = (
@@ -73,6 +85,7 @@ def measure(
     reference: FloatReference | None,
     reasons: dict[str, str],
     begin: Begin,
+    metric: UserMetric | None = None,
 ) -> Measurements:
     """Measure everything that a budget can ask for, each figure in a process of its own.
 
@@ -80,6 +93,7 @@ def measure(
     """
     found = Measurements()
     found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
+    found.missing["min_sqnr_db"] = "no quantized graph was compared with its float one"
     found.missing["max_power_w"] = "no power model of this device exists yet"
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
@@ -87,7 +101,7 @@ def measure(
         _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
-    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"))
+    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"), metric)
     return found
 
 
@@ -101,6 +115,8 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
     for entry in metadata["inputs"]:
         golden = np.load(bundle / "golden" / "0" / f"{entry['name']}.npy", allow_pickle=False)
         sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
+        if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
+            sizes = {"batch": shape.batch_size}
         wanted = tuple(
             sizes.get(d, own) if isinstance(d, str) else int(d)
             for d, own in zip(entry["shape"], golden.shape, strict=True)
@@ -175,6 +191,8 @@ def _profile(
 _ACCURACY_BUDGETS = {
     "embedding": ("max_accuracy_drop", "min_top10_overlap"),
     "classifier": ("max_accuracy_drop", "min_agreement"),
+    "tokens": ("max_accuracy_drop", "min_agreement"),
+    "detector": ("max_accuracy_drop",),
 }
 
 
@@ -185,19 +203,43 @@ def _accuracy(
     family: Family,
     reference: FloatReference | None,
     done: Progress,
+    metric: UserMetric | None,
 ) -> None:
-    for metric in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
-        found.inapplicable[metric] = f"it does not apply to {family} models"
+    for name in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
+        found.inapplicable[name] = f"it does not apply to {family} models"
     if reference is None:
         found.missing |= dict.fromkeys(_ACCURACY_BUDGETS[family], NO_REFERENCE)
         return
     results = measure_accuracy(bundle / MODEL, runtime, family, reference.evaluation, reference.reference, done)
+    if metric is not None:
+        results = measure_user_metric(metric, results, bundle / MODEL, runtime, reference)
     found.accuracy = results
     worst = max(results, key=lambda result: result.drop)
     found.figures["max_accuracy_drop"] = _host(worst.drop, "points", f"worst set: {worst.dataset} ({worst.primary})")
+    if family == "detector":
+        return
     score = "top10_overlap" if family == "embedding" else "agreement"
     lowest = min(results, key=lambda result: result.scores[score])
     found.figures[_ACCURACY_BUDGETS[family][1]] = _host(lowest.scores[score], "share", f"worst set: {lowest.dataset}")
+
+
+def measure_user_metric(
+    metric: UserMetric,
+    results: tuple[DatasetAccuracy, ...],
+    bundle: Path,
+    runtime: Runtime,
+    reference: FloatReference,
+) -> tuple[DatasetAccuracy, ...]:
+    """The results with the user's metric in front, over all outputs of both models. The float model runs as its
+    reference did: with ONNX Runtime's defaults."""
+    sessions = make_session(reference.float_model / MODEL, Runtime()), make_session(bundle, runtime)
+    scored = []
+    for result, folder in zip(results, evaluation_folders(reference.evaluation), strict=True):
+        dataset = read_dataset(folder)
+        references = metric.references_for(dataset["name"], dataset["labels"], dataset["samples"])
+        of_float, of_bundle = (collect(session, open_samples(folder)) for session in sessions)
+        scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
+    return tuple(scored)
 
 
 def _host(value: float, unit: str, note: str) -> Figure:

@@ -19,11 +19,12 @@ _BATCH = 16
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `<number>.npy`, float32 [samples, dimensions], for each evaluation set."""
+    """Writes `<number>.npy`, float32 with the rows that are judged, for each evaluation set."""
     session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     for folder in folders:
-        outputs = judged_outputs(session, open_samples(folder), context.progress, batch=_BATCH)
+        samples = open_samples(folder)
+        outputs = judged_outputs(session, samples, context.progress, context.config["family"], batch=_BATCH)
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.api import check, default_store, run_export
+from pipeline.checks.user_metric import load_user_metric
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
@@ -40,11 +41,22 @@ def recheck(
     baseline: Path | None,
     store: Path | None,
     json: bool,
+    metric: tuple[str | None, Path | None] = (None, None),
 ) -> int:
-    """Check an existing bundle; the exit code is the verdict's."""
+    """Check an existing bundle; `metric`: the flags --metric and --references; the exit code is the verdict's."""
+    custom = load_user_metric(*metric)
     terminal = Terminal(verbose=False)
     with terminal.running():
-        report = check(bundle, target, baseline=baseline, output=output, store=store, console=terminal, budgets=budgets)
+        report = check(
+            bundle,
+            target,
+            baseline=baseline,
+            output=output,
+            store=store,
+            console=terminal,
+            budgets=budgets,
+            metric=custom,
+        )
     _show(report, json)
     return report.exit_code
 

@@ -46,7 +46,9 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     ] = False,
     calibration_data: Annotated[
         str | None,
-        typer.Option(help="A set in calibration/, or .txt .jsonl .csv .tsv .npz, or an image folder."),
+        typer.Option(
+            help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav."
+        ),
     ] = None,
     calibration_samples: Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")] = None,
     random_calibration: Annotated[
@@ -61,6 +63,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     nodes_to_exclude: Annotated[
         list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")
     ] = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -94,6 +98,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "random_calibration": random_calibration,
         "eval_data": tuple(eval_data or ()),
         "scheme": {name: value for name, value in scheme.items() if value is not None},
+        "metric": metric,
+        "references": references,
         "budgets": flag.parse_budgets(budget),
         "baseline": baseline,
     }
@@ -104,10 +110,12 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
 
 
 @app.command()
-def check(
+def check(  # noqa: PLR0913  # as export
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -117,14 +125,18 @@ def check(
     """Measure any bundle against any target's budgets, without rebuilding it."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
-    raise typer.Exit(recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json))
+    raise typer.Exit(
+        recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json, (metric, references))
+    )
 
 
 @app.command()
-def gate(
+def gate(  # noqa: PLR0913  # as export
     model: flag.Model = DEFAULT_MODEL,
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
@@ -135,7 +147,11 @@ def gate(
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
     folder = _exported(model, target, output)
-    raise typer.Exit(recheck(folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json))
+    raise typer.Exit(
+        recheck(
+            folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json, (metric, references)
+        )
+    )
 
 
 def _exported(model: str, target: str, output: Path | None) -> Path:

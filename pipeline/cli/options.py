@@ -33,6 +33,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Baseline = Annotated[
     Path | None, typer.Option("--baseline", help="An earlier report.json that must not be regressed from.")
 ]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Your own metric: file.py:name of a function (outputs, references) -> float, higher is better."),
+]
+References = Annotated[
+    Path | None, typer.Option(help="A .csv with a row per evaluation sample, for --metric; else the set's labels.")
+]
 Budgets = Annotated[
     list[str] | None,
     typer.Option("--budget", help="Change a limit: METRIC=LIMIT. Repeatable.", metavar="METRIC=LIMIT"),

@@ -87,8 +87,11 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     output = model(**batch)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
+    if "pred_boxes" in output:
+        return torch.cat([output["logits"], output["pred_boxes"]], dim=-1)
     if "logits" in output:
-        return output["logits"]
+        logits = output["logits"]
+        return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
     hidden = output["last_hidden_state"]
     if "attention_mask" not in batch:
         return hidden.flatten(1, -2).mean(1)

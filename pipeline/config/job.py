@@ -33,6 +33,8 @@ class Job(Frozen):
     calibration_samples: Annotated[int, Field(gt=0)] | None = None
     random_calibration: bool = False
     eval_data: tuple[str, ...] = ()
+    metric: str | None = Field(default=None, description="file.py:name of a function (outputs, references) -> float")
+    references: Path | None = Field(default=None, description="a .csv with a row per evaluation sample")
     scheme: dict[str, Json] = Field(default={}, description="fields of the scheme that override the recipe's")
     budgets: dict[str, float] = Field(default={}, description="limits that override the target's")
     baseline: Path | None = None

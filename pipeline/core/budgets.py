@@ -25,5 +25,6 @@ BUDGETS: dict[str, BudgetKind] = {
     "min_weight_coverage": BudgetKind("share", "at least", "weight values stored in 8 bits or fewer"),
     "min_mac_coverage": BudgetKind("share", "at least", "weighted multiply-accumulates with INT8/INT4 weights"),
     "min_speedup": BudgetKind("x", "at least", "float latency over bundle latency, interleaved in one run"),
+    "min_sqnr_db": BudgetKind("dB", "at least", "signal over quantization noise, worst output, on calibration samples"),
     "max_power_w": BudgetKind("W", "at most", "power drawn while the model runs back to back"),
 }

@@ -91,15 +91,38 @@ class SkippedTensor(Frozen):
     reason: str
 
 
+class OutputError(Frozen):
+    """How far one output of the quantized graph is from the float graph's. `sqnr_db` is within +-300, which stand for
+    identical and for not finite; `max_error_in_std` is `max_error` over the float output's standard deviation."""
+
+    name: str
+    finite: bool
+    sqnr_db: float
+    max_error: float
+    max_error_in_std: float
+
+
+class QuantizationCheck(Frozen):
+    """The quantized graph against the float graph it was made from, on up to 64 samples. `data`: which ones;
+    `scores`: the task family's fidelity (see metrics/judge.py), empty if there are too few samples for it."""
+
+    data: Literal["calibration", "evaluation"]
+    samples: int
+    outputs: tuple[OutputError, ...]
+    scores: dict[str, float] = Field(default={})
+
+
 class Coverage(Frozen):
     """What runs in INT8/INT4, counted in the graph that ONNX Runtime executes after its own optimization.
 
-    `weights`: share of weight values (not bytes) stored in 8 bits or fewer. `macs`: share of multiply-accumulates
+    `weights`: share of weight values stored in 8 bits or fewer (what `min_weight_coverage` means: a float value is
+    not made to count four times). `weight_bytes`: the same share of stored bytes. `macs`: share of multiply-accumulates
     with a weight operand whose weight is stored so. `integer_macs`: share of all multiply-accumulates, attention's
     own products too, that integer kernels compute.
     """
 
     weights: Figure
+    weight_bytes: Figure | None = None
     macs: Figure
     integer_macs: Figure
     left_in_float: tuple[SkippedTensor, ...] = ()
@@ -152,6 +175,7 @@ class Report(Frozen):
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
     coverage: Coverage | None = None
+    quantization: QuantizationCheck | None = None
     trials: tuple[Trial, ...] = ()
     calibration: dict[str, Json] = Field(default={})
     passes: tuple[dict[str, Json], ...] = ()

@@ -26,3 +26,25 @@ def accuracy(logits: Array, labels: Array) -> float:
     if logits.ndim != 2 or logits.size == 0 or labels.shape != logits.shape[:1]:
         raise ValueError(f"expected logits [rows, classes] and labels [rows], not {logits.shape}, {labels.shape}")
     return 100.0 * float(np.mean(logits.argmax(axis=1) == labels))
+
+
+def token_scores(logits: Array, labels: Array) -> dict[str, float]:
+    """Percentages over the scored tokens (label not -100): `macro_f1`, the mean F1 of the classes that the labels have,
+    and `token_accuracy`. `logits` [tokens, classes]; `labels` int [tokens].
+
+    Macro F1 comes first, since most tokens of most sets are of one class (`O`). Micro F1 over all classes is the
+    accuracy, as every token has one label. Entities are not put together. ValueError if no token is scored.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"expected logits [tokens, classes] and labels [tokens], not {logits.shape}, {labels.shape}")
+    scored = labels >= 0
+    if not scored.any():
+        raise ValueError("no token has a label that is scored")
+    found, wanted = logits[scored].argmax(axis=1), labels[scored]
+    f1 = [_f1(found == number, wanted == number) for number in np.unique(wanted)]
+    return {"macro_f1": 100.0 * float(np.mean(f1)), "token_accuracy": 100.0 * float(np.mean(found == wanted))}
+
+
+def _f1(found: Array, wanted: Array) -> float:
+    """2 TP / (2 TP + FP + FN), of bool vectors of which `wanted` is not all false."""
+    return 2.0 * float(np.sum(found & wanted)) / float(np.sum(found) + np.sum(wanted))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checks.baseline import regressions
+from pipeline.checks.compare import warnings
 from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.host import host_info, versions
 from pipeline.checks.measurements import Measurements
@@ -55,15 +56,20 @@ def assemble(
         float_operators=found.float_operators,
         tensors=found.tensors,
         coverage=found.coverage,
+        quantization=found.quantization,
         trials=tuple(trials),
         host=host,
         versions=versions(),
-        notes=(*subject.notes, *_host_notes(host, subject.scheme)),
+        notes=(*_quantization_notes(found), *subject.notes, *_host_notes(host, subject.scheme)),
     )
 
 
 def _subject_fields(subject: Subject) -> dict[str, Any]:
     return {name: getattr(subject, name) for name in Subject.__dataclass_fields__ if name != "notes"}
+
+
+def _quantization_notes(found: Measurements) -> tuple[str, ...]:
+    return () if found.quantization is None else warnings(found.quantization)
 
 
 def _host_notes(host: HostInfo, scheme: Scheme) -> list[str]:

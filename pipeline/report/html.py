@@ -28,6 +28,7 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters.update(
     number=text.number,
+    sqnr=text.sqnr_text,
     figure=text.figure_text,
     interval=text.interval,
     value=text.value_text,

@@ -17,6 +17,7 @@ from pipeline.report.text import (
     limit_text,
     margin_text,
     printable,
+    quantization_sentence,
     summary,
     value_text,
 )
@@ -31,6 +32,8 @@ def render(report: Report, console: Console) -> None:
         if result.verdict is not Verdict.PASS:
             _print_why(result, console)
     console.print(_headline(report))
+    if report.quantization is not None:
+        console.print(_indented(quantization_sentence(report)))
     for note in [host_sentence(report), *report.notes]:
         if note:
             console.print(_indented(f"Note: {note}"))

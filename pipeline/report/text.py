@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from pipeline.core.report_types import BudgetResult, Report
+from pipeline.core.report_types import BudgetResult, OutputError, Report
 from pipeline.core.types import Evidence, Figure, Json, Verdict
 
 SUFFIX = {"share": "", "x": "x"}
@@ -111,6 +111,26 @@ def host_sentence(report: Report) -> str:
         return ""
     device = report.target_title
     return f"Evidence 'host' was measured on this machine ({report.host.cpu}), not on the device ({device})."
+
+
+def sqnr_text(output: OutputError) -> str:
+    """The signal-to-noise ratio of an output, or in words what has none."""
+    if not output.finite:
+        return "not finite"
+    return "identical" if output.max_error == 0.0 else f"{output.sqnr_db:.1f} dB"
+
+
+def quantization_sentence(report: Report) -> str:
+    """How the quantized graph compares with the float one, in a line; empty if nothing was quantized."""
+    if report.quantization is None:
+        return ""
+    check = report.quantization
+    worst = min(check.outputs, key=lambda output: output.sqnr_db)
+    scores = "".join(f", {name} {number(score)}" for name, score in check.scores.items())
+    return (
+        f"Quantized against float on {count(check.samples, f'{check.data} sample')}: SQNR {sqnr_text(worst)}, "
+        f"largest error {number(worst.max_error)} ({worst.name}){scores}."
+    )
 
 
 def plain(value: Json) -> str:

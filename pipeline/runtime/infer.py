@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,66 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
+from pipeline.metrics.judge import Family
 from pipeline.runtime.batches import batches
 from pipeline.source.samples import Samples
 
 Array = NDArray[np.float32]
+LOGITS, BOXES = "logits", "pred_boxes"
 
 
 def judged_outputs(
-    session: ort.InferenceSession, samples: Samples, progress: Progress = silent, batch: int = 1
+    session: ort.InferenceSession,
+    samples: Samples,
+    progress: Progress = silent,
+    family: Family = "embedding",
+    batch: int = 1,
 ) -> Array:
-    """One row per sample, float32 [samples, dimensions]: the graph's first output. Token states [1, tokens, d] become
-    their mean over unmasked tokens.
+    """The rows that `judge` compares (see `judged_rows`), float32, all samples' one after the other.
 
     Samples run alone unless `batch` is given: dynamic ranges span a whole batch, so that batches would change what is
     measured; a float graph gives the same up to rounding. StageError if an output is not finite.
     """
-    output = session.get_outputs()[0].name
+    names = judged_names(family, [entry.name for entry in session.get_outputs()])
     rows: dict[int, NDArray[Any]] = {}
     for positions, inputs in batches(session, samples, batch):
-        for position, row in zip(positions, _rows(session.run([output], inputs)[0], inputs), strict=True):
-            if not np.isfinite(row).all():
+        outputs = dict(zip(names, session.run(names, inputs), strict=True))
+        for place, position in enumerate(positions):
+            rows[position] = judged_rows(family, _one(outputs, place), _one(inputs, place))
+            if not np.isfinite(rows[position]).all():
                 raise StageError(f"Sample {position + 1} gives an output that is not finite.")
-            rows[position] = row
         progress(len(rows), len(samples))
-    return np.stack([rows[position] for position in range(len(samples))]).astype(np.float32)
+    return np.concatenate([rows[position] for position in range(len(samples))]).astype(np.float32)
 
 
-def _rows(output: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+    return {name: array[place : place + 1] for name, array in arrays.items()}
+
+
+def judged_names(family: Family, offered: list[str]) -> list[str]:
+    """The graph outputs that are judged: the first one, or a detector's two. StageError if it lacks them."""
+    if family != "detector":
+        return offered[:1]
+    missing = [name for name in (LOGITS, BOXES) if name not in offered]
+    if missing:
+        raise StageError(
+            f"The detector has no output {missing[0]!r}; it has {', '.join(offered)}.",
+            "Only DETR-type outputs are decoded; give a --metric of your own and another --task for others.",
+        )
+    return [LOGITS, BOXES]
+
+
+def judged_rows(
+    family: Family, outputs: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]
+) -> NDArray[Any]:
+    """One sample's rows: [1, dimensions]; of token classes [unmasked tokens, classes]; of a detector [1, queries,
+    classes + 1 + 4], logits before boxes. Other token states [1, tokens, d] become their mean over unmasked tokens."""
+    if family == "detector":
+        return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
+    output = next(iter(outputs.values()))
     if output.ndim == 2:
         return output
-    mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))[..., None]
-    rows: NDArray[Any] = (output * mask).sum(1) / mask.sum(1)
-    return rows
+    mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))
+    if family == "tokens":
+        return output[mask.astype(bool)]
+    return (output * mask[..., None]).sum(1) / mask.sum()

@@ -13,10 +13,10 @@ T = TypeVar("T")
 class Contents:
     """`digest`: sha256 over the bytes that were read, independent of where they lie."""
 
-    kind: Literal["text", "image", "tensor"]
+    kind: Literal["text", "words", "image", "audio", "tensor"]
     samples: Sequence[Any]
     digest: str
-    labels: Sequence[float] | Sequence[int] | None = None
+    labels: Sequence[Any] | None = None
     pairs: bool = False
 
 

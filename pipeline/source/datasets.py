@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from pipeline.config.loading import search_folders
 from pipeline.core.errors import UsageError, suggest
+from pipeline.source.audio_folder import has_audio, read_audio
 from pipeline.source.contents import Contents, Lazy
+from pipeline.source.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.source.image_folder import read_images
 from pipeline.source.manifest import MANIFEST, read_manifest
 from pipeline.source.tensor_files import read_tensors
@@ -23,16 +25,18 @@ _GIVEN = {"source": "given by the user"}
 class Dataset:
     """Samples as they are before tokenization or image processing.
 
-    `samples`: texts are str, or (str, str) if `pairs`; images are uint8 [H, W, 3], opened when asked for;
-    tensors are dicts of arrays by input name, without a batch axis. `labels`: similarity scores of pairs,
-    class indices otherwise. `digest`: sha256 over the whole set's contents, whatever its path and however
-    many samples were taken from it. `origin`: source, licence and preprocessing as the manifest states them.
+    `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; recordings are (float32 [n],
+    rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays by input name, without
+    a batch axis. `labels`: similarity scores of pairs, a class index per word, the objects of an image as
+    [class, cx, cy, w, h] relative to it, class indices otherwise. `digest`: sha256 over the whole set's
+    contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
+    preprocessing as the manifest states them.
     """
 
     name: str
-    kind: Literal["text", "image", "tensor"]
+    kind: Literal["text", "words", "image", "audio", "tensor"]
     samples: Sequence[Any]
-    labels: Sequence[float] | Sequence[int] | None
+    labels: Sequence[Any] | None
     pairs: bool
     digest: str
     origin: dict[str, str]
@@ -102,7 +106,9 @@ def _own(path: Path) -> Dataset:
 
 def _read(path: Path) -> Contents:
     if path.is_dir():
-        return read_images(path)
+        return _read_folder(path)
+    if path.suffix.lower() == ".json":
+        return read_coco(path)
     if path.suffix.lower() in READERS:
         return read_texts(path)
     if path.suffix.lower() == ".npz":
@@ -111,6 +117,12 @@ def _read(path: Path) -> Contents:
         f"The file {path.name!r} cannot be read as data.",
         f"Allowed: {', '.join(SUFFIXES)}, or a folder of images.",
     )
+
+
+def _read_folder(path: Path) -> Contents:
+    if is_yolo(path):
+        return read_yolo(path)
+    return read_audio(path) if has_audio(path) else read_images(path)
 
 
 def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:

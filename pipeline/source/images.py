@@ -23,7 +23,7 @@ CROPPING = {"Bit", "CLIP", "DeiT", "MobileNetV1", "MobileNetV2"}
 """Processors that crop unless their config says otherwise."""
 SQUARE = {"Beit", "DeiT", "Pvt", "Segformer", "ViT"}
 """Processors to which a single number as size is both sides; to the others it is the shortest edge."""
-KNOWN = CROPPING | SQUARE | {"ConvNext", "Siglip"}
+KNOWN = CROPPING | SQUARE | {"ConvNext", "Siglip", "Detr", "Yolos"}
 
 _FILE = "preprocessor_config.json"
 _ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")

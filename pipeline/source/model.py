@@ -29,7 +29,7 @@ _EXECUTABLE = ("*.py",)
 class ModelSource:
     """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
     tokenizer or image processing. `entry`: the factory or ONNX file, as it was named. `inputs`: what the graph takes,
-    of sources that have no Hugging Face config."""
+    of sources that have no Hugging Face `config`."""
 
     name: str
     kind: Literal["huggingface", "factory", "onnx"]
@@ -40,6 +40,7 @@ class ModelSource:
     sentence_transformer: bool
     pickle: bool = False
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def resolve_model(
@@ -145,6 +146,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         task=adapter,
         sentence_transformer=(path / "modules.json").is_file() and adapter.name == "feature-extraction",
         pickle=weight_files(path, allow_pickle)[0].name == PICKLE,
+        config=config,
     )
 
 

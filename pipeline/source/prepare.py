@@ -13,10 +13,12 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
+from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
+from pipeline.source.words import word_rows
 
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
 
@@ -50,27 +52,40 @@ def evaluation(context: StageContext) -> dict[str, Json]:
 
 def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Progress) -> int:
     source = config["source"]
-    rows = _rows(dataset, source, config["max_length"])
+    aligned: list[list[int]] = []
+    rows = _rows(dataset, source, config["max_length"], aligned)
     count = write_samples(folder, _counted(rows, len(dataset.samples), progress))
     embedded_pairs = dataset.pairs and source["family"] == "embedding"
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
-    labels = _labels(dataset, source["family"])
-    record = {"name": dataset.name, "pairs": embedded_pairs, "labels": labels, "texts": list(texts)}
+    labels = aligned or _labels(dataset, source["family"])
+    record = {
+        "name": dataset.name,
+        "pairs": embedded_pairs,
+        "labels": labels,
+        "samples": len(dataset.samples),
+        "texts": list(texts),
+    }
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return count
 
 
-def _labels(dataset: Dataset, family: str) -> list[float] | None:
-    """The labels that the task can be scored with: similarity of pairs for embeddings, classes for classifiers. A set
-    with others is judged by its fidelity, as one without labels."""
-    if dataset.labels is None or dataset.pairs != (family == "embedding"):
+def _labels(dataset: Dataset, family: str) -> list[Any] | None:
+    """The labels that the task can be scored with: similarity of pairs for embeddings, classes for classifiers, objects
+    for detectors. A set with others is judged by its fidelity, as one without labels."""
+    if dataset.labels is None or family == "tokens" or dataset.pairs != (family == "embedding"):
         return None
-    return [float(label) for label in dataset.labels]
+    objects = isinstance(dataset.labels[0], list)
+    if objects != (family == "detector"):
+        return None
+    return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
 
-def _rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
+def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
+    """Model inputs; for labelled words, the labels of their tokens are added to `aligned`."""
     if dataset.kind == "tensor":
         return tensor_rows(dataset, source["inputs"])
+    if dataset.kind == "words" and source["family"] == "tokens":
+        return word_rows(dataset, load_tokenizer(source), max_length, aligned)
     if dataset.kind != source["data"]:
         raise UsageError(
             f"The data set {dataset.name!r} holds {dataset.kind} samples; {source['task']} takes {source['data']}.",
@@ -78,6 +93,8 @@ def _rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator
         )
     if dataset.kind == "image":
         return _image_rows(dataset, source)
+    if dataset.kind == "audio":
+        return audio_rows(dataset, Path(source["path"]))
     return _text_rows(dataset, source, max_length)
 
 
@@ -124,6 +141,11 @@ def tokenizer_inputs(source: dict[str, Any]) -> list[str]:
 def _image_rows(dataset: Dataset, source: dict[str, Any]) -> Iterator[Row]:
     prepare = image_preprocessing(source)
     name = next(iter(source["inputs"]), "pixel_values")
+    if source["family"] == "detector" and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
+        raise UsageError(
+            "The detector's preprocessor_config.json crops its images or keeps their shape.",
+            'Boxes need the whole image at one size: "size": {"height": ..., "width": ...}, no crop.',
+        )
     for image in dataset.samples:
         yield fitted({name: prepare(image)[None]}, source["inputs"], dataset.name)
 
@@ -145,6 +167,8 @@ def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterato
     if source["inputs"]:
         yield from random_rows(source["inputs"], count, max_length)
         return
+    if source["data"] == "audio":
+        raise UsageError("There are no random recordings.", "Give real ones with --calibration-data.")
     config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
     generator = np.random.default_rng(0)
     for _ in range(count):

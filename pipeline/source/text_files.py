@@ -14,15 +14,20 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.source.contents import Contents
 
+IGNORED = -100
+"""The label of a token that is not scored, as the field writes it."""
 PAIR = ("sentence1", "sentence2", "score")
-_COLUMNS = 'Give "text" (and "label" if there is one), or "sentence1", "sentence2" and "score".'
+_COLUMNS = (
+    'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score".'
+)
 
 Rows = list[tuple[int, dict[str, Any]]]
 """Line number in the file (from 1) and the values by column name."""
 
 
 def read_texts(path: Path) -> Contents:
-    """Samples of a text file: str, or (sentence1, sentence2) with float scores, or str with int labels.
+    """Samples of a text file: str, or (sentence1, sentence2) with float scores, or str with int labels, or lists of
+    words with a class index each.
 
     `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`: columns named in
     the header; a `.tsv` may also have none and be score, sentence1, sentence2. Blank lines are skipped.
@@ -36,6 +41,10 @@ def read_texts(path: Path) -> Contents:
     if _has_columns(rows, *PAIR):
         pairs = [_pair(row, path.name) for row in rows]
         return Contents("text", pairs, digest, _scores(rows, path.name), pairs=True)
+    if _has_columns(rows, "tokens"):
+        words = [_words(row, path.name) for row in rows]
+        tags = [_tags(row, path.name) for row in rows] if _has_columns(rows, "labels") else None
+        return Contents("words", words, digest, tags)
     if not _has_columns(rows, "text"):
         raise UsageError(f"{path.name} has the columns {', '.join(rows[0][1]) or '(none)'}.", _COLUMNS)
     texts = [_text(row, "text", path.name) for row in rows]
@@ -121,6 +130,23 @@ def _text(row: tuple[int, dict[str, Any]], column: str, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f'{name}, line {row[0]}: "{column}" must be a text that is not empty, not {value!r}.')
     return value.strip()
+
+
+def _words(row: tuple[int, dict[str, Any]], name: str) -> list[str]:
+    words = _value(row, "tokens", name)
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise UsageError(f'{name}, line {row[0]}: "tokens" must be a list of words that are not empty, not {words!r}.')
+    return words
+
+
+def _tags(row: tuple[int, dict[str, Any]], name: str) -> list[int]:
+    tags, words = _value(row, "labels", name), row[1]["tokens"]
+    whole = isinstance(tags, list) and all(isinstance(tag, int) and not isinstance(tag, bool) for tag in tags)
+    if not whole or any(tag < 0 and tag != IGNORED for tag in tags):
+        raise UsageError(f'{name}, line {row[0]}: "labels" must be a list of class indices or {IGNORED}, not {tags!r}.')
+    if len(tags) != len(words):
+        raise UsageError(f"{name}, line {row[0]} has {len(tags)} labels for {len(words)} tokens.", "Give one each.")
+    return tags
 
 
 def _pair(row: tuple[int, dict[str, Any]], name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.source.inputs import random_rows
 
+_SAMPLES_A_STEP = 400
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -20,8 +21,11 @@ def example_inputs(
     model: nn.Module, data: str, names: Sequence[str], batch: int, length: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last row padded at its end), for
-    images float32 [batch, channels, height, width]. A batch of 1 must not be traced with: it would be frozen."""
+    images float32 [batch, channels, height, width], for audio float32 [batch, values] or [batch, ...] of the
+    spectrogram that the config speaks of. A batch of 1 must not be traced with: it would be frozen."""
     torch.manual_seed(seed)
+    if data == "audio":
+        return {str(model.main_input_name): torch.randn(batch, *_audio_shape(model.config, length))}
     if data == "image":
         images = DummyVisionInputGenerator("image", NormalizedVisionConfig(model.config), batch_size=batch)
         return {"pixel_values": images.generate("pixel_values", framework="pt")}
@@ -36,6 +40,15 @@ def declared_inputs(specs: dict[str, Any], batch: int, length: int, seed: int) -
     """Random tensors for the inputs that a source declares; dynamic axes but the first get the length `length`."""
     (row,) = random_rows(specs, 1, length, seed, batch)
     return {name: torch.from_numpy(array) for name, array in row.items()}
+
+
+def _audio_shape(config: Any, length: int) -> tuple[int, ...]:
+    """Of one sample: a spectrogram's fixed frames and bands, or a waveform, which needs hundreds of values a frame."""
+    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):  # Whisper
+        return config.num_mel_bins, 2 * config.max_source_positions
+    if hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):  # AST
+        return config.max_length, config.num_mel_bins
+    return (_SAMPLES_A_STEP * length,)
 
 
 def text_inputs(model: nn.Module, offered: Sequence[str]) -> list[str]:

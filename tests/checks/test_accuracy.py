@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.checks.accuracy import compare
+from pipeline.core.errors import UsageError
 from pipeline.metrics.judge import judge
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
@@ -55,3 +56,28 @@ def test_with_scored_pairs_the_drop_is_lost_correlation() -> None:
 def test_judgement_of_a_family() -> None:
     assert judge("embedding", EMBEDDINGS, -EMBEDDINGS).scores["cosine"] == pytest.approx(-1)
     assert set(judge("classifier", LOGITS, LOGITS).scores) == {"agreement", "kl_divergence"}
+
+
+def test_tokens_are_scored_where_they_are_labelled() -> None:
+    """Two samples of two tokens; the last one has no label. The bundle is wrong on the second."""
+    labels = [[0, 1], [1, -100]]
+    reference = np.eye(2, dtype=np.float32)[[0, 1, 1, 0]]
+    other = np.eye(2, dtype=np.float32)[[0, 0, 1, 0]]
+    result = compare("tokens", record(labels), reference, other)
+    assert (result.primary, result.samples, result.scores["macro_f1_float"]) == ("macro_f1", 2, 100.0)
+    assert result.scores["token_accuracy"] == pytest.approx(200 / 3)
+    assert result.scores["agreement"] == 0.75
+
+
+def test_labels_that_are_no_class_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        compare("classifier", record([0.0, 4.0, 0.0, 0.0]), LOGITS, LOGITS)
+    assert caught.value.message == "The evaluation data has the label 4; the model has 4 classes (0 to 3)."
+
+
+def test_objects_found_are_scored_by_their_overlap() -> None:
+    """One query, sure of class 0 in the left half; the bundle's box is shifted to overlap 1/3 of the union."""
+    reference = np.array([[[9, 0, 0, 0.25, 0.5, 0.5, 1.0]]], np.float32)
+    other = np.array([[[9, 0, 0, 0.5, 0.5, 0.5, 1.0]]], np.float32)
+    result = compare("detector", record([[[0, 0.25, 0.5, 0.5, 1.0]]]), reference, other)
+    assert (result.primary, result.scores["map_50_95_float"], result.drop) == ("map_50_95", 100.0, 100.0)

@@ -129,10 +129,10 @@ def test_excluded_nodes_stay_in_float_and_are_listed(edge, tiny, workspace) -> N
     assert left == {"embeddings.word_embeddings.weight": "excluded by name"}
 
 
-def test_a_token_classifier_without_an_adapter_names_the_tasks(edge, tiny, tiny_bert, tmp_path) -> None:
-    folder = tmp_path / "tagger"
+def test_an_architecture_without_an_adapter_names_the_tasks(edge, tiny, tiny_bert, tmp_path) -> None:
+    folder = tmp_path / "filler"
     shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForTokenClassification"]}
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
     (folder / "config.json").write_text(json.dumps(config))
     done = edge("export", "--model", str(folder), "--target", "lenient")
     assert done.returncode == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from pipeline.metrics.task import accuracy, spearman_of_pairs
+from pipeline.metrics.task import accuracy, spearman_of_pairs, token_scores
 
 
 def test_spearman_of_pairs_by_hand() -> None:
@@ -50,3 +50,16 @@ def test_refusals(call: Callable[[], float], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_token_scores() -> None:
+    """Labels 0 0 0 1, found 0 0 1 1 (the fifth is not scored): F1 of 0 is 4/5, of 1 is 2/3; 3 of 4 are right."""
+    logits = np.eye(2)[[0, 0, 1, 1, 0]]
+    scores = token_scores(logits, np.array([0, 0, 0, 1, -100]))
+    assert scores == pytest.approx({"macro_f1": 100 * (4 / 5 + 2 / 3) / 2, "token_accuracy": 75.0})
+    assert next(iter(scores)) == "macro_f1"
+
+
+def test_tokens_that_are_all_ignored() -> None:
+    with pytest.raises(ValueError, match="no token has a label that is scored"):
+        token_scores(np.eye(2), np.array([-100, -100]))

@@ -27,6 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "MobileNetV2": {"size": {"shortest_edge": 40}, "crop_size": {"height": 36, "width": 36}, "do_rescale": False},
     "Pvt": {"size": {"height": 32, "width": 32}, "do_normalize": False},
     "Segformer": {"size": {"height": 32, "width": 32}, "do_resize": False},
+    "Detr": {"size": {"height": 32, "width": 40}, "do_pad": False},
+    "Yolos": {"size": {"height": 32, "width": 40}, "do_pad": False},
     "Siglip": {"size": {"height": 32, "width": 32}, "resample": 1},
 }
 

@@ -108,7 +108,7 @@ def test_missing_columns_say_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_texts(write(tmp_path, "a.csv", "body\nx\n"))
     assert caught.value.remedy == (
-        'Give "text" (and "label" if there is one), or "sentence1", "sentence2" and "score".'
+        'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score".'
     )
 
 

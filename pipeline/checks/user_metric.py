@@ -1,0 +1,136 @@
+"""A user's own metric: one Python function over raw outputs and references, `file.py:name`."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from pipeline.core.errors import StageError, UsageError
+from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.types import Progress, silent
+from pipeline.source.samples import Samples
+
+Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
+_FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."
+
+
+@dataclass(frozen=True)
+class UserMetric:
+    """A metric and, if the data set has no labels for it, its references."""
+
+    function: Metric
+    references: list[dict[str, str]] | None = None
+
+    def references_for(self, dataset: str, labels: Sequence[Any] | None, samples: int) -> Sequence[Any]:
+        """The given references, else the set's labels: one per sample (of embedded pairs, one per pair)."""
+        return check_references(labels if self.references is None else self.references, dataset, samples)
+
+
+def load_user_metric(spec: str | None, references: Path | None) -> UserMetric | None:
+    """What the flags --metric and --references name; None without them."""
+    if spec is None:
+        if references is not None:
+            raise UsageError("--references without --metric says nothing.", _FORM)
+        return None
+    return UserMetric(load_metric(spec), read_references(references) if references is not None else None)
+
+
+def load_metric(spec: str) -> Metric:
+    """The function that `file.py:name` names. Its file is run as any Python module is. UsageError if it is not there,
+    cannot be imported, or is no function."""
+    file, _, name = spec.rpartition(":")
+    path = Path(file).expanduser()
+    if not file or not name or path.suffix != ".py" or not path.is_file():
+        raise UsageError(f"--metric {spec!r} is not an existing file.py:name.", _FORM)
+    described = importlib.util.spec_from_file_location(f"_edge_metric_{path.stem}", path)
+    assert described is not None and described.loader is not None  # noqa: S101  # it is a .py file
+    module = importlib.util.module_from_spec(described)
+    try:
+        described.loader.exec_module(module)
+    except Exception as error:  # the user's code can raise anything
+        raise UsageError(f"{path.name} cannot be imported: {type(error).__name__}: {error}.", _FORM) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"{path.name} has no function {name!r}.", _FORM)
+    return function
+
+
+def read_references(path: Path) -> list[dict[str, str]]:
+    """A .csv with a header: a dict of texts by column per sample, in order. UsageError if it is missing or ragged."""
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", "Give --references a .csv with a row per sample.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path.name} cannot be read as CSV: {error}.", "Save it as UTF-8 with a header.") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UsageError(f"{path.name}, row {number} does not have {len(reader.fieldnames or [])} columns.")
+    return rows
+
+
+def check_references(references: Sequence[Any] | None, dataset: str, samples: int) -> Sequence[Any]:
+    """The references, if there is one per sample; UsageError if not."""
+    if references is None:
+        raise UsageError(
+            f"The metric has no references: the data set {dataset!r} has no labels.",
+            "Give --references file.csv with a row per sample, or labelled --eval-data.",
+        )
+    if len(references) != samples:
+        raise UsageError(
+            f"There are {len(references)} references for the {samples} samples of {dataset!r}.",
+            "Give one row per sample, in order.",
+        )
+    return references
+
+
+def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
+    """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
+    them; give it a set that fits."""
+    names = [entry.name for entry in session.get_outputs()]
+    inputs = [entry.name for entry in session.get_inputs()]
+    found = []
+    for done, row in enumerate(samples.select(inputs), start=1):
+        found.append(dict(zip(names, session.run(names, row), strict=True)))
+        progress(done, len(samples))
+    return found
+
+
+def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence[Any]) -> float:
+    """The metric's value; StageError if it raises or does not give a finite number."""
+    name = getattr(metric, "__name__", "metric")
+    try:
+        value = metric(outputs, references)
+    except Exception as error:  # the user's code can raise anything
+        raise StageError(f"The metric {name!r} failed: {type(error).__name__}: {error}.", "Correct it.") from error
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise StageError(f"The metric {name!r} returned {value!r}, which is not a finite number.", _FORM)
+    return number
+
+
+def with_metric(
+    result: DatasetAccuracy,
+    metric: Metric,
+    references: Sequence[Any],
+    reference: Sequence[dict[str, Any]],
+    bundle: Sequence[dict[str, Any]],
+) -> DatasetAccuracy:
+    """The result of one set with the user's metric in front: its drop, float minus bundle, takes the place of ours."""
+    of_float, of_bundle = call(metric, reference, references), call(metric, bundle, references)
+    name = getattr(metric, "__name__", "metric")
+    scores = {name: of_bundle, f"{name}_float": of_float, **result.scores}
+    update = {"primary": name, "labelled": True, "scores": scores, "drop": of_float - of_bundle}
+    return result.model_copy(update=update)

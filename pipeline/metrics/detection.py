@@ -1,0 +1,142 @@
+"""Mean average precision of object detectors. Pure functions on numpy arrays.
+
+As COCO computes it (Lin et al., "Microsoft COCO", arXiv 1405.0312, and its evaluation code): per class and overlap
+threshold, detections in order of score are matched greedily to the truth, and precision, made non-increasing, is read
+at 101 recalls 0, 0.01, ..., 1. Crowd regions and area ranges are not modelled; at most 100 detections an image count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.metrics.fidelity import Array
+
+THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
+"""Overlaps (intersection over union) of COCO's mAP 0.5:0.95."""
+MOST_DETECTIONS = 100
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_SURE = 0.3  # score from which a detection of the float model counts as the truth, where there are no labels
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects of one image. `boxes` float [n, 4] as x1, y1, x2, y2; `classes` int [n]; `scores` float [n]
+    (ones for the truth)."""
+
+    boxes: Array
+    classes: Array
+    scores: Array
+
+
+def truth(boxes: Array, classes: Array) -> Boxes:
+    """Labelled objects: `boxes` [n, 4] as centre x, centre y, width, height; `classes` [n]."""
+    return Boxes(corners(boxes), np.asarray(classes, np.int64), np.ones(len(boxes)))
+
+
+def corners(boxes: Array) -> Array:
+    """[n, 4] centre x, centre y, width, height -> x1, y1, x2, y2."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Intersection over union [n, m] of boxes [n, 4] and [m, 4] as x1, y1, x2, y2; 0 where both are empty."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=2)
+    union = _areas(a)[:, None] + _areas(b)[None] - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+
+
+def _areas(boxes: Array) -> Array:
+    return np.asarray(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1))
+
+
+def match(found: Array, wanted: Array, threshold: float) -> Array:
+    """Which of the boxes `found` [n, 4], in order of score, hit a box of `wanted` [m, 4]: bool [n]. Each takes the
+    free one that it overlaps most, if by `threshold` or more."""
+    overlaps = iou(found, wanted)
+    hits = np.zeros(len(found), bool)
+    for index, row in enumerate(overlaps):
+        best = int(row.argmax()) if row.size else -1
+        if best >= 0 and row[best] >= threshold:
+            hits[index], overlaps[:, best] = True, -1.0
+    return hits
+
+
+def average_precision(hits: Array, positives: int) -> float:
+    """Area under precision over recall at 101 points, of detections in order of score: `hits` bool [n]."""
+    if not len(hits):
+        return 0.0
+    true = np.cumsum(hits)
+    precision = np.maximum.accumulate((true / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    places = np.searchsorted(true / positives, _RECALLS, side="left")
+    return float(np.mean(np.where(places < len(hits), precision[np.minimum(places, len(hits) - 1)], 0.0)))
+
+
+def mean_average_precision(
+    found: Sequence[Boxes], wanted: Sequence[Boxes], thresholds: Sequence[float] = THRESHOLDS
+) -> float:
+    """Mean over the classes in `wanted` and over `thresholds` of the average precision, times 100; one `Boxes` an
+    image in both. ValueError if the numbers of images differ or `wanted` has no object at all."""
+    if len(found) != len(wanted):
+        raise ValueError(f"{len(found)} images with detections, {len(wanted)} with labels")
+    classes = np.unique(np.concatenate([image.classes for image in wanted])) if wanted else np.zeros(0)
+    if not classes.size:
+        raise ValueError("no image has a labelled object")
+    return 100.0 * float(np.mean([_of_class(found, wanted, int(number), t) for number in classes for t in thresholds]))
+
+
+def _of_class(found: Sequence[Boxes], wanted: Sequence[Boxes], number: int, threshold: float) -> float:
+    hits, scores, positives = [], [], 0
+    for image, labelled in zip(found, wanted, strict=True):
+        of_class = np.flatnonzero(image.classes == number)
+        order = of_class[np.argsort(-image.scores[of_class], kind="stable")][:MOST_DETECTIONS]
+        objects = labelled.boxes[labelled.classes == number]
+        hits.append(match(image.boxes[order], objects, threshold))
+        scores.append(image.scores[order])
+        positives += len(objects)
+    ranked = np.argsort(-np.concatenate(scores), kind="stable")
+    return average_precision(np.concatenate(hits)[ranked], positives)
+
+
+def decode_queries(rows: Array) -> list[Boxes]:
+    """Outputs of DETR-type models (arXiv 2005.12872, sec. 3), float [images, queries, classes + 1 + 4], to detections.
+
+    The last class is `no object`: a query's class is the likeliest of the others, its score that softmax probability.
+    Boxes are relative centre x, centre y, width, height. The 100 best queries of an image are kept.
+    """
+    images = []
+    for row in np.asarray(rows, np.float64):
+        logits, boxes = row[:, :-4], row[:, -4:]
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        real = (odds / odds.sum(axis=1, keepdims=True))[:, :-1]
+        best = np.argsort(-real.max(axis=1), kind="stable")[:MOST_DETECTIONS]
+        images.append(Boxes(corners(boxes[best]), real[best].argmax(axis=1), real[best].max(axis=1)))
+    return images
+
+
+def detection_fidelity(reference: Array, other: Array) -> dict[str, float]:
+    """Shares (0-1): mAP of `other`'s detections with the sure ones of `reference` as the truth, both as
+    `decode_queries` takes them. A model has 1 with itself: its sure detections are ranked first."""
+    decoded = decode_queries(reference)
+    least = _sure_score(decoded)
+    wanted, found = [_surer(image, least) for image in decoded], decode_queries(other)
+    return {
+        "map_50_of_float": mean_average_precision(found, wanted, THRESHOLDS[:1]) / 100,
+        "map_50_95_of_float": mean_average_precision(found, wanted) / 100,
+    }
+
+
+def _sure_score(images: Sequence[Boxes]) -> float:
+    """0.3 if any detection reaches it; else the score that every image has a detection of."""
+    best = [float(image.scores.max()) for image in images]
+    return _SURE if max(best) >= _SURE else min(best)
+
+
+def _surer(image: Boxes, least: float) -> Boxes:
+    kept = image.scores >= least
+    return Boxes(image.boxes[kept], image.classes[kept], image.scores[kept])

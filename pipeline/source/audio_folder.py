@@ -1,0 +1,66 @@
+"""A folder of .wav recordings, flat or with one sub-folder per class."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.digest import sha256_file, sha256_json
+from pipeline.core.errors import UsageError
+from pipeline.source.contents import Contents, Lazy
+
+Recording = tuple[NDArray[np.float32], int]
+"""Mono samples float32 [n] from -1 to 1, and how many there are in a second."""
+
+_DTYPES = {1: "u1", 2: "<i2", 4: "<i4"}
+
+
+def has_audio(folder: Path) -> bool:
+    return any(_recordings(folder)) or any(_recordings(path) for path in _classes(folder))
+
+
+def read_audio(folder: Path) -> Contents:
+    """The recordings of `folder` in the order of their names, opened when asked for.
+
+    Sub-folders are classes: a label is the position of its sub-folder in sorted order. UsageError if recordings lie
+    both here and in classes, or a class has none.
+    """
+    files, found = _recordings(folder), {path: _recordings(path) for path in _classes(folder)}
+    if files and any(found.values()):
+        raise UsageError(f"The folder {folder.name!r} has .wav files both in itself and in sub-folders.", "Keep one.")
+    empty = [] if files else [path.name for path, members in found.items() if not members]
+    if empty:
+        raise UsageError(
+            f"The class folder {empty[0]!r} in {folder.name!r} has no .wav file, which would shift the labels.",
+            "Add one to it, or remove it.",
+        )
+    labels = None if files else [label for label, members in enumerate(found.values()) for _ in members]
+    files = files or [file for members in found.values() for file in members]
+    digest = sha256_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
+    return Contents("audio", Lazy(lambda index: open_recording(files[index]), range(len(files))), digest, labels)
+
+
+def _recordings(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and p.is_file() and p.name[0] != ".")
+
+
+def _classes(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def open_recording(path: Path) -> Recording:
+    """PCM of 8, 16 or 32 bits, its channels averaged; UsageError for anything else."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            content = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise UsageError(f"{path.name} is not a PCM .wav file: {error}.", "Convert it to 16-bit PCM.") from error
+    if width not in _DTYPES or not content:
+        raise UsageError(f"{path.name} has {8 * width}-bit samples or none.", "Convert it to 16-bit PCM.")
+    values = np.frombuffer(content, _DTYPES[width]).reshape(-1, channels).astype(np.float64).mean(axis=1)
+    scale = 2.0 ** (8 * width - 1)
+    return ((values - scale * (width == 1)) / scale).astype(np.float32), rate  # 8-bit samples are unsigned

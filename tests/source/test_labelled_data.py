@@ -1,0 +1,155 @@
+"""Labelled words, recordings and objects, and labels held against a model's classes."""
+
+from __future__ import annotations
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.core.errors import UsageError
+from pipeline.source.audio_folder import open_recording
+from pipeline.source.datasets import load_evaluation
+from pipeline.source.labels import check_labels
+from pipeline.source.tasks import TASKS
+from pipeline.source.words import align
+
+
+def test_a_label_goes_to_the_first_token_of_its_word() -> None:
+    """[CLS] un ##do it [SEP]: words 0, 0, 1."""
+    assert align([None, 0, 0, 1, None], [7, 3]) == [-100, 7, -100, 3, -100]
+
+
+def test_an_ignored_word_stays_ignored() -> None:
+    assert align([0, 1, 1], [-100, 2]) == [-100, 2, -100]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": [], "labels": []}, 't.jsonl, line 1: "tokens" must be a list of words that are not empty, not [].'),
+        ({"tokens": ["a"], "labels": [0, 1]}, "t.jsonl, line 1 has 2 labels for 1 tokens."),
+        (
+            {"tokens": ["a"], "labels": [-1]},
+            't.jsonl, line 1: "labels" must be a list of class indices or -100, not [-1].',
+        ),
+    ],
+)
+def test_words_that_are_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(UsageError) as caught:
+        load_evaluation(str(path))
+    assert caught.value.message == message
+
+
+def record(path: Path, values: list[int], width: int, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtype = {1: "u1", 2: "<i2", 4: "<i4"}.get(width, "u1")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(8000)
+        file.writeframes(np.array(values, dtype).tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "channels", "expected"),
+    [
+        ([0, 128, 192], 1, 1, [-1, 0, 0.5]),
+        ([-(2**15), 0, 2**14], 2, 1, [-1, 0, 0.5]),
+        ([2**14, 0, -(2**15), 0], 2, 2, [0.25, -0.5]),
+        ([-(2**31), 2**30], 4, 1, [-1, 0.5]),
+    ],
+)
+def test_recordings_are_floats(
+    tmp_path: Path, values: list[int], width: int, channels: int, expected: list[float]
+) -> None:
+    found, rate = open_recording(record(tmp_path / "r.wav", values, width, channels))
+    assert (found.tolist(), found.dtype, rate) == (expected, np.float32, 8000)
+
+
+def test_recordings_of_24_bits_and_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"r.wav has 24-bit samples or none"):
+        open_recording(record(tmp_path / "r.wav", [0, 0, 0], 3))
+    (tmp_path / "text.wav").write_text("text")
+    with pytest.raises(UsageError, match=r"text.wav is not a PCM .wav file"):
+        open_recording(tmp_path / "text.wav")
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    for name in ("yes/b.wav", "no/a.wav", "yes/a.wav"):
+        record(tmp_path / "words" / name, [0, 1], 2)
+    (found,) = load_evaluation(str(tmp_path / "words"))
+    assert (found.kind, found.labels, len(found.samples)) == ("audio", [0, 1, 1], 3)
+    record(tmp_path / "words" / "c.wav", [0], 2)
+    with pytest.raises(UsageError, match=r"both in itself and in sub-folders"):
+        load_evaluation(str(tmp_path / "words"))
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
+
+
+def test_yolo_and_coco_give_the_same_objects(tmp_path: Path) -> None:
+    """A box of 10 x 10 pixels at (10, 5) in 40 x 20: centre 15 / 40, 10 / 20, size 1/4, 1/2."""
+    for name in ("a", "b"):
+        picture(tmp_path / "yolo/images" / f"{name}.png")
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/labels/a.txt").write_text("2 0.375 0.5 0.25 0.5\n\n")
+    (yolo,) = load_evaluation(str(tmp_path / "yolo"))
+    images = [{"id": i, "file_name": f"{n}.png", "width": 40, "height": 20} for i, n in enumerate("ab")]
+    boxes = [{"image_id": 0, "category_id": 2, "bbox": [10, 5, 10, 10]}]
+    boxes += [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}]
+    (tmp_path / "yolo/instances.json").write_text(json.dumps({"images": images, "annotations": boxes}))
+    (coco,) = load_evaluation(str(tmp_path / "yolo/instances.json"))
+    assert yolo.labels == coco.labels == [[[2.0, 0.375, 0.5, 0.25, 0.5]], []]
+    assert coco.samples[1].shape == (20, 40, 3)
+
+
+@pytest.mark.parametrize("line", ["1 2 3", "a 0 0 1 1", "1.5 0 0 1 1", "-1 0 0 1 1"])
+def test_yolo_lines_that_are_refused(tmp_path: Path, line: str) -> None:
+    picture(tmp_path / "images/a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(line)
+    with pytest.raises(UsageError) as caught:
+        load_evaluation(str(tmp_path))
+    assert caught.value.message == f"a.txt, line 1 is {line!r}; allowed is `class cx cy w h`, relative to the image."
+
+
+def test_coco_files_that_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"a.json is not a COCO annotation file: KeyError"):
+        load_evaluation(str(tmp_path / "a.json"))
+    images = [{"id": 0, "file_name": "no.png", "width": 1, "height": 1}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": []}))
+    with pytest.raises(UsageError, match=r"a.json names the image 'no.png', which is neither beside it"):
+        load_evaluation(str(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(("task", "fits"), [("text-classification", False), ("feature-extraction", True)])
+def test_labels_beyond_the_classes(tmp_path: Path, task: str, fits: bool) -> None:
+    path = tmp_path / "set.csv"
+    path.write_text("text,label\na,0\nb,2\n")
+    (found,) = load_evaluation(str(path))
+    check_labels(found, TASKS.get(task), {"id2label": {"0": "a", "1": "b", "2": "c"}})
+    if fits:
+        check_labels(found, TASKS.get(task), {"id2label": {"0": "a"}})
+        return
+    with pytest.raises(UsageError) as caught:
+        check_labels(found, TASKS.get(task), {"id2label": {"0": "a", "1": "b"}})
+    assert caught.value.message == "The data set 'set' has the label 2; the model has 2 classes (0 to 1)."
+
+
+def test_a_set_without_any_object_has_nothing_to_score(tmp_path: Path) -> None:
+    picture(tmp_path / "set/images/a.png")
+    (tmp_path / "set/labels").mkdir()
+    (found,) = load_evaluation(str(tmp_path / "set"))
+    with pytest.raises(UsageError, match=r"The data set 'set' has no label that can be scored\."):
+        check_labels(found, TASKS.get("object-detection"), {})
+    check_labels(found, TASKS.get("image-classification"), {})
