@@ -23,7 +23,7 @@ Row = dict[str, NDArray[Any]]
 
 
 class Samples(Sequence[Row]):
-    """The samples of one data set, memory-mapped. Slicing by `limit` keeps the first ones.
+    """The samples of one data set, read when asked for. Slicing by `limit` keeps the first ones.
 
     Files: `<input>.bin`, the arrays of that input one after the other (little-endian, C order), and `index.json`
     with their dtype and shapes.
@@ -65,16 +65,17 @@ class _Input:
     """One input's arrays in a flat file."""
 
     def __init__(self, path: Path, dtype: str, shapes: list[list[int]]) -> None:
-        self._data = np.memmap(path, dtype=np.dtype(dtype), mode="r")
-        self._shapes = shapes
+        self._path, self._dtype, self._shapes = path, np.dtype(dtype), shapes
         self._offsets = np.concatenate([[0], np.cumsum([int(np.prod(shape)) for shape in shapes])])
 
     def shape(self, position: int) -> tuple[int, ...]:
         return tuple(self._shapes[position])
 
     def __getitem__(self, position: int) -> NDArray[Any]:
-        begin, end = self._offsets[position], self._offsets[position + 1]
-        return np.array(self._data[begin:end]).reshape(self._shapes[position])
+        begin, end = (int(place) for place in self._offsets[position : position + 2])
+        # not memory-mapped: pages that were read would count as this process's memory, sample after sample
+        values = np.fromfile(self._path, self._dtype, end - begin, offset=begin * self._dtype.itemsize)
+        return values.reshape(self._shapes[position])
 
 
 def open_samples(folder: Path, limit: int | None = None) -> Samples:
