@@ -62,13 +62,16 @@ class Store:
     @contextmanager
     def staging(self, key: str) -> Iterator[Path]:
         """A fresh folder to build `key` in, under its lock. Removed again if the body raises."""
-        for stale in self._staging.glob(f"{key}-*"):  # its builder held the lock, so it is dead
-            shutil.rmtree(stale)
-        folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self._staging))
-        folder.chmod(0o755)  # mkdtemp keeps others out, but a store may be shared
+        self._drop_staged(key)  # of a builder that held the lock, so that it is dead
         try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self._staging))
+            folder.chmod(0o755)  # mkdtemp keeps others out, but a store may be shared
             yield folder
-        finally:
+        finally:  # by key: an interrupt may come before the folder's name is known here
+            self._drop_staged(key)
+
+    def _drop_staged(self, key: str) -> None:
+        for folder in self._staging.glob(f"{key}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def scratch(self, key: str) -> Path:
