@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Save = Callable[..., Path]
-HUGGING_FACE = {"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None}
-"""What a source dict says of a Hugging Face folder, beside its path, task and family."""
 TraceModel = Callable[[Path, Path], Path]
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -135,7 +133,7 @@ def trace_model() -> TraceModel:
             "name": model.name,
             "sentence_transformer": (model / "modules.json").is_file(),
             "trust_remote_code": False,
-            **HUGGING_FACE,
+            **{"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None},
         }
         out.mkdir()
         facts = run(StageContext({"source": source, "opset": 21, "example_length": 16}, {}, out, silent))

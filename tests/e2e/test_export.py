@@ -78,6 +78,21 @@ def test_pruning_is_recorded_and_makes_the_bundle_smaller(edge, tiny, workspace)
     assert report["figures"]["bundle_mb"]["value"] < before
 
 
+def test_heads_and_neurons_are_pruned_by_passes_in_a_row(edge, tiny, workspace) -> None:
+    (workspace / "recipes").mkdir()
+    (workspace / "recipes/narrow.toml").write_text(
+        'title = "Heads, then neurons"\nscheme = "w8a8-dynamic"\n'
+        '[[passes]]\npass = "prune"\nunit = "heads"\nimportance = "taylor"\nratio = 0.5\n'
+        '[[passes]]\npass = "prune"\nimportance = "taylor"\nratio = 0.25\n'
+    )
+    done = edge("export", *tiny, "--recipe", "narrow")
+    assert done.returncode == 0, done.stderr
+    heads, neurons = json.loads((workspace / "out/report.json").read_text())["passes"]
+    assert (heads["heads_before"], heads["heads_after"]) == (2, 1)
+    assert (neurons["neurons_before"], neurons["neurons_after"]) == (128, 96)
+    assert neurons["metric_before"] == heads["metric_after"]
+
+
 def test_gate_checks_again_without_rebuilding(edge, tiny, workspace) -> None:
     edge("export", *tiny)
     manifest = (workspace / "out/bundle/manifest.json").read_bytes()
