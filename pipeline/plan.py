@@ -218,21 +218,23 @@ class _Builder:
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
+        # what is watched does not depend on the rest of the scheme, so that recipes can share it
+        watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
         graph, stages = self._traced, []
         if self.scheme.smoothing is not None:
             inputs = {"graph": graph, "samples": "samples.calibration"}
-            stages.append(self._onnx("calibrate.channels", "calibrate:channels", config, inputs))
+            stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, inputs))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
             observed = {"graph": graph, "samples": "samples.calibration"}
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=2))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
             observed = {"graph": graph, "samples": "samples.calibration"}
-            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", config, observed))
+            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
             measured = {**inputs, "samples": "samples.calibration"}

@@ -25,6 +25,7 @@ from pipeline.quantize.hessians import HESSIANS, Gram
 from pipeline.quantize.layers import Layer, find_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean
 from pipeline.quantize.schemes import OBSERVERS
+from pipeline.runtime.batches import batches
 from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
@@ -32,6 +33,7 @@ RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
 MEANS = "means.safetensors"
 _SCRATCH = "observed.onnx"
+_BATCH = 8
 Watched = tuple[str, type]
 """A tensor and the observer that reads it."""
 
@@ -132,12 +134,12 @@ def _stream(
 ) -> None:
     session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
     wanted = [name for group in outputs.values() for name in group]
-    inputs = [entry.name for entry in session.get_inputs()]
-    begin = checkpoint.restore(list(observers.values()))
-    for done, row in enumerate(samples.select(inputs, begin), start=begin + 1):
-        values = dict(zip(wanted, session.run(wanted, row), strict=True))
+    done = checkpoint.restore(list(observers.values()))
+    for positions, inputs in batches(session, samples, _BATCH, done):
+        values = dict(zip(wanted, session.run(wanted, inputs), strict=True))
         for key, group in outputs.items():
-            _add(observers[key], key[0], [values[output] for output in group], done)
+            _add(observers[key], key[0], [values[output] for output in group], positions)
+        done += len(positions)
         progress(done, len(samples))
         checkpoint.save(done, list(observers.values()))
 
@@ -149,10 +151,11 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _add(observer: Any, name: str, values: list[Any], sample: int) -> None:
+def _add(observer: Any, name: str, values: list[Any], positions: list[int]) -> None:
     if not all(np.isfinite(value).all() for value in values):
+        numbers = " or ".join(str(position + 1) for position in positions)
         raise StageError(
-            f"Calibration sample {sample} drives the tensor {name!r} to a value that is not finite.",
+            f"Calibration sample {numbers} drives the tensor {name!r} to a value that is not finite.",
             "Look at that sample, and at the float model's output on it.",
         )
     observer.add(*values)

@@ -23,6 +23,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._saved = 0
 
     def restore(self, observers: Sequence[Any]) -> int:
         """Bring fresh observers to what was saved; returns how many samples that is."""
@@ -32,12 +33,14 @@ class Checkpoint:
         for number, observer in enumerate(observers):
             prefix = f"{number}."
             observer.restore({k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)})
-        return int(saved[_DONE])
+        self._saved = int(saved[_DONE])
+        return self._saved
 
     def save(self, done: int, observers: Sequence[Any]) -> None:
         """Every so many samples. Renamed into place, so that nobody finds half of it."""
-        if self._folder is None or done % _EVERY:
+        if self._folder is None or done // _EVERY == self._saved // _EVERY:
             return
+        self._saved = done
         self._folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"{n}.{name}": array for n, seen in enumerate(observers) for name, array in seen.state().items()}
         written = self._folder / f"{_FILE}.new"

@@ -142,20 +142,21 @@ class ChannelMean:
     def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
         # to [batch, channels, positions] first, since the activation's rank is not known to the graph
         shape = ir.val(f"{value.name}/shape", const_value=ir.tensor(np.array([0, 0, -1], np.int64)))
-        axes = ir.val(f"{value.name}/positions", const_value=ir.tensor(np.array([0, 2], np.int64)))
+        axes = ir.val(f"{value.name}/positions", const_value=ir.tensor(np.array([2], np.int64)))
         for added in (shape, axes):
             graph.register_initializer(added)
         flat = ir.node("Reshape", [value, shape], name=f"{value.name}/Reshape")
         flat.outputs[0].name = f"{value.name}/Reshape/output"
         mean = ir.node("ReduceMean", [flat.outputs[0], axes], attributes={"keepdims": 0}, name=f"{value.name}/Mean")
         mean.outputs[0].name = f"{value.name}/Mean/output"
-        mean.outputs[0].dtype, mean.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([None])
+        mean.outputs[0].dtype, mean.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([None, None])
         graph.extend([flat, mean])
         return [mean.outputs[0]]
 
-    def add(self, mean: NDArray[np.float32]) -> None:
-        self._sum = mean.astype(np.float64) if self._sum is None else self._sum + mean
-        self._samples += 1
+    def add(self, means: NDArray[np.float32]) -> None:
+        total = means.sum(0, dtype=np.float64)
+        self._sum = total if self._sum is None else self._sum + total
+        self._samples += len(means)
 
     def mean(self) -> NDArray[np.float32]:
         """float32 [channels]; ValueError if there was no sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -10,21 +11,32 @@ import onnxruntime as ort
 
 from pipeline.source.samples import Row, Samples
 
+_VALUES = 2048
+"""Input values that a batch may have. Batches pay where samples are small, as short texts are; of images, whose
+activations take much memory, one runs at a time."""
 
-def batches(session: ort.InferenceSession, samples: Samples, largest: int) -> Iterator[tuple[list[int], Row]]:
+
+def batches(
+    session: ort.InferenceSession, samples: Samples, largest: int, begin: int = 0
+) -> Iterator[tuple[list[int], Row]]:
     """(positions, inputs) of up to `largest` samples whose inputs have equal shapes, stacked on the batch axis, in an
-    order that depends on the samples alone.
+    order that depends on the samples alone. The batches of the first `begin` samples in that order are left out.
 
     Samples run one at a time where an input's batch axis is fixed.
     """
     inputs = session.get_inputs()
     names = [entry.name for entry in inputs]
-    size = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
+    allowed = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
+    passed = 0
     for group in _of_one_shape(samples, names):
+        values = sum(math.prod(shape) for shape in samples.shapes(group[0], names))
+        size = max(1, min(allowed, _VALUES // max(values, 1)))
         for start in range(0, len(group), size):
             positions = group[start : start + size]
-            rows = [samples[position] for position in positions]
-            yield positions, {name: np.concatenate([row[name] for row in rows]) for name in names}
+            if passed >= begin:
+                rows = [samples[position] for position in positions]
+                yield positions, {name: np.concatenate([row[name] for row in rows]) for name in names}
+            passed += len(positions)
 
 
 def _of_one_shape(samples: Samples, names: Sequence[str]) -> list[list[int]]:

@@ -48,9 +48,9 @@ def test_channel_max_worked_by_hand() -> None:
 
 def test_channel_mean_worked_by_hand() -> None:
     observer = ChannelMean(99.0)
-    for mean in ([1.0, 5.0], [2.0, 4.0]):
-        observer.add(np.array(mean, np.float32))
-    assert observer.mean().tolist() == [1.5, 4.5]
+    for means in ([[1.0, 5.0], [3.0, 7.0]], [[2.0, 6.0]]):  # batches of two samples and of one
+        observer.add(np.array(means, np.float32))
+    assert observer.mean().tolist() == [2.0, 6.0]
 
 
 def test_channel_mean_of_nothing() -> None:
