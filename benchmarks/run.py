@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import minilm, peers, times
+from benchmarks import cnn, minilm, peers, times
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -35,6 +35,17 @@ def _model_rows(name: str, recipe: str, target: str) -> list[Row]:
     ]
 
 
+def _cnn_rows(name: str) -> list[Row]:
+    return [
+        Row(f"cnn.{name}.drop", "points", "float32 accuracy", partial(cnn.drop, name)),
+        Row(f"cnn.{name}.speedup", "x", "float32, ms (1 thread, batch 1, same run)", partial(cnn.speedup, name)),
+        Row(
+            f"cnn.{name}.sqnr_db", "dB", "largest error, standard deviations of the logits", partial(cnn.sqnr_db, name)
+        ),
+        Row(f"cnn.{name}.agreement", "share", "float32", partial(cnn.agreement, name)),
+    ]
+
+
 ROWS = [
     *_model_rows("minilm.int8", *_INT8),
     Row(
@@ -45,7 +56,9 @@ ROWS = [
     ),
     *_model_rows("minilm.int8_static", *_STATIC),
     *_model_rows("minilm.int4", *_INT4),
+    *_model_rows("minilm.w4a8", "w4a8", "robot"),
     *_model_rows("minilm.robot", "prune-w4", "robot"),
+    *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row("pipeline.warm_s", "s", "limit", times.warm),
