@@ -49,8 +49,8 @@ def artifacts(name: str) -> dict[str, Artifact]:
             model=f"{folder() / 'models.py'}:{factory}",
             target=TARGET,
             recipe=str(RECIPES / f"{recipe}.toml"),
-            calibration_data=str(_data(calibration)),
-            eval_data=(str(_data(evaluation)),),
+            calibration_data=str(data(calibration)),
+            eval_data=(str(data(evaluation)),),
         )
     )
     store = Store(default_store())
@@ -59,7 +59,8 @@ def artifacts(name: str) -> dict[str, Artifact]:
     return {stage: outcome.artifact for stage, outcome in outcomes.items()}
 
 
-def _data(name: str) -> Path:
+def data(name: str) -> Path:
+    """Where the data set called `name` in `NETWORKS` is."""
     return _imagenet() if name == "imagenet" else folder() / name
 
 

@@ -31,6 +31,10 @@ def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme, smallest: in
     if scheme.weights == 8 and scheme.activations == "static":
         return find_region(graph, layers, smallest)
     convolutions = [layer for layer in layers if layer.op == "conv"]
+    if scheme.weights == 16:
+        fits = [layer for layer in convolutions if np.abs(layer.weight).max() <= np.finfo(np.float16).max]
+        beyond = [layer for layer in convolutions if layer not in fits]
+        return Region(halves=tuple(fits), left=tuple(_left(layer, scheme) for layer in beyond))
     return Region(left=tuple(_left(layer, scheme) for layer in convolutions))
 
 
@@ -39,6 +43,8 @@ def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
         reason = "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
     elif scheme.weights == 4:
         reason = "ONNX Runtime has no 4-bit convolution: use w8a8"
+    elif scheme.weights == 16:
+        reason = "it has values beyond float16's largest, 65504"
     else:
         reason = f"the scheme {scheme.name} keeps weights in float"
     return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
@@ -67,7 +73,12 @@ def quantize_region(
         ConvEntry(node=str(layer.node.name), weight=layer.weight_name, bias=f"{layer.node.name}.bias.codes" in arrays)
         for layer in region.convolutions
     )
-    return entries, tuple(tensors.values()), arrays
+    for layer in region.halves:
+        arrays[f"{layer.weight_name}.codes"] = layer.weight.astype(np.float16)
+    halves = tuple(
+        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, method="half") for layer in region.halves
+    )
+    return (*entries, *halves), tuple(tensors.values()), arrays
 
 
 def _tensor(name: str, found: NDArray[Any]) -> TensorEntry:

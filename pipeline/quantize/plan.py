@@ -40,11 +40,13 @@ class TableEntry(Frozen):
 
 
 class ConvEntry(Frozen):
-    """A Conv with constant weights, stored as `<weight>.codes` and `<weight>.scales` (one scale per output channel, or
-    one for all). `bias`: the int32 codes are `<node>.bias.codes`, their scales `<node>.bias.scales`."""
+    """A Conv with constant weights. `method`: `static` (stored as `<weight>.codes` and `<weight>.scales`, one scale per
+    output channel, or one for all), `half` (float16 codes without scales, float arithmetic). `bias`: the int32 codes
+    are `<node>.bias.codes`, their scales `<node>.bias.scales`."""
 
     node: str
     weight: str
+    method: Literal["static", "half"] = "static"
     bias: bool = False
 
 

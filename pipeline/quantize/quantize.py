@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.numerics.affine import affine_uint8, quantize_symmetric
@@ -49,6 +51,8 @@ def run(context: StageContext) -> dict[str, Json]:
     left = [*left, *sensitive, *region.left]
     found = calibrated(context)
     plan, arrays = decide(layers, left, region, scheme, found, context.progress)
+    if not sensitive:
+        _refuse_nothing(plan, scheme)
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
@@ -58,6 +62,18 @@ def run(context: StageContext) -> dict[str, Json]:
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
+
+
+def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme) -> None:
+    """A scheme that takes no weight at all would hand out the float model under its own name."""
+    if plan.linears or plan.tables or plan.convolutions:
+        return
+    reasons = Counter(entry.reason for entry in plan.left_in_float)
+    said = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "it has no weights"
+    raise StageError(
+        f"The scheme {scheme.name!r} takes none of the model's weights: {said}.",
+        "Choose a scheme that has operators for this model (`edge recipes` lists them), or fp32.",
+    )
 
 
 def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftInFloat]]:

@@ -29,10 +29,12 @@ _MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze"
 @dataclass(frozen=True)
 class Region:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
-    range it takes (itself, unless its values are that tensor's). `left`: convolutions that stay in float."""
+    range it takes (itself, unless its values are that tensor's). `halves`: convolutions whose weights are stored in
+    float16. `left`: convolutions that stay in float."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
+    halves: tuple[Layer, ...] = ()
     left: tuple[LeftInFloat, ...] = ()
 
     @property
@@ -51,7 +53,7 @@ def find_region(graph: ir.Graph, layers: Sequence[Layer], smallest: int = SMALL)
         return Region(tuple(convolutions), tensors)
     small = {id(layer) for layer in alone}
     kept = [layer for layer in convolutions if id(layer) not in small]
-    return Region(tuple(kept), _grow(graph, kept), tuple(_left(layer) for layer in alone))
+    return Region(tuple(kept), _grow(graph, kept), left=tuple(_left(layer) for layer in alone))
 
 
 def landing(output: ir.Value) -> ir.Value:

@@ -15,10 +15,22 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def round_weights(node: ir.Node, entry: ConvEntry, arrays: Arrays) -> None:
-    """DequantizeLinear before the weight, and before the bias."""
+    """DequantizeLinear before the weight, and before the bias; or a Cast that ONNX Runtime does once, at load."""
+    if entry.method == "half":
+        _cast(node, entry.weight, arrays)
+        return
     _dequantize(node, 1, entry.weight, arrays)
     if entry.bias:
         _dequantize(node, 2, f"{entry.node}.bias", arrays)
+
+
+def _cast(node: ir.Node, weight: str, arrays: Arrays) -> None:
+    graph, old = node.graph, node.inputs[1]
+    assert isinstance(graph, ir.Graph) and old is not None  # noqa: S101
+    codes = add_constant(graph, f"{weight}.codes", arrays[f"{weight}.codes"])
+    (real,) = emit(node, "Cast", [codes], [f"{name_of(node)}/weight"], to=ir.DataType.FLOAT)
+    node.replace_input_with(1, real)
+    drop_unused(graph, [old])
 
 
 def _dequantize(node: ir.Node, position: int, name: str, arrays: Arrays) -> None:

@@ -11,6 +11,7 @@ from onnx import helper
 from safetensors.numpy import load_file
 
 from pipeline.core.artifact import Artifact
+from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
@@ -80,11 +81,10 @@ def test_what_the_scheme_keeps_is_said(graph: Artifact, run_stage: Make) -> None
 def test_rows_of_odd_length_stay_in_float(make_graph: Make, run_stage: Make) -> None:
     node = helper.make_node("Gather", ["table", "ids"], ["y"], name="g")
     graph = make_graph([node], {"table": np.ones((100, 51), np.float32)}, {"ids": ["n"]}, {"y": ["n", 51]})
-    facts = run_stage(quantize.run, Scheme(name="t", embeddings=4), graph=graph).facts
-    assert (facts["tables"], facts["left_in_float"][0]["reason"]) == (
-        0,
-        "its rows have 51 values: two 4-bit codes share a byte, so that the number must be even",
-    )
+    with pytest.raises(StageError) as caught:  # there is nothing else in this graph
+        run_stage(quantize.run, Scheme(name="t", embeddings=4), graph=graph)
+    reason = "its rows have 51 values: two 4-bit codes share a byte, so that the number must be even"
+    assert caught.value.message == f"The scheme 't' takes none of the model's weights: 1 x {reason}."
 
 
 def test_excluded_weight_is_in_the_plan_with_its_reason(graph: Artifact, run_stage: Make) -> None:
@@ -138,8 +138,10 @@ def test_scales_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_s
 def test_values_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
     node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
     graph = make_graph([node], {"W": np.full((64, 64), 7e4, np.float32)}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
-    facts = run_stage(quantize.run, Scheme(name="t", weights=16), graph=graph).facts
-    assert facts["left_in_float"][0]["reason"] == "it has values beyond float16's largest, 65504"
+    with pytest.raises(StageError) as caught:  # there is nothing else in this graph
+        run_stage(quantize.run, Scheme(name="t", weights=16), graph=graph)
+    reason = "it has values beyond float16's largest, 65504"
+    assert caught.value.message == f"The scheme 't' takes none of the model's weights: 1 x {reason}."
 
 
 def test_gptq_changes_outputs_less_and_records_its_damping(
