@@ -1,7 +1,8 @@
 """`python -m benchmarks.matrix`: the table of docs/measurements.md that shows each source under each scheme.
 
-"no operator": the export is refused, since the scheme takes none of the model's weights. Any other cell is the SQNR in dB of the quantized graph against the float one on calibration samples, and the share of weights
-stored in 8 bits or fewer.
+"no operator": the export is refused, since the scheme takes none of the model's weights. Any other cell is the SQNR in
+dB of the quantized graph against the float one on calibration samples, and the share of weights stored in 8 bits or
+fewer.
 """
 
 from __future__ import annotations

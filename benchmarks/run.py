@@ -61,6 +61,12 @@ ROWS = [
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
+    Row(
+        "pipeline.cold_ratio_with_reference",
+        "x",
+        "optimum-cli export + quantize, s (same run)",
+        peers.cold_ratio_with_reference,
+    ),
     Row("pipeline.warm_s", "s", "limit", times.warm),
     Row("pipeline.warm_before_measuring_s", "s", "limit", times.warm_before_measuring),
     Row("calibration.peak_mb_512", "MB", "at 8 samples", partial(times.calibration_memory, 512)),

@@ -34,6 +34,9 @@ CHANNELS = "channels.safetensors"
 MEANS = "means.safetensors"
 _SCRATCH = "observed.onnx"
 _BATCH = 8
+_VALUES = 192
+"""Three inputs of 64 tokens: the activations that are watched stay alive together, so that a batch must not take more
+memory than one long text does."""
 Watched = tuple[str, type]
 """A tensor and the observer that reads it."""
 
@@ -135,7 +138,7 @@ def _stream(
     session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
     wanted = [name for group in outputs.values() for name in group]
     done = checkpoint.restore(list(observers.values()))
-    for positions, inputs in batches(session, samples, _BATCH, done):
+    for positions, inputs in batches(session, samples, _BATCH, done, _VALUES):
         values = dict(zip(wanted, session.run(wanted, inputs), strict=True))
         for key, group in outputs.items():
             _add(observers[key], key[0], [values[output] for output in group], positions)

@@ -11,16 +11,17 @@ import onnxruntime as ort
 
 from pipeline.source.samples import Row, Samples
 
-_VALUES = 2048
+VALUES = 2048
 """Input values that a batch may have. Batches pay where samples are small, as short texts are; of images, whose
 activations take much memory, one runs at a time."""
 
 
 def batches(
-    session: ort.InferenceSession, samples: Samples, largest: int, begin: int = 0
+    session: ort.InferenceSession, samples: Samples, largest: int, begin: int = 0, values: int = VALUES
 ) -> Iterator[tuple[list[int], Row]]:
-    """(positions, inputs) of up to `largest` samples whose inputs have equal shapes, stacked on the batch axis, in an
-    order that depends on the samples alone. The batches of the first `begin` samples in that order are left out.
+    """(positions, inputs) of samples whose inputs have equal shapes, stacked on the batch axis, in an order that depends
+    on the samples alone: up to `largest` of them, and up to `values` input values. The batches of the first `begin`
+    samples in that order are left out.
 
     Samples run one at a time where an input's batch axis is fixed.
     """
@@ -29,8 +30,8 @@ def batches(
     allowed = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
     passed = 0
     for group in _of_one_shape(samples, names):
-        values = sum(math.prod(shape) for shape in samples.shapes(group[0], names))
-        size = max(1, min(allowed, _VALUES // max(values, 1)))
+        one = sum(math.prod(shape) for shape in samples.shapes(group[0], names))
+        size = max(1, min(allowed, values // max(one, 1)))
         for start in range(0, len(group), size):
             positions = group[start : start + size]
             if passed >= begin:
