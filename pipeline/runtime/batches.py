@@ -19,9 +19,9 @@ activations take much memory, one runs at a time."""
 def batches(
     session: ort.InferenceSession, samples: Samples, largest: int, begin: int = 0, values: int = VALUES
 ) -> Iterator[tuple[list[int], Row]]:
-    """(positions, inputs) of samples whose inputs have equal shapes, stacked on the batch axis, in an order that depends
-    on the samples alone: up to `largest` of them, and up to `values` input values. The batches of the first `begin`
-    samples in that order are left out.
+    """(positions, inputs) of samples whose inputs have equal shapes, stacked on the batch axis, in an order that
+    depends on the samples alone: up to `largest` of them, and up to `values` input values. The batches of the first
+    `begin` samples in that order are left out.
 
     Samples run one at a time where an input's batch axis is fixed.
     """
