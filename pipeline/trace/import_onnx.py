@@ -61,7 +61,7 @@ def raised(path: Path, opset: int) -> ir.Model:
         return model
     try:
         converted = version_converter.convert_version(onnx.load(path), opset)
-    except (RuntimeError, ValueError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+    except (RuntimeError, ValueError, version_converter.ConvertError, onnx.checker.ValidationError) as error:
         raise StageError(
             f"{path.name} is of ONNX opset {own} and cannot be converted to {opset}: {_first_line(error)}",
             f"Export it anew with opset {opset} or newer.",
