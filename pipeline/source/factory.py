@@ -88,7 +88,7 @@ def _load_file(path: Path) -> ModuleType:
 def _imported(load: Callable[[], ModuleType], what: str) -> ModuleType:
     try:
         return load()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and must not end this process
         raise UsageError(f"{what} cannot be imported: {_said(error)}") from error
 
 
@@ -103,7 +103,7 @@ def _attribute(module: ModuleType, name: str) -> Callable[[], Any]:
 def _call(function: Callable[[], Any], what: str) -> Any:
     try:
         return function()
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         raise UsageError(f"{what} raised {_said(error)}", "It is called without arguments.") from error
 
 
@@ -175,4 +175,5 @@ def _installed(path: Path) -> bool:
 
 
 def _file(module: ModuleType) -> str:
-    return Path(str(module.__file__)).name
+    file = getattr(module, "__file__", None)  # None: built in, or a folder without __init__.py
+    return Path(file).name if file else module.__name__

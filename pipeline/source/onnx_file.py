@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import ExternalDataInfo
 
 from pipeline.config.loading import validate
@@ -39,7 +40,7 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
     model = _load(path)
     data = _external_files(model, path)
     _refuse_quantized(model, path.name)
-    files = {file.name: sha256_file(file) for file in [path, *data]}
+    files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
     return _inputs(model, path.name), sha256_json({"onnx": files})
 
 
@@ -71,9 +72,36 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
     return sorted(files.values())
 
 
-def _tensors(model: ModelProto) -> list[TensorProto]:
-    constants = [item.t for node in model.graph.node for item in node.attribute if item.HasField("t")]
-    return [*model.graph.initializer, *constants]
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that may keep its values in a file, those of branches, loops and local functions included."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for item in node.attribute:
+            yield from (item.t, *item.tensors)
+
+
+def _graphs(model: ModelProto) -> Iterator[GraphProto]:
+    yield model.graph
+    for node in _nodes(model):
+        for item in node.attribute:
+            yield from (item.g, *item.graphs)
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    yield from _nested(model.graph.node)
+    for function in model.functions:
+        yield from _nested(function.node)
+
+
+def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for item in node.attribute:
+            for graph in (item.g, *item.graphs):
+                yield from _nested(graph.node)
 
 
 def _inside(path: Path, location: str) -> Path:
@@ -90,7 +118,7 @@ def _inside(path: Path, location: str) -> Path:
 
 
 def _refuse_quantized(model: ModelProto, name: str) -> None:
-    found = Counter(node.op_type for node in model.graph.node if node.op_type in QUANTIZED)
+    found = Counter(node.op_type for node in _nodes(model) if node.op_type in QUANTIZED)
     if found:
         listed = ", ".join(f"{op_type} x{count}" for op_type, count in found.most_common(3))
         raise UsageError(f"{name!r} is quantized already ({listed}).", "Give the float model that it was made from.")
@@ -110,6 +138,8 @@ def _spec(value: ValueInfoProto, name: str) -> InputSpec:
         raise UsageError(
             f"{name!r} does not say how many axes its input {value.name!r} has.", "Export it with an input shape."
         )
+    if tensor.elem_type == TensorProto.UNDEFINED:
+        raise UsageError(f"{name!r} does not say the type of its input {value.name!r}.", "Export it with input types.")
     sizes = [
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or ("batch" if not place else f"axis{place}")
         for place, axis in enumerate(tensor.shape.dim)

@@ -152,3 +152,20 @@ def test_examples_that_are_no_tensors(file) -> None:
     file.write_text(NET + "\ndef example_inputs():\n    return [1, 2]\n")
     message = refusal(file, recipe=RECIPE.model_copy(update={"inputs": {}}))
     assert message == "example_inputs() of nets.py must return a dict of tensors by input name, each with a batch axis."
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("raise SystemExit(0)", "The file 'nets.py' cannot be imported: SystemExit: 0 (nets.py, line 24)."),
+        ("def stop():\n    raise SystemExit(0)", "raised SystemExit: 0 (nets.py, line 25)."),
+    ],
+)
+def test_a_factory_that_ends_the_process(file, added, message) -> None:
+    file.write_text(f"{NET}\n{added}\n")
+    assert message in refusal(file, "stop")
+
+
+def test_a_built_in_module_without_the_function() -> None:
+    with pytest.raises(UsageError, match=r"^sys has no function 'nothing_like_it'\."):
+        resolve_model("sys:nothing_like_it", "image-classification", recipe=RECIPE)

@@ -102,3 +102,32 @@ def test_an_input_of_unknown_rank(save_model) -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
     onnx.save(model, path)
     assert refusal(path).startswith("'m.onnx' does not say how many axes its input 'x' has.")
+
+
+def in_a_branch(path, *nodes, tensors=()) -> None:
+    """Add an If whose branches hold `nodes` and `tensors`."""
+    model = onnx.load(path, load_external_data=False)
+    result = [helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, None)]
+    branch = helper.make_graph(nodes, "branch", [], result, list(tensors))
+    model.graph.node.append(helper.make_node("If", ["c"], ["r2"], then_branch=branch, else_branch=branch))
+    path.write_bytes(model.SerializeToString())
+
+
+def test_data_outside_the_folder_named_in_a_branch(external) -> None:
+    tensor = onnx.TensorProto(name="r", dims=[1], data_type=onnx.TensorProto.FLOAT)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../w.bin")
+    in_a_branch(external, tensors=[tensor])
+    assert refusal(external).startswith("'external.onnx' keeps weights in '../w.bin', which is outside its folder.")
+
+
+def test_a_file_quantized_in_a_branch(matmul) -> None:
+    in_a_branch(matmul, helper.make_node("DequantizeLinear", ["q", "s"], ["r"]))
+    assert refusal(matmul).startswith("'matmul.onnx' is quantized already (DequantizeLinear x2).")
+
+
+def test_an_input_of_unknown_type(matmul) -> None:
+    model = onnx.load(matmul)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+    matmul.write_bytes(model.SerializeToString())
+    assert refusal(matmul).startswith("'matmul.onnx' does not say the type of its input 'x'.")

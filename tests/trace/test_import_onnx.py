@@ -103,3 +103,14 @@ def test_a_local_function_is_written_out(imported, tmp_path) -> None:
     onnx.save(helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10), tmp_path / "f.onnx")
     out, _ = imported(tmp_path / "f.onnx")
     assert [node.op_type for node in load_model(out / "model.onnx").graph] == ["Add"]
+
+
+def test_a_file_that_cannot_be_raised(imported, tmp_path) -> None:
+    """ONNX Runtime bears with an operator set that is not imported; the converter does not."""
+    path = old_file(tmp_path / "old.onnx", 13)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Gelu", ["y"], ["z"], domain="com.microsoft"))
+    model.graph.output[0].name = "z"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(StageError, match=r"^old\.onnx is of ONNX opset 13 and cannot be converted to 21: .*Gelu"):
+        imported(path)
