@@ -18,6 +18,7 @@ from pipeline.source.tensor_files import read_tensors
 from pipeline.source.text_files import READERS, read_texts
 
 SUFFIXES = (*READERS, ".npz")
+ALLOWED = f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (labels/ beside images/ for objects) or of .wav"
 _GIVEN = {"source": "given by the user"}
 
 
@@ -91,7 +92,7 @@ def _locate(spec: str) -> Path:
     if not path.exists():
         raise UsageError(
             f"There is no data set {spec!r}, and no such file or folder. {suggest(spec, known)}",
-            f"Give the name of a set, a {', '.join(SUFFIXES)} file, or a folder of images.",
+            f"Give the name of a set, or: {ALLOWED}.",
         )
     return path
 
@@ -115,7 +116,7 @@ def _read(path: Path) -> Contents:
         return read_tensors(path)
     raise UsageError(
         f"The file {path.name!r} cannot be read as data.",
-        f"Allowed: {', '.join(SUFFIXES)}, or a folder of images.",
+        f"Allowed: {ALLOWED}.",
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import UsageError
-from pipeline.source.datasets import available_sets, load_calibration, load_evaluation
+from pipeline.source.datasets import ALLOWED, available_sets, load_calibration, load_evaluation
 
 SHIPPED = sorted(available_sets())
 
@@ -119,9 +119,7 @@ def test_unknown_name() -> None:
     assert caught.value.message == (
         "There is no data set 'images-procedurl', and no such file or folder. Did you mean 'images-procedural'?"
     )
-    assert caught.value.remedy == (
-        "Give the name of a set, a .txt, .jsonl, .csv, .tsv, .npz file, or a folder of images."
-    )
+    assert caught.value.remedy == (f"Give the name of a set, or: {ALLOWED}.")
 
 
 def test_unsupported_extension(tmp_path: Path) -> None:
@@ -129,7 +127,10 @@ def test_unsupported_extension(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_evaluation(str(tmp_path / "data.parquet"))
     assert caught.value.message == "The file 'data.parquet' cannot be read as data."
-    assert caught.value.remedy == "Allowed: .txt, .jsonl, .csv, .tsv, .npz, or a folder of images."
+    assert caught.value.remedy == (
+        "Allowed: .txt, .jsonl, .csv, .tsv, .npz, COCO .json, a folder of images (labels/ beside images/ for objects) "
+        "or of .wav."
+    )
 
 
 def test_a_set_without_evaluation(tmp_path: Path) -> None:

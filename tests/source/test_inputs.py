@@ -65,3 +65,9 @@ def test_made_up_inputs_keep_to_what_is_declared() -> None:
     assert (row["flag"].shape, row["flag"].dtype) == ((1, 2), np.bool_)
     (again,) = random_rows(TWO, 1, dynamic=5, batch=3)
     np.testing.assert_array_equal(row["ids"], again["ids"])
+
+
+def test_made_up_images_are_large_enough_for_deep_networks() -> None:
+    specs = {"x": InputSpec(shape=("batch", 3, "height", "width")).model_dump()}
+    (row,) = random_rows(specs, 1, dynamic=16, batch=2)
+    assert row["x"].shape == (2, 3, 224, 224)
