@@ -55,6 +55,31 @@ def test_interrupted_exports_keep_finished_stages(workspace, tiny, tmp_path, edg
     assert "cached" in again.stderr
 
 
+@pytest.mark.slow
+def test_a_killed_calibration_goes_on_with_the_same_bytes(workspace, tiny, tmp_path, edge) -> None:
+    """kill -9 as soon as the observers' state was saved; the same command then gives what an undisturbed run gives."""
+    words = ["red", "old", "new", "big", "water", "road", "light", "board"]
+    lines = [" ".join(words[(n // 8**place) % 8] for place in range(4)) for n in range(4000)]
+    (workspace / "many.txt").write_text("\n".join(lines) + "\n")
+    flags = [*tiny, "--recipe", "w8a8", "--calibration-data", "many.txt", "--calibration-samples", "4000"]
+    store = tmp_path / "killed"
+    process = _start(workspace, store, "export", *flags)
+    while not list(store.glob("scratch/*/observers.safetensors")):
+        assert process.poll() is None, "it ended before it could be killed"
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert "was killed (SIGKILL)" in errors
+    assert list(store.glob("scratch/*/observers.safetensors")), "it was killed too late"
+    assert edge("export", *flags, "--store", str(store)).returncode == 0
+    assert not list(store.glob("scratch/*/*"))
+    manifest = (workspace / "out/bundle/manifest.json").read_bytes()
+    assert edge("export", *flags, "--store", str(tmp_path / "undisturbed")).returncode == 0
+    assert (workspace / "out/bundle/manifest.json").read_bytes() == manifest
+
+
 def test_two_exports_at_once_share_the_work(workspace, tiny, tmp_path) -> None:
     store = tmp_path / "shared"
     processes = [_start(workspace, store, "export", *tiny, "--json") for _ in range(2)]
