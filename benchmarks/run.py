@@ -70,6 +70,7 @@ ROWS = [
     Row("pipeline.warm_s", "s", "limit", times.warm),
     Row("pipeline.warm_before_measuring_s", "s", "limit", times.warm_before_measuring),
     Row("calibration.peak_mb_512", "MB", "at 8 samples", partial(times.calibration_memory, 512)),
+    Row("calibration.images_peak_mb_5000", "MB", "at 512 images", times.calibration_memory_of_images),
     Row("calibration.memory_ratio", "x", "constant memory", times.calibration_memory_ratio),
 ]
 

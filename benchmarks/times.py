@@ -8,20 +8,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from benchmarks import cnn
+from benchmarks.data import folder
 from benchmarks.row import Measured
 
 _CALIBRATE = """
+import json
 import sys
 from pathlib import Path
 from pipeline.core.store import Store
 from pipeline.config.job import Job
 from pipeline.plan import make_plan
 from pipeline.runner import run_stages
-plan = make_plan(Job(recipe="w8a8", calibration_samples=int(sys.argv[2])))
+plan = make_plan(Job(calibration_samples=int(sys.argv[2]), **json.loads(sys.argv[4])))
 store = Store(Path(sys.argv[1])); store.prepare()
 stages = [stage for stage in plan.stages if stage.name in sys.argv[3].split(",")]
 peak = 0
@@ -32,6 +35,7 @@ def watch(*_):
 run_stages(stages, store, lambda _: watch, watch)
 print(peak * 1024 / 1e6)
 """
+_TEXTS = {"recipe": "w8a8"}
 _STAGES = ("samples.calibration", "trace.float", "calibrate.channels", "smooth", "calibrate.ranges")
 
 
@@ -97,6 +101,24 @@ def calibration_memory_ratio() -> Measured:
     return Measured(_peak_mb(512) / _peak_mb(8), 1.0)
 
 
+def calibration_memory_of_images() -> Measured:
+    """Peak MB of calibrating ResNet-20 with 5,000 images (MSE ranges), beside the peak with 512."""
+    factory, recipe, calibration, evaluation = cnn.NETWORKS["resnet20"]
+    job = {
+        "model": f"{folder() / 'models.py'}:{factory}",
+        "recipe": str(cnn.RECIPES / f"{recipe}.toml"),
+        "scheme": {"observer": "mse"},
+        "calibration_data": str(cnn.data(calibration)),
+        "eval_data": [str(cnn.data(evaluation))],
+    }
+
+    def peak(samples: int) -> float:
+        with tempfile.TemporaryDirectory() as store:
+            return [_run(store, samples, _STAGES[: place + 1], job) for place in range(len(_STAGES))][-1]
+
+    return Measured(peak(5000), peak(512))
+
+
 @cache
 def _peak_mb(samples: int) -> float:
     """The higher of both calibrations. Each stage runs in a process of its own, so that what an earlier one left to the
@@ -106,9 +128,9 @@ def _peak_mb(samples: int) -> float:
     return max(peaks["calibrate.channels"], peaks["calibrate.ranges"])
 
 
-def _run(store: str, samples: int, stages: Sequence[str]) -> float:
+def _run(store: str, samples: int, stages: Sequence[str], job: Mapping[str, object] = _TEXTS) -> float:
     """Peak MB of a process that runs the last of `stages`; the others are in the store."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", _CALIBRATE, store, str(samples), ",".join(stages)]
+    command = [sys.executable, "-c", _CALIBRATE, store, str(samples), ",".join(stages), json.dumps(job)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return float(done.stdout.splitlines()[-1])

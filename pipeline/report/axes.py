@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+_SMALLEST = 1e-12
+"""Differences below it are none: no figure of a report is that small."""
+
+
 def nice_step(span: float, intervals: int) -> float:
     """The smallest of 1, 2 or 5 times a power of ten that cuts `span` > 0 into at most `intervals` parts.
 
@@ -47,8 +51,8 @@ class Axis:
 
 def nice_axis(low: float, high: float, start: float, end: float, intervals: int = 5) -> Axis:
     """An axis whose ticks are round numbers and enclose `low`..`high`; a single value gets some room."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(low) * 0.05 or 1.0
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), _SMALLEST):
+        room = abs(low) * 0.05 if abs(low) > 1e3 * _SMALLEST else 1.0
         low, high = low - room, low + room
     step = nice_step(high - low, intervals)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

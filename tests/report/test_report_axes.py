@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.report.axes import Axis, Box, bin_shares, nice_axis, nice_step, place_labels
@@ -42,6 +42,9 @@ def test_a_single_value_gets_room(value: float, ticks: tuple[float, ...]) -> Non
 
 
 @given(FINITE, FINITE)
+@example(0.0, 5e-324)
+@example(2e-12, 2.9e-12)
+@example(1.0, 1.0 + 5e-13)
 def test_ticks_enclose_the_data_and_increase(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)
     axis = nice_axis(low, high, 0, 1)
