@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 _SMALLEST = 1e-12
 """Differences below it are none: no figure of a report is that small."""
 
