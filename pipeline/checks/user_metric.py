@@ -54,7 +54,7 @@ def load_metric(spec: str) -> Metric:
     module = importlib.util.module_from_spec(described)
     try:
         described.loader.exec_module(module)
-    except Exception as error:  # the user's code can raise anything
+    except (Exception, SystemExit) as error:  # the user's code can raise anything, and must not end us with its code
         raise UsageError(f"{path.name} cannot be imported: {type(error).__name__}: {error}.", _FORM) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -110,7 +110,7 @@ def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence
     name = getattr(metric, "__name__", "metric")
     try:
         value = metric(outputs, references)
-    except Exception as error:  # the user's code can raise anything
+    except (Exception, SystemExit) as error:  # as above
         raise StageError(f"The metric {name!r} failed: {type(error).__name__}: {error}.", "Correct it.") from error
     try:
         number = float(value)

@@ -28,6 +28,7 @@ from pipeline.source.inputs import random_rows
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
+from pipeline.trace.module import first_line
 from pipeline.trace.parity import RELATIVE_TOLERANCE
 
 _CASES = ((2, 16, 0), (3, 21, 1))
@@ -72,7 +73,7 @@ def raised(path: Path, opset: int) -> ir.Model:
         converted = version_converter.convert_version(onnx.load(path), opset)
     except _UNCONVERTIBLE as error:
         raise StageError(
-            f"{path.name} is of ONNX opset {own} and cannot be converted to {opset}: {_first_line(error)}",
+            f"{path.name} is of ONNX opset {own} and cannot be converted to {opset}: {first_line(error)}",
             f"Export it anew with opset {opset} or newer.",
         ) from error
     return ir.from_proto(converted)
@@ -128,7 +129,7 @@ def _outputs(path: Path, source: dict[str, Any]) -> list[NDArray[Any]]:
         ]
     except Exception as error:  # ONNX Runtime has an exception class per status code, without a base
         raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot run {path.name}: {_first_line(error)}",
+            f"ONNX Runtime {ort.__version__} cannot run {path.name}: {first_line(error)}",
             "An operator or type that it does not have must be exported otherwise; `values` of an integer input bound "
             "what it is tried with.",
         ) from error
@@ -149,8 +150,3 @@ def _difference(expected: list[NDArray[Any]], actual: list[NDArray[Any]], name: 
             )
         worst = max(worst, difference)
     return float(f"{worst:.1e}")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -60,12 +60,18 @@ def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
     try:
         with torch.inference_mode():
             return model(**examples)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and must not end us with its code
         shapes = ", ".join(f"{name} {str(value.dtype)[6:]} {list(value.shape)}" for name, value in examples.items())
         raise UsageError(
-            f"The model cannot run its example inputs ({shapes}): {str(error).strip().splitlines()[0]}",
+            f"The model cannot run its example inputs ({shapes}): {first_line(error)}",
             "Correct the shapes and dtypes of [inputs] in the recipe, or of example_inputs() in the factory's module.",
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message; its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def flat(result: Any) -> list[Tensor]:

@@ -96,3 +96,12 @@ def test_references_are_checked(tmp_path: Path) -> None:
         read_references(tmp_path / "absent.csv")
     with pytest.raises(UsageError, match="--references without --metric says nothing"):
         load_user_metric(None, tmp_path / "r.csv")
+
+
+def test_a_metric_that_exits_does_not_end_the_check(tmp_path) -> None:
+    (tmp_path / "leaving.py").write_text("import sys\n\n\ndef leave(outputs, references):\n    sys.exit(0)\n")
+    with pytest.raises(StageError, match="The metric 'leave' failed: SystemExit: 0"):
+        call(load_metric(f"{tmp_path / 'leaving.py'}:leave"), [], [])
+    (tmp_path / "gone.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(UsageError, match=r"gone\.py cannot be imported: SystemExit: 0"):
+        load_metric(f"{tmp_path / 'gone.py'}:leave")
