@@ -138,8 +138,16 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
             for name, o in outcomes.items()
         ),
-        notes=(*plan.notes, *notes),
+        notes=(*plan.notes, *notes, *_scale_notes(facts.get("quantize", {}).get("float32_scales", []))),
     )
+
+
+def _scale_notes(weights: Sequence[str]) -> list[str]:
+    if not weights:
+        return []
+    return [
+        f"float16 cannot hold the scales of {', '.join(weights)}: they are stored as float32, which takes more bytes."
+    ]
 
 
 def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements) -> list[Trial]:

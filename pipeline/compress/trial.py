@@ -102,7 +102,7 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def round_weights(model: nn.Module, scheme: Scheme) -> int:
     """Replace the weights of Linear and Embedding modules by what `scheme` can store; returns the bytes that the
     whole model then takes. Each value goes to the nearest code, also where the scheme says GPTQ, which needs the
-    exported graph: its scores are close, and its bytes the same."""
+    exported graph: its bytes are the same, its scores better, so that the estimate is on the safe side."""
     total = 0
     rounded: set[int] = set()
     for module in model.modules():

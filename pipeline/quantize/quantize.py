@@ -59,9 +59,16 @@ def run(context: StageContext) -> dict[str, Json]:
         "linears": len(plan.linears),
         "tables": len(plan.tables),
         "convolutions": len(plan.convolutions),
+        "float32_scales": _wider_scales(plan, scheme),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
+
+
+def _wider_scales(plan: QuantizationPlan, scheme: Scheme) -> list[str]:
+    """Weights in blocks whose scales are wider than the scheme says."""
+    entries: tuple[LinearEntry | TableEntry, ...] = (*plan.linears, *plan.tables)
+    return [entry.weight for entry in entries if entry.block_size and entry.scale_bits > scheme.scale_bits]
 
 
 def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme) -> None:

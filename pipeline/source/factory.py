@@ -147,6 +147,11 @@ def _digest(model: nn.Module, module: ModuleType) -> str:
     """Weights, and the code that computes with them as far as it is the user's own."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not hasattr(tensor, "is_meta") or tensor.is_meta:
+            raise UsageError(
+                f"The model's state {name!r} holds no values that can be hashed ({type(tensor).__name__}).",
+                "Keep state in parameters and buffers, and load the weights in the factory.",
+            )
         array = tensor.detach().cpu().contiguous()
         weights.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
         weights.update(array.flatten().view(_bytes_type()).numpy().tobytes())

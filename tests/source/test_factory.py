@@ -169,3 +169,8 @@ def test_a_factory_that_ends_the_process(file, added, message) -> None:
 def test_a_built_in_module_without_the_function() -> None:
     with pytest.raises(UsageError, match=r"^sys has no function 'nothing_like_it'\."):
         resolve_model("sys:nothing_like_it", "image-classification", recipe=RECIPE)
+
+
+def test_a_model_without_values(file) -> None:
+    file.write_text(NET + '\ndef empty():\n    with torch.device("meta"):\n        return nn.Linear(8, 4)\n')
+    assert "The model's state 'bias' holds no values that can be hashed (Tensor)." in refusal(file, "empty")
