@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import PASSES
+from pipeline.compress import EARLIER, PASSES
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
@@ -103,7 +103,7 @@ class _Builder:
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.preprocessing = _preprocessing(recipe)
-        self._edits: str | None = None
+        self._compressed: str | None = None
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
@@ -115,7 +115,7 @@ class _Builder:
             self._evaluation_samples(),
             self._trace("trace.float", None),
             *self._compress(),
-            *([self._trace("trace", self._edits)] if self._edits else []),
+            *([self._trace("trace", self._compressed)] if self._compressed else []),
             *([*self._quantize(), self._compare(bool(calibrated))] if rounded else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
@@ -123,7 +123,7 @@ class _Builder:
 
     @property
     def _traced(self) -> str:
-        return "trace" if self._edits else "trace.float"
+        return "trace" if self._compressed else "trace.float"
 
     def _calibration_samples(self) -> Stage:
         limit = self.job.calibration_samples or self.recipe.calibration.samples
@@ -182,9 +182,9 @@ class _Builder:
     def _data_config(self) -> dict[str, Any]:
         return {"source": self._source(), "max_length": self.target.shape.sequence_length}
 
-    def _trace(self, name: str, edits: str | None) -> Stage:
+    def _trace(self, name: str, compressed: str | None) -> Stage:
         config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
-        inputs = {"edits": edits} if edits else {}
+        inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self._local())
         return Stage(name, 2, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
@@ -204,8 +204,8 @@ class _Builder:
             raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
         kind = PASSES.get(table["pass"])
         config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
-        inputs = {"calibration": "samples.calibration"} | ({"edits": self._edits} if self._edits else {})
-        self._edits = f"compress.{number}.{table['pass']}"
+        inputs = {"calibration": "samples.calibration"} | ({EARLIER: self._compressed} if self._compressed else {})
+        self._compressed = f"compress.{number}.{table['pass']}"
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
         values = {
             "pass": config.model_dump(mode="json"),
@@ -214,7 +214,7 @@ class _Builder:
             "limits": limits,
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        return Stage(self._edits, version, run, values, inputs, ("torch", "transformers", "numpy"), self._local())
+        return Stage(self._compressed, version, run, values, inputs, ("torch", "transformers", "numpy"), self._local())
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.compress.edits import KeepNeurons
+from pipeline.compress.edits.neurons import KeepNeurons
 from pipeline.compress.expressed import ffn_key
-from pipeline.compress.units import Slices
+from pipeline.compress.units import Slices, UnitKind
 from pipeline.core.errors import StageError
 
 _LAYER = re.compile(r"(.*?\.\d+)\.")
@@ -75,3 +75,6 @@ def _feed_forward(layer: str, linears: dict[str, nn.Linear], neurons: int) -> Fe
     if not expand or len(contract) != 1 or contract[0] in expand:
         return None
     return FeedForward(layer, expand, contract[0], neurons)
+
+
+NEURONS = UnitKind("neurons", "feed-forward block", 32, feed_forwards)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.compress.edits import KeepHeads, linear
-from pipeline.compress.units import Slices
+from pipeline.compress.edits.base import linear
+from pipeline.compress.edits.heads import KeepHeads
+from pipeline.compress.units import Slices, UnitKind
 from pipeline.core.errors import StageError
 
 
@@ -122,3 +123,6 @@ def _heads(model: nn.Module, name: str, module: nn.Module) -> Heads:
             'Use unit = "ffn", or remove the prune pass from the recipe.',
         )
     return Heads(name, layout, head_dim, query // key, key // head_dim)
+
+
+HEADS = UnitKind("heads", "attention layer", 1, attention_heads)

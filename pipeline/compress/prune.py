@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.compress import UNITS
 from pipeline.compress.importance import IMPORTANCES
 from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
-
-_ROUND_TO = {"ffn": 32, "heads": 1}
 
 
 class Prune(Frozen):
@@ -29,7 +28,7 @@ class Prune(Frozen):
     version: ClassVar[int] = 2
 
     ratio: float | Literal["auto"]
-    unit: Literal["ffn", "heads"] = "ffn"
+    unit: str = "ffn"
     importance: str = "l2"
     round_to: Annotated[int, Field(gt=0)] | None = None
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -39,7 +38,7 @@ class Prune(Frozen):
 
     @property
     def step(self) -> int:
-        return self.round_to or _ROUND_TO[self.unit]
+        return self.round_to or UNITS.get(self.unit).round_to
 
     @field_validator("ratio", mode="before")
     @classmethod
@@ -49,9 +48,10 @@ class Prune(Frozen):
             raise ValueError("must be a number above 0 and below 1, or 'auto'")
         return ratio
 
-    @field_validator("importance")
+    @field_validator("unit", "importance")
     @classmethod
-    def _registered(cls, importance: str) -> str:
-        if importance not in IMPORTANCES:
-            raise ValueError(f"unknown importance {importance!r}. {suggest(importance, IMPORTANCES)}")
-        return importance
+    def _registered(cls, name: str, info: ValidationInfo) -> str:
+        known = UNITS if info.field_name == "unit" else IMPORTANCES
+        if name not in known:
+            raise ValueError(f"unknown {known.kind} {name!r}. {suggest(name, known)}")
+        return name

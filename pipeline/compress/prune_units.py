@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
-from pipeline.compress.edits import replay
+from pipeline.compress import UNITS
 from pipeline.compress.expressed import update_config
 from pipeline.compress.importance import IMPORTANCES
 from pipeline.compress.importance.data import ScoringData
+from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.prune import Prune
-from pipeline.compress.pruner import NAMES, Pruner, find_units
-from pipeline.compress.trial import TrialModel, TrialScore
-from pipeline.compress.units import parameters
-from pipeline.core.digest import pretty_json
+from pipeline.compress.pruner import Pruner
+from pipeline.compress.trial import TrialModel, TrialScore, make_trial, pass_facts
 from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Scheme
+from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
-from pipeline.source.torch_model import load_source
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -27,19 +23,16 @@ def run(context: StageContext) -> dict[str, Json]:
     StageError if the model has no such units, or a ratio would leave a layer empty or remove nothing.
     """
     config = Prune.model_validate(context.config["pass"])
-    original = load_source(context.config["source"])
-    earlier = context.inputs["edits"].read_json("edits.json") if "edits" in context.inputs else []
-    model = replay(copy.deepcopy(original), earlier)
+    earlier = load_compressed(context.config["source"], context.inputs)
+    model = earlier.model
     pruner = make_pruner(model, config, context)
     fixed = None if config.ratio == "auto" else _fixed(pruner, config.ratio)
-    trial = _trial(original, config, context)
-    before = trial.score(copy.deepcopy(model))
+    trial = make_trial(context, config.samples)
     keep, search = (fixed, {}) if fixed is not None else _search(pruner, trial, config, context)
     counts = pruner.counts(keep)
-    edits = [*earlier, *pruner.edits(counts)]
-    (context.out / "edits.json").write_text(pretty_json(edits), encoding="utf-8")
+    edits = [*earlier.edits, *pruner.edits(counts)]
     smaller = pruner.pruned(counts)
-    sizes = {"parameters_before": parameters(model), "parameters_after": parameters(smaller)}
+    save_compressed(context.out, smaller, edits, earlier.trained)
     layers = [
         {"layer": group.layer, "before": group.count, "after": count}
         for group, count in zip(pruner.groups, counts, strict=True)
@@ -48,12 +41,10 @@ def run(context: StageContext) -> dict[str, Json]:
         "pass": "prune",
         "unit": config.unit,
         "importance": config.importance,
-        f"{NAMES[config.unit]}_before": pruner.units,
-        f"{NAMES[config.unit]}_after": keep,
+        f"{UNITS.get(config.unit).plural}_before": pruner.units,
+        f"{UNITS.get(config.unit).plural}_after": keep,
         "ratio": round(1 - keep / pruner.units, 6),
-        **sizes,
-        "metric_before": before.record(),
-        "metric_after": (trial.score(smaller) if _changed(layers) else before).record(),
+        **pass_facts(trial, model, smaller),
         "config": update_config(smaller, edits),
         "layers": layers,
         **search,
@@ -62,7 +53,7 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def make_pruner(model: nn.Module, config: Prune, context: StageContext) -> Pruner:
     """Find and score the units of `model`."""
-    groups = find_units(model, config.unit)
+    groups = UNITS.get(config.unit).find(model)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
     data = ScoringData(model, context.config["source"], samples, config.seed, context.progress)
     return Pruner(model, config, groups, IMPORTANCES.get(config.importance)(data, groups))
@@ -72,20 +63,6 @@ def _fixed(pruner: Pruner, ratio: float) -> int:
     keep = pruner.keep_for(ratio)
     pruner.require_less(ratio, keep)
     return keep
-
-
-def _changed(layers: list[dict[str, Json]]) -> bool:
-    return any(layer["before"] != layer["after"] for layer in layers)
-
-
-def _trial(original: nn.Module, config: Prune, context: StageContext) -> TrialModel:
-    """Judges against the uncompressed model, so that the damage of passes in a row adds up."""
-    return TrialModel(
-        original,
-        source=context.config["source"],
-        scheme=Scheme.model_validate(context.config["scheme"]),
-        samples=open_samples(context.inputs["calibration"].path, config.samples),
-    )
 
 
 def _search(pruner: Pruner, trial: TrialModel, config: Prune, context: StageContext) -> tuple[int, dict[str, Json]]:
@@ -100,7 +77,7 @@ def _search(pruner: Pruner, trial: TrialModel, config: Prune, context: StageCont
         context.progress(len(tried), rounds)
         low, high = (low, keep) if tried[keep].within(limits) else (keep + pruner.step, high)
     context.progress(rounds, rounds)
-    name = NAMES[config.unit]
+    name = UNITS.get(config.unit).plural
     return min(high, pruner.units), {
         "limits": limits,
         "tried": [{"label": f"{keep} {name}", name: keep, **score.record()} for keep, score in sorted(tried.items())],

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pipeline.compress import UNITS
 from pipeline.compress.edits import replay
-from pipeline.compress.ffn import feed_forwards
-from pipeline.compress.heads import attention_heads
 from pipeline.compress.prune import Prune
-from pipeline.compress.units import UnitGroup, strongest
+from pipeline.compress.units import UnitGroup, UnitKind, strongest
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
-
-NAMES = {"ffn": "neurons", "heads": "heads"}
-_PLACES = {"ffn": "feed-forward block", "heads": "attention layer"}
-_FINDERS: dict[str, Callable[[nn.Module], Sequence[UnitGroup]]] = {"ffn": feed_forwards, "heads": attention_heads}
-
-
-def find_units(model: nn.Module, unit: str) -> Sequence[UnitGroup]:
-    """The groups of `unit`, one per layer. StageError if the model has none."""
-    return _FINDERS[unit](model)
 
 
 class Pruner:
@@ -30,7 +20,8 @@ class Pruner:
 
     def __init__(self, model: nn.Module, config: Prune, groups: Sequence[UnitGroup], scores: Sequence[Tensor]) -> None:
         self.model, self.groups, self.scores = model, groups, scores
-        self.unit, self.step = config.unit, config.step
+        self.kind: UnitKind = UNITS.get(config.unit)
+        self.step = config.step
         self.units = max(group.count for group in groups)
 
     def keep_for(self, ratio: float) -> int:
@@ -39,8 +30,8 @@ class Pruner:
         smallest = min(group.count for group in self.groups)
         if self._rounded(smallest, 1 - ratio) <= 0:
             raise StageError(
-                f"prune: a ratio of {ratio} of {smallest} {NAMES[self.unit]}, rounded to multiples of {self.step}, "
-                f"would empty every {_PLACES[self.unit]}.",
+                f"prune: a ratio of {ratio} of {smallest} {self.kind.plural}, rounded to multiples of {self.step}, "
+                f"would empty every {self.kind.place}.",
                 "Lower ratio or round_to.",
             )
         return keep
@@ -49,7 +40,7 @@ class Pruner:
         """StageError if rounding has eaten all that `ratio` was to remove."""
         if keep == self.units:
             raise StageError(
-                f"prune: a ratio of {ratio} of {self.units} {NAMES[self.unit]}, rounded to multiples of {self.step}, "
+                f"prune: a ratio of {ratio} of {self.units} {self.kind.plural}, rounded to multiples of {self.step}, "
                 "would remove nothing.",
                 "Raise ratio, lower round_to, or remove the prune pass from the recipe.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.compress.units import parameters
+from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
 from pipeline.metrics.judge import Judgement, judge
 from pipeline.numerics.affine import dequantize, quantize_symmetric
 from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
-from pipeline.source.samples import Samples
-from pipeline.source.torch_model import wrap
+from pipeline.source.samples import Samples, open_samples
+from pipeline.source.torch_model import load_source, wrap
 
 _BATCH = 32
 
@@ -68,6 +71,26 @@ class TrialModel:
         with torch.inference_mode():
             rows = [judged(wrapped, batch) for batch in self._batches]
         return torch.cat(rows).numpy()
+
+
+def make_trial(context: StageContext, samples: int) -> TrialModel:
+    """Judges against the uncompressed model, so that the damage of passes in a row adds up."""
+    return TrialModel(
+        load_source(context.config["source"]),
+        source=context.config["source"],
+        scheme=Scheme.model_validate(context.config["scheme"]),
+        samples=open_samples(context.inputs["calibration"].path, samples),
+    )
+
+
+def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[str, Json]:
+    """What every pass reports: parameters and metric, before and after it. Neither model is changed."""
+    return {
+        "parameters_before": parameters(before),
+        "parameters_after": parameters(after),
+        "metric_before": trial.score(copy.deepcopy(before)).record(),
+        "metric_after": trial.score(copy.deepcopy(after)).record(),
+    }
 
 
 def batches(samples: Samples) -> Iterator[dict[str, Tensor]]:

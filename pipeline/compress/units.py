@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.edits import Edit
+from pipeline.compress.edits.base import Edit
 
 
 class Slices(NamedTuple):
@@ -37,6 +37,16 @@ class UnitGroup(Protocol):
 
     def edit(self, keep: Sequence[int]) -> Edit:
         """The edit after which only the units `keep` are left."""
+
+
+class UnitKind(NamedTuple):
+    """What `prune` can remove: the word for several of them, the place that holds them, to which multiple their number
+    is rounded unless the recipe says, and how they are found (StageError if the model has none)."""
+
+    plural: str
+    place: str
+    round_to: int
+    find: Callable[[nn.Module], Sequence[UnitGroup]]
 
 
 def strongest(scores: Tensor, count: int) -> tuple[int, ...]:

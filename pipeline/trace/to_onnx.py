@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from pipeline.compress.edits import replay
+from pipeline.compress.model import load_compressed
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import tokenizer_inputs
-from pipeline.source.torch_model import load_source, wrap
+from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
@@ -51,11 +51,8 @@ def run(context: StageContext) -> dict[str, Json]:
 
 
 def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
-    """Loaded, edited by the passes before, and with its pooling inside."""
-    model = load_source(source)
-    if "edits" in context.inputs:
-        replay(model, context.inputs["edits"].read_json("edits.json"))
-    return wrap(model, source)
+    """Loaded, changed by the passes before, and with its pooling inside."""
+    return wrap(load_compressed(source, context.inputs).model, source)
 
 
 def _examples(model: nn.Module, source: dict[str, Any], length: int) -> tuple[Tensors, Tensors]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.compress.edits import KeepNeurons, keep_neurons, replay
+from pipeline.compress.edits import replay
+from pipeline.compress.edits.neurons import KeepNeurons
 from pipeline.compress.ffn import FeedForward, find_feed_forwards
 from pipeline.compress.importance.l2 import l2_magnitude
 from pipeline.compress.units import strongest
@@ -49,7 +50,7 @@ def test_kept_neurons_worked_out_by_hand() -> None:
     _set(block.up, [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [0.0, 0.0, 0.0])
     _set(block.down, [[1.0, 10.0, 100.0], [0.0, 0.0, 0.0]], [0.0, 7.0])
     assert block(torch.tensor([[2.0, 3.0]])).tolist() == [[2.0 + 30.0 + 500.0, 7.0]]
-    keep_neurons(net, EDIT)
+    EDIT.apply(net)
     assert block(torch.tensor([[2.0, 3.0]])).tolist() == [[502.0, 7.0]]
     assert (block.up.out_features, block.down.in_features) == (2, 2)
 
@@ -64,13 +65,13 @@ def test_neurons_that_are_exactly_zero_cost_nothing(keep: set[int], gated: bool)
     x = torch.randn(5, 2)
     before = block(x)
     expand = ("layer.0.up", "layer.0.gate") if gated else ("layer.0.up",)
-    keep_neurons(net, KeepNeurons(expand=expand, contract="layer.0.down", keep=tuple(sorted(keep))))
+    KeepNeurons(expand=expand, contract="layer.0.down", keep=tuple(sorted(keep))).apply(net)
     torch.testing.assert_close(block(x), before)
 
 
 def test_recorded_edits_replay_to_the_same_model() -> None:
     direct, replayed = model(), model()
-    keep_neurons(direct, EDIT)
+    EDIT.apply(direct)
     replay(replayed, [EDIT.model_dump(mode="json")])
     for one, two in zip(direct.parameters(), replayed.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -88,7 +89,7 @@ def test_recorded_edits_replay_to_the_same_model() -> None:
 )
 def test_edits_that_do_not_fit(change: dict[str, object], message: str) -> None:
     with pytest.raises(StageError) as caught:
-        keep_neurons(model(), EDIT.model_copy(update=change))
+        EDIT.model_copy(update=change).apply(model())
     assert caught.value.message == message
 
 

@@ -10,7 +10,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from pipeline.compress.edits import KeepHeads, keep_heads, linear, replay
+from pipeline.compress.edits import replay
+from pipeline.compress.edits.base import linear
+from pipeline.compress.edits.heads import KeepHeads
 from pipeline.compress.ffn import feed_forwards
 from pipeline.compress.heads import attention_heads
 from pipeline.compress.units import UnitGroup
@@ -135,7 +137,7 @@ def test_heads_are_slices_worked_out_by_hand() -> None:
         layer.bias.data = torch.arange(4.0)
         net.attention.add_module(name, layer)
     names = {role: f"attention.{role[0]}" for role in ("query", "key", "value", "output")}
-    keep_heads(net, KeepHeads(attention="attention", **names, head_dim=2, keep=(1,)))
+    KeepHeads(attention="attention", **names, head_dim=2, keep=(1,)).apply(net)
     assert net.attention.k.weight.tolist() == [[8.0, 9.0, 10.0, 11.0], [12.0, 13.0, 14.0, 15.0]]
     assert net.attention.q.bias.tolist() == [2.0, 3.0]
     assert net.attention.o.weight.tolist() == [[2.0, 3.0], [6.0, 7.0], [10.0, 11.0], [14.0, 15.0]]
@@ -157,7 +159,7 @@ def test_edits_of_heads_that_do_not_fit(change: dict[str, object], message: str)
     names = dict.fromkeys(("query", "key", "value", "output"), "l.q")
     edit = KeepHeads(attention="l", **names, head_dim=8, keep=(0, 1)).model_copy(update=change)
     with pytest.raises(StageError) as caught:
-        keep_heads(net, edit)
+        edit.apply(net)
     assert caught.value.message == message
 
 

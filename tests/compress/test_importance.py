@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.edits import linear
+from pipeline.compress.edits.base import linear
 from pipeline.compress.ffn import FeedForward
 from pipeline.compress.heads import attention_heads
 from pipeline.compress.importance import IMPORTANCES

@@ -124,13 +124,13 @@ def test_auto_searches_heads_too(tiny_encoder: Path, samples: Artifact, tmp_path
 def test_passes_in_a_row_are_judged_against_the_original(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
     first = prune(tiny_encoder, samples, tmp_path / "a", {}, ratio=0.5, unit="heads")
     earlier = Artifact(tmp_path / "a", "compress.0.prune", "k", "d", {})
-    second = prune(tiny_encoder, samples, tmp_path / "b", {}, {"edits": earlier}, ratio=0.25)
+    second = prune(tiny_encoder, samples, tmp_path / "b", {}, {"compressed": earlier}, ratio=0.25)
     third = prune(
         tiny_encoder,
         samples,
         tmp_path / "c",
         {},
-        {"edits": Artifact(tmp_path / "b", "compress.1.prune", "k", "d", {})},
+        {"compressed": Artifact(tmp_path / "b", "compress.1.prune", "k", "d", {})},
         ratio=0.34,
     )
     assert second["metric_before"] == first["metric_after"]
@@ -178,7 +178,7 @@ def test_ratios_that_do_not_fit_the_model(
         ({"ratio": 1.5}, "ratio: must be a number above 0 and below 1, or 'auto' (given: 1.5)"),
         ({"ratio": True}, "ratio: must be a number above 0 and below 1, or 'auto' (given: True)"),
         ({"ratio": "most"}, "ratio: must be a number above 0 and below 1, or 'auto' (given: 'most')"),
-        ({"ratio": 0.5, "unit": "head"}, "unit: Input should be 'ffn' or 'heads' (given: 'head')"),
+        ({"ratio": 0.5, "unit": "head"}, "unit: unknown unit 'head'. Did you mean 'heads'? (given: 'head')"),
         (
             {"ratio": 0.5, "importance": "tailor"},
             "importance: unknown importance 'tailor'. Did you mean 'taylor'? (given: 'tailor')",

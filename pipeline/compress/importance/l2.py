@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipeline.compress.edits import linear
+from pipeline.compress.edits.base import linear
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.units import UnitGroup
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.edits import linear
+from pipeline.compress.edits.base import linear
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.trial import batches, judged
 from pipeline.compress.units import UnitGroup
