@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import EARLIER, PASSES
+from pipeline.compress import EARLIER, PASSES, pass_config
 from pipeline.compress.distill import Distill
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -205,7 +205,7 @@ class _Builder:
         where = f"pass {number + 1} of recipe {self.recipe.name}"
         if "pass" not in table:
             raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
-        kind = PASSES.get(table["pass"])
+        kind = pass_config(table)
         config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
         inputs = {"calibration": "samples.calibration"} | ({EARLIER: self._compressed} if self._compressed else {})
         self._compressed = f"compress.{number}.{table['pass']}"
