@@ -6,11 +6,13 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import EARLIER, PASSES
+from pipeline.compress import EARLIER, PASSES, pass_config
+from pipeline.compress.distill import Distill
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
@@ -19,7 +21,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
-from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.datasets import load_calibration, load_evaluation, load_training
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
@@ -27,6 +29,7 @@ from pipeline.source.model import ModelSource, resolve_model
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
 _TEXT = ("transformers", "numpy")
+_PASS = ("torch", "transformers", "numpy")
 _EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
 
 TITLES = {
@@ -196,25 +199,51 @@ class _Builder:
                 f"{self.source.name!r} is an ONNX file.",
                 "Use a recipe without passes, or give the PyTorch model.",
             )
-        return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
+        return [stage for number, table in enumerate(self.recipe.passes) for stage in self._pass(number, table)]
 
-    def _pass(self, number: int, table: dict[str, Any]) -> Stage:
+    def _pass(self, number: int, table: dict[str, Any]) -> list[Stage]:
         where = f"pass {number + 1} of recipe {self.recipe.name}"
         if "pass" not in table:
             raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
-        kind = PASSES.get(table["pass"])
+        kind = pass_config(table)
         config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
         inputs = {"calibration": "samples.calibration"} | ({EARLIER: self._compressed} if self._compressed else {})
         self._compressed = f"compress.{number}.{table['pass']}"
+        # only a search by the target's limits looks at the scheme, so that others are shared between schemes
+        searches = getattr(config, "searches", False)
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
         values = {
-            "pass": config.model_dump(mode="json"),
+            "pass": config.model_dump(mode="json", exclude={"data", "teacher"}),
             "source": self._source(),
-            "scheme": describe(self.scheme),
-            "limits": limits,
+            "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
+            "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        return Stage(self._compressed, version, run, values, inputs, ("torch", "transformers", "numpy"), self._local())
+        stage = Stage(self._compressed, version, run, values, inputs, _PASS, self._local())
+        return self._with_training(number, stage, config) if isinstance(config, Distill) else [stage]
+
+    def _with_training(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
+        """The stage that reads the training samples, and the training, whose bytes depend on the hardware."""
+        specs = self.job.training_data or config.data
+        if not specs:
+            specs = (self._default_data(self.recipe.calibration.data, "--training-data"),)
+            self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
+        digests = [load_training(spec, config.samples).digest for spec in specs]
+        read = {"datasets": digests, "limit": config.samples, **self._data_config()}
+        local = {"specs": list(specs), **self._local()}
+        name = f"samples.training.{number}"
+        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, _TEXT, local)
+        teacher = self.source if config.teacher is None else self._teacher(config.teacher)
+        values = {**stage.config, "teacher": self._source(teacher), "hardware": training_hardware()}
+        local = {**stage.local, "teacher": self._local(teacher)["source"]}
+        inputs = {**stage.inputs, "training": name}
+        return [samples, replace(stage, config=values, inputs=inputs, libraries=(*_PASS, "accelerate"), local=local)]
+
+    def _teacher(self, model: str) -> ModelSource:
+        """UsageError if it does something else than the model."""
+        return resolve_model(
+            model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
+        )
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -282,27 +311,29 @@ class _Builder:
         }
         return Stage("bundle", 1, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
 
-    def _source(self) -> dict[str, Any]:
-        """What of the source can change a result; the path is not among it."""
-        task = self.source.task
+    def _source(self, of: ModelSource | None = None) -> dict[str, Any]:
+        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
+        source = of or self.source
+        task = source.task
         return {
-            "name": self.source.name,
-            "kind": self.source.kind,
-            "digest": self.source.digest,
+            "name": source.name,
+            "kind": source.kind,
+            "digest": source.digest,
             "task": task.name,
             "auto_class": task.auto_class,
             "family": task.family,
             "data": task.data,
-            "sentence_transformer": self.source.sentence_transformer,
+            "sentence_transformer": source.sentence_transformer,
             "output": task.output,
             "trust_remote_code": self.job.trust_remote_code,
-            "pickle": self.source.pickle,
-            "inputs": {name: spec.model_dump(mode="json") for name, spec in self.source.inputs.items()},
+            "pickle": source.pickle,
+            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
             "preprocessing": self.preprocessing,
         }
 
-    def _local(self) -> dict[str, Any]:
-        return {"source": {**self._source(), "path": str(self.source.path), "entry": self.source.entry}}
+    def _local(self, of: ModelSource | None = None) -> dict[str, Any]:
+        source = of or self.source
+        return {"source": {**self._source(source), "path": str(source.path), "entry": source.entry}}
 
 
 def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:

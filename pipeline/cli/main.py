@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline.cli import options as flag
+from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
 from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
@@ -54,6 +55,9 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     random_calibration: Annotated[
         bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
     ] = False,
+    training_data: Annotated[
+        list[str] | None, typer.Option(help="What distill trains on, as above. Repeatable.", show_default="recipe's")
+    ] = None,
     eval_data: Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")] = None,
     block_size: Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")] = None,
     per_channel: Annotated[
@@ -96,6 +100,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "calibration_data": calibration_data,
         "calibration_samples": calibration_samples,
         "random_calibration": random_calibration,
+        "training_data": tuple(training_data or ()),
         "eval_data": tuple(eval_data or ()),
         "scheme": {name: value for name, value in scheme.items() if value is not None},
         "metric": metric,
@@ -221,7 +226,7 @@ def clean(
 
 def entry() -> int:
     """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
-    return supervised(main)
+    return supervised(lambda: together(main))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.registry import Registry
 from pipeline.core.types import Frozen
@@ -14,7 +15,12 @@ EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
 PASSES: Registry[type[Frozen]] = Registry(
-    "pass", {"prune": "pipeline.compress.prune:Prune", "sparsify": "pipeline.compress.sparsify:Sparsify"}
+    "pass",
+    {
+        "prune": "pipeline.compress.prune:Prune",
+        "sparsify": "pipeline.compress.sparsify:Sparsify",
+        "distill": "pipeline.compress.distill:Distill",
+    },
 )
 """Name -> config class, whose `run` names the stage function."""
 
@@ -22,3 +28,12 @@ UNITS: Registry[UnitKind] = Registry(
     "unit", {"ffn": "pipeline.compress.ffn:NEURONS", "heads": "pipeline.compress.heads:HEADS"}
 )
 """What `prune` removes."""
+
+STRUCTURES: Registry[type[Frozen]] = Registry("unit", {"layers": "pipeline.compress.prune_layers:PruneLayers"})
+"""What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
+
+
+def pass_config(table: Mapping[str, Any]) -> type[Frozen]:
+    """The config class of a recipe's pass; UsageError if there is no such pass."""
+    name, unit = table["pass"], table.get("unit")
+    return STRUCTURES.get(str(unit)) if name == "prune" and unit in tuple(STRUCTURES) else PASSES.get(name)

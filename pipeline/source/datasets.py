@@ -57,6 +57,17 @@ def load_calibration(spec: str, limit: int) -> Dataset:
     return _evenly(_dataset(manifest.name, manifest.read_calibration(place), manifest.origin), limit)
 
 
+def load_training(spec: str, limit: int | None) -> Dataset:
+    """The set that `spec` names as `load_calibration` does: `limit` samples evenly spread over it, or all of them."""
+    if limit is not None:
+        return load_calibration(spec, limit)
+    place = _locate(spec)
+    if not _has_manifest(place):
+        return _own(place)
+    manifest = read_manifest(place)
+    return _dataset(manifest.name, manifest.read_calibration(place), manifest.origin)
+
+
 def load_evaluation(spec: str) -> list[Dataset]:
     """Every evaluation set that `spec` (see `load_calibration`) names; a file or a folder of images is one.
 
