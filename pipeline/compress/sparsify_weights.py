@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.compress.edits.zeros import HoldZeros, held_weights
+from pipeline.compress.edits.zeros import HoldZeros, holds_zeros
 from pipeline.compress.matrices import Multiplier
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.moments import Batch, Calibration
@@ -35,7 +35,7 @@ def run(context: StageContext) -> dict[str, Json]:
     earlier = load_compressed(context.config["source"], context.inputs)
     model = copy.deepcopy(earlier.model)
     layers, left = sparse_layers(model, config)
-    damping = _sparsify(model, layers, held_weights(earlier.edits), config, context)
+    damping = _sparsify(model, layers, holds_zeros(earlier.edits), config, context)
     unreached = [name for name in layers if name not in damping]
     left += [_left(f"{name}.weight", layers.pop(name).weight, UNREACHED) for name in unreached]
     rows = _layers(layers, damping, config, Scheme.model_validate(context.config["scheme"]))
@@ -58,7 +58,7 @@ def run(context: StageContext) -> dict[str, Json]:
 def _sparsify(
     model: nn.Module,
     layers: Mapping[str, Multiplier],
-    held: Iterable[str],
+    held: bool,
     config: Sparsify,
     context: StageContext,
 ) -> dict[str, float]:
@@ -72,8 +72,7 @@ def _sparsify(
     def forward(batch: Batch) -> object:
         return wrapped(**batch)
 
-    names = {name.removesuffix(".weight") for name in held}
-    return by_inputs(layers, config, Calibration(forward, lambda: batches(samples)), names, context.progress)
+    return by_inputs(layers, config, Calibration(forward, lambda: batches(samples)), held, context.progress)
 
 
 def _layers(

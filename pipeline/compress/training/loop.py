@@ -14,6 +14,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pipeline.compress.edits.zeros import HeldZeros
 from pipeline.compress.model import Compressed
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
 from pipeline.compress.training.data import Batch, batch_order
@@ -73,6 +74,7 @@ class _Run:
         self.every = self.config.evaluate_every or max(1, self.steps // _EVALUATIONS)
         setup.teacher.to(accelerator.device)
         setup.student.to(accelerator.device)
+        self.held = HeldZeros(setup.compressed.model, setup.compressed.edits)
         self._freeze_unused()
         self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0)
         self.pupil, self.prepared = accelerator.prepare(setup.student, self.optimizer)
@@ -142,6 +144,7 @@ class _Run:
                     self.accelerator.clip_grad_norm_(self.pupil.parameters(), self.config.max_grad_norm)
                 self.prepared.step()
                 self.prepared.zero_grad()
+        self.held.restore()
         self._record(total, parts)
         self.state.step += 1
 
