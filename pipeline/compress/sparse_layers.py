@@ -115,6 +115,6 @@ def _require_whole(taken: Mapping[str, Multiplier], pattern: Pattern) -> None:
         listed = ", ".join(f'"{name}"' for name in odd)
         raise StageError(
             f"sparsify: the rows of {odd[0]!r} have {columns[odd[0]]} weights, which do not divide into groups of "
-            f"{pattern.m} for {pattern.n}:{pattern.m}{f'; {len(odd) - 1} more layers neither' if odd[1:] else ''}.",
+            f"{pattern.m} for {pattern.n}:{pattern.m}{f' (and {len(odd) - 1} more)' if odd[1:] else ''}.",
             f"Leave them dense with ignore = [{listed}], or use sparsity instead of pattern.",
         )
