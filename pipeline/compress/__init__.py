@@ -15,7 +15,12 @@ EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
 PASSES: Registry[type[Frozen]] = Registry(
-    "pass", {"prune": "pipeline.compress.prune:Prune", "distill": "pipeline.compress.distill:Distill"}
+    "pass",
+    {
+        "prune": "pipeline.compress.prune:Prune",
+        "sparsify": "pipeline.compress.sparsify:Sparsify",
+        "distill": "pipeline.compress.distill:Distill",
+    },
 )
 """Name -> config class, whose `run` names the stage function."""
 
