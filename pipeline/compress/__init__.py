@@ -17,6 +17,11 @@ PASSES: Registry[type[Frozen]] = Registry("pass", {"prune": "pipeline.compress.p
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(
-    "unit", {"ffn": "pipeline.compress.ffn:NEURONS", "heads": "pipeline.compress.heads:HEADS"}
+    "unit",
+    {
+        "ffn": "pipeline.compress.ffn:NEURONS",
+        "heads": "pipeline.compress.heads:HEADS",
+        "channels": "pipeline.compress.channels.groups:CHANNELS",
+    },
 )
 """What `prune` removes."""

@@ -93,10 +93,10 @@ def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[s
     }
 
 
-def batches(samples: Samples) -> Iterator[dict[str, Tensor]]:
+def batches(samples: Samples, size: int = _BATCH) -> Iterator[dict[str, Tensor]]:
     """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
-    for start in range(0, len(samples), _BATCH):
-        rows = [samples[index] for index in range(start, min(start + _BATCH, len(samples)))]
+    for start in range(0, len(samples), size):
+        rows = [samples[index] for index in range(start, min(start + size, len(samples)))]
         yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -106,8 +106,12 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
 
 
 def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out."""
+    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. Of a
+    PyTorch factory's model that names no outputs, the first one."""
     output = model(**batch)
+    if isinstance(output, (Tensor, tuple, list)):
+        first = output if isinstance(output, Tensor) else output[0]
+        return first.flatten(1)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
     if "pred_boxes" in output:

@@ -21,6 +21,7 @@ EDITS: Registry[type[Edit]] = Registry(
     {
         "keep_neurons": "pipeline.compress.edits.neurons:KeepNeurons",
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
+        "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
     },
 )
 
