@@ -25,7 +25,12 @@ PASSES: Registry[type[Frozen]] = Registry(
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(
-    "unit", {"ffn": "pipeline.compress.ffn:NEURONS", "heads": "pipeline.compress.heads:HEADS"}
+    "unit",
+    {
+        "ffn": "pipeline.compress.ffn:NEURONS",
+        "heads": "pipeline.compress.heads:HEADS",
+        "channels": "pipeline.compress.channels.groups:CHANNELS",
+    },
 )
 """What `prune` removes."""
 

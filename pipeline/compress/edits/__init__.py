@@ -23,6 +23,7 @@ EDITS: Registry[type[Edit]] = Registry(
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
         "hold_zeros": "pipeline.compress.edits.zeros:HoldZeros",
         "keep_layers": "pipeline.compress.edits.layers:KeepLayers",
+        "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
     },
 )
 
