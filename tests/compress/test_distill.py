@@ -153,7 +153,10 @@ def test_a_student_that_is_its_teacher(train: Train, texts: Artifact) -> None:
         ({"losses": {"soft_labels": 1.0}}, "the loss 'soft_labels' is not defined for this task"),
         ({"held_out": 0.01}, "held_out = 0.01 of 800 training samples are 8 to judge by; at least 11 are needed"),
         ({"batch_size": 721}, "720 training samples do not fill a batch of 721"),
-        ({"layers": (3,)}, r"layers = \[3\] does not fit 1 student blocks and 2 teacher blocks"),
+        (
+            {"layers": (3,), "losses": {"hidden_mse": 1.0}},
+            r"layers = \[3\] does not fit 1 student blocks and 2 teacher blocks",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(train: Train, config: dict[str, Any], message: str) -> None:
