@@ -22,6 +22,7 @@ EDITS: Registry[type[Edit]] = Registry(
         "keep_neurons": "pipeline.compress.edits.neurons:KeepNeurons",
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
         "keep_layers": "pipeline.compress.edits.layers:KeepLayers",
+        "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
     },
 )
 
