@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
@@ -112,7 +112,10 @@ def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Co
 
 def _reference(outcomes: dict[str, Outcome]) -> FloatReference:
     names = ("trace.float", "samples.evaluation", "reference")
-    return FloatReference(*(outcomes[name].artifact.path for name in names))
+    of_float, evaluation, reference = (outcomes[name].artifact.path for name in names)
+    tokenized = [name for name in outcomes if name.startswith("samples.evaluation.")]  # anew, for a trimmed vocabulary
+    own = outcomes[tokenized[-1]].artifact.path if tokenized else evaluation
+    return FloatReference(of_float, own, reference, evaluation)
 
 
 def _reasons(outcomes: dict[str, Outcome]) -> dict[str, str]:
@@ -212,8 +215,9 @@ def check(
     place.prepare()
     console = console or Console()
     with place.in_use():
-        inputs = _stored(place, manifest["provenance"]["store"])
-        reference = _stored_reference(inputs)
+        keys = manifest["provenance"]["store"]
+        inputs = _stored(place, keys)
+        reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         reasons = left_reasons(inputs.get("plan"))
         family = TASKS.get(metadata["task"]).family
@@ -241,8 +245,8 @@ def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:
     return found
 
 
-def _stored_reference(inputs: dict[str, Artifact]) -> FloatReference | None:
-    roles = ("float", "evaluation", "reference")
+def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> FloatReference | None:
+    roles = ("float", "evaluation", "reference", source_evaluation)
     if any(role not in inputs for role in roles):
         return None
     return FloatReference(*(inputs[role].path for role in roles))

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
+CALIBRATION = "calibration"
+"""The role of the calibration samples, as the compressed model takes them."""
+SOURCE_CALIBRATION = "calibration.source"
+"""The role of the same samples as the source takes them, given once a pass has changed the tokenizer."""
+CALIBRATION_BEFORE = "calibration.before"
+"""The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
+
 PASSES: Registry[type[Frozen]] = Registry(
     "pass",
     {
@@ -34,7 +41,13 @@ UNITS: Registry[UnitKind] = Registry(
 )
 """What `prune` removes."""
 
-STRUCTURES: Registry[type[Frozen]] = Registry("unit", {"layers": "pipeline.compress.prune_layers:PruneLayers"})
+STRUCTURES: Registry[type[Frozen]] = Registry(
+    "unit",
+    {
+        "layers": "pipeline.compress.prune_layers:PruneLayers",
+        "tokens": "pipeline.compress.prune_tokens:PruneTokens",
+    },
+)
 """What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
 
 

@@ -36,6 +36,8 @@ class Distill(Frozen):
 
     run: ClassVar[str] = "pipeline.compress.distill_run:run"
     version: ClassVar[int] = 1
+    local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
+    """What names files: their contents are what counts."""
 
     teacher: str | None = None
     data: tuple[str, ...] = ()
