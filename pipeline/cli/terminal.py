@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
@@ -61,6 +62,9 @@ class Terminal(Console):
                 return
             with self._bars:
                 yield
+
+    def heading(self, title: str) -> None:
+        self.console.print(Text(title, style="bold"))
 
     def begin(self, title: str) -> Progress:
         if self._task is not None:
