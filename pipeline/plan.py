@@ -74,6 +74,18 @@ def make_plan(job: Job) -> Plan:
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
+    return _build(job, source, target, recipe, scheme, metric)
+
+
+def with_recipe(plan: Plan, recipe: Recipe) -> Plan:
+    """The same model, data and target with another recipe, which the flags for the scheme do not change."""
+    scheme = resolve_scheme(recipe.scheme, {}, f"recipe {recipe.name}")
+    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric)
+
+
+def _build(
+    job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, metric: UserMetric | None
+) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
     return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes), metric)
 

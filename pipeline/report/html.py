@@ -13,6 +13,7 @@ from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
 from pipeline.report import text
+from pipeline.report.comparison_html import shown
 from pipeline.report.curves import training_plots
 from pipeline.report.svg import Distribution, bars, histogram, meter, scatter
 from pipeline.report.words import scheme_words
@@ -58,6 +59,7 @@ def html(report: Report) -> str:
         scheme_words=scheme_words(report.scheme),
         left_in_float=_largest_first(report),
         plots=plots(report),
+        shown=None if report.comparison is None else shown(report.comparison),
     )
 
 
