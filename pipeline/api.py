@@ -27,6 +27,7 @@ from pipeline.report.assemble import Subject, assemble
 from pipeline.report.comparison_text import uncompared_note
 from pipeline.report.comparisons import comparison_key, known_comparison
 from pipeline.report.publish import output_folder, publish
+from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report, write_reports
 from pipeline.runner import run_stages
@@ -144,6 +145,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
     facts = {name: outcome.artifact.facts for name, outcome in outcomes.items()}
     rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
     notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
+    passes = tuple(with_storage(facts[name], plan.scheme) for name in facts if name.startswith("compress."))
     return Subject(
         model=plan.source.name,
         model_digest=plan.source.digest,
@@ -152,7 +154,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
         scheme=plan.scheme,
         bundle_digest=read_manifest(outcomes["bundle"].artifact.path)["digest"],
         calibration=facts.get("samples.calibration", {}),
-        passes=tuple(facts[name] for name in facts if name.startswith("compress.")),
+        passes=passes,
         stages=tuple(
             StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
             for name, o in outcomes.items()
@@ -161,6 +163,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             *plan.notes,
             *notes,
             *_pass_notes(facts),
+            *sparsity_notes(passes),
             *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
         ),
     )

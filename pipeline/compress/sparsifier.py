@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -44,12 +44,12 @@ def by_inputs(
     layers: Mapping[str, Multiplier],
     config: Sparsify,
     calibration: Calibration,
-    held: Collection[str],
+    held: bool,
     progress: Progress,
 ) -> dict[str, float]:
     """Zero weights by what calibration shows of the inputs, in place: block by block in the order of the model, on what
     the blocks before give when they are sparse already (as both papers do), unless the config says all at once.
-    `held`: layers whose zeros stay.
+    `held`: zeros stay.
 
     Returns the damping that each Hessian needed (`sparsegpt`). Layers that no sample reaches are as they were and not
     among its keys; with `wanda` every damping is 0.
@@ -63,7 +63,7 @@ def by_inputs(
         watched = {name: layers[name] for name in block}
         moments = second_moments(calibration, watched, calls, full=config.method == "sparsegpt")
         for name, moment in moments.items():
-            damping[name] = _sparsify(name, layers[name], moment, config, name in held)
+            damping[name] = _sparsify(name, layers[name], moment, config, held)
     progress(len(blocks), len(blocks))
     return damping
 

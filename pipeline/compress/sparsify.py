@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -46,7 +45,7 @@ class Sparsify(Frozen):
 
     @property
     def n_of_m(self) -> Pattern | None:
-        return None if self.pattern is None else Pattern(*map(int, self.pattern.split(":")))
+        return None if self.pattern is None else Pattern.parse(self.pattern)
 
     @property
     def amount(self) -> Amount:
@@ -64,9 +63,8 @@ class Sparsify(Frozen):
     @field_validator("pattern")
     @classmethod
     def _n_of_m(cls, pattern: str | None) -> str | None:
-        found = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", pattern or "1:2")
-        if not found or int(found[1]) >= int(found[2]):
-            raise ValueError("must be 'N:M' with N below M, as '2:4': at most 2 of every 4 neighbours stay")
+        if pattern is not None:
+            Pattern.parse(pattern)
         return pattern
 
     @model_validator(mode="after")

@@ -54,6 +54,14 @@ class Pattern:
     n: int
     m: int
 
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """From "2:4"; ValueError unless 0 < N < M."""
+        n, m = (int(part) if part.isdecimal() else 0 for part in text.split(":")) if text.count(":") == 1 else (0, 0)
+        if not 0 < n < m:
+            raise ValueError("must be 'N:M' with N below M, as '2:4': at most 2 of every 4 neighbours stay")
+        return cls(n, m)
+
     @property
     def block(self) -> int:
         return self.m

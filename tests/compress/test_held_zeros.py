@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from pipeline.compress.edits import replay
-from pipeline.compress.edits.zeros import HeldZeros, HoldZeros, held_weights
+from pipeline.compress.edits.zeros import HeldZeros, HoldZeros
 from pipeline.core.errors import StageError
 
 FIRST = HoldZeros(weights=("0.weight", "2.weight")).model_dump(mode="json")
-SECOND = HoldZeros(weights=("2.weight",)).model_dump(mode="json")
-
-
-def test_names_are_listed_once() -> None:
-    other = {"edit": "keep_neurons", "expand": ["0"], "contract": "2", "keep": [0]}
-    assert held_weights([FIRST, other, SECOND]) == ("0.weight", "2.weight")
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
@@ -40,8 +36,22 @@ def test_zeros_survive_every_step(optimizer: type[torch.optim.Optimizer]) -> Non
     assert not torch.equal(model[2].weight, before)
 
 
-def test_a_layer_that_a_later_edit_replaced_holds_none() -> None:
-    HeldZeros(nn.Sequential(nn.Linear(2, 2)), [FIRST]).restore()
+@pytest.mark.parametrize(("edits", "held"), [([FIRST], True), ([], False)])
+def test_zeros_are_held_under_a_new_name_and_only_where_edits_say_so(edits: list[dict[str, Any]], held: bool) -> None:
+    """The layer that was 2 is 0 after a later edit; a layer of nothing but zeros was never sparse."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+        model[1].weight[0] = 0
+        model[2].weight.zero_()
+    zeros = HeldZeros(model, edits)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7)
+    zeros.restore()
+    assert model[0].weight.tolist() == [[0 if held else 7, 7], [7, 7]]
+    assert model[1].weight.flatten().tolist() == [0 if held else 7] * 2 + [7, 7]
+    assert model[2].weight.tolist() == [[7, 7], [7, 7]]
 
 
 def test_an_edit_of_another_model() -> None:

@@ -51,7 +51,7 @@ def sparse(model: nn.Module, inputs: list[list[float]] | None = None, **config: 
         by_magnitude(layers, settings)
     else:
         batches = [{"x": torch.tensor([row], dtype=torch.float32)} for row in inputs]
-        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), (), silent)
+        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
     return [layer.weight.tolist() for layer in layers.values()]
 
 
@@ -86,7 +86,7 @@ def test_sparsegpt_makes_up_for_what_goes() -> None:
     batches = [{"input": torch.tensor([row])} for row in ([1.0, 1.0], [0.0, 1.0])]
     settings = Sparsify(sparsity=0.5)
     layers, _ = sparse_layers(model, settings)
-    damping = by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), (), silent)
+    damping = by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
     assert damping == {"0": 0.01}
     assert model[0].weight.tolist() == [[0, pytest.approx(3 + 1 / 2.015)]]
 
@@ -110,7 +110,7 @@ def test_outputs_are_unchanged_where_only_zeros_go(method: str) -> None:
     if method == "magnitude":
         by_magnitude(layers, settings)
     else:
-        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), (), silent)
+        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 

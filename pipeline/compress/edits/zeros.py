@@ -13,8 +13,8 @@ from pipeline.core.errors import StageError
 
 
 class HoldZeros(Edit):
-    """What is zero in the parameters `weights` stays zero, also when later passes train them (see `HeldZeros`). The
-    zeros themselves are the stored values; the structure is as it was."""
+    """From here on zeros stay zero, also where later passes train (see `HeldZeros`). `weights` names the parameters
+    that were made sparse; their zeros are among the stored values, and the structure is as it was."""
 
     edit: Literal["hold_zeros"] = "hold_zeros"
     weights: tuple[str, ...]
@@ -27,23 +27,26 @@ class HoldZeros(Edit):
                 raise StageError(f"The edits hold zeros of {name!r}, which the model does not have.") from error
 
 
-def held_weights(edits: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The names of the parameters whose zeros recorded edits hold, each once."""
-    names = (name for edit in edits if edit["edit"] == "hold_zeros" for name in edit["weights"])
-    return tuple(dict.fromkeys(names))
+def holds_zeros(edits: Sequence[dict[str, Any]]) -> bool:
+    return any(edit["edit"] == "hold_zeros" for edit in edits)
 
 
 class HeldZeros:
-    """The zeros that a model's edits hold, as they are now: make it before the first step, when the model is where it
-    will be trained, and `restore` after each. A parameter that a later edit replaced holds none."""
+    """The zeros of a model whose edits hold them: make it before the first step, when the model is where it will be
+    trained, and `restore` after each.
+
+    Every weight of a Linear or Conv2d that is exactly 0 is held, whatever the layer was called when it was made sparse
+    (later edits may have renumbered or sliced it), but for layers that are nothing but zeros, which were never sparse.
+    """
 
     def __init__(self, model: nn.Module, edits: Sequence[dict[str, Any]]) -> None:
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        held = [parameters[name] for name in held_weights(edits) if name in parameters]
-        self._held = [(parameter, parameter.detach() == 0) for parameter in held]
+        modules = model.modules() if holds_zeros(edits) else ()
+        weights = [module.weight for module in modules if isinstance(module, (nn.Linear, nn.Conv2d))]
+        zeros = [(weight, weight.detach() == 0) for weight in weights]
+        self._held = [(weight, zero) for weight, zero in zeros if zero.any() and not zero.all()]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Set them to zero again."""
-        for parameter, zero in self._held:
-            parameter.masked_fill_(zero, 0)
+        for weight, zero in self._held:
+            weight.masked_fill_(zero, 0)

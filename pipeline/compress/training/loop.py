@@ -74,10 +74,10 @@ class _Run:
         self.every = self.config.evaluate_every or max(1, self.steps // _EVALUATIONS)
         setup.teacher.to(accelerator.device)
         setup.student.to(accelerator.device)
+        self.held = HeldZeros(setup.compressed.model, setup.compressed.edits)
         self._freeze_unused()
         self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0)
         self.pupil, self.prepared = accelerator.prepare(setup.student, self.optimizer)
-        self.zeros = HeldZeros(setup.compressed.model, setup.compressed.edits)
 
     def resume(self) -> None:
         stored = load_state(self.scratch, self.setup.student, self.optimizer)
@@ -152,7 +152,7 @@ class _Run:
                     self.accelerator.clip_grad_norm_(self.pupil.parameters(), self.config.max_grad_norm)
                 self.prepared.step()
                 self.prepared.zero_grad()
-        self.zeros.restore()
+        self.held.restore()
         self._record(total, parts)
         self.state.step += 1
 
