@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +106,9 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
 
 
 def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out."""
-    output = model(**batch)
+    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
+    `runtime.infer.judged_rows`, of a whole batch."""
+    output = _named(model(**batch))
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
     if "pred_boxes" in output:
@@ -115,11 +116,22 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     if "logits" in output:
         logits = output["logits"]
         return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
-    hidden = output["last_hidden_state"]
+    hidden = next(iter(output.values()))
+    if hidden.dim() == 2:
+        return hidden
     if "attention_mask" not in batch:
         return hidden.flatten(1, -2).mean(1)
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def _named(output: Any) -> Mapping[str, Tensor]:
+    """A plain module may give a tensor or several; the first one is judged, as after export."""
+    if isinstance(output, Tensor):
+        return {"output": output}
+    if isinstance(output, (tuple, list)):
+        return {"output": next(value for value in output if isinstance(value, Tensor))}
+    return output
 
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:
