@@ -214,7 +214,8 @@ class _Builder:
             "limits": limits,
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        return Stage(self._compressed, version, run, values, inputs, ("torch", "transformers", "numpy"), self._local())
+        libraries = ("torch", "transformers", "numpy", *getattr(kind, "libraries", ()))
+        return Stage(self._compressed, version, run, values, inputs, libraries, self._local())
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
-PASSES: Registry[type[Frozen]] = Registry("pass", {"prune": "pipeline.compress.prune:Prune"})
+PASSES: Registry[type[Frozen]] = Registry(
+    "pass",
+    {
+        "prune": "pipeline.compress.prune:Prune",
+        "low_rank": "pipeline.compress.low_rank:LowRank",
+    },
+)
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(

@@ -21,6 +21,9 @@ EDITS: Registry[type[Edit]] = Registry(
     {
         "keep_neurons": "pipeline.compress.edits.neurons:KeepNeurons",
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
+        "factorize_linear": "pipeline.compress.edits.factorize:FactorizeLinear",
+        "factorize_embedding": "pipeline.compress.edits.factorize:FactorizeEmbedding",
+        "factorize_conv": "pipeline.compress.edits.factorize:FactorizeConv",
     },
 )
 
