@@ -251,7 +251,9 @@ class _Builder:
             "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        stage = Stage(self._compressed, version, run, values, inputs, _PASS, self._local())
+        stage = Stage(
+            self._compressed, version, run, values, inputs, (*_PASS, *getattr(kind, "libraries", ())), self._local()
+        )
         return self._with_training(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
 
     def _with_training(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
@@ -275,7 +277,7 @@ class _Builder:
         values = {**stage.config, "teacher": self._source(teacher), "hardware": training_hardware()}
         local = {**stage.local, "teacher": self._local(teacher)["source"]}
         inputs = {**stage.inputs, "training": name}
-        return [samples, replace(stage, config=values, inputs=inputs, libraries=(*_PASS, "accelerate"), local=local)]
+        return [samples, replace(stage, config=values, inputs=inputs, local=local)]
 
     def _teacher(self, model: str) -> ModelSource:
         """UsageError if it does something else than the model."""

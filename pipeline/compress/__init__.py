@@ -27,6 +27,7 @@ PASSES: Registry[type[Frozen]] = Registry(
         "prune": "pipeline.compress.prune:Prune",
         "sparsify": "pipeline.compress.sparsify:Sparsify",
         "distill": "pipeline.compress.distill:Distill",
+        "low_rank": "pipeline.compress.low_rank:LowRank",
     },
 )
 """Name -> config class, whose `run` names the stage function."""

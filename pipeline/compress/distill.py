@@ -38,6 +38,7 @@ class Distill(Frozen):
     version: ClassVar[int] = 1
     local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
     """What names files: their contents are what counts."""
+    libraries: ClassVar[tuple[str, ...]] = ("accelerate",)
 
     teacher: str | None = None
     data: tuple[str, ...] = ()

@@ -50,7 +50,8 @@ def _note(facts: dict[str, Any]) -> str:
     places = f"their places in {facts['pattern']}" if "pattern" in facts else "a bitmask"
     return (
         f"sparsify: {100 * facts['sparsity']:.1f} % of the weights of {count(len(facts['layers']), 'layer')} are zero, "
-        "and run dense: no speed-up on this target, since ONNX Runtime's CPU kernels multiply by zeros too. Compressed storage "
-        f"(values and {places}) would take {compressed:.3g} MB for them instead of {dense:.3g} MB, scales not counted; "
+        "and run dense: no speed-up on this target, since ONNX Runtime's CPU kernels multiply by zeros too. "
+        f"Compressed storage (values and {places}) would take {compressed:.3g} MB for them instead of {dense:.3g} MB, "
+        "scales not counted; "
         "the bundle stores them dense."
     )
