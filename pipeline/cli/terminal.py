@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
@@ -70,6 +71,9 @@ class Terminal(Console):
                 return
             with self._bars:
                 yield
+
+    def heading(self, title: str) -> None:
+        self.console.print(Text(title, style="bold"))
 
     def begin(self, title: str) -> Progress:
         if self._task is not None:

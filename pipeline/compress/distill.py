@@ -36,6 +36,9 @@ class Distill(Frozen):
 
     run: ClassVar[str] = "pipeline.compress.distill_run:run"
     version: ClassVar[int] = 1
+    local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
+    """What names files: their contents are what counts."""
+    libraries: ClassVar[tuple[str, ...]] = ("accelerate",)
 
     teacher: str | None = None
     data: tuple[str, ...] = ()

@@ -27,15 +27,15 @@ def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str
     if config is None:
         return {}
     edits = surviving(edits)
-    values = _layers(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
+    values = _told(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
     for key, value in values.items():
         setattr(config, key, value)
     return values
 
 
-def _layers(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the edits have set themselves, since some models read it at every call."""
-    keys = {key for edit in edits if edit["edit"] == "keep_layers" for key in edit["config"]}
+def _told(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What edits have set themselves, since some models read it at every call."""
+    keys = {key for edit in edits for key in edit.get("config", ())}
     return {key: getattr(config, key) for key in sorted(keys)}
 
 

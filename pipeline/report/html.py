@@ -13,6 +13,7 @@ from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
 from pipeline.report import text
+from pipeline.report.comparison_html import shown
 from pipeline.report.curves import training_plots
 from pipeline.report.passes import pass_tables, pass_words
 from pipeline.report.svg import Distribution, bars, histogram, meter, scatter
@@ -60,6 +61,7 @@ def html(report: Report) -> str:
         left_in_float=_largest_first(report),
         passes=[(facts.get("pass", "pass"), pass_words(facts), pass_tables(facts)) for facts in report.passes],
         plots=plots(report),
+        shown=None if report.comparison is None else shown(report.comparison),
     )
 
 

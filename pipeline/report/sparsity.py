@@ -47,10 +47,11 @@ def _bits(layer: dict[str, Any], scheme: Scheme) -> int:
 
 def _note(facts: dict[str, Any]) -> str:
     dense, compressed = (facts[name] / 1e6 for name in ("dense_bytes", "compressed_bytes"))
-    share, layers = 100 * facts["sparsity"], count(len(facts["layers"]), "layer")
     places = f"their places in {facts['pattern']}" if "pattern" in facts else "a bitmask"
     return (
-        f"sparsify: {share:.1f} % of the weights of {layers} are zero, and run dense: no speed-up on this target, as "
-        f"ONNX Runtime's CPU kernels multiply by zeros too. Compressed storage (values and {places}) would take "
-        f"{compressed:.3g} MB for them instead of {dense:.3g} MB, scales not counted; the bundle stores them dense."
+        f"sparsify: {100 * facts['sparsity']:.1f} % of the weights of {count(len(facts['layers']), 'layer')} are zero, "
+        "and run dense: no speed-up on this target, since ONNX Runtime's CPU kernels multiply by zeros too. "
+        f"Compressed storage (values and {places}) would take {compressed:.3g} MB for them instead of {dense:.3g} MB, "
+        "scales not counted; "
+        "the bundle stores them dense."
     )

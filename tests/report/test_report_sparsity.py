@@ -47,7 +47,7 @@ def test_the_note_says_that_zeros_run_dense() -> None:
     stored = with_storage({**FACTS, "layers": [LINEAR]}, SCHEMES.get("w8a8"))
     assert (stored["dense_bytes"], stored["compressed_bytes"]) == (80_000, 50_000)
     assert sparsity_notes([{"pass": "sparsify"}, stored, {"pass": "distill"}]) == [
-        "sparsify: 52.2 % of the weights of 1 layer are zero, and run dense: no speed-up on this target, as ONNX "
+        "sparsify: 52.2 % of the weights of 1 layer are zero, and run dense: no speed-up on this target, since ONNX "
         "Runtime's CPU kernels multiply by zeros too. Compressed storage (values and a bitmask) would take 0.05 MB for "
         "them instead of 0.08 MB, scales not counted; the bundle stores them dense."
     ]

@@ -109,9 +109,17 @@ class _Run:
             "processes": world_size(),
             "stopped_after": self.state.step,
             "best_step": self.state.best_step,
+            "notes": self._notes(),
             "curve": self.state.loss,
             "held_out": self.state.held_out,
         }
+
+    def _notes(self) -> list[str]:
+        if self.state.best_step > 0:
+            return []
+        return [
+            "distill: no step of training improved the held-out score, so the weights are as before; try other losses."
+        ]
 
     def _steps(self) -> int:
         per_update = self.config.batch_size * self.config.accumulate
