@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.units import parameters
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
@@ -55,11 +56,20 @@ class TrialModel:
     after it.
     """
 
-    def __init__(self, model: nn.Module, source: dict[str, Any], scheme: Scheme, samples: Samples) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        source: dict[str, Any],
+        scheme: Scheme,
+        samples: Samples,
+        source_samples: Samples | None = None,
+    ) -> None:
+        """`source_samples`: the same samples as `model` takes them, where candidates have another tokenizer."""
         self._source = source
         self._scheme = scheme
-        self._batches = list(batches(samples))
+        self._batches = list(batches(source_samples or samples))
         self._reference = self._outputs(model)
+        self._batches = list(batches(samples)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
         """Round the candidate's weights in place, run it, and compare."""
@@ -73,13 +83,17 @@ class TrialModel:
         return torch.cat(rows).numpy()
 
 
-def make_trial(context: StageContext, samples: int) -> TrialModel:
-    """Judges against the uncompressed model, so that the damage of passes in a row adds up."""
+def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> TrialModel:
+    """Judges against the uncompressed model, so that the damage of passes in a row adds up. `role`: the samples as the
+    candidates take them."""
+    inputs = context.inputs
+    original = inputs.get(SOURCE_CALIBRATION)
     return TrialModel(
         load_source(context.config["source"]),
         source=context.config["source"],
         scheme=Scheme.model_validate(context.config["scheme"]),
-        samples=open_samples(context.inputs["calibration"].path, samples),
+        samples=open_samples(inputs[role].path, samples),
+        source_samples=open_samples(original.path, samples) if original else None,
     )
 
 
@@ -106,12 +120,9 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
 
 
 def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. Of a
-    PyTorch factory's model that names no outputs, the first one."""
-    output = model(**batch)
-    if isinstance(output, (Tensor, tuple, list)):
-        first = output if isinstance(output, Tensor) else output[0]
-        return first.flatten(1)
+    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
+    `runtime.infer.judged_rows`, of a whole batch."""
+    output = _named(model(**batch))
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
     if "pred_boxes" in output:
@@ -119,11 +130,22 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     if "logits" in output:
         logits = output["logits"]
         return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
-    hidden = output["last_hidden_state"]
+    hidden = next(iter(output.values()))
+    if hidden.dim() == 2:
+        return hidden
     if "attention_mask" not in batch:
         return hidden.flatten(1, -2).mean(1)
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def _named(output: Any) -> Mapping[str, Tensor]:
+    """A plain module may give a tensor or several; the first one is judged, as after export."""
+    if isinstance(output, Tensor):
+        return {"output": output}
+    if isinstance(output, (tuple, list)):
+        return {"output": next(value for value in output if isinstance(value, Tensor))}
+    return output
 
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:

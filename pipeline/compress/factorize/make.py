@@ -1,0 +1,106 @@
+"""From layers to factorizers: decompositions through what calibration samples show, where the method looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from pipeline.compress.factorize.factorizer import CpFactorizer, Factorizer, MatrixFactorizer, TuckerFactorizer
+from pipeline.compress.factorize.layers import Candidate
+from pipeline.compress.factorize.moments import Moments, Places, Watched, moments, output_curvature
+from pipeline.compress.low_rank import LowRank
+from pipeline.core.errors import StageError
+from pipeline.core.types import Json
+from pipeline.numerics import low_rank as maths
+
+
+class Made(NamedTuple):
+    """`left`: the layers that cannot be decomposed, with their reasons. `ridges`: by layer, the share of the mean
+    diagonal that made the second moments of its inputs invertible."""
+
+    factorizers: list[Factorizer]
+    left: list[dict[str, Json]]
+    ridges: dict[str, float]
+
+
+def make_factorizers(
+    watched: Watched, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
+) -> Made:
+    """One for each layer, in their order. Samples are looked at only if the method or the allocation does."""
+    weights = output_curvature(watched, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)
+    maker = _Maker(config, places, weights)
+    seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in ("asvd", "svd_llm")]
+    for layer, found in moments(watched, seen):
+        maker.add(layer, found)
+    unseen = {layer.name for layer in layers} - {layer.name for layer in seen}
+    for layer in layers:
+        if layer.name in unseen:
+            maker.add(layer, None)
+    return maker.made([layer.name for layer in layers])
+
+
+class _Maker:
+    """Decomposes layers as their moments come, so that no moments are kept."""
+
+    def __init__(self, config: LowRank, places: Mapping[str, Places], weights: Mapping[str, float]) -> None:
+        self._config, self._places, self._weights = config, places, weights
+        self._found: dict[str, Factorizer] = {}
+        self._ridges: dict[str, float] = {}
+        self._blind: list[str] = []
+
+    def add(self, layer: Candidate, seen: Moments | None) -> None:
+        method, places, weight = self._config.by_kind[layer.kind], self._places[layer.name], self._weights[layer.name]
+        if method == "cp":
+            self._found[layer.name] = CpFactorizer(layer, places, self._config.iterations, self._config.tolerance)
+        elif method == "tucker2":
+            scale = float(np.trace(seen.gram)) / len(seen.gram) if seen else 1.0
+            self._found[layer.name] = TuckerFactorizer(layer, places, scale, weight)
+        elif (spectrum := self._decomposed(layer, method, seen)) is not None:
+            # by sensitivity losses must be those of outputs; else each method has its own singular values to go by
+            gram = seen.gram if seen and self._config.by_sensitivity else None
+            losses = maths.truncation_losses(spectrum, gram) if gram is not None else _energies(spectrum)
+            self._found[layer.name] = MatrixFactorizer(layer, method, places, spectrum, losses, weight)
+        else:
+            self._blind.append(layer.name)
+
+    def made(self, order: Sequence[str]) -> Made:
+        left: list[dict[str, Json]] = [
+            {"layer": name, "reason": "its inputs are all zero, or none, on the calibration samples"}
+            for name in order
+            if name not in self._found
+        ]
+        return Made([self._found[name] for name in order if name in self._found], left, self._ridges)
+
+    def _decomposed(self, layer: Candidate, method: str, seen: Moments | None) -> maths.Spectrum | None:
+        """None if its inputs are all zero."""
+        weight = layer.module.weight.detach().numpy()
+        if isinstance(layer.module, nn.Embedding):
+            weight = weight.T  # [dimensions, rows]: what multiplies rows of the identity
+        if method == "svd" or seen is None:
+            return maths.plain(weight)
+        if method == "asvd":
+            return maths.scaled(weight, maths.activation_scale(seen.magnitude, self._config.alpha))
+        return self._whitened(layer.name, weight, seen)
+
+    def _whitened(self, name: str, weight: maths.Double, seen: Moments) -> maths.Spectrum | None:
+        try:
+            found = maths.whitening(seen.gram)
+        except np.linalg.LinAlgError as error:
+            raise StageError(
+                f"low_rank: the inputs of {name!r} cannot be whitened: {error}.",
+                'Give other calibration samples, name the layer in ignore, or use method = "asvd".',
+            ) from error
+        if found is None:
+            return None
+        if found.ridge:
+            self._ridges[name] = found.ridge
+        return maths.whitened(weight, found.factor)
+
+
+def _energies(spectrum: maths.Spectrum) -> maths.Double:
+    """Sums of squared singular values from each one on."""
+    squares = np.square(spectrum.values)
+    return np.append(np.cumsum(squares[::-1])[::-1], 0.0)

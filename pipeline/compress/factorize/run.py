@@ -1,0 +1,119 @@
+"""The work of the `low_rank` pass: decompose, divide the ranks, replace the layers, record what it cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipeline.compress.edits import replay
+from pipeline.compress.factorize.choose import Chosen, choose, summary
+from pipeline.compress.factorize.factorizer import Cost, Factorizer
+from pipeline.compress.factorize.layers import Candidate, Layer, find_layers
+from pipeline.compress.factorize.make import Made, make_factorizers
+from pipeline.compress.factorize.moments import Places, Watched, places
+from pipeline.compress.low_rank import LowRank
+from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.trial import make_trial, pass_facts
+from pipeline.compress.units import parameters
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.source.samples import open_samples
+
+_JUDGED = 64
+"""Calibration samples that the facts' metric is of; the outputs of language models are large."""
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Stage function. Writes `edits.json` and `weights.safetensors`.
+
+    StageError for a pattern that matches nothing, a target that cannot be reached, a CP decomposition that does not
+    converge, or if no layer is left to factorize.
+    """
+    config = LowRank.model_validate(context.config["pass"])
+    earlier = load_compressed(context.config["source"], context.inputs)
+    model = earlier.model
+    found, left = find_layers(model, config)
+    samples = open_samples(context.inputs["calibration"].path, config.samples)
+    watched = Watched(model, context.config["source"], samples, config.seed, context.progress)
+    called = places(watched, _multipliers(model, found))
+    left += [{"layer": layer.name, "reason": _UNCALLED} for layer in found if not called[layer.name].given]
+    made = make_factorizers(watched, [layer for layer in found if called[layer.name].given], called, config)
+    before = Cost(parameters(model), _macs(model, called))
+    chosen = choose(config, made.factorizers, before)
+    left = [*left, *made.left, *chosen.left]
+    if not chosen.ranks:
+        raise _nothing(model, config, left)
+    smaller, edits = factorized(model, made.factorizers, chosen)
+    save_compressed(context.out, smaller, [*earlier.edits, *edits], trained=True)
+    trial = make_trial(context, min(config.samples, _JUDGED))
+    return {
+        "pass": "low_rank",
+        "method": " + ".join(dict.fromkeys(item.method for item in made.factorizers if item.name in chosen.ranks)),
+        config.size: getattr(config, config.size),
+        "allocation": "sensitivity" if config.by_sensitivity else "uniform",
+        **pass_facts(trial, model, smaller),
+        "macs_before": before.macs,
+        "macs_after": before.macs - _saved(made, chosen),
+        "layers": summary(made.factorizers, chosen.ranks),
+        "left_out": sorted(left, key=lambda entry: str(entry["layer"])),
+        "ridges": made.ridges,
+    }
+
+
+def factorized(
+    model: nn.Module, factorizers: Sequence[Factorizer], chosen: Chosen
+) -> tuple[nn.Module, list[dict[str, Json]]]:
+    """A copy of the model with the factors in the layers' places, and the edits that give its structure."""
+    wanted = [factorizer for factorizer in factorizers if factorizer.name in chosen.ranks]
+    edits = [factorizer.edit(chosen.ranks[factorizer.name]).model_dump(mode="json") for factorizer in wanted]
+    smaller = replay(copy.deepcopy(model), edits)
+    for factorizer in wanted:
+        for part, values in factorizer.factors(chosen.ranks[factorizer.name]).items():
+            with torch.no_grad():
+                smaller.get_parameter(f"{factorizer.name}.{part}.weight").copy_(values)
+    return smaller.eval(), edits
+
+
+_UNCALLED = "its forward is not called: its weight is read by other code, or nothing reads it"
+
+
+def _multipliers(model: nn.Module, found: Sequence[Candidate]) -> dict[str, Layer]:
+    """The layers that are found, and all others whose multiply-accumulates count."""
+    others: dict[str, Layer] = {
+        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
+    }
+    return others | {layer.name: layer.module for layer in found}
+
+
+def _macs(model: nn.Module, called: dict[str, Places]) -> int:
+    """Products with the weights of Linear and Conv2d layers; those of two activations are not counted."""
+    return sum(
+        module.weight.numel() * called[name].given
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    )
+
+
+def _saved(made: Made, chosen: Chosen) -> int:
+    return sum(
+        item.whole.macs - item.cost(chosen.ranks[item.name]).macs
+        for item in made.factorizers
+        if item.name in chosen.ranks
+    )
+
+
+def _nothing(model: nn.Module, config: LowRank, left: Sequence[dict[str, Json]]) -> StageError:
+    if not left:
+        return StageError(
+            f"low_rank: {type(model).__name__} has no {' or '.join(config.chosen)} layers.",
+            "Change layers and method, or remove the low_rank pass from the recipe.",
+        )
+    listed = "; ".join(f"{entry['layer']}: {entry['reason']}" for entry in left[:3])
+    return StageError(
+        f"low_rank: none of {len(left)} layers can be factorized. {listed}{'; ...' if left[3:] else ''}.",
+        "Change layers, the ranks or round_to, or remove the low_rank pass from the recipe.",
+    )
