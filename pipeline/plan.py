@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
+from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
+from pipeline.compress.distill import Distill
 from pipeline.compress.prune_tokens import PruneTokens
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -21,7 +23,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_whole
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
@@ -30,6 +32,7 @@ from pipeline.source.prepare import TOKENIZER
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
 _TEXT = ("transformers", "numpy")
+_PASS = ("torch", "transformers", "numpy")
 _EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
 
 TITLES = {
@@ -226,16 +229,18 @@ class _Builder:
         if self._tokenizer:
             inputs |= {TOKENIZER: self._tokenizer, SOURCE_CALIBRATION: "samples.calibration"}
         self._compressed = f"compress.{number}.{table['pass']}"
+        # only a search by the target's limits looks at the scheme, so that others are shared between schemes
+        searches = getattr(config, "searches", False)
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
         values = {
-            "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
+            "pass": config.model_dump(mode="json", exclude={"data", "teacher"}),
             "source": self._source(),
-            "scheme": describe(self.scheme),
-            "limits": limits,
+            "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
+            "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        libraries = ("torch", "transformers", "numpy")
-        return [*trimming, Stage(self._compressed, version, run, values, inputs, libraries, self._local())]
+        stage = Stage(self._compressed, version, run, values, inputs, _PASS, self._local())
+        return self._with_training(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
 
     def _trim(self, number: int, config: PruneTokens, where: str) -> list[Stage]:
         """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""
@@ -247,7 +252,7 @@ class _Builder:
                 f"{where} trims the vocabulary, so that texts become other tokens; {self._raw[0]!r} has no texts.",
                 "Give texts with --calibration-data and --eval-data.",
             )
-        sets = [load_whole(spec) for spec in config.data]
+        sets = [load_training(spec, None) for spec in config.data]
         _require_texts(sets, where)
         settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
         values = {"source": self._source(), "datasets": [dataset.digest for dataset in sets], **settings}
@@ -260,6 +265,35 @@ class _Builder:
         }
         run = "pipeline.compress.vocabulary.stage:run"
         return [Stage(self._tokenizer, 1, run, values, inputs, _TEXT, local), *self._samples.values()]
+
+    def _with_training(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
+        """The stage that reads the training samples, and the training, whose bytes depend on the hardware."""
+        if self._tokenizer:
+            raise UsageError(
+                f"pass {number + 1} of recipe {self.recipe.name} trains against a teacher that takes other tokens than "
+                "the trimmed vocabulary has.",
+                "Put the distill pass before the one that trims the vocabulary.",
+            )
+        specs = self.job.training_data or config.data
+        if not specs:
+            specs = (self._default_data(self.recipe.calibration.data, "--training-data"),)
+            self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
+        digests = [load_training(spec, config.samples).digest for spec in specs]
+        read = {"datasets": digests, "limit": config.samples, **self._data_config()}
+        local = {"specs": list(specs), **self._local()}
+        name = f"samples.training.{number}"
+        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, _TEXT, local)
+        teacher = self.source if config.teacher is None else self._teacher(config.teacher)
+        values = {**stage.config, "teacher": self._source(teacher), "hardware": training_hardware()}
+        local = {**stage.local, "teacher": self._local(teacher)["source"]}
+        inputs = {**stage.inputs, "training": name}
+        return [samples, replace(stage, config=values, inputs=inputs, libraries=(*_PASS, "accelerate"), local=local)]
+
+    def _teacher(self, model: str) -> ModelSource:
+        """UsageError if it does something else than the model."""
+        return resolve_model(
+            model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
+        )
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -328,27 +362,29 @@ class _Builder:
         }
         return Stage("bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
 
-    def _source(self) -> dict[str, Any]:
-        """What of the source can change a result; the path is not among it."""
-        task = self.source.task
+    def _source(self, of: ModelSource | None = None) -> dict[str, Any]:
+        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
+        source = of or self.source
+        task = source.task
         return {
-            "name": self.source.name,
-            "kind": self.source.kind,
-            "digest": self.source.digest,
+            "name": source.name,
+            "kind": source.kind,
+            "digest": source.digest,
             "task": task.name,
             "auto_class": task.auto_class,
             "family": task.family,
             "data": task.data,
-            "sentence_transformer": self.source.sentence_transformer,
+            "sentence_transformer": source.sentence_transformer,
             "output": task.output,
             "trust_remote_code": self.job.trust_remote_code,
-            "pickle": self.source.pickle,
-            "inputs": {name: spec.model_dump(mode="json") for name, spec in self.source.inputs.items()},
+            "pickle": source.pickle,
+            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
             "preprocessing": self.preprocessing,
         }
 
-    def _local(self) -> dict[str, Any]:
-        return {"source": {**self._source(), "path": str(self.source.path), "entry": self.source.entry}}
+    def _local(self, of: ModelSource | None = None) -> dict[str, Any]:
+        source = of or self.source
+        return {"source": {**self._source(source), "path": str(source.path), "entry": source.entry}}
 
 
 def _require_texts(sets: list[Dataset], where: str) -> None:

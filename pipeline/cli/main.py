@@ -54,6 +54,9 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     random_calibration: Annotated[
         bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
     ] = False,
+    training_data: Annotated[
+        list[str] | None, typer.Option(help="What distill trains on, as above. Repeatable.", show_default="recipe's")
+    ] = None,
     eval_data: Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")] = None,
     block_size: Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")] = None,
     per_channel: Annotated[
@@ -96,6 +99,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "calibration_data": calibration_data,
         "calibration_samples": calibration_samples,
         "random_calibration": random_calibration,
+        "training_data": tuple(training_data or ()),
         "eval_data": tuple(eval_data or ()),
         "scheme": {name: value for name, value in scheme.items() if value is not None},
         "metric": metric,

@@ -21,7 +21,9 @@ SOURCE_CALIBRATION = "calibration.source"
 CALIBRATION_BEFORE = "calibration.before"
 """The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
 
-PASSES: Registry[type[Frozen]] = Registry("pass", {"prune": "pipeline.compress.prune:Prune"})
+PASSES: Registry[type[Frozen]] = Registry(
+    "pass", {"prune": "pipeline.compress.prune:Prune", "distill": "pipeline.compress.distill:Distill"}
+)
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(

@@ -37,6 +37,11 @@ class Prune(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
+    def searches(self) -> bool:
+        """Does it look at the target's limits and the scheme?"""
+        return self.ratio == "auto"
+
+    @property
     def step(self) -> int:
         return self.round_to or UNITS.get(self.unit).round_to
 

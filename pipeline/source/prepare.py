@@ -15,7 +15,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.source.audio import audio_rows
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
@@ -51,6 +51,24 @@ def evaluation(context: StageContext) -> dict[str, Json]:
         folder.mkdir()
         _write(dataset, folder, _tokenized(context), context.progress)
     return {"sets": [dataset.name for dataset in datasets]}
+
+
+def training(context: StageContext) -> dict[str, Json]:
+    """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
+    if all sets are."""
+    config = context.config
+    source = with_tokenizer(config["source"], context.inputs)
+    sets = [load_training(spec, config["limit"]) for spec in config["specs"]]
+    aligned: list[list[int]] = []
+    rows = (row for part in sets for row in _rows(part, source, config["max_length"], aligned))
+    total = sum(len(part.samples) for part in sets)
+    count = write_samples(context.out, _counted(rows, total, context.progress))
+    labels = [_labels(part, config["source"]["family"]) for part in sets]
+    known = [label for part in labels for label in part or []]
+    labelled = len(known) == count and not aligned
+    record = {"name": ", ".join(part.name for part in sets), "labels": known if labelled else None, "samples": count}
+    (context.out / DATASET).write_text(pretty_json(record), encoding="utf-8")
+    return {"data": record["name"], "samples": count, "labelled": labelled}
 
 
 def _tokenized(context: StageContext) -> dict[str, Any]:
