@@ -141,8 +141,18 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
             for name, o in outcomes.items()
         ),
-        notes=(*plan.notes, *notes, *_scale_notes(facts.get("quantize", {}).get("float32_scales", []))),
+        notes=(
+            *plan.notes,
+            *notes,
+            *_pass_notes(facts),
+            *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
+        ),
     )
+
+
+def _pass_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """What passes have to say beside their figures."""
+    return [note for name, values in facts.items() if name.startswith("compress.") for note in values.get("notes", [])]
 
 
 def _scale_notes(weights: Sequence[str]) -> list[str]:

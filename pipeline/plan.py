@@ -317,9 +317,9 @@ class _Builder:
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
             measured = {**inputs, "samples": self._samples["calibration"].name}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=2))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=3))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages
 

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline.cli import options as flag
+from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
 from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
@@ -225,7 +226,7 @@ def clean(
 
 def entry() -> int:
     """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
-    return supervised(main)
+    return supervised(lambda: together(main))
 
 
 def main(arguments: list[str] | None = None) -> int:

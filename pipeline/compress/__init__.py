@@ -22,12 +22,22 @@ CALIBRATION_BEFORE = "calibration.before"
 """The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
 
 PASSES: Registry[type[Frozen]] = Registry(
-    "pass", {"prune": "pipeline.compress.prune:Prune", "distill": "pipeline.compress.distill:Distill"}
+    "pass",
+    {
+        "prune": "pipeline.compress.prune:Prune",
+        "sparsify": "pipeline.compress.sparsify:Sparsify",
+        "distill": "pipeline.compress.distill:Distill",
+    },
 )
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(
-    "unit", {"ffn": "pipeline.compress.ffn:NEURONS", "heads": "pipeline.compress.heads:HEADS"}
+    "unit",
+    {
+        "ffn": "pipeline.compress.ffn:NEURONS",
+        "heads": "pipeline.compress.heads:HEADS",
+        "channels": "pipeline.compress.channels.groups:CHANNELS",
+    },
 )
 """What `prune` removes."""
 

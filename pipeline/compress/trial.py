@@ -107,10 +107,10 @@ def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[s
     }
 
 
-def batches(samples: Samples) -> Iterator[dict[str, Tensor]]:
+def batches(samples: Samples, size: int = _BATCH) -> Iterator[dict[str, Tensor]]:
     """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
-    for start in range(0, len(samples), _BATCH):
-        rows = [samples[index] for index in range(start, min(start + _BATCH, len(samples)))]
+    for start in range(0, len(samples), size):
+        rows = [samples[index] for index in range(start, min(start + size, len(samples)))]
         yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -14,6 +14,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pipeline.compress.edits.zeros import HeldZeros
 from pipeline.compress.model import Compressed
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
 from pipeline.compress.training.data import Batch, batch_order
@@ -76,6 +77,7 @@ class _Run:
         self._freeze_unused()
         self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0)
         self.pupil, self.prepared = accelerator.prepare(setup.student, self.optimizer)
+        self.zeros = HeldZeros(setup.compressed.model, setup.compressed.edits)
 
     def resume(self) -> None:
         stored = load_state(self.scratch, self.setup.student, self.optimizer)
@@ -107,9 +109,17 @@ class _Run:
             "processes": world_size(),
             "stopped_after": self.state.step,
             "best_step": self.state.best_step,
+            "notes": self._notes(),
             "curve": self.state.loss,
             "held_out": self.state.held_out,
         }
+
+    def _notes(self) -> list[str]:
+        if self.state.best_step > 0:
+            return []
+        return [
+            "distill: no step of training improved the held-out score, so the weights are as before; try other losses."
+        ]
 
     def _steps(self) -> int:
         per_update = self.config.batch_size * self.config.accumulate
@@ -142,6 +152,7 @@ class _Run:
                     self.accelerator.clip_grad_norm_(self.pupil.parameters(), self.config.max_grad_norm)
                 self.prepared.step()
                 self.prepared.zero_grad()
+        self.zeros.restore()
         self._record(total, parts)
         self.state.step += 1
 

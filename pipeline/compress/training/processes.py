@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from pipeline.compress.training.job import TrainingJob
+from pipeline.core.errors import EdgeError
 
 _PATIENCE = timedelta(days=7)  # others wait for as long as rank 0 takes for what comes before training
 
@@ -41,9 +43,10 @@ def dismiss() -> None:
 
 
 def follow(train: Callable[[TrainingJob], object]) -> None:
-    """The other ranks: join in every job until dismissed."""
+    """The other ranks: join in every job until dismissed. What fails here fails on rank 0 too, which says it."""
     while (job := json.loads(_send(None))) is not None:
-        train(TrainingJob.model_validate(job))
+        with suppress(EdgeError):
+            train(TrainingJob.model_validate(job))
     dist.destroy_process_group()
 
 

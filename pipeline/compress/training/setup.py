@@ -28,7 +28,7 @@ from pipeline.metrics.judge import smallest_set
 from pipeline.source.prepare import load_tokenizer
 from pipeline.source.torch_model import load_source
 
-_HELD_OUT_MOST = 1000  # samples: more would cost training time and hardly steady the score
+_HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score
 _DEFAULTS: dict[str, dict[str, float]] = {
     "embedding": {"embedding_cosine": 1.0, "neighbours": 1.0, "hidden_mse": 1.0},
     "classifier": {"soft_labels": 1.0},

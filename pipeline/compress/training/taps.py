@@ -78,4 +78,4 @@ def match_blocks(student: int, teacher: int, layers: str | Sequence[int]) -> lis
 def attention_taps(model: nn.Module) -> Taps:
     """Taps on the query, key and value projections of the last attention."""
     last = attention_heads(model)[-1]
-    return Taps(model, [slices.linear for slices in last.producers])
+    return Taps(model, [slices.module for slices in last.producers])
