@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.compress.edits.base import Edit
+from pipeline.compress.surviving import surviving
 from pipeline.core.errors import StageError
 
 
@@ -39,7 +40,7 @@ class HeldZeros:
 
     def __init__(self, model: nn.Module, edits: Sequence[dict[str, Any]]) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        held = [parameters[name] for name in held_weights(edits) if name in parameters]
+        held = [parameters[name] for name in held_weights(surviving(edits)) if name in parameters]
         self._held = [(parameter, parameter.detach() == 0) for parameter in held]
 
     @torch.no_grad()
