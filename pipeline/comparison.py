@@ -20,7 +20,7 @@ from pipeline.checks.measurements import FloatReference, example_feed
 from pipeline.checks.protocol import CandidatesRequest
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
-from pipeline.core.errors import ResourceError, StageError
+from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
@@ -68,17 +68,17 @@ def compare(
 
 def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Console) -> Comparison:
     """Build what is not in the store, measure all bundles in one run, and keep the result for later reports."""
-    chosen = choose(tuple(against))
+    plans, refused = _plain_plans(plan, choose(tuple(against)))
     store.prepare()
     with store.in_use():
         builder = _Builder(store, console)
         recipe, outcomes = builder.build(_label(plan.recipe.name), plan)
-        plain, refused = _build_plain(plan, chosen, recipe, builder)
+        plain, failed = _build_plain(plans, recipe, builder)
         reference = float_reference(outcomes)
         built = [recipe, *plain]
         times = _latencies(plan, built, reference, console)
         scored = [_score(plan, one, reference, console) for one in built]
-        comparison = _judge(plan, built, scored, times, reference, refused)
+        comparison = _judge(plan, built, scored, times, reference, [*failed, *refused])
         _remember(store, plan, outcomes, comparison, built, scored)
     return comparison
 
@@ -113,39 +113,53 @@ class _Builder:
             self._console.finished(stage, outcome)
 
 
-def _build_plain(
-    plan: Plan, chosen: Sequence[str], recipe: Built, builder: _Builder
-) -> tuple[list[Built], list[Refusal]]:
-    """The plain bundles, and why others are not among them. StageError if there is none at all."""
+def _plain_plans(plan: Plan, chosen: Sequence[str]) -> tuple[dict[str, Plan], list[Refusal]]:
+    """The plan of every plain scheme to build, and why the others are not. UsageError if none is left."""
     rungs = ladder()
     refused = [Refusal(label=label, reason="not asked for (--against)") for label in rungs if label not in chosen]
-    failed: list[StageError] = []
-    plain: list[Built] = []
+    plans = {}
     for label in chosen:
-        plain_recipe = plan.recipe.model_copy(
-            update={"name": label, "title": f"Plain {label}", "passes": (), "scheme": rungs[label]}
+        changes = {"name": label, "title": f"Plain {label}", "passes": (), "scheme": rungs[label]}
+        plans[label] = with_recipe(plan, plan.recipe.model_copy(update=changes))
+    if not plan.recipe.passes:
+        itself = [label for label, other in plans.items() if _formats(other.scheme) == _formats(plan.scheme)]
+        refused += [Refusal(label=label, reason="it is the recipe itself") for label in itself]
+        plans = {label: other for label, other in plans.items() if label not in itself}
+    if not plans:
+        raise UsageError(
+            f"There is nothing to compare {plan.recipe.name!r} with: {chosen[0]} is the recipe itself.",
+            "Name other schemes with --against, or leave it out for all.",
         )
+    return plans, refused
+
+
+def _formats(scheme: Scheme) -> dict[str, Any]:
+    return scheme.model_dump(exclude={"name"})
+
+
+def _build_plain(plans: dict[str, Plan], recipe: Built, builder: _Builder) -> tuple[list[Built], list[Refusal]]:
+    """The plain bundles, and why others are not among them. StageError if there is none at all."""
+    plain: list[Built] = []
+    refused: list[Refusal] = []
+    failed: list[StageError] = []
+    for label, plan in plans.items():
         try:
-            built, _ = builder.build(label, with_recipe(plan, plain_recipe))
+            built, _ = builder.build(label, plan)
         except ResourceError:
             raise
         except StageError as error:  # the scheme has nothing for this model: said in the result, and no reason to stop
             failed.append(error)
             refused.append(Refusal(label=label, reason=error.message))
             continue
-        same = next((other for other in [recipe, *plain] if other.digest == built.digest), None)
+        same = next((other.label for other in [recipe, *plain] if other.digest == built.digest), None)
         if same is None:
             plain.append(built)
         else:
-            refused.append(Refusal(label=label, reason=f"its model is the same as that of {same.label}, byte for byte"))
-    if not plain and failed:
-        raise StageError(f"No plain scheme can be compared with: {failed[0].message}", failed[0].remedy)
-    if not plain:
-        raise StageError(
-            f"There is nothing to compare {recipe.label} with: the plain schemes asked for are the recipe itself.",
-            "Name others with --against.",
-        )
-    return plain, refused
+            refused.append(Refusal(label=label, reason=f"its model is that of {same}, byte for byte"))
+    if plain:
+        return plain, refused
+    reason = failed[0].message if failed else refused[0].reason
+    raise StageError(f"There is no plain scheme to compare {recipe.label} with: {reason}")
 
 
 def model_digest(bundle: Path) -> str:

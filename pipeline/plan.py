@@ -23,7 +23,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training, load_whole
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
@@ -260,9 +260,9 @@ class _Builder:
         """The stage that reads the training samples, and the training, whose bytes depend on the hardware."""
         if self._tokenizer:
             raise UsageError(
-                f"pass {number + 1} of recipe {self.recipe.name} trains a model whose vocabulary is trimmed "
-                "already, so that it cuts texts otherwise than its teacher.",
-                "Trim the vocabulary after distill.",
+                f"pass {number + 1} of recipe {self.recipe.name} trains against a teacher that takes other tokens "
+                "than the trimmed vocabulary has.",
+                "Put the distill pass before the one that trims the vocabulary.",
             )
         specs = self.job.training_data or config.data
         if not specs:
@@ -295,7 +295,7 @@ class _Builder:
                 f"{where} trims the vocabulary, so that texts become other tokens; {self._raw[0]!r} has no texts.",
                 "Give texts with --calibration-data and --eval-data.",
             )
-        sets = [load_whole(spec) for spec in config.data]
+        sets = [load_training(spec, None) for spec in config.data]
         _require_texts(sets, where)
         settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
         values = {"source": self._source(), "datasets": [dataset.digest for dataset in sets], **settings}

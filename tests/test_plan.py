@@ -118,3 +118,63 @@ def test_mistakes_in_a_recipes_passes(job: Job, tmp_path: Path, passes: str, mes
     with pytest.raises(UsageError) as caught:
         make_plan(job.model_copy(update={"recipe": str(tmp_path / "mine.toml")}))
     assert message in str(caught.value)
+
+
+_TRIM = '[[passes]]\npass = "prune"\nunit = "tokens"\ndata = "{texts}"\n'
+
+
+def with_recipe(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job:
+    texts = str(job.calibration_data)
+    (tmp_path / "mine.toml").write_text(f'title = "Mine"\nscheme = "w4"\n{passes.format(texts=texts)}')
+    return job.model_copy(update={"recipe": str(tmp_path / "mine.toml"), **changes})
+
+
+def test_a_trimmed_vocabulary_cuts_the_samples_anew_for_what_follows(job: Job, tmp_path: Path) -> None:
+    layers = '[[passes]]\npass = "prune"\nunit = "layers"\nkeep = [0]\n'
+    planned = stages(with_recipe(job, tmp_path, layers + _TRIM + _TRIM + layers))
+    names = list(planned)
+    for place, stage in enumerate(planned.values()):
+        assert set(stage.inputs.values()) <= set(names[:place])
+        assert str(tmp_path) not in json.dumps(stage.config)
+    first, second, last = (planned[f"compress.{number}.prune"].inputs for number in (0, 2, 3))
+    assert first == {"calibration": "samples.calibration"}
+    assert second == {
+        **{"compressed": "compress.1.prune", "tokenizer": "vocabulary.2", "calibration": "samples.calibration.2"},
+        **{"calibration.before": "samples.calibration.1", "calibration.source": "samples.calibration"},
+    }
+    assert planned["vocabulary.2"].inputs == {"tokenizer": "vocabulary.1"}
+    assert last["calibration"] == planned["calibrate.hessians"].inputs["samples"] == "samples.calibration.2"
+    assert planned["reference"].inputs["evaluation"] == "samples.evaluation"
+    bundle = planned["bundle"].inputs
+    assert (bundle["evaluation"], bundle["evaluation.source"]) == ("samples.evaluation.2", "samples.evaluation")
+    assert bundle["tokenizer"] == "vocabulary.2"
+
+
+@pytest.mark.parametrize(
+    ("passes", "changes", "message"),
+    [
+        (
+            _TRIM,
+            {"random_calibration": True},
+            "pass 1 of recipe mine trims the vocabulary, so that texts become other tokens; 'random tensors' has no "
+            "texts.",
+        ),
+        (
+            _TRIM.replace("{texts}", "images-procedural"),
+            {},
+            "pass 1 of recipe mine: the data set 'images-procedural' holds image samples; tokens are counted in texts.",
+        ),
+        (_TRIM.replace("{texts}", "nowhere.txt"), {}, "There is no data set 'nowhere.txt'"),
+        (
+            _TRIM + '[[passes]]\npass = "distill"\n',
+            {},
+            "pass 2 of recipe mine trains against a teacher that takes other tokens than the trimmed vocabulary has.",
+        ),
+    ],
+)
+def test_vocabularies_that_cannot_be_trimmed(
+    job: Job, tmp_path: Path, passes: str, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_plan(with_recipe(job, tmp_path, passes, **changes))
+    assert message in str(caught.value)

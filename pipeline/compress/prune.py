@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.compress import UNITS
+from pipeline.compress import STRUCTURES, UNITS
 from pipeline.compress.importance import IMPORTANCES
 from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
@@ -87,7 +87,8 @@ class Prune(Frozen):
     def _registered(cls, name: str, info: ValidationInfo) -> str:
         known = UNITS if info.field_name == "unit" else IMPORTANCES
         if name not in known:
-            raise ValueError(f"unknown {known.kind} {name!r}. {suggest(name, known)}")
+            allowed = (*UNITS, *STRUCTURES) if known is UNITS else known
+            raise ValueError(f"unknown {known.kind} {name!r}. {suggest(name, allowed)}")
         return name
 
     @model_validator(mode="after")

@@ -20,8 +20,6 @@ class PruneTokens(Frozen):
 
     run: ClassVar[str] = "pipeline.compress.vocabulary.run:run"
     version: ClassVar[int] = 1
-    local: ClassVar[frozenset[str]] = frozenset({"data"})
-    """What is a place on this machine and no part of a stage's key."""
 
     unit: Literal["tokens"] = "tokens"
     data: Annotated[tuple[str, ...], Field(min_length=1)]

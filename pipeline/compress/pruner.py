@@ -41,7 +41,7 @@ class Pruner:
             for layers in match(config.ignore, [group.layer for group in found], "ignore").values()
             for layer in layers
         }
-        reasons = [group.fixed or "ignored on request" * (group.layer in ignored) for group in found]
+        reasons = [group.fixed or "it is ignored on request" * (group.layer in ignored) for group in found]
         self.groups = [group for group, reason in zip(found, reasons, strict=True) if not reason]
         self.left = [Left(group.layer, group.count, why) for group, why in zip(found, reasons, strict=True) if why]
         if not self.groups:

@@ -57,9 +57,10 @@ def training(context: StageContext) -> dict[str, Json]:
     """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
     if all sets are."""
     config = context.config
+    source = with_tokenizer(config["source"], context.inputs)
     sets = [load_training(spec, config["limit"]) for spec in config["specs"]]
     aligned: list[list[int]] = []
-    rows = (row for part in sets for row in _rows(part, config["source"], config["max_length"], aligned))
+    rows = (row for part in sets for row in _rows(part, source, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
     count = write_samples(context.out, _counted(rows, total, context.progress))
     labels = [_labels(part, config["source"]["family"]) for part in sets]

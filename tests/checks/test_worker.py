@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from pipeline.checks import resident, worker
-from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.protocol import CandidatesRequest, LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 
@@ -134,3 +134,12 @@ def test_missing_input_is_named(matmul: Path, tmp_path: Path) -> None:
         worker.memory(MemoryRequest(model=matmul, inputs=tmp_path / "other.npz", runtime=Runtime()))
     assert caught.value.message == "The model takes ['x'], but the inputs are ['tokens']."
     assert caught.value.remedy == "Add ['x']."
+
+
+def test_candidates_take_turns_each_with_its_own_inputs(matmul: Path, inputs: Path) -> None:
+    request = CandidatesRequest(
+        models=(matmul, matmul, matmul), inputs=(inputs,) * 3, runtime=Runtime(), max_runs=50, min_runs=50
+    )
+    result = worker.candidates(request)
+    assert [len(times) for times in result["samples_ms"]] == [50] * 3
+    assert result["stopped"] in {"settled", "max_runs"}

@@ -192,6 +192,23 @@ def test_earlier_edits_follow_their_blocks(tiny_encoder: Path, samples: Artifact
     assert [edit["contract"] for edit in surviving(edits) if "contract" in edit] == ["encoder.layer.0.output.dense"] * 2
 
 
+def test_what_earlier_edits_say_of_blocks() -> None:
+    """Of blocks 0 to 3, 1 and 3 stay, as 0 and 1."""
+    earlier = [
+        {"edit": "keep_neurons", "expand": ["b.0.up", "b.0.gate"], "contract": "b.0.down", "keep": [1]},
+        {"edit": "keep_neurons", "expand": ["b.3.up", "b.3.gate"], "contract": "b.3.down", "keep": [1]},
+        {"edit": "hold_zeros", "weights": ["b.0.up.weight", "b.1.up.weight", "head.weight"]},
+        {"edit": "keep_channels", "layers": [{"module": "b.2.conv", "keep": []}, {"module": "b.1.conv", "keep": []}]},
+    ]
+    removal = {"edit": "keep_layers", "stack": "b", "keep": [1, 3], "config": []}
+    assert surviving([*earlier, removal]) == [
+        {"edit": "keep_neurons", "expand": ["b.1.up", "b.1.gate"], "contract": "b.1.down", "keep": [1]},
+        {"edit": "hold_zeros", "weights": ["b.0.up.weight", "head.weight"]},
+        {"edit": "keep_channels", "layers": [{"module": "b.0.conv", "keep": []}]},
+        removal,
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -25,11 +25,14 @@ Value = Tensor | Sequence[Tensor | None] | None
 _aten = torch.ops.aten
 _MOVES = {
     *(_aten.view, _aten.reshape, _aten.flatten, _aten.unflatten, _aten.permute, _aten.transpose, _aten.t),
-    *(_aten.movedim, _aten.squeeze, _aten.unsqueeze, _aten.slice, _aten.select, _aten.expand, _aten.split),
-    *(_aten.split_with_sizes, _aten.chunk, _aten.unbind, _aten.narrow, _aten.channel_shuffle, _aten.flip, _aten.roll),
-    *(_aten.repeat, _aten.cat, _aten.concat, _aten.stack, _aten.numpy_T, _aten.pixel_shuffle, _aten.pixel_unshuffle),
+    *(_aten.movedim, _aten.squeeze, _aten.unsqueeze, _aten.expand, _aten.repeat, _aten.cat, _aten.concat),
+    *(_aten.stack, _aten.flip, _aten.numpy_T, _aten.pixel_shuffle, _aten.pixel_unshuffle, _aten.channel_shuffle),
 }
 """Operators that only move entries: what they do to values, they do to labels."""
+_CUTS = {
+    *(_aten.slice, _aten.select, _aten.split, _aten.split_with_sizes, _aten.chunk, _aten.unbind, _aten.narrow),
+}
+"""Operators that take parts along an axis `dim`."""
 _SAME = {
     *(_aten.dropout, _aten.dropout_, _aten.feature_dropout, _aten.contiguous, _aten.clone, _aten.detach, _aten.alias),
     *(_aten.to, _aten._to_copy, _aten.hardswish, _aten.hardswish_),
@@ -107,6 +110,7 @@ class _Follower:
     def _rules(self) -> dict[frozenset[Any], Callable[[fx.Node], Value]]:
         return {
             frozenset(_MOVES): self._move,
+            frozenset(_CUTS): self._cut,
             frozenset(_SAME): self._pointwise,
             frozenset(_POOLS): self._pool,
             frozenset(_REDUCTIONS): self._reduce,
@@ -134,7 +138,19 @@ class _Follower:
     def _move(self, node: fx.Node) -> Value:
         arguments = map_arg(node.args, self._full)
         moved = node.target(*arguments, **map_arg(node.kwargs, self._full))  # type: ignore[operator]  # an operator
-        return [compact(one) for one in moved] if isinstance(moved, (tuple, list)) else compact(moved)
+        if isinstance(moved, (tuple, list)):
+            return [compact(one) for one in moved]
+        labels = compact(moved)
+        if sum(size > 1 for size in labels.shape) > 1:  # channels in rows and columns
+            self._lock(node, f"{_name(node)} divides them by numbers in the model's code")
+        return labels
+
+    def _cut(self, node: fx.Node) -> Value:
+        """Parts of a channel are that channel; the channels themselves are cut where the code says."""
+        (axis,), _ = _dims(node)
+        if self._tensor(node.args[0]).shape[axis] > 1:
+            self._lock(node, f"{_name(node)} divides them by numbers in the model's code")
+        return self._move(node)
 
     def _full(self, node: fx.Node) -> Tensor:
         """Labels of every entry; PLAIN where there are none."""
@@ -193,7 +209,7 @@ class _Follower:
 
     def _reduce(self, node: fx.Node) -> Value:
         labels = self._tensor(node.args[0])
-        dims, keep = _reduced(node, labels.dim())
+        dims, keep = _dims(node)
         if any(labels.shape[dim] != 1 for dim in dims):
             self._unknown(node)
             return None
@@ -292,10 +308,11 @@ def _as_channels(outputs: Tensor | None, node: fx.Node) -> Tensor | None:
     return outputs.reshape([1, -1] + [1] * (len(node.meta["val"].shape) - 2))
 
 
-def _reduced(node: fx.Node, rank: int) -> tuple[set[int], bool]:
-    """The axes that a reduction takes away, and whether they stay with size 1."""
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+def _dims(node: fx.Node) -> tuple[set[int], bool]:
+    """The axes that an operator is told (`dim`; all if there are none), and whether they stay with size 1."""
+    rank, arguments = len(_shape(node.args[0])), node.target._schema.arguments  # type: ignore[union-attr]
+    given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    given |= {**dict(zip((argument.name for argument in arguments), node.args, strict=False)), **node.kwargs}
     dims = given.get("dim")
     axes = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     return {int(axis) % rank for axis in axes}, bool(given.get("keepdim", False))

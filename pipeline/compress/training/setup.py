@@ -30,7 +30,7 @@ from pipeline.source.torch_model import load_source
 
 _HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score
 _DEFAULTS: dict[str, dict[str, float]] = {
-    "embedding": {"embedding_cosine": 1.0, "neighbours": 1.0, "hidden_mse": 1.0},
+    "embedding": {"hidden_mse": 10.0, "embedding_cosine": 1.0, "neighbours": 0.1},
     "classifier": {"soft_labels": 1.0},
     "tokens": {"soft_labels": 1.0},
     "detector": {"outputs_mse": 1.0},

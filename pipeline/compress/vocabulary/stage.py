@@ -17,7 +17,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
-from pipeline.source.datasets import Dataset, load_whole
+from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.prepare import load_tokenizer, with_tokenizer
 
 KEPT = "kept.json"
@@ -36,7 +36,7 @@ def run(context: StageContext) -> dict[str, Json]:
     content = _content(tokenizer, Path(source["tokenizer"]))
     pieces = pieces_of(content["model"])
     ids = all_ids(content, pieces)
-    texts = [text for spec in config["data"] for text in _texts(load_whole(spec))]
+    texts = [text for spec in config["data"] for text in _texts(load_training(spec, None))]
     counts = count_tokens(tokenizer, texts, max(ids.values()) + 1, context.progress)
     keep = choose(content, pieces, counts, config["min_count"], config["keep_tokens"])
     if len(keep) == len(ids):
