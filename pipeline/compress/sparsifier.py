@@ -15,7 +15,8 @@ from pipeline.compress.sparsify import Sparsify
 from pipeline.core.errors import StageError
 from pipeline.core.types import Progress
 from pipeline.numerics.affine import Float
-from pipeline.numerics.sparse import Mask, sparsegpt, wanda_scores
+from pipeline.numerics.gptq import Double
+from pipeline.numerics.sparse import Mask, refined, sparsegpt, wanda_scores
 
 
 def by_magnitude(layers: Mapping[str, Multiplier], config: Sparsify) -> None:
@@ -80,10 +81,7 @@ def _sparsify(name: str, module: Multiplier, moment: Tensor, config: Sparsify, h
         _set(module, np.where(gone, np.float32(0), weight))
         return 0.0
     try:
-        parts = [
-            sparsegpt(part, hessian, config.amount, part == 0 if held else None)
-            for part, hessian in zip(weight, found, strict=True)
-        ]
+        parts = [_solved(part, hessian, config, held) for part, hessian in zip(weight, found, strict=True)]
     except np.linalg.LinAlgError as error:
         raise StageError(
             f"sparsify: the inputs of {name!r} have no invertible Hessian, however much it is damped.",
@@ -91,6 +89,11 @@ def _sparsify(name: str, module: Multiplier, moment: Tensor, config: Sparsify, h
         ) from error
     _set(module, np.stack([part for part, _ in parts]))
     return max(damping for _, damping in parts)
+
+
+def _solved(weight: Float, hessian: Double, config: Sparsify, held: bool) -> tuple[Float, float]:
+    sparse, damping = sparsegpt(weight, hessian, config.amount, weight == 0 if held else None)
+    return refined(weight, sparse, hessian, damping, config.sweeps), damping
 
 
 def _values(module: Multiplier) -> Float:

@@ -21,7 +21,8 @@ class Sparsify(Frozen):
     `sparsity`: the share of zeros; or `pattern`: "N:M", at most N of every M neighbours in a row stay. `scope`: what
     shares one threshold: every `row` (the inputs of one output), every `layer`, or all layers together (`global`);
     the method's own unless given. `layers`, `ignore`: name patterns (`*`, `?`, `[...]`) of layers to take and to leave
-    out. `samples`: how many calibration samples are looked at. `sequential`: every block of the model is calibrated on
+    out. `sweeps`: of coordinate descent over the weights that stay, after SparseGPT; 0 is the paper's algorithm alone.
+    `samples`: how many calibration samples are looked at. `sequential`: every block of the model is calibrated on
     what the blocks before it give when they are sparse, which takes half a pass over the samples per block; else one
     pass is enough, but the moments of all layers are in memory at once.
     """
@@ -35,6 +36,7 @@ class Sparsify(Frozen):
     scope: Literal["row", "layer", "global"] | None = None
     layers: tuple[str, ...] = ("*",)
     ignore: tuple[str, ...] = ()
+    sweeps: Annotated[int, Field(ge=0)] = 2
     samples: Annotated[int, Field(ge=16)] = 256
     sequential: bool = True
 

@@ -113,6 +113,32 @@ def sparsegpt(weight: Float, hessian: Double, amount: Amount, held: Mask | None 
     return np.ascontiguousarray(rest.T), inputs.damping
 
 
+def refined(weight: Float, sparse: Float, hessian: Double, damping: float, sweeps: int) -> Float:
+    """The weights of `sparse` that are not zero, moved so that its outputs come nearer to those of `weight`.
+
+    SparseGPT makes up for a removed weight only by the columns after it. The best values of those that stay, given
+    which do, solve a least-squares problem for every row (arXiv 2301.00774, sec. 3.1), which cyclic coordinate descent
+    approaches without ever getting worse: each column in turn, the last first and then back again, is set to its
+    optimum given the others. A sweep costs as much as SparseGPT itself.
+
+    `weight`, `sparse`: float32 [rows, columns]; `hessian`: float64 [columns, columns], damped by `damping` of its mean
+    diagonal. Returns float32 [rows, columns].
+    """
+    diagonal = np.diagonal(hessian)
+    scale = float(diagonal.mean()) or 1.0
+    curved = (hessian / scale + damping * np.eye(len(hessian))).astype(np.float32)
+    found = np.ascontiguousarray(sparse.T).copy()  # [columns, rows]
+    stays = found != 0
+    gap = curved @ (weight.T - found)  # minus half the gradient of the squared change of the outputs
+    columns = range(len(found))
+    for sweep in range(sweeps):
+        for j in columns if sweep % 2 else reversed(columns):
+            step = np.where(stays[j], gap[j] / curved[j, j], np.float32(0))
+            found[j] += step
+            gap -= curved[j, :, None] * step
+    return np.ascontiguousarray(found.T)
+
+
 def _sweep(rest: Float, factor: Float, active: Mask, held: Mask, amount: Amount) -> Float:
     """Sparsify a batch of columns [batch, rows] in place; returns their errors over the factor's diagonal."""
     errors, gone = np.zeros_like(rest), np.empty(rest.shape, np.bool_)

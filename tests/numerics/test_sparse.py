@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from pipeline.numerics.sparse import (
     Share,
     compressed_bytes,
     dense_bytes,
+    refined,
     sparsegpt,
     wanda_scores,
 )
@@ -124,6 +127,29 @@ def test_what_is_sparse_already_stays_bit_for_bit(seed: int, amount: Amount) -> 
     weight, hessian = drawn(seed, 8, 128)
     sparse = np.where(amount.removed(np.abs(weight)), np.float32(0), weight)
     np.testing.assert_array_equal(sparsegpt(sparse, hessian, amount)[0], sparse)
+
+
+def test_refined_by_hand() -> None:
+    """H = I + 1 over 3 columns, whose mean diagonal is 2, without damping. Of w = (2, 1, 1), w_0 is gone. The last
+    first: with d = (-2, 0, 0), d_2 = 2 * 1 / 2 = 1; then d_1 = (2 * 1 - 1 * 1) / 2 = 1 / 2."""
+    weight, sparse = np.array([[2, 1, 1]], np.float32), np.array([[0, 1, 1]], np.float32)
+    assert refined(weight, sparse, np.eye(3) + 1, 0.0, 1).tolist() == [[0, 1.5, 2]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from(AMOUNTS))
+def test_refining_never_changes_outputs_more_and_ends_at_least_squares(seed: int, amount: Amount) -> None:
+    weight, hessian = drawn(seed, 6, 64)
+    damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(64)
+    sparse, damping = sparsegpt(weight, hessian, amount)
+    errors = [output_error(weight, refined(weight, sparse, hessian, damping, n), damped) for n in (0, 1, 2, 100)]
+    assert errors[0] == pytest.approx(output_error(weight, sparse, damped))
+    assert all(more <= 1.0001 * less for less, more in pairwise(errors))
+    best = sparse.astype(np.float64)
+    for row, stays in enumerate(sparse != 0):
+        best[row, stays] = np.linalg.solve(damped[np.ix_(stays, stays)], (weight[row] @ damped)[stays])
+    assert errors[-1] == pytest.approx(output_error(weight, best, damped), rel=0.1)  # it converges slowly
+    np.testing.assert_array_equal(refined(weight, sparse, hessian, damping, 3) == 0, sparse == 0)
 
 
 def test_held_zeros_stay_though_the_amount_is_less() -> None:
