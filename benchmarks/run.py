@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cnn, layers, minilm, passes, peers, times
+from benchmarks import cnn, layers, minilm, passes, peers, sparsify, times
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -61,6 +61,7 @@ ROWS = [
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     *layers.ROWS,
     *passes.ROWS,
+    *sparsify.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(
