@@ -24,6 +24,7 @@ EDITS: Registry[type[Edit]] = Registry(
         "hold_zeros": "pipeline.compress.edits.zeros:HoldZeros",
         "keep_layers": "pipeline.compress.edits.layers:KeepLayers",
         "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
+        "keep_hidden": "pipeline.compress.edits.hidden:KeepHidden",
         "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
     },
 )
