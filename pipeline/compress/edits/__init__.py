@@ -23,6 +23,8 @@ EDITS: Registry[type[Edit]] = Registry(
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
         "hold_zeros": "pipeline.compress.edits.zeros:HoldZeros",
         "keep_layers": "pipeline.compress.edits.layers:KeepLayers",
+        "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
+        "keep_hidden": "pipeline.compress.edits.hidden:KeepHidden",
         "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
         "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
         "factorize_linear": "pipeline.compress.edits.factorize:FactorizeLinear",
