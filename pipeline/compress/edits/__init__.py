@@ -26,7 +26,6 @@ EDITS: Registry[type[Edit]] = Registry(
         "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
         "keep_hidden": "pipeline.compress.edits.hidden:KeepHidden",
         "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
-        "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
         "factorize_linear": "pipeline.compress.edits.factorize:FactorizeLinear",
         "factorize_embedding": "pipeline.compress.edits.factorize:FactorizeEmbedding",
         "factorize_conv": "pipeline.compress.edits.factorize:FactorizeConv",
