@@ -16,7 +16,7 @@ def _rows(name: str, recipe: str, target: str) -> list[Row]:
         Row(f"{name}.speedup", "x", _FLOAT_MS, partial(minilm.speedup, recipe, target)),
         Row(f"{name}.stsb_dev", "Spearman x100", "float32", partial(minilm.stsb_dev, recipe, target)),
         Row(f"{name}.top10", "share", "float32", partial(minilm.top10, recipe, target)),
-        Row(f"{name}.cpu_minutes", "min", "min of the other passes", partial(minilm.cpu_minutes, recipe, target)),
+        Row(f"{name}.cpu_minutes", "min", "limit", partial(minilm.cpu_minutes, recipe, target)),
     ]
 
 

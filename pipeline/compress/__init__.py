@@ -47,6 +47,7 @@ STRUCTURES: Registry[type[Frozen]] = Registry(
     {
         "layers": "pipeline.compress.prune_layers:PruneLayers",
         "tokens": "pipeline.compress.prune_tokens:PruneTokens",
+        "hidden": "pipeline.compress.prune_hidden:PruneHidden",
     },
 )
 """What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""

@@ -20,6 +20,7 @@ class PruneTokens(Frozen):
 
     run: ClassVar[str] = "pipeline.compress.vocabulary.run:run"
     version: ClassVar[int] = 1
+    local: ClassVar[frozenset[str]] = frozenset({"data"})
 
     unit: Literal["tokens"] = "tokens"
     data: Annotated[tuple[str, ...], Field(min_length=1)]

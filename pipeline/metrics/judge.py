@@ -32,8 +32,9 @@ def judge(family: Family, reference: NDArray[np.float32], other: NDArray[np.floa
     [samples, queries, classes + 1 + 4]: mAP (primary) with the float model's own detections as the truth.
     """
     if family == "embedding":
+        same_size = reference.shape[1:] == other.shape[1:]  # a narrower embedding has no cosine to a wider one
         scores = {
-            "cosine": cosine(reference, other),
+            **({"cosine": cosine(reference, other)} if same_size else {}),
             "pair_rank_correlation": pair_rank_correlation(reference, other),
             "top10_overlap": top_k_overlap(reference, other, k=_TOP_K),
         }

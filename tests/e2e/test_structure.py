@@ -57,3 +57,16 @@ def test_the_bundle_of_passes_in_a_row_has_its_own_tokenizer(edge, tiny, workspa
     assert again.returncode == 0, again.stderr
     checked = json.loads((workspace / "out/report.json").read_text())["figures"]
     assert checked["max_accuracy_drop"]["value"] == report["figures"]["max_accuracy_drop"]["value"]
+
+
+def test_a_narrower_encoder_says_that_its_embeddings_change(edge, tiny, workspace) -> None:
+    narrow = 'pass = "prune"\nunit = "hidden"\nratio = 0.5\nround_to = 16\n'
+    recipe(workspace, "refused", "fp32", narrow)
+    done = edge("export", *tiny, "--recipe", "refused")
+    assert done.returncode == 3
+    assert "it would have 16 values instead of 32" in done.stderr
+    recipe(workspace, "narrow", "fp32", f"{narrow}change_output = true\n")
+    done = edge("export", *tiny, "--recipe", "narrow")
+    assert done.returncode == 0, done.stderr
+    metadata = json.loads((workspace / "out/bundle/metadata.json").read_text())
+    assert metadata["outputs"][0]["shape"][-1] == 16
