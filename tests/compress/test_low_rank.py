@@ -222,9 +222,12 @@ def test_a_shared_table_stays_and_says_why(on_texts: Runs) -> None:
     ]
 
 
+@pytest.mark.parametrize("method", ["tucker2", "tucker2_whitened"])
 @pytest.mark.parametrize("target", [{"target_params": 0.6}, {"target_macs": 0.5}, {"energy": 0.8}])
-def test_convolutions_meet_the_target_and_grouped_ones_stay(on_images: Runs, target: dict[str, float]) -> None:
-    facts = on_images("net", method="tucker2", round_to=2, **target)
+def test_convolutions_meet_the_target_and_grouped_ones_stay(
+    on_images: Runs, method: str, target: dict[str, float]
+) -> None:
+    facts = on_images("net", method=method, round_to=2, **target)
     axis = "macs" if "target_macs" in target else "parameters"
     if "energy" not in target:
         share = facts[f"{axis}_after"] / facts[f"{axis}_before"]
@@ -306,7 +309,7 @@ def test_what_cannot_be_done_is_said(on_images: Runs) -> None:
         ({"ratio": 0.5, "energy": 0.9}, "target_macs, rank; given: ratio, energy"),
         ({"method": "svd_lm", "ratio": 0.5}, "unknown method 'svd_lm'. Did you mean 'svd_llm'"),
         ({"method": ["svd", "asvd"], "ratio": 0.5}, "one method for each kind of layer; svd and asvd are for the same"),
-        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or cp to method"),
+        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or tucker2_whitened or cp"),
         ({"method": "cp", "energy": 0.9}, "energy needs the loss of every rank, which CP has only after a fit"),
         ({"method": "cp", "ratio": 0.5, "allocation": "sensitivity"}, 'allocation = "sensitivity" needs the loss'),
         ({"energy": 0.9, "allocation": "uniform"}, "allocation divides a ratio or target over layers; energy already"),

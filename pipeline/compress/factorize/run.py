@@ -23,7 +23,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
 
-_JUDGED = 64
+_JUDGED = 32
 """Calibration samples that the facts' metric is of; the outputs of language models are large."""
 
 
