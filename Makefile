@@ -14,13 +14,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help export check gate tune targets recipes clean test test-all lint bench
+.PHONY: help export compare check gate tune targets recipes clean test test-all lint bench
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 export: $(VENV)/.tool  ## Take MODEL to a gated bundle for TARGET; more flags in ARGS
 	@$(BIN)/edge export --model "$(MODEL)" --target "$(TARGET)" $(ARGS)
+
+compare: $(VENV)/.tool  ## Measure the recipe beside plain quantization of MODEL (ARGS="--recipe ... --fail-if-dominated")
+	@$(BIN)/edge compare --model "$(MODEL)" --target "$(TARGET)" $(ARGS)
 
 gate: $(VENV)/.tool  ## Re-check the bundle that an export left
 	@$(BIN)/edge gate --model "$(MODEL)" --target "$(TARGET)" $(ARGS)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from benchmarks.data import ag_news, sts_dev
 from benchmarks.row import Measured
+from benchmarks.spent import run_plan, seconds_spent
+from benchmarks.texts import training_text
 from pipeline.api import default_store
 from pipeline.checks.measure import measure_latency
 from pipeline.checks.measurements import example_feed
@@ -19,12 +21,9 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
-from pipeline.core.store import Store
-from pipeline.core.types import silent
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs
 from pipeline.plan import make_plan
-from pipeline.runner import run_stages
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
 from pipeline.source.prepare import load_tokenizer
@@ -32,16 +31,29 @@ from pipeline.source.samples import open_samples, write_samples
 
 Array = NDArray[np.float32]
 MODEL = "model.onnx"
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @cache
 def artifacts(recipe: str, target: str) -> dict[str, Artifact]:
     """The stages' results of an export of the default model, from the store where they are there."""
-    plan = make_plan(Job(target=target, recipe=recipe))
-    store = Store(default_store())
-    store.prepare()
-    outcomes = run_stages(plan.stages, store, lambda _: silent, lambda *_: None)
-    return {name: outcome.artifact for name, outcome in outcomes.items()}
+    own = RECIPES / f"{recipe}.toml"
+    texts = training_text(default_store() / "texts") if own.is_file() else None
+    plan = make_plan(
+        Job(
+            target=target,
+            recipe=str(own) if own.is_file() else recipe,
+            training_data=(str(texts),) if texts else (),
+        )
+    )
+    return run_plan(plan)
+
+
+def cpu_minutes(recipe: str, target: str) -> Measured:
+    """CPU minutes that training took on the machine that trained, beside the minutes of all other passes."""
+    spent = {name: seconds_spent(made) for name, made in artifacts(recipe, target).items() if "compress" in name}
+    trained = sum(seconds for name, seconds in spent.items() if name.endswith("distill"))
+    return Measured(trained / 60, (sum(spent.values()) - trained) / 60)
 
 
 def megabytes(recipe: str, target: str) -> Measured:
@@ -95,17 +107,17 @@ def _both(recipe: str, target: str, texts: list[str], tag: str) -> tuple[Array, 
     """(bundle's, float's) embeddings of `texts`."""
     made = artifacts(recipe, target)
     runtime = load_target(target).runtime
-    bundle = _embed(made["bundle"].path / MODEL, runtime, texts)
+    bundle = _embed(made["bundle"].path / MODEL, runtime, texts, made["bundle"].path)
     return bundle, _float_embeddings(str(made["trace.float"].path / MODEL), tuple(texts), tag)
 
 
 @cache
 def _float_embeddings(model: str, texts: tuple[str, ...], _: str) -> Array:
-    return _embed(Path(model), Runtime(threads=2), list(texts))
+    return _embed(Path(model), Runtime(threads=2), list(texts), make_plan(Job()).source.path)
 
 
-def _embed(model: Path, runtime: Runtime, texts: list[str]) -> Array:
-    tokenizer = load_tokenizer({"path": make_plan(Job()).source.path, "trust_remote_code": False})
+def _embed(model: Path, runtime: Runtime, texts: list[str], tokenizer_folder: Path) -> Array:
+    tokenizer = load_tokenizer({"path": tokenizer_folder, "trust_remote_code": False})
     rows = (tokenizer(text, truncation=True, max_length=128) for text in texts)
     with tempfile.TemporaryDirectory() as scratch:
         write_samples(Path(scratch), ({n: np.array([v], np.int64) for n, v in row.items()} for row in rows))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
@@ -22,8 +22,12 @@ from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
 from pipeline.plan import TITLES, Plan, apply_overrides, make_plan
+from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
+from pipeline.report.comparison_text import uncompared_note
+from pipeline.report.comparisons import comparison_key, known_comparison
 from pipeline.report.publish import output_folder, publish
+from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report, write_reports
 from pipeline.runner import run_stages
@@ -34,6 +38,9 @@ class Console:
     """What a caller may want to see while work goes on. This one shows nothing; the command line has its own."""
 
     verbose = False
+
+    def heading(self, title: str) -> None:
+        """What the stages that follow are for, where there is more than one such thing."""
 
     def begin(self, title: str) -> Progress:  # noqa: ARG002  # a subclass shows it
         return silent
@@ -93,7 +100,16 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
         subject = _subject_of(plan, outcomes)
         trials = _trials(store, subject, outcomes, found)
-        report = assemble(subject, plan.target, found, trials, baseline)
+        key = comparison_key(
+            subject.bundle_digest,
+            outcomes["samples.evaluation"].artifact.digest,
+            plan.target.shape,
+            plan.job.metric,
+        )
+        comparison = known_comparison(store.root, key)
+        if comparison is None and plan.recipe.passes:
+            subject = replace(subject, notes=(*subject.notes, _uncompared(trials)))
+        report = assemble(subject, plan.target, found, trials, baseline, comparison)
         publish(folder, bundle.path, report)
     return Result(report, folder)
 
@@ -103,16 +119,20 @@ def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Co
         bundle,
         plan.target,
         plan.source.task.family,
-        _reference(outcomes),
+        float_reference(outcomes),
         _reasons(outcomes),
         lambda title: console.begin(f"check {title}"),
         plan.metric,
     )
 
 
-def _reference(outcomes: dict[str, Outcome]) -> FloatReference:
+def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
+    """Where the float model and its outputs are, of the plan whose outcomes these are."""
     names = ("trace.float", "samples.evaluation", "reference")
-    return FloatReference(*(outcomes[name].artifact.path for name in names))
+    of_float, evaluation, reference = (outcomes[name].artifact.path for name in names)
+    tokenized = [name for name in outcomes if name.startswith("samples.evaluation.")]  # anew, for a trimmed vocabulary
+    own = outcomes[tokenized[-1]].artifact.path if tokenized else evaluation
+    return FloatReference(of_float, own, reference, evaluation)
 
 
 def _reasons(outcomes: dict[str, Outcome]) -> dict[str, str]:
@@ -125,6 +145,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
     facts = {name: outcome.artifact.facts for name, outcome in outcomes.items()}
     rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
     notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
+    passes = tuple(with_storage(facts[name], plan.scheme) for name in facts if name.startswith("compress."))
     return Subject(
         model=plan.source.name,
         model_digest=plan.source.digest,
@@ -133,13 +154,24 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
         scheme=plan.scheme,
         bundle_digest=read_manifest(outcomes["bundle"].artifact.path)["digest"],
         calibration=facts.get("samples.calibration", {}),
-        passes=tuple(facts[name] for name in facts if name.startswith("compress.")),
+        passes=passes,
         stages=tuple(
             StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
             for name, o in outcomes.items()
         ),
-        notes=(*plan.notes, *notes, *_scale_notes(facts.get("quantize", {}).get("float32_scales", []))),
+        notes=(
+            *plan.notes,
+            *notes,
+            *_pass_notes(facts),
+            *sparsity_notes(passes),
+            *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
+        ),
     )
+
+
+def _pass_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """What passes have to say beside their figures."""
+    return [note for name, values in facts.items() if name.startswith("compress.") for note in values.get("notes", [])]
 
 
 def _scale_notes(weights: Sequence[str]) -> list[str]:
@@ -152,7 +184,7 @@ def _scale_notes(weights: Sequence[str]) -> list[str]:
 
 def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements) -> list[Trial]:
     """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one."""
-    scope = sha256_json([subject.model_digest, outcomes["samples.evaluation"].artifact.digest])
+    scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
     label = subject.recipe
     this = Trial(
         label=label,
@@ -175,6 +207,17 @@ def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found:
     append_trial(store.root, scope, this)
     original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
     return [original, *searched, *earlier, this]
+
+
+def _uncompared(trials: Sequence[Trial]) -> str:
+    rungs = ladder()
+    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in rungs]
+    return uncompared_note(next(trial for trial in trials if trial.origin == "this run"), plain)
+
+
+def trial_scope(model_digest: str, evaluation_digest: str) -> str:
+    """Only trials of one model on the same evaluation sets compare."""
+    return sha256_json([model_digest, evaluation_digest])
 
 
 def check(
@@ -202,8 +245,9 @@ def check(
     place.prepare()
     console = console or Console()
     with place.in_use():
-        inputs = _stored(place, manifest["provenance"]["store"])
-        reference = _stored_reference(inputs)
+        keys = manifest["provenance"]["store"]
+        inputs = _stored(place, keys)
+        reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         reasons = left_reasons(inputs.get("plan"))
         family = TASKS.get(metadata["task"]).family
@@ -212,7 +256,11 @@ def check(
         )
     if "compare" in inputs:
         found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
-    report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier)
+    comparison = None
+    if "evaluation" in inputs:
+        key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
+        comparison = known_comparison(place.root, key)
+    report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier, comparison)
     if output is not None:
         write_reports(report, Path(output))
     return report
@@ -231,8 +279,8 @@ def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:
     return found
 
 
-def _stored_reference(inputs: dict[str, Artifact]) -> FloatReference | None:
-    roles = ("float", "evaluation", "reference")
+def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> FloatReference | None:
+    roles = ("float", "evaluation", "reference", source_evaluation)
     if any(role not in inputs for role in roles):
         return None
     return FloatReference(*(inputs[role].path for role in roles))

@@ -6,11 +6,15 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.bundle.manifest import SOURCE_EVALUATION
+from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import EARLIER, PASSES
+from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
+from pipeline.compress.distill import Distill
+from pipeline.compress.prune_tokens import PruneTokens
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
@@ -19,14 +23,16 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.quantize.schemes import describe, resolve_scheme
-from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training, load_whole
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
+from pipeline.source.prepare import TOKENIZER
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
 _TEXT = ("transformers", "numpy")
+_PASS = ("torch", "transformers", "numpy")
 _EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
 
 TITLES = {
@@ -68,6 +74,18 @@ def make_plan(job: Job) -> Plan:
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
+    return _build(job, source, target, recipe, scheme, metric)
+
+
+def with_recipe(plan: Plan, recipe: Recipe) -> Plan:
+    """The same model, data and target with another recipe, which the flags for the scheme do not change."""
+    scheme = resolve_scheme(recipe.scheme, {}, f"recipe {recipe.name}")
+    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric)
+
+
+def _build(
+    job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, metric: UserMetric | None
+) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
     return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes), metric)
 
@@ -104,6 +122,9 @@ class _Builder:
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.preprocessing = _preprocessing(recipe)
         self._compressed: str | None = None
+        self._tokenizer: str | None = None
+        self._samples: dict[str, Stage] = {}
+        self._raw: list[str] = []
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
@@ -111,8 +132,8 @@ class _Builder:
         measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
         calibrated = measured or scheme.activations == "static" or scheme.rounding == "gptq" or self.recipe.passes
         return [
-            *([self._calibration_samples()] if calibrated else []),
-            self._evaluation_samples(),
+            *([self._read("calibration", self._calibration_samples())] if calibrated else []),
+            self._read("evaluation", self._evaluation_samples()),
             self._trace("trace.float", None),
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
@@ -125,14 +146,20 @@ class _Builder:
     def _traced(self) -> str:
         return "trace" if self._compressed else "trace.float"
 
+    def _read(self, role: str, stage: Stage) -> Stage:
+        self._samples[role] = stage
+        return stage
+
     def _calibration_samples(self) -> Stage:
         limit = self.job.calibration_samples or self.recipe.calibration.samples
         spec = self.job.calibration_data or self._default_data(self.recipe.calibration.data, "--calibration-data")
         if self.job.random_calibration:
             self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
             digest = "random"
+            self._raw.append("random tensors")
         else:
             dataset = load_calibration(spec, limit)
+            self._raw += [dataset.name] if dataset.kind == "tensor" else []
             digest = dataset.digest
         config = {
             "dataset": digest,
@@ -146,6 +173,7 @@ class _Builder:
     def _evaluation_samples(self) -> Stage:
         specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data, "--eval-data")]
         sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        self._raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
             check_labels(dataset, self.source.task, self.source.config)
             if self.metric is not None:
@@ -196,26 +224,90 @@ class _Builder:
                 f"{self.source.name!r} is an ONNX file.",
                 "Use a recipe without passes, or give the PyTorch model.",
             )
-        return [self._pass(number, table) for number, table in enumerate(self.recipe.passes)]
+        return [stage for number, table in enumerate(self.recipe.passes) for stage in self._pass(number, table)]
 
-    def _pass(self, number: int, table: dict[str, Any]) -> Stage:
+    def _pass(self, number: int, table: dict[str, Any]) -> list[Stage]:
         where = f"pass {number + 1} of recipe {self.recipe.name}"
         if "pass" not in table:
             raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
-        kind = PASSES.get(table["pass"])
+        kind = pass_config(table)
         config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
-        inputs = {"calibration": "samples.calibration"} | ({EARLIER: self._compressed} if self._compressed else {})
+        inputs = {EARLIER: self._compressed} if self._compressed else {}
+        trimming: list[Stage] = []
+        if isinstance(config, PruneTokens):
+            inputs[CALIBRATION_BEFORE] = self._samples["calibration"].name
+            trimming = self._trim(number, config, where)
+        inputs |= {CALIBRATION: self._samples["calibration"].name}
+        if self._tokenizer:
+            inputs |= {TOKENIZER: self._tokenizer, SOURCE_CALIBRATION: "samples.calibration"}
         self._compressed = f"compress.{number}.{table['pass']}"
+        # only a search by the target's limits looks at the scheme, so that others are shared between schemes
+        searches = getattr(config, "searches", False)
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
         values = {
-            "pass": config.model_dump(mode="json"),
+            "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
             "source": self._source(),
-            "scheme": describe(self.scheme),
-            "limits": limits,
+            "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
+            "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        libraries = ("torch", "transformers", "numpy", *getattr(kind, "libraries", ()))
-        return Stage(self._compressed, version, run, values, inputs, libraries, self._local())
+        stage = Stage(
+            self._compressed, version, run, values, inputs, (*_PASS, *getattr(kind, "libraries", ())), self._local()
+        )
+        return self._with_training(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
+
+    def _with_training(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
+        """The stage that reads the training samples, and the training, whose bytes depend on the hardware."""
+        if self._tokenizer:
+            raise UsageError(
+                f"pass {number + 1} of recipe {self.recipe.name} trains a model whose vocabulary is trimmed "
+                "already, so that it cuts texts otherwise than its teacher.",
+                "Trim the vocabulary after distill.",
+            )
+        specs = self.job.training_data or config.data
+        if not specs:
+            specs = (self._default_data(self.recipe.calibration.data, "--training-data"),)
+            self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
+        digests = [load_training(spec, config.samples).digest for spec in specs]
+        read = {"datasets": digests, "limit": config.samples, **self._data_config()}
+        local = {"specs": list(specs), **self._local()}
+        name = f"samples.training.{number}"
+        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, _TEXT, local)
+        teacher = self.source if config.teacher is None else self._teacher(config.teacher)
+        values = {**stage.config, "teacher": self._source(teacher), "hardware": training_hardware()}
+        local = {**stage.local, "teacher": self._local(teacher)["source"]}
+        inputs = {**stage.inputs, "training": name}
+        return [samples, replace(stage, config=values, inputs=inputs, local=local)]
+
+    def _teacher(self, model: str) -> ModelSource:
+        """UsageError if it does something else than the model."""
+        return resolve_model(
+            model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
+        )
+
+    def _trim(self, number: int, config: PruneTokens, where: str) -> list[Stage]:
+        """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""
+        if self.source.task.data != "text" or self.source.task.family == "tokens":
+            reason = "judges single tokens" if self.source.task.data == "text" else f"takes {self.source.task.data}"
+            raise UsageError(f"{where} trims a vocabulary; {self.source.task.name} {reason}.", "Remove the pass.")
+        if self._raw:
+            raise UsageError(
+                f"{where} trims the vocabulary, so that texts become other tokens; {self._raw[0]!r} has no texts.",
+                "Give texts with --calibration-data and --eval-data.",
+            )
+        sets = [load_whole(spec) for spec in config.data]
+        _require_texts(sets, where)
+        settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
+        values = {"source": self._source(), "datasets": [dataset.digest for dataset in sets], **settings}
+        inputs = {TOKENIZER: self._tokenizer} if self._tokenizer else {}
+        local = {"data": list(config.data), **self._local()}
+        self._tokenizer = f"vocabulary.{number}"
+        self._samples = {
+            role: replace(stage, name=f"samples.{role}.{number}", inputs={TOKENIZER: self._tokenizer})
+            for role, stage in self._samples.items()
+        }
+        run = "pipeline.compress.vocabulary.stage:run"
+        return [Stage(self._tokenizer, 1, run, values, inputs, _TEXT, local), *self._samples.values()]
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -223,32 +315,32 @@ class _Builder:
         watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
         graph, stages = self._traced, []
         if self.scheme.smoothing is not None:
-            inputs = {"graph": graph, "samples": "samples.calibration"}
+            inputs = {"graph": graph, "samples": self._samples["calibration"].name}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, inputs))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
-            observed = {"graph": graph, "samples": "samples.calibration"}
+            observed = {"graph": graph, "samples": self._samples["calibration"].name}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
-            observed = {"graph": graph, "samples": "samples.calibration"}
+            observed = {"graph": graph, "samples": self._samples["calibration"].name}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
-            measured = {**inputs, "samples": "samples.calibration"}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured))
+            measured = {**inputs, "samples": self._samples["calibration"].name}
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=2))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=2))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=3))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:
         """The quantized graph against the one that it was made from, not against the model before pruning."""
         data = "calibration" if calibrated else "evaluation"
-        inputs = {"float": self._traced, "model": "write", "samples": f"samples.{data}"}
+        inputs = {"float": self._traced, "model": "write", "samples": self._samples[data].name}
         config = {"family": self.source.task.family, "data": data}
         return Stage("compare", 1, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
@@ -277,33 +369,46 @@ class _Builder:
         inputs = {
             "model": model,
             "float": "trace.float",
-            "evaluation": "samples.evaluation",
+            "evaluation": self._samples["evaluation"].name,
             "reference": "reference",
+            **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
         }
-        return Stage("bundle", 1, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
+        return Stage("bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
 
-    def _source(self) -> dict[str, Any]:
-        """What of the source can change a result; the path is not among it."""
-        task = self.source.task
+    def _source(self, of: ModelSource | None = None) -> dict[str, Any]:
+        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
+        source = of or self.source
+        task = source.task
         return {
-            "name": self.source.name,
-            "kind": self.source.kind,
-            "digest": self.source.digest,
+            "name": source.name,
+            "kind": source.kind,
+            "digest": source.digest,
             "task": task.name,
             "auto_class": task.auto_class,
             "family": task.family,
             "data": task.data,
-            "sentence_transformer": self.source.sentence_transformer,
+            "sentence_transformer": source.sentence_transformer,
             "output": task.output,
             "trust_remote_code": self.job.trust_remote_code,
-            "pickle": self.source.pickle,
-            "inputs": {name: spec.model_dump(mode="json") for name, spec in self.source.inputs.items()},
+            "pickle": source.pickle,
+            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
             "preprocessing": self.preprocessing,
         }
 
-    def _local(self) -> dict[str, Any]:
-        return {"source": {**self._source(), "path": str(self.source.path), "entry": self.source.entry}}
+    def _local(self, of: ModelSource | None = None) -> dict[str, Any]:
+        source = of or self.source
+        return {"source": {**self._source(source), "path": str(source.path), "entry": source.entry}}
+
+
+def _require_texts(sets: list[Dataset], where: str) -> None:
+    """UsageError if a corpus holds anything else."""
+    for dataset in sets:
+        if dataset.kind not in ("text", "words"):
+            raise UsageError(
+                f"{where}: the data set {dataset.name!r} holds {dataset.kind} samples; tokens are counted in texts.",
+                "Give data = a text file or a set of texts.",
+            )
 
 
 def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:

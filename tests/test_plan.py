@@ -104,7 +104,11 @@ def test_a_budget_that_the_target_does_not_have(job: Job) -> None:
     [
         ("[[passes]]\nratio = 0.5\n", "pass 1 of recipe mine does not say which pass it is."),
         ('[[passes]]\npass = "prun"\n', "Unknown pass 'prun'."),
-        ('[[passes]]\npass = "prune"\n', "pass 1 of recipe mine has 1 mistake:\n  - ratio: is missing"),
+        (
+            '[[passes]]\npass = "prune"\n',
+            "pass 1 of recipe mine has 1 mistake:\n  - no amount is given: give exactly one of ratio, "
+            "target_macs, target_params, keep",
+        ),
         ('[[passes]]\npass = "prune"\nratio = 0.5\nround = 8\n', "round: unknown key. Did you mean 'round_to'"),
         ('[[passes]]\npass = "prune"\nratio = 1.5\n', "ratio"),
     ],

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bundle.manifest import write_manifest
+from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.session import make_session, session_config
+from pipeline.source.prepare import TOKENIZER, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
+_ROLES = ("float", "evaluation", SOURCE_EVALUATION, "reference", "plan", "compare")
 GOLDEN_SAMPLES = 4
 TOLERANCE = 0.02
 """Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
@@ -34,7 +36,7 @@ def run(context: StageContext) -> dict[str, Json]:
     source, out = context.config["source"], context.out
     for name in (MODEL, f"{MODEL}.data"):
         shutil.copyfile(context.inputs["model"].file(name), out / name)
-    copied = _preprocessing_files(source, out)
+    copied = _preprocessing_files(with_tokenizer(source, context.inputs), out)
     metadata = _metadata(context.config, out / MODEL, copied)
     (out / "metadata.json").write_text(pretty_json(metadata), encoding="utf-8")
     _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
@@ -44,14 +46,14 @@ def run(context: StageContext) -> dict[str, Json]:
 
 def _digests(context: StageContext) -> dict[str, Json]:
     """The keys under which `gate` finds this bundle's float reference in the store."""
-    roles = [role for role in ("float", "evaluation", "reference", "plan", "compare") if role in context.inputs]
+    roles = [role for role in _ROLES if role in context.inputs]
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
 def _preprocessing_files(source: dict[str, Any], out: Path) -> list[str]:
     """What an app needs to make inputs: the model's own files, and the recipe's image processing as
     `preprocessing.json`."""
-    files = _copied(Path(source["path"]), source, out)
+    files = _copied(Path(source[TOKENIZER]), source, out)
     if source["preprocessing"] is not None:
         (out / PREPROCESSING).write_text(pretty_json(source["preprocessing"]), encoding="utf-8")
         files.append(PREPROCESSING)

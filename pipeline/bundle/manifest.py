@@ -13,6 +13,8 @@ from pipeline.core.types import Json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+SOURCE_EVALUATION = "evaluation.source"
+"""The role of the evaluation samples as the float model takes them, where the bundle has a tokenizer of its own."""
 
 
 def write_manifest(bundle: Path, provenance: dict[str, Json]) -> None:

@@ -94,3 +94,14 @@ def _memory_mb() -> int:
     if not hasattr(os, "sysconf"):
         return 0
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 10**6
+
+
+def training_hardware() -> dict[str, object]:
+    """What of this machine can change the bytes that training gives: the CPU's instructions, threads, processes and
+    whether there is a GPU."""
+    return {
+        "isa": list(host_info().isa),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", available_cores())),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "gpus": sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")),
+    }

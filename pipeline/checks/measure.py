@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from pipeline.checks.protocol import (
+    CandidatesRequest,
     LatencyRequest,
     MemoryRequest,
     NodeRecord,
@@ -77,6 +79,17 @@ def measure_latency(request: LatencyRequest) -> LatencyResult:
         p99=_percentile(samples, 0.99),
         speedup=_figure(ratio_interval(others[0], samples), "x") if others else None,
     )
+
+
+def measure_candidates(request: CandidatesRequest) -> tuple[tuple[float, ...], ...]:
+    """Milliseconds of single inferences, by model in the request's order; as many of each, taken in turn."""
+    result = run_worker(request, request.max_seconds + _LOAD_SECONDS)
+    return tuple(tuple(samples) for samples in result["samples_ms"])
+
+
+def latency_figures(float_ms: Sequence[float], samples_ms: Sequence[float]) -> tuple[Figure, Figure]:
+    """The median in ms, and the speed-up over the float model, of inferences that took turns with its own."""
+    return _percentile(list(samples_ms), 0.50), _figure(ratio_interval(float_ms, samples_ms), "x")
 
 
 def measure_variant(request: VariantsRequest) -> Figure:

@@ -43,11 +43,16 @@ Begin = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class FloatReference:
-    """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders)."""
+    """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders).
+
+    `evaluation`: the samples as the bundle takes them; `source_evaluation`: as the float model does, which has another
+    tokenizer where the bundle's vocabulary was trimmed.
+    """
 
     float_model: Path
     evaluation: Path
     reference: Path
+    source_evaluation: Path
 
 
 @dataclass
@@ -234,10 +239,12 @@ def measure_user_metric(
     reference did: with ONNX Runtime's defaults."""
     sessions = make_session(reference.float_model / MODEL, Runtime()), make_session(bundle, runtime)
     scored = []
-    for result, folder in zip(results, evaluation_folders(reference.evaluation), strict=True):
+    folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
+    for result, (original, folder) in zip(results, folders, strict=True):
         dataset = read_dataset(folder)
         references = metric.references_for(dataset["name"], dataset["labels"], dataset["samples"])
-        of_float, of_bundle = (collect(session, open_samples(folder)) for session in sessions)
+        samples = open_samples(original), open_samples(folder)
+        of_float, of_bundle = map(collect, sessions, samples)
         scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
     return tuple(scored)
 

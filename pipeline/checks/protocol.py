@@ -32,6 +32,21 @@ class LatencyRequest(Frozen):
     target_half_width: Annotated[float, Field(gt=0)] = 0.02
 
 
+class CandidatesRequest(Frozen):
+    """Time single inferences of each of `models` in turn, the first being the float model; `inputs`: an .npz file for
+    each. Stops as a LatencyRequest does."""
+
+    mode: Literal["candidates"] = "candidates"
+    models: tuple[Path, ...] = Field(min_length=2)
+    inputs: tuple[Path, ...] = Field(min_length=2)
+    runtime: Runtime
+    warmup: Annotated[int, Field(ge=0)] = 5
+    min_runs: Annotated[int, Field(ge=50)] = 100
+    max_runs: Count = 400
+    max_seconds: Annotated[float, Field(gt=0)] = 90.0
+    target_half_width: Annotated[float, Field(gt=0)] = 0.01
+
+
 class VariantsRequest(Frozen):
     """Time single inferences of `model` under each of `runtimes` in turn, `runs` times."""
 
@@ -65,7 +80,7 @@ class ProfileRequest(Frozen):
     optimized_model: Path
 
 
-Request = LatencyRequest | VariantsRequest | MemoryRequest | ProfileRequest
+Request = LatencyRequest | CandidatesRequest | VariantsRequest | MemoryRequest | ProfileRequest
 
 
 class NodeRecord(Frozen):

@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.checks.events import node_records
-from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest, Request, VariantsRequest
+from pipeline.checks.protocol import (
+    CandidatesRequest,
+    LatencyRequest,
+    MemoryRequest,
+    ProfileRequest,
+    Request,
+    VariantsRequest,
+)
 from pipeline.checks.resident import peak_mb, reset_peak, resident_mb
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
@@ -46,6 +54,8 @@ def main() -> int:
 def answer(request: Request) -> dict[str, Json]:
     if isinstance(request, LatencyRequest):
         return latency(request)
+    if isinstance(request, CandidatesRequest):
+        return candidates(request)
     if isinstance(request, VariantsRequest):
         return variants(request)
     if isinstance(request, MemoryRequest):
@@ -61,6 +71,23 @@ def latency(request: LatencyRequest) -> dict[str, Json]:
     begin = time.monotonic()
     loaded = [_timed_load(model, runtime) for model in models]
     runs = [(session, _feed(session, request.inputs)) for session, _ in loaded]
+    samples, stopped = _in_turn(request, runs, begin)
+    return {"load_ms": [ms for _, ms in loaded], "samples_ms": samples, "stopped": stopped}
+
+
+def candidates(request: CandidatesRequest) -> dict[str, Json]:
+    """`samples_ms`: a list per model, of inferences that took turns; and why it `stopped`."""
+    begin = time.monotonic()
+    sessions = [make_session(model, _interleavable(request.runtime)) for model in request.models]
+    runs = [(session, _feed(session, inputs)) for session, inputs in zip(sessions, request.inputs, strict=True)]
+    samples, stopped = _in_turn(request, runs, begin)
+    return {"samples_ms": samples, "stopped": stopped}
+
+
+def _in_turn(
+    request: LatencyRequest | CandidatesRequest, runs: Sequence[tuple[ort.InferenceSession, Feed]], begin: float
+) -> tuple[list[list[float]], str]:
+    """Milliseconds per session, each round running all of them, and why the rounds stopped."""
     for _ in range(request.warmup):
         for session, feed in runs:
             session.run(None, feed)
@@ -69,7 +96,7 @@ def latency(request: LatencyRequest) -> dict[str, Json]:
     while not (stopped := _stopped(request, samples, time.monotonic() - begin)):
         for (session, feed), times in zip(runs, samples, strict=True):
             times.append(_timed_run(session, feed))
-    return {"load_ms": [ms for _, ms in loaded], "samples_ms": samples, "stopped": stopped}
+    return samples, stopped
 
 
 def variants(request: VariantsRequest) -> dict[str, Json]:
@@ -142,7 +169,7 @@ def _timed_run(session: ort.InferenceSession, feed: Feed) -> float:
     return (time.perf_counter_ns() - begin) / 1e6
 
 
-def _stopped(request: LatencyRequest, samples: list[list[float]], seconds: float) -> str:
+def _stopped(request: LatencyRequest | CandidatesRequest, samples: list[list[float]], seconds: float) -> str:
     """Why to stop now, or an empty string. There is always at least one run."""
     done = len(samples[0])
     if done == 0:

@@ -25,7 +25,7 @@ def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -
     plan = _plan(fields)
     terminal = Terminal(verbose)
     with terminal.running():
-        terminal.console.print(_headline(plan))
+        terminal.console.print(headline(plan))
         result = run_export(plan, Store(store or default_store()), terminal)
     _show(result.report, json)
     if not json:
@@ -74,7 +74,7 @@ def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
     table = Table("stage", "what it does", "state", box=None, pad_edge=False)
     for name, state in rows:
         table.add_row(name, TITLES.get(name, "compress"), state)
-    console.print(_headline(plan))
+    console.print(headline(plan))
     console.print(table)
     console.print("The measurements run every time.")
 
@@ -83,7 +83,8 @@ def _plan(fields: dict[str, Any]) -> Plan:
     return make_plan(validate(Job, fields, "the command line"))
 
 
-def _headline(plan: Plan) -> str:
+def headline(plan: Plan) -> str:
+    """Model, target and recipe, for the line that a command begins with."""
     return (
         f"[bold]{plan.source.name}[/] ({plan.source.task.name}) -> [bold]{plan.target.name}[/] "
         f"({plan.target.title}), recipe {plan.recipe.name}"

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline.cli import options as flag
+from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
 from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
@@ -32,37 +33,21 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     target: flag.Target = DEFAULT_TARGET,
     recipe: flag.Recipe = None,
     output: flag.Output = None,
-    task: Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")] = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 21 to 23.")] = 21,
-    batch_size: Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")] = None,
-    sequence_length: Annotated[
-        int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")] = False,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option("--allow-pickle", help="Read tensors from a pickle if there is no safetensors."),
-    ] = False,
-    calibration_data: Annotated[
-        str | None,
-        typer.Option(
-            help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav."
-        ),
-    ] = None,
-    calibration_samples: Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")] = None,
-    random_calibration: Annotated[
-        bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
-    ] = False,
-    eval_data: Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")] = None,
-    block_size: Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")] = None,
-    per_channel: Annotated[
-        bool | None,
-        typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's"),
-    ] = None,
-    nodes_to_exclude: Annotated[
-        list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")
-    ] = None,
+    task: flag.Task = None,
+    opset: flag.Opset = 21,
+    batch_size: flag.BatchSize = None,
+    sequence_length: flag.SequenceLength = None,
+    threads: flag.Threads = None,
+    trust_remote_code: flag.TrustRemoteCode = False,
+    allow_pickle: flag.AllowPickle = False,
+    calibration_data: flag.CalibrationData = None,
+    calibration_samples: flag.CalibrationSamples = None,
+    random_calibration: flag.RandomCalibration = False,
+    training_data: flag.TrainingData = None,
+    eval_data: flag.EvalData = None,
+    block_size: flag.BlockSize = None,
+    per_channel: flag.PerChannel = None,
+    nodes_to_exclude: flag.NodesToExclude = None,
     metric: flag.Metric = None,
     references: flag.References = None,
     budget: flag.Budgets = None,
@@ -76,11 +61,6 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     """Take a model all the way to a gated bundle: compress, quantize, export, check."""
     from pipeline.cli.export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
 
-    scheme = {
-        "block_size": block_size,
-        "per_channel": per_channel,
-        "nodes_to_exclude": nodes_to_exclude or None,
-    }
     fields = {
         "model": model,
         "target": target,
@@ -96,8 +76,9 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         "calibration_data": calibration_data,
         "calibration_samples": calibration_samples,
         "random_calibration": random_calibration,
+        "training_data": tuple(training_data or ()),
         "eval_data": tuple(eval_data or ()),
-        "scheme": {name: value for name, value in scheme.items() if value is not None},
+        "scheme": flag.scheme_changes(block_size, per_channel, nodes_to_exclude),
         "metric": metric,
         "references": references,
         "budgets": flag.parse_budgets(budget),
@@ -107,6 +88,75 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
         dry(fields, store, json)
     else:
         raise typer.Exit(run(fields, store, json, verbose))
+
+
+@app.command()
+def compare(  # noqa: PLR0913  # as export
+    model: flag.Model = DEFAULT_MODEL,
+    target: flag.Target = DEFAULT_TARGET,
+    recipe: flag.Recipe = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Plain scheme to compare with, like w4a8 or w4a8-b64. Repeatable.", show_default="all"),
+    ] = None,
+    fail_if_dominated: Annotated[
+        bool, typer.Option("--fail-if-dominated", help="Exit with 1 if a plain scheme dominates the recipe.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for compare.json and compare.html.", show_default="artifacts/..."),
+    ] = None,
+    task: flag.Task = None,
+    opset: flag.Opset = 21,
+    batch_size: flag.BatchSize = None,
+    sequence_length: flag.SequenceLength = None,
+    threads: flag.Threads = None,
+    trust_remote_code: flag.TrustRemoteCode = False,
+    allow_pickle: flag.AllowPickle = False,
+    calibration_data: flag.CalibrationData = None,
+    calibration_samples: flag.CalibrationSamples = None,
+    random_calibration: flag.RandomCalibration = False,
+    training_data: flag.TrainingData = None,
+    eval_data: flag.EvalData = None,
+    block_size: flag.BlockSize = None,
+    per_channel: flag.PerChannel = None,
+    nodes_to_exclude: flag.NodesToExclude = None,
+    metric: flag.Metric = None,
+    references: flag.References = None,
+    store: flag.Store = None,
+    json: flag.Json = False,
+    verbose: flag.Verbose = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Measure a recipe beside plain quantization without passes, at the same bytes and at the same latency.
+
+    Exits with 0 when it ran, whatever it found. Flags for the scheme change the recipe's, not those that it is
+    compared with.
+    """
+    from pipeline.cli.compare import run  # noqa: PLC0415
+
+    fields = {
+        "model": model,
+        "target": target,
+        "recipe": recipe,
+        "task": task,
+        "output": output,
+        "opset": opset,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "threads": threads,
+        "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle,
+        "calibration_data": calibration_data,
+        "calibration_samples": calibration_samples,
+        "random_calibration": random_calibration,
+        "training_data": tuple(training_data or ()),
+        "eval_data": tuple(eval_data or ()),
+        "scheme": flag.scheme_changes(block_size, per_channel, nodes_to_exclude),
+        "metric": metric,
+        "references": references,
+    }
+    raise typer.Exit(run(fields, against or (), fail_if_dominated, store, json, verbose))
 
 
 @app.command()
@@ -221,7 +271,7 @@ def clean(
 
 def entry() -> int:
     """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
-    return supervised(main)
+    return supervised(lambda: together(main))
 
 
 def main(arguments: list[str] | None = None) -> int:

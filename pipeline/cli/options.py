@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,37 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", envvar="EDGE_STORE", help="Where results of stages are kept.", show_default="user cache"),
 ]
+Task = Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")]
+Opset = Annotated[int, typer.Option(help="ONNX opset, 21 to 23.")]
+BatchSize = Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")]
+SequenceLength = Annotated[
+    int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read tensors from a pickle if there is no safetensors.")
+]
+CalibrationData = Annotated[
+    str | None,
+    typer.Option(
+        help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav."
+    ),
+]
+CalibrationSamples = Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")]
+RandomCalibration = Annotated[
+    bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
+]
+TrainingData = Annotated[
+    list[str] | None, typer.Option(help="What distill trains on, as above. Repeatable.", show_default="recipe's")
+]
+EvalData = Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")]
+BlockSize = Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")]
+PerChannel = Annotated[
+    bool | None,
+    typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's"),
+]
+NodesToExclude = Annotated[list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries log.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -44,6 +75,14 @@ Budgets = Annotated[
     list[str] | None,
     typer.Option("--budget", help="Change a limit: METRIC=LIMIT. Repeatable.", metavar="METRIC=LIMIT"),
 ]
+
+
+def scheme_changes(
+    block_size: int | None, per_channel: bool | None, nodes_to_exclude: list[str] | None
+) -> dict[str, Any]:
+    """The fields of the scheme that the flags set."""
+    given = {"block_size": block_size, "per_channel": per_channel, "nodes_to_exclude": nodes_to_exclude or None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def parse_budgets(given: list[str] | None) -> dict[str, float]:

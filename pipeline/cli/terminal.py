@@ -7,8 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
@@ -45,6 +54,7 @@ class Terminal(Console):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=self.console,
             transient=True,
             redirect_stdout=False,
@@ -61,6 +71,9 @@ class Terminal(Console):
                 return
             with self._bars:
                 yield
+
+    def heading(self, title: str) -> None:
+        self.console.print(Text(title, style="bold"))
 
     def begin(self, title: str) -> Progress:
         if self._task is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.registry import Registry
 from pipeline.core.types import Frozen
@@ -13,16 +14,45 @@ if TYPE_CHECKING:
 EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
+CALIBRATION = "calibration"
+"""The role of the calibration samples, as the compressed model takes them."""
+SOURCE_CALIBRATION = "calibration.source"
+"""The role of the same samples as the source takes them, given once a pass has changed the tokenizer."""
+CALIBRATION_BEFORE = "calibration.before"
+"""The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
+
 PASSES: Registry[type[Frozen]] = Registry(
     "pass",
     {
         "prune": "pipeline.compress.prune:Prune",
+        "sparsify": "pipeline.compress.sparsify:Sparsify",
+        "distill": "pipeline.compress.distill:Distill",
         "low_rank": "pipeline.compress.low_rank:LowRank",
     },
 )
 """Name -> config class, whose `run` names the stage function."""
 
 UNITS: Registry[UnitKind] = Registry(
-    "unit", {"ffn": "pipeline.compress.ffn:NEURONS", "heads": "pipeline.compress.heads:HEADS"}
+    "unit",
+    {
+        "ffn": "pipeline.compress.ffn:NEURONS",
+        "heads": "pipeline.compress.heads:HEADS",
+        "channels": "pipeline.compress.channels.groups:CHANNELS",
+    },
 )
 """What `prune` removes."""
+
+STRUCTURES: Registry[type[Frozen]] = Registry(
+    "unit",
+    {
+        "layers": "pipeline.compress.prune_layers:PruneLayers",
+        "tokens": "pipeline.compress.prune_tokens:PruneTokens",
+    },
+)
+"""What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
+
+
+def pass_config(table: Mapping[str, Any]) -> type[Frozen]:
+    """The config class of a recipe's pass; UsageError if there is no such pass."""
+    name, unit = table["pass"], table.get("unit")
+    return STRUCTURES.get(str(unit)) if name == "prune" and unit in tuple(STRUCTURES) else PASSES.get(name)

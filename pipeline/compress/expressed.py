@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.compress.surviving import surviving
+
 
 def ffn_key(config: Any) -> str | None:
     """What a config calls the FFN's neurons: BERT, ViT and Llama `intermediate_size`, DistilBERT `hidden_dim`."""
@@ -15,7 +17,7 @@ def ffn_key(config: Any) -> str | None:
     )
 
 
-def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str, int]:
+def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Set what the model's config can say of the edits in force, and return it by key.
 
     A config holds one number for all layers: edits that leave layers unlike each other, or that skip some, are
@@ -24,10 +26,17 @@ def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str
     config = getattr(model, "config", None)
     if config is None:
         return {}
-    values = _neurons(config, edits) | _heads(model, config, edits)
+    edits = surviving(edits)
+    values = _told(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
     for key, value in values.items():
         setattr(config, key, value)
     return values
+
+
+def _told(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What edits have set themselves, since some models read it at every call."""
+    keys = {key for edit in edits for key in edit.get("config", ())}
+    return {key: getattr(config, key) for key in sorted(keys)}
 
 
 def _neurons(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, int]:

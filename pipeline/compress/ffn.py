@@ -26,14 +26,16 @@ class FeedForward:
     expand: tuple[str, ...]
     contract: str
     count: int
+    carriers: tuple[Slices, ...] = ()
+    fixed: str = ""
 
     @property
     def producers(self) -> tuple[Slices, ...]:
         return tuple(Slices(name, 1) for name in self.expand)
 
     @property
-    def consumer(self) -> Slices:
-        return Slices(self.contract, 1)
+    def consumers(self) -> tuple[Slices, ...]:
+        return (Slices(self.contract, 1),)
 
     def edit(self, keep: Sequence[int]) -> KeepNeurons:
         return KeepNeurons(expand=self.expand, contract=self.contract, keep=tuple(keep))

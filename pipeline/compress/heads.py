@@ -57,6 +57,8 @@ class Heads:
     head_dim: int
     group: int
     count: int
+    carriers: tuple[Slices, ...] = ()
+    fixed: str = ""
 
     @property
     def producers(self) -> tuple[Slices, ...]:
@@ -65,17 +67,17 @@ class Heads:
         return (wide, Slices(self._name(layout.key), narrow), Slices(self._name(layout.value), narrow))
 
     @property
-    def consumer(self) -> Slices:
-        return Slices(self._name(self.layout.output), self.group * self.head_dim)
+    def consumers(self) -> tuple[Slices, ...]:
+        return (Slices(self._name(self.layout.output), self.group * self.head_dim),)
 
     def edit(self, keep: Sequence[int]) -> KeepHeads:
-        query, key, value = (slices.linear for slices in self.producers)
+        query, key, value = (slices.module for slices in self.producers)
         return KeepHeads(
             attention=self.layer,
             query=query,
             key=key,
             value=value,
-            output=self.consumer.linear,
+            output=self.consumers[0].module,
             head_dim=self.head_dim,
             group=self.group,
             keep=tuple(keep),
@@ -114,8 +116,8 @@ def _heads(model: nn.Module, name: str, module: nn.Module) -> Heads:
     layout = LAYOUTS[type(module).__name__]
     head_dim = int(getattr(module, layout.head_dim))
     found = Heads(name, layout, head_dim, 1, 1)
-    query, key, value = (linear(model, slices.linear).out_features for slices in found.producers)
-    read = linear(model, found.consumer.linear).in_features
+    query, key, value = (linear(model, slices.module).out_features for slices in found.producers)
+    read = linear(model, found.consumers[0].module).in_features
     if query % head_dim or key % head_dim or query % key or value != key or read != query:
         raise StageError(
             f"prune: the heads of {name!r} do not divide: {query} query, {key} key and {value} value features in "

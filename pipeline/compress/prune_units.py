@@ -2,86 +2,119 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from torch import nn
 
-from pipeline.compress import UNITS
+from pipeline.compress.amounts import Amount, require_left
+from pipeline.compress.cost import macs
 from pipeline.compress.expressed import update_config
-from pipeline.compress.importance import IMPORTANCES
 from pipeline.compress.importance.data import ScoringData
+from pipeline.compress.ladder import Rung, ladder, last, rounded, same_share
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.prune import Prune
 from pipeline.compress.pruner import Pruner
-from pipeline.compress.trial import TrialModel, TrialScore, make_trial, pass_facts
+from pipeline.compress.trial import TrialScore, make_trial, pass_facts
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
 
 
+class Pruned(NamedTuple):
+    """A smaller model, the edits that made it, and how their number was found."""
+
+    model: nn.Module
+    edits: list[dict[str, Json]]
+    kept: dict[str, int]
+    search: dict[str, Json]
+
+
 def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes `edits.json`: the edits so far and this pass's own.
 
-    StageError if the model has no such units, or a ratio would leave a layer empty or remove nothing.
+    StageError if the model has no such units, or the amount would leave a layer empty, remove nothing, or cannot be
+    reached.
     """
     config = Prune.model_validate(context.config["pass"])
     earlier = load_compressed(context.config["source"], context.inputs)
-    model = earlier.model
-    pruner = make_pruner(model, config, context)
-    fixed = None if config.ratio == "auto" else _fixed(pruner, config.ratio)
-    trial = make_trial(context, config.samples)
-    keep, search = (fixed, {}) if fixed is not None else _search(pruner, trial, config, context)
-    counts = pruner.counts(keep)
-    edits = [*earlier.edits, *pruner.edits(counts)]
-    smaller = pruner.pruned(counts)
-    save_compressed(context.out, smaller, edits, earlier.trained)
-    layers = [
-        {"layer": group.layer, "before": group.count, "after": count}
-        for group, count in zip(pruner.groups, counts, strict=True)
-    ]
+    pruner = make_pruner(earlier.model, config, context)
+    done = _search(pruner, context) if config.ratio == "auto" else _in_steps(pruner, context)
+    edits = [*earlier.edits, *done.edits]
+    save_compressed(context.out, done.model, edits, earlier.trained)
     return {
         "pass": "prune",
         "unit": config.unit,
         "importance": config.importance,
-        f"{UNITS.get(config.unit).plural}_before": pruner.units,
-        f"{UNITS.get(config.unit).plural}_after": keep,
-        "ratio": round(1 - keep / pruner.units, 6),
-        **pass_facts(trial, model, smaller),
-        "config": update_config(smaller, edits),
-        "layers": layers,
-        **search,
+        "ranking": config.ranking,
+        **_units(pruner, done.kept),
+        "macs_before": macs(earlier.model, pruner.data.example),
+        "macs_after": macs(done.model, pruner.data.example),
+        **pass_facts(make_trial(context, config.samples), earlier.model, done.model),
+        "config": update_config(done.model, edits),
+        **done.search,
     }
 
 
 def make_pruner(model: nn.Module, config: Prune, context: StageContext) -> Pruner:
-    """Find and score the units of `model`."""
-    groups = UNITS.get(config.unit).find(model)
+    """Find the units of `model`."""
     samples = open_samples(context.inputs["calibration"].path, config.samples)
     data = ScoringData(model, context.config["source"], samples, config.seed, context.progress)
-    return Pruner(model, config, groups, IMPORTANCES.get(config.importance)(data, groups))
+    return Pruner(data, config)
 
 
-def _fixed(pruner: Pruner, ratio: float) -> int:
-    keep = pruner.keep_for(ratio)
-    pruner.require_less(ratio, keep)
-    return keep
-
-
-def _search(pruner: Pruner, trial: TrialModel, config: Prune, context: StageContext) -> tuple[int, dict[str, Json]]:
-    """Bisect for the fewest units that stay within the limits; damage grows with what is removed."""
-    limits = _with_headroom(context.config["limits"], config.headroom)
-    tried: dict[int, TrialScore] = {}
-    low, high = pruner.keep_for(config.max_ratio), pruner.units
-    rounds = max(1, ((high - low) // pruner.step).bit_length())
-    while low < high:
-        keep = (low + high) // 2 // pruner.step * pruner.step
-        tried[keep] = trial.score(pruner.pruned(pruner.counts(keep)))
-        context.progress(len(tried), rounds)
-        low, high = (low, keep) if tried[keep].within(limits) else (keep + pruner.step, high)
-    context.progress(rounds, rounds)
-    name = UNITS.get(config.unit).plural
-    return min(high, pruner.units), {
-        "limits": limits,
-        "tried": [{"label": f"{keep} {name}", name: keep, **score.record()} for keep, score in sorted(tried.items())],
+def _units(pruner: Pruner, kept: dict[str, int]) -> dict[str, Json]:
+    before, after, name = sum(pruner.counts), sum(kept.values()), pruner.kind.plural
+    layers = [{"layer": group.layer, "before": group.count, "after": kept[group.layer]} for group in pruner.groups]
+    return {
+        f"{name}_before": before,
+        f"{name}_after": after,
+        "ratio": round(1 - after / before, 6),
+        "layers": layers,
+        "left_alone": [left._asdict() for left in pruner.left],
     }
+
+
+def _in_steps(pruner: Pruner, context: StageContext) -> Pruned:
+    """Remove an equal part in each step, and find and score anew what is left before the next."""
+    amount, steps = Amount(pruner), pruner.config.steps
+    kept = {group.layer: group.count for group in pruner.groups}
+    edits: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        rung = amount.rung(pruner, step / steps)
+        kept |= {group.layer: count for group, count in zip(pruner.groups, rung, strict=True)}
+        edits += pruner.edits(rung)
+        model = pruner.pruned(rung)
+        if step < steps:
+            pruner = make_pruner(model, pruner.config, context)
+    return Pruned(model, edits, kept, {})
+
+
+def _search(pruner: Pruner, context: StageContext) -> Pruned:
+    """Bisect for the fewest units that stay within the limits; damage grows with what is removed."""
+    limits = _with_headroom(context.config["limits"], pruner.config.headroom)
+    rungs, name = _rungs(pruner), pruner.kind.plural
+    trial, tried = make_trial(context, pruner.config.samples), dict[int, TrialScore]()
+
+    def bearable(rung: Rung) -> bool:
+        score = tried[sum(rung)] = trial.score(pruner.pruned(rung))
+        context.progress(len(tried), len(rungs).bit_length())
+        return score.within(limits)
+
+    rung = last(rungs, bearable)
+    shown = [{"label": f"{kept} {name}", name: kept, **score.record()} for kept, score in sorted(tried.items())]
+    kept = {group.layer: count for group, count in zip(pruner.groups, rung, strict=True)}
+    return Pruned(pruner.pruned(rung), pruner.edits(rung), kept, {"limits": limits, "tried": shown})
+
+
+def _rungs(pruner: Pruner) -> list[Rung]:
+    """What `auto` may try: down to `max_ratio`."""
+    config, counts = pruner.config, pruner.counts
+    if config.ranking == "global":
+        least = (1 - config.max_ratio) * sum(counts)
+        return [rung for rung in ladder(pruner.scores, config.step, "global") if sum(rung) >= least]
+    require_left(counts, pruner.kind, config.max_ratio, config.step)
+    least = rounded(max(counts), 1 - config.max_ratio, config.step)
+    return [rung for rung in same_share(counts, config.step) if max(rung) >= least]
 
 
 def _with_headroom(limits: dict[str, float], headroom: float) -> dict[str, float]:

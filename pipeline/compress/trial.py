@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.units import parameters
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
@@ -55,11 +56,20 @@ class TrialModel:
     after it.
     """
 
-    def __init__(self, model: nn.Module, source: dict[str, Any], scheme: Scheme, samples: Samples) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        source: dict[str, Any],
+        scheme: Scheme,
+        samples: Samples,
+        source_samples: Samples | None = None,
+    ) -> None:
+        """`source_samples`: the same samples as `model` takes them, where candidates have another tokenizer."""
         self._source = source
         self._scheme = scheme
-        self._batches = list(batches(samples))
+        self._batches = list(batches(source_samples or samples))
         self._reference = self._outputs(model)
+        self._batches = list(batches(samples)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
         """Round the candidate's weights in place, run it, and compare."""
@@ -73,13 +83,17 @@ class TrialModel:
         return torch.cat(rows).numpy()
 
 
-def make_trial(context: StageContext, samples: int) -> TrialModel:
-    """Judges against the uncompressed model, so that the damage of passes in a row adds up."""
+def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> TrialModel:
+    """Judges against the uncompressed model, so that the damage of passes in a row adds up. `role`: the samples as the
+    candidates take them."""
+    inputs = context.inputs
+    original = inputs.get(SOURCE_CALIBRATION)
     return TrialModel(
         load_source(context.config["source"]),
         source=context.config["source"],
         scheme=Scheme.model_validate(context.config["scheme"]),
-        samples=open_samples(context.inputs["calibration"].path, samples),
+        samples=open_samples(inputs[role].path, samples),
+        source_samples=open_samples(original.path, samples) if original else None,
     )
 
 
@@ -93,10 +107,10 @@ def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[s
     }
 
 
-def batches(samples: Samples) -> Iterator[dict[str, Tensor]]:
+def batches(samples: Samples, size: int = _BATCH) -> Iterator[dict[str, Tensor]]:
     """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
-    for start in range(0, len(samples), _BATCH):
-        rows = [samples[index] for index in range(start, min(start + _BATCH, len(samples)))]
+    for start in range(0, len(samples), size):
+        rows = [samples[index] for index in range(start, min(start + size, len(samples)))]
         yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
 
 

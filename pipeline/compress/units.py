@@ -12,14 +12,21 @@ from pipeline.compress.edits.base import Edit
 
 
 class Slices(NamedTuple):
-    """A Linear, and how many of its rows or columns in a row belong to one unit."""
+    """A layer, and which of its output or input features belong to each unit: `width` of them in a row, or those of
+    `places` (`width` for the first unit, then `width` for the second, ...)."""
 
-    linear: str
+    module: str
     width: int
+    places: tuple[int, ...] = ()
+
+    def indices(self, count: int) -> Tensor:
+        """int64 [count, width]."""
+        flat = torch.tensor(self.places, dtype=torch.int64) if self.places else torch.arange(count * self.width)
+        return flat.view(count, self.width)
 
 
 class UnitGroup(Protocol):
-    """The units of one layer that compete with each other."""
+    """The units of one layer that compete with each other. If they must stay, `fixed` says why."""
 
     @property
     def layer(self) -> str: ...
@@ -29,11 +36,18 @@ class UnitGroup(Protocol):
 
     @property
     def producers(self) -> tuple[Slices, ...]:
-        """The Linear layers whose rows compute the units."""
+        """The layers whose outputs compute the units."""
 
     @property
-    def consumer(self) -> Slices:
-        """The one Linear whose columns read them; its input holds the units' activations."""
+    def consumers(self) -> tuple[Slices, ...]:
+        """The layers that read them; their inputs hold the units' activations."""
+
+    @property
+    def carriers(self) -> tuple[Slices, ...]:
+        """The layers that hold values for each of their features on the way (batch norms)."""
+
+    @property
+    def fixed(self) -> str: ...
 
     def edit(self, keep: Sequence[int]) -> Edit:
         """The edit after which only the units `keep` are left."""
@@ -41,12 +55,15 @@ class UnitGroup(Protocol):
 
 class UnitKind(NamedTuple):
     """What `prune` can remove: the word for several of them, the place that holds them, to which multiple their number
-    is rounded unless the recipe says, and how they are found (StageError if the model has none)."""
+    is rounded unless the recipe says, and how they are found (StageError if the model has none): from the model, or
+    with `traced` from the model and an example input. `join` makes one edit of several that change the same layers."""
 
     plural: str
     place: str
     round_to: int
-    find: Callable[[nn.Module], Sequence[UnitGroup]]
+    find: Callable[..., Sequence[UnitGroup]]
+    traced: bool = False
+    join: Callable[[Sequence[Edit]], Sequence[Edit]] = list
 
 
 def strongest(scores: Tensor, count: int) -> tuple[int, ...]:

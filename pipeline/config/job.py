@@ -32,6 +32,7 @@ class Job(Frozen):
     calibration_data: str | None = None
     calibration_samples: Annotated[int, Field(gt=0)] | None = None
     random_calibration: bool = False
+    training_data: tuple[str, ...] = Field(default=(), description="data sets that distill trains on")
     eval_data: tuple[str, ...] = ()
     metric: str | None = Field(default=None, description="file.py:name of a function (outputs, references) -> float")
     references: Path | None = Field(default=None, description="a .csv with a row per evaluation sample")

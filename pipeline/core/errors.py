@@ -44,6 +44,10 @@ class StageError(EdgeError):
     exit_code = ExitCode.STAGE_FAILED
 
 
+class ResourceError(StageError):
+    """The machine ran out of memory or disk: it says nothing about what was being built."""
+
+
 class IntegrityError(StageError):
     """Stored or bundled bytes are not the ones that were written."""
 

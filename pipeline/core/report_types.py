@@ -10,6 +10,7 @@ from pydantic import Field
 from pipeline.core.types import Evidence, Figure, Frozen, Json, Scheme, Verdict
 
 REPORT_VERSION = 1
+COMPARISON_VERSION = 1
 
 
 class BudgetResult(Frozen):
@@ -152,6 +153,73 @@ class HostInfo(Frozen):
     system: str
 
 
+class Difference(Frozen):
+    """A plain scheme against the recipe on one axis, positive where it is worse: `value`, its 95 % interval if it has
+    one, and whether that is more than `margin` and its noise. `unit`: % of the recipe's, points, or share."""
+
+    axis: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    margin: float
+    outcome: Literal["better", "same", "worse"]
+
+
+class Candidate(Frozen):
+    """One bundle of a comparison. `megabytes`: the model's files. `fidelity`: the lowest of the sets' scores named
+    `fidelity_name`. `front`: no other candidate is better in one respect and as good in all others.
+    `against`: its differences from the recipe; `why_not`: why it cannot be compared with it."""
+
+    label: str
+    kind: Literal["recipe", "plain", "float"]
+    scheme: str
+    megabytes: float
+    latency: Figure | None = None
+    speedup: Figure | None = None
+    drop: float | None = None
+    fidelity: float | None = None
+    accuracy: tuple[DatasetAccuracy, ...] = ()
+    front: bool = False
+    dominates: bool = False
+    against: tuple[Difference, ...] = ()
+    why_not: str = ""
+
+
+class Refusal(Frozen):
+    """A plain scheme that is not among the candidates, and why."""
+
+    label: str
+    reason: str
+
+
+class Comparison(Frozen):
+    """A recipe's bundle beside plain quantization of the same model, all measured in one run.
+
+    `same_bytes`, `same_latency`: labels of the plain schemes nearest to the recipe that are no bigger or no slower,
+    empty if there is none. `dominated_by`: those that are as good in every respect and better in one.
+    """
+
+    version: int = COMPARISON_VERSION
+    model: str
+    model_digest: str
+    task: str
+    target: str
+    recipe: str
+    passes: tuple[str, ...]
+    bundle_digest: str
+    fidelity_name: str
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...] = ()
+    same_bytes: str = ""
+    same_latency: str = ""
+    dominated_by: tuple[str, ...] = ()
+    runs: int
+    threads: int
+    host: HostInfo
+    versions: dict[str, str]
+
+
 class Report(Frozen):
     """The verdict and its evidence. `notes` are said in plain words to every reader (random calibration, a CPU
     that may saturate, a rebuilt store entry, ...)."""
@@ -184,3 +252,5 @@ class Report(Frozen):
     versions: dict[str, str]
     bundle_digest: str
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = Field(default=(), description="said beside the verdict, which they do not change")
+    comparison: Comparison | None = None

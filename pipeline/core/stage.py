@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.core.artifact import Artifact, seal
 from pipeline.core.digest import sha256_json
-from pipeline.core.errors import EdgeError, IntegrityError, StageError
+from pipeline.core.errors import EdgeError, IntegrityError, ResourceError
 from pipeline.core.registry import load_attribute
 from pipeline.core.store import Store
 from pipeline.core.types import Json, Progress, silent
@@ -116,13 +116,13 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
         if error is None or isinstance(error, EdgeError):
             return
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StageError(
+            raise ResourceError(
                 f"Stage {self.stage}: the disk is full.",
                 "Free some space (`edge clean` shrinks the store) and run the same command again; "
                 "finished stages are kept.",
             ) from error
         if _is_out_of_memory(error):
-            raise StageError(
+            raise ResourceError(
                 f"Stage {self.stage}: out of memory.",
                 "Lower --sequence-length or --batch-size, or use a machine with more memory; finished stages are kept.",
             ) from error

@@ -25,9 +25,8 @@ _BATCH = 64
 class Curvature:
     """What rounding needs of a Hessian, made once for all weights that read one input.
 
-    `order`: int64 [columns], the most active channel first, while there are most others to make up for its error (as
-    the authors' later code has it, "act-order"). `factor`: float32 [columns, columns], upper, in that order, with
-    factor^T factor the damped inverse. `importance`: float32 [columns], the diagonal. `damping`: what was needed.
+    `order`: int64 [columns], in which they are rounded. `factor`: float32 [columns, columns], upper, in that order,
+    with factor^T factor the damped inverse. `importance`: float32 [columns], the diagonal. `damping`: what was needed.
     """
 
     order: NDArray[np.int64]
@@ -36,16 +35,18 @@ class Curvature:
     damping: float
 
 
-def curvature(hessian: Double) -> Curvature:
+def curvature(hessian: Double, active_first: bool = True) -> Curvature:
     """Of `hessian` [columns, columns], the sum of x x^T over inputs x.
 
+    `active_first`: the most active channel is the first, while there are most others to make up for its error (as the
+    authors' later code has it, "act-order"); else the order is that of the columns.
     A channel that was never active gets the mean as its own entry: its weights are rounded to the nearest and move no
     others. Damping starts at 0.01 of the mean diagonal (sec. 4, step 3) and grows tenfold where the matrix is still not
     positive definite; LinAlgError if 10 is not enough.
     """
     diagonal = np.diagonal(hessian).astype(np.float64)
     mean = float(diagonal.mean()) or 1.0
-    order = np.argsort(-diagonal, kind="stable")
+    order = np.argsort(-diagonal, kind="stable") if active_first else np.arange(diagonal.size)
     damping = _DAMPING
     while True:
         damped = hessian[np.ix_(order, order)].astype(np.float64)
@@ -72,30 +73,35 @@ def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat) -> tuple[By
     """Codes and scales of `weight` [rows, columns], in the form that `quantize_blocks` returns.
 
     Scales are chosen before anything is rounded, each error weighed by its channel's activity; so the order of
-    rounding is free, though blocks are of neighbours.
+    rounding is free, though blocks are of neighbours. A weight that is exactly 0 was pruned and stays so: what it would
+    have made up for is left to the others (Frantar & Alistarh, arXiv 2301.00774, sec. 3.5).
     """
     rows, columns = weight.shape
     scales = block_scales(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size))
     by_column = np.ascontiguousarray(scales.T)[inputs.order // form.size]
     rest = weight.T[inputs.order].astype(np.float32)  # [columns, rows], in the order of rounding
+    pruned = rest == 0
     rounded = np.empty(rest.shape, np.uint8)
     for begin in range(0, columns, _BATCH):
         batch, after = slice(begin, begin + _BATCH), slice(begin + _BATCH, columns)
         factor = inputs.factor[batch, batch]
-        rounded[batch], errors = _round_batch(rest[batch], by_column[batch], factor, form)
+        rounded[batch], errors = _round_batch(rest[batch], pruned[batch], by_column[batch], factor, form)
         rest[after] -= inputs.factor[batch, after].T @ errors
     codes = np.full((rows, scales.shape[1] * form.size), form.zero_point, np.uint8)
     codes[:, inputs.order] = rounded.T
     return codes.reshape(rows, -1, form.size), scales
 
 
-def _round_batch(rest: Float, scales: Float, factor: Float, form: BlockFormat) -> tuple[Bytes, Float]:
-    """Codes of a batch of columns [batch, rows], each rounded after what was left over before it (changes `rest`), and
-    their errors over the factor's diagonal."""
+def _round_batch(
+    rest: Float, pruned: NDArray[np.bool_], scales: Float, factor: Float, form: BlockFormat
+) -> tuple[Bytes, Float]:
+    """Codes of a batch of columns [batch, rows], each rounded after what was left over before it (changes `rest`), or
+    0's where `pruned`; and their errors over the factor's diagonal."""
     codes, errors = np.empty(rest.shape, np.uint8), np.empty_like(rest)
     zero_point = np.float32(form.zero_point)
     for j, (column, scale) in enumerate(zip(rest, scales, strict=True)):
-        code = np.clip(np.rint(column / scale) + zero_point, 0, 2 * zero_point - 1)
+        nearest = np.clip(np.rint(column / scale) + zero_point, 0, 2 * zero_point - 1)
+        code = np.where(pruned[j], zero_point, nearest)
         errors[j] = (column - (code - zero_point) * scale) / factor[j, j]
         rest[j + 1 :] -= factor[j, j + 1 :, None] * errors[j]
         codes[j] = code

@@ -64,6 +64,27 @@ def ratio_interval(
     return float(np.median(first) / np.median(second)), float(low), float(high)
 
 
+def jackknife_interval(
+    value: float, replicates: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """`value`, a statistic of all samples, and the ends of its confidence interval.
+
+    `replicates`: the statistic without each of G >= 2 equal groups of the samples in turn (Quenouille's grouped
+    jackknife; Efron & Tibshirani, An Introduction to the Bootstrap, sec. 11.5): the standard error is
+    sqrt((G - 1) / G * sum (replicate - mean)^2), and the interval takes Student's t with G - 1 degrees of freedom.
+    For smooth statistics such as means, correlations and differences of them on the same samples.
+    """
+    from scipy.stats import t  # noqa: PLC0415  # its import is slower than a whole measuring process
+
+    _check_share("confidence", confidence)
+    given = _finite("replicates", replicates)
+    if given.size < 2:
+        raise ValueError("a jackknife needs at least 2 groups")
+    error = math.sqrt((given.size - 1) / given.size * float(np.sum((given - given.mean()) ** 2)))
+    arm = float(t.ppf(0.5 + confidence / 2.0, given.size - 1)) * error
+    return value, value - arm, value + arm
+
+
 def _binomial_cumulative(n: int, p: float) -> NDArray[np.float64]:
     """P(Bin(n, p) <= k) for k = 0..n. Not scipy's: its import is slower than a whole measuring process."""
     logs = [

@@ -12,8 +12,9 @@ from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.host import host_info, versions
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Target
-from pipeline.core.report_types import HostInfo, Report, StageRecord, Trial
+from pipeline.core.report_types import Comparison, HostInfo, Report, StageRecord, Trial
 from pipeline.core.types import Json, Scheme
+from pipeline.report import comparison_text
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,14 @@ class Subject:
 
 
 def assemble(
-    subject: Subject, target: Target, found: Measurements, trials: Sequence[Trial], baseline: Report | None
+    subject: Subject,
+    target: Target,
+    found: Measurements,
+    trials: Sequence[Trial],
+    baseline: Report | None,
+    comparison: Comparison | None = None,
 ) -> Report:
-    """Judge the budgets and build the report."""
+    """Judge the budgets and build the report. A `comparison` warns, and changes no verdict."""
     budgets = judge_budgets(target, found, subject.scheme)
     if baseline is not None:
         budgets += regressions(baseline, found.figures)
@@ -61,6 +67,8 @@ def assemble(
         host=host,
         versions=versions(),
         notes=(*_quantization_notes(found), *subject.notes, *_host_notes(host, subject.scheme)),
+        warnings=comparison_text.warnings(comparison),
+        comparison=comparison,
     )
 
 

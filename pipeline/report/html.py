@@ -13,6 +13,9 @@ from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
 from pipeline.report import text
+from pipeline.report.comparison_html import shown
+from pipeline.report.curves import training_plots
+from pipeline.report.passes import pass_tables, pass_words
 from pipeline.report.svg import Distribution, bars, histogram, meter, scatter
 from pipeline.report.words import scheme_words
 
@@ -56,7 +59,9 @@ def html(report: Report) -> str:
         other_figures=other_figures(report),
         scheme_words=scheme_words(report.scheme),
         left_in_float=_largest_first(report),
+        passes=[(facts.get("pass", "pass"), pass_words(facts), pass_tables(facts)) for facts in report.passes],
         plots=plots(report),
+        shown=None if report.comparison is None else shown(report.comparison),
     )
 
 
@@ -93,6 +98,10 @@ def plots(report: Report) -> dict[str, str]:
         made["Size by tensor group"] = _tensor_plot(report.tensors)
     if report.trials:
         made["Accuracy and size of what was tried"] = scatter("Accuracy over size", report.trials)
+    trained = [training_plots(step) for step in report.passes]
+    for number, plots_of_pass in enumerate(trained, start=1):
+        many = sum(map(bool, trained)) > 1
+        made |= {f"Pass {number}, {name.lower()}" if many else name: plot for name, plot in plots_of_pass.items()}
     return made
 
 

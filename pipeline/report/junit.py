@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Verdict
+from pipeline.report.comparison_text import verdict_sentence
 from pipeline.report.text import (
     evidence_text,
     interval,
@@ -63,6 +64,8 @@ def _add_properties(suite: ET.Element, report: Report) -> None:
         "summary": summary(report),
         "model_digest": report.model_digest,
         "bundle_digest": report.bundle_digest,
+        **({"warnings": " ".join(report.warnings)} if report.warnings else {}),
+        **({"comparison": verdict_sentence(report.comparison)} if report.comparison else {}),
     }
     properties = ET.SubElement(suite, "properties")
     for name, value in facts.items():

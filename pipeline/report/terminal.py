@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Verdict
+from pipeline.report.comparison_text import nearest_sentences
 from pipeline.report.text import (
     evidence_text,
     host_sentence,
@@ -32,11 +33,13 @@ def render(report: Report, console: Console) -> None:
         if result.verdict is not Verdict.PASS:
             _print_why(result, console)
     console.print(_headline(report))
-    if report.quantization is not None:
-        console.print(_indented(quantization_sentence(report)))
-    for note in [host_sentence(report), *report.notes]:
-        if note:
-            console.print(_indented(f"Note: {note}"))
+    for warning in report.warnings:
+        console.print(Padding(Text("Warning: ", "bold yellow") + Text(printable(warning)), (0, 0, 0, 2), expand=False))
+    nearest = () if report.comparison is None else nearest_sentences(report.comparison)
+    for sentence in filter(None, [quantization_sentence(report), *nearest]):
+        console.print(_indented(sentence))
+    for note in filter(None, [host_sentence(report), *report.notes]):
+        console.print(_indented(f"Note: {note}"))
 
 
 def _table(report: Report) -> Table:

@@ -50,11 +50,24 @@ def load_calibration(spec: str, limit: int) -> Dataset:
     a folder of images, or a folder with a manifest.toml. UsageError if there is none, or it cannot be read,
     or has fewer samples.
     """
+    return _evenly(load_whole(spec), limit)
+
+
+def load_whole(spec: str) -> Dataset:
+    """All samples of the set that `spec` (see `load_calibration`) names; of one with parts, those to calibrate with.
+
+    UsageError if there is none, or it cannot be read.
+    """
     place = _locate(spec)
     if not _has_manifest(place):
-        return _evenly(_own(place), limit)
+        return _own(place)
     manifest = read_manifest(place)
-    return _evenly(_dataset(manifest.name, manifest.read_calibration(place), manifest.origin), limit)
+    return _dataset(manifest.name, manifest.read_calibration(place), manifest.origin)
+
+
+def load_training(spec: str, limit: int | None) -> Dataset:
+    """`limit` samples evenly spread over the set that `spec` names, or all of them."""
+    return load_whole(spec) if limit is None else load_calibration(spec, limit)
 
 
 def load_evaluation(spec: str) -> list[Dataset]:

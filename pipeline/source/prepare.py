@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.source.audio import audio_rows
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.words import word_rows
 
+TOKENIZER = "tokenizer"
+"""The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
 
 
@@ -30,7 +33,7 @@ def calibration(context: StageContext) -> dict[str, Json]:
         count = write_samples(context.out, _random_rows(config["source"], config["limit"], config["max_length"]))
         return {"data": "random tensors", "samples": count, "random": True}
     dataset = load_calibration(config["spec"], config["limit"])
-    count = _write(dataset, context.out, config, context.progress)
+    count = _write(dataset, context.out, _tokenized(context), context.progress)
     return {
         "data": dataset.name,
         "samples": count,
@@ -46,8 +49,35 @@ def evaluation(context: StageContext) -> dict[str, Json]:
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
-        _write(dataset, folder, context.config, context.progress)
+        _write(dataset, folder, _tokenized(context), context.progress)
     return {"sets": [dataset.name for dataset in datasets]}
+
+
+def training(context: StageContext) -> dict[str, Json]:
+    """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
+    if all sets are."""
+    config = context.config
+    sets = [load_training(spec, config["limit"]) for spec in config["specs"]]
+    aligned: list[list[int]] = []
+    rows = (row for part in sets for row in _rows(part, config["source"], config["max_length"], aligned))
+    total = sum(len(part.samples) for part in sets)
+    count = write_samples(context.out, _counted(rows, total, context.progress))
+    labels = [_labels(part, config["source"]["family"]) for part in sets]
+    known = [label for part in labels for label in part or []]
+    labelled = len(known) == count and not aligned
+    record = {"name": ", ".join(part.name for part in sets), "labels": known if labelled else None, "samples": count}
+    (context.out / DATASET).write_text(pretty_json(record), encoding="utf-8")
+    return {"data": record["name"], "samples": count, "labelled": labelled}
+
+
+def _tokenized(context: StageContext) -> dict[str, Any]:
+    return {**context.config, "source": with_tokenizer(context.config["source"], context.inputs)}
+
+
+def with_tokenizer(source: dict[str, Any], inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """The source with the tokenizer of the model that is compressed so far: a pass may have changed it."""
+    place = inputs[TOKENIZER].path if TOKENIZER in inputs else source["path"]
+    return {**source, TOKENIZER: str(place)}
 
 
 def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Progress) -> int:
@@ -120,11 +150,12 @@ def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
 
 
 def load_tokenizer(source: dict[str, Any]) -> Any:
-    """The folder's own tokenizer; UsageError if it has none."""
+    """The folder's own tokenizer, or the one of `with_tokenizer`; UsageError if there is none."""
     from transformers import AutoTokenizer  # noqa: PLC0415  # seconds to import, and images do not need it
 
     try:
-        return AutoTokenizer.from_pretrained(source["path"], trust_remote_code=source["trust_remote_code"])
+        place = source.get(TOKENIZER, source["path"])
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=source["trust_remote_code"])
     except (OSError, ValueError) as error:
         raise UsageError(
             f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load: "

@@ -72,9 +72,10 @@ def masked(model: nn.Module, groups: Sequence[UnitGroup], keeps: Sequence[Sequen
     """The independent reference: what reads the removed units is zero, all shapes are as they were."""
     copied = copy.deepcopy(model)
     for group, keep in zip(groups, keeps, strict=True):
-        weight = linear(copied, group.consumer.linear).weight.data
+        (consumer,) = group.consumers
+        weight = linear(copied, consumer.module).weight.data
         for unit in set(range(group.count)) - set(keep):
-            weight[:, unit * group.consumer.width : (unit + 1) * group.consumer.width] = 0
+            weight[:, unit * consumer.width : (unit + 1) * consumer.width] = 0
     return copied
 
 

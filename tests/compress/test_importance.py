@@ -87,7 +87,7 @@ def test_taylor_equals_weight_times_gradient_of_single_samples(tiny_bert: Path, 
             hidden = model(**single).last_hidden_state[0]
             model.zero_grad()
             (hidden[single["attention_mask"][0] == 1].mean(0) @ direction[index]).backward()
-            weights = [linear(model, group.consumer.linear).weight for group in groups]
+            weights = [linear(model, group.consumers[0].module).weight for group in groups]
             changes = [(weight * weight.grad).sum(0).view(2, -1).sum(1) for weight in weights]
             expected = [total + change.square() / (8 * PROBES) for total, change in zip(expected, changes, strict=True)]
     for one, two in zip(found, expected, strict=True):

@@ -61,7 +61,7 @@ def prune(
 
 def test_a_given_ratio_is_rounded_to_whole_groups(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
     facts = prune(tiny_encoder, samples, tmp_path / "out", {}, ratio=0.3)
-    assert (facts["neurons_before"], facts["neurons_after"], facts["ratio"]) == (128, 96, 0.25)
+    assert (facts["neurons_before"], facts["neurons_after"], facts["ratio"]) == (256, 192, 0.25)
     edits = json.loads((tmp_path / "out/edits.json").read_text())
     assert [len(edit["keep"]) for edit in edits] == [96, 96]
     assert edits[0]["expand"] == ["encoder.layer.0.intermediate.dense"]
@@ -69,9 +69,9 @@ def test_a_given_ratio_is_rounded_to_whole_groups(tiny_encoder: Path, samples: A
 
 def test_auto_takes_all_it_may_and_nothing_it_may_not(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
     generous = prune(tiny_encoder, samples, tmp_path / "a", {"max_accuracy_drop": 1000.0}, ratio="auto")
-    assert generous["neurons_after"] == 64  # max_ratio is a half
+    assert generous["neurons_after"] == 2 * 64  # max_ratio is a half
     strict = prune(tiny_encoder, samples, tmp_path / "b", {"max_accuracy_drop": 0.0}, ratio="auto")
-    assert strict["neurons_after"] == 128
+    assert strict["neurons_after"] == 2 * 128
     assert json.loads((tmp_path / "b/edits.json").read_text()) == []
 
 
@@ -107,7 +107,7 @@ def test_facts_say_what_changed_and_what_it_cost(tiny_encoder: Path, samples: Ar
 
 def test_heads_by_taylor(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
     facts = prune(tiny_encoder, samples, tmp_path / "out", {}, ratio=0.5, unit="heads", importance="taylor")
-    assert (facts["heads_before"], facts["heads_after"], facts["config"]) == (2, 1, {})
+    assert (facts["heads_before"], facts["heads_after"], facts["config"]) == (4, 2, {})
     edits = json.loads((tmp_path / "out/edits.json").read_text())
     assert [edit["attention"] for edit in edits] == [f"encoder.layer.{n}.attention.self" for n in (0, 1)]
     again = prune(tiny_encoder, samples, tmp_path / "again", {}, ratio=0.5, unit="heads", importance="taylor")
@@ -117,8 +117,8 @@ def test_heads_by_taylor(tiny_encoder: Path, samples: Artifact, tmp_path: Path) 
 
 def test_auto_searches_heads_too(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
     facts = prune(tiny_encoder, samples, tmp_path / "a", {"max_accuracy_drop": 1000.0}, ratio="auto", unit="heads")
-    assert facts["heads_after"] == 1
-    assert [tried["label"] for tried in facts["tried"]] == ["1 heads"]
+    assert facts["heads_after"] == 2
+    assert [tried["label"] for tried in facts["tried"]] == ["2 heads"]
 
 
 def test_passes_in_a_row_are_judged_against_the_original(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_passes_in_a_row_are_judged_against_the_original(tiny_encoder: Path, sam
     )
     assert second["metric_before"] == first["metric_after"]
     assert third["metric_before"] == second["metric_after"]
-    assert (third["neurons_before"], third["neurons_after"]) == (96, 64)
+    assert (third["neurons_before"], third["neurons_after"]) == (192, 128)
     edits = json.loads((tmp_path / "c/edits.json").read_text())
     assert [edit["edit"] for edit in edits] == ["keep_heads"] * 2 + ["keep_neurons"] * 4
 

@@ -74,7 +74,7 @@ def test_pruning_is_recorded_and_makes_the_bundle_smaller(edge, tiny, workspace)
     done = edge("export", *tiny, "--recipe", "cut")
     assert done.returncode == 0, done.stderr
     report = json.loads((workspace / "out/report.json").read_text())
-    assert report["passes"][0]["neurons_after"] == 64
+    assert report["passes"][0]["neurons_after"] == 2 * 64
     assert report["figures"]["bundle_mb"]["value"] < before
 
 
@@ -88,8 +88,8 @@ def test_heads_and_neurons_are_pruned_by_passes_in_a_row(edge, tiny, workspace) 
     done = edge("export", *tiny, "--recipe", "narrow")
     assert done.returncode == 0, done.stderr
     heads, neurons = json.loads((workspace / "out/report.json").read_text())["passes"]
-    assert (heads["heads_before"], heads["heads_after"]) == (2, 1)
-    assert (neurons["neurons_before"], neurons["neurons_after"]) == (128, 96)
+    assert (heads["heads_before"], heads["heads_after"]) == (4, 2)
+    assert (neurons["neurons_before"], neurons["neurons_after"]) == (256, 192)
     assert neurons["metric_before"] == heads["metric_after"]
 
 

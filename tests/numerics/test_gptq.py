@@ -86,6 +86,17 @@ def test_channels_that_were_never_active_are_rounded_to_nearest() -> None:
     assert curvature(np.zeros((4, 4))).factor.tolist() == np.eye(4).tolist()
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_pruned_weights_stay_zero_and_the_others_make_up_for_them(share: float) -> None:
+    weight, hessian = drawn(3, 16, 96)
+    weight[np.abs(weight) < np.quantile(np.abs(weight), share)] = 0
+    form = BlockFormat(32)
+    together = dequantize_blocks(*gptq_blocks(weight, curvature(hessian), form), 96)
+    nearest = dequantize_blocks(*quantize_blocks(weight, form), 96)
+    assert (together[weight == 0] == 0).all()
+    assert output_error(weight, together, hessian) < output_error(weight, nearest, hessian)
+
+
 def test_damping_grows_until_the_matrix_can_be_factored() -> None:
     """The eigenvalue -1.5 of a matrix whose mean diagonal is 1 needs more than 1.5."""
     indefinite = np.array([[1.0, 2.5], [2.5, 1.0]])

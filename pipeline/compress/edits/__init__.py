@@ -21,6 +21,10 @@ EDITS: Registry[type[Edit]] = Registry(
     {
         "keep_neurons": "pipeline.compress.edits.neurons:KeepNeurons",
         "keep_heads": "pipeline.compress.edits.heads:KeepHeads",
+        "hold_zeros": "pipeline.compress.edits.zeros:HoldZeros",
+        "keep_layers": "pipeline.compress.edits.layers:KeepLayers",
+        "keep_channels": "pipeline.compress.edits.channels:KeepChannels",
+        "keep_tokens": "pipeline.compress.edits.tokens:KeepTokens",
         "factorize_linear": "pipeline.compress.edits.factorize:FactorizeLinear",
         "factorize_embedding": "pipeline.compress.edits.factorize:FactorizeEmbedding",
         "factorize_conv": "pipeline.compress.edits.factorize:FactorizeConv",

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 IMPORTANCES: Registry[Importance] = Registry(
     "importance",
     {
+        "l1": "pipeline.compress.importance.l1:l1",
         "l2": "pipeline.compress.importance.l2:l2",
         "taylor": "pipeline.compress.importance.taylor:taylor",
+        "activation": "pipeline.compress.importance.activation:activation",
+        "wanda": "pipeline.compress.importance.wanda:wanda",
+        "bn_scale": "pipeline.compress.importance.bn_scale:bn_scale",
         "random": "pipeline.compress.importance.random:random",
     },
 )

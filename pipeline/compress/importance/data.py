@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.compress.trial import batches
 from pipeline.compress.units import UnitGroup
 from pipeline.core.types import Progress
 from pipeline.source.samples import Samples
@@ -22,6 +23,11 @@ class ScoringData:
     samples: Samples
     seed: int
     progress: Progress
+
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """One input of the model: the first sample."""
+        return next(iter(batches(self.samples, 1)))
 
 
 Importance = Callable[[ScoringData, Sequence[UnitGroup]], list[Tensor]]

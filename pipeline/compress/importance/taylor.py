@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.edits.base import linear
 from pipeline.compress.importance.data import ScoringData
+from pipeline.compress.importance.reads import feature_axis, hooked
 from pipeline.compress.trial import batches, judged
-from pipeline.compress.units import UnitGroup
+from pipeline.compress.units import Slices, UnitGroup
 from pipeline.core.errors import StageError
 from pipeline.source.torch_model import wrap
 
@@ -24,7 +24,8 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """E[(dL/dg)^2] of a gate g = 1 on each unit's activations, per sample: float64 [count] per group.
 
     Molchanov et al. (arXiv 1906.10771, eq. 8, the gate variant): removing a unit changes L by g * dL/dg to first
-    order, squared so that signs do not cancel between samples. dL/dg is the sum of activation times gradient.
+    order, squared so that signs do not cancel between samples. dL/dg is the sum of activation times gradient, over all
+    places (of a feature map, over space) and all layers that read the unit.
     """
     model, generator = wrap(data.model, data.source), torch.Generator().manual_seed(data.seed)
     totals = [torch.zeros(group.count, dtype=torch.float64) for group in groups]
@@ -61,29 +62,34 @@ def objective(outputs: Tensor, family: Literal["embedding", "classifier"], gener
 
 @contextmanager
 def gated(model: nn.Module, groups: Sequence[UnitGroup], gates: Sequence[Tensor]) -> Iterator[None]:
-    """Multiply what each group's consumer reads by the gates [samples, count], for as long as this is open."""
+    """Multiply what is read of each group by the gates [samples, count], for as long as this is open."""
     with ExitStack() as hooks:
         for group, gate in zip(groups, gates, strict=True):
-            wide = gate.repeat_interleave(group.consumer.width, dim=1)
-            layer = linear(model, group.consumer.linear)
-            handle = layer.register_forward_pre_hook(_Gate(wide, group.consumer.linear))
-            hooks.callback(handle.remove)
+            for slices in group.consumers:
+                hooks.enter_context(hooked(model, {slices.module: _Gate(gate, slices)}))
         yield
 
 
 class _Gate:
-    """A forward pre-hook: [samples, ..., features] times [samples, features]."""
+    """A forward pre-hook: every feature of a unit is multiplied by its gate, the same one for all places. Features of
+    other groups are not touched."""
 
-    def __init__(self, gate: Tensor, name: str) -> None:
-        self._gate, self._name = gate, name
+    def __init__(self, gate: Tensor, slices: Slices) -> None:
+        self._gate, self._slices = gate, slices
 
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         values, *others = inputs
-        if values.shape[0] != self._gate.shape[0]:
+        samples, count = self._gate.shape
+        if values.shape[0] != samples:
             raise StageError(
-                f"prune: {self._name!r} reads {values.shape[0]} rows for {self._gate.shape[0]} samples, so Taylor "
+                f"prune: {self._slices.module!r} reads {values.shape[0]} rows for {samples} samples, so Taylor "
                 "importance cannot tell the samples apart.",
                 'Use importance = "l2".',
             )
-        shape = (values.shape[0], *[1] * (values.dim() - 2), values.shape[-1])
-        return (values * self._gate.view(shape), *others)
+        axis = feature_axis(module) % values.dim()
+        unit = torch.full((values.shape[axis],), count)
+        index = self._slices.indices(count)
+        unit[index] = torch.arange(count)[:, None].expand_as(index)
+        gate = torch.cat([self._gate, torch.ones(samples, 1)], dim=1)[:, unit]
+        shape = [samples if place == 0 else gate.shape[1] if place == axis else 1 for place in range(values.dim())]
+        return (values * gate.view(shape), *others)

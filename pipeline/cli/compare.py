@@ -1,0 +1,46 @@
+"""`edge compare`: a recipe beside plain quantization, shown, and written as JSON and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.api import default_store
+from pipeline.cli.export import headline
+from pipeline.cli.terminal import Terminal, output_console
+from pipeline.comparison import run_comparison
+from pipeline.config.job import Job
+from pipeline.config.loading import validate
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import ExitCode
+from pipeline.core.store import Store
+from pipeline.plan import make_plan
+from pipeline.report.comparison_files import comparison_folder, write_comparison
+from pipeline.report.comparison_terminal import render_comparison
+
+
+def run(
+    fields: dict[str, Any],
+    against: Sequence[str],
+    fail_if_dominated: bool,
+    store: Path | None,
+    json: bool,
+    verbose: bool,
+) -> int:
+    """Compare; the exit code says that it ran, or with `fail_if_dominated` what it found."""
+    plan = make_plan(validate(Job, fields, "the command line"))
+    folder = comparison_folder(plan.job.output, plan.target.name, plan.source.name)
+    terminal = Terminal(verbose)
+    with terminal.running():
+        terminal.console.print(f"{headline(plan)}, beside plain quantization")
+        comparison = run_comparison(plan, against, Store(store or default_store()), terminal)
+    write_comparison(comparison, folder)
+    console = output_console()
+    if json:
+        console.out(pretty_json(comparison.model_dump(mode="json")), end="", highlight=False)
+    else:
+        render_comparison(comparison, console)
+        console.print(f"Written to {folder}.", soft_wrap=True)
+    dominated = fail_if_dominated and comparison.dominated_by
+    return ExitCode.BUDGET_FAILED if dominated else ExitCode.PASS

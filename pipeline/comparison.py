@@ -1,0 +1,281 @@
+"""A recipe beside plain quantization of the same model: built from the store, measured in one run, judged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.api import Console, default_store, float_reference, trial_scope
+from pipeline.bundle.manifest import bundle_bytes, read_manifest
+from pipeline.checks.candidates import FIDELITY, Scored, score
+from pipeline.checks.domination import Entry, differences, dominates, front, nearest
+from pipeline.checks.host import host_info, versions
+from pipeline.checks.measure import latency_figures, measure_candidates
+from pipeline.checks.measurements import FloatReference, example_feed
+from pipeline.checks.protocol import CandidatesRequest
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
+from pipeline.config.loading import validate
+from pipeline.core.errors import ResourceError, StageError
+from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
+from pipeline.core.stage import Outcome, Stage
+from pipeline.core.store import Store
+from pipeline.core.types import Scheme
+from pipeline.plan import TITLES, Plan, make_plan, with_recipe
+from pipeline.quantize.ladder import choose, ladder
+from pipeline.report.comparisons import comparison_key, keep_comparison
+from pipeline.report.trials import append_trial
+from pipeline.runner import run_stages
+from pipeline.trace.graph import MODEL
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle in the store. `digest`: of its model's files alone."""
+
+    label: str
+    scheme: Scheme
+    bundle: Path
+    digest: str
+
+    @property
+    def megabytes(self) -> float:
+        return model_megabytes(self.bundle)
+
+
+def compare(
+    model: str = DEFAULT_MODEL,
+    target: str = DEFAULT_TARGET,
+    *,
+    against: Sequence[str] = (),
+    store: Path | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare a recipe (`options["recipe"]`, else the target's) with plain quantization schemes: those of
+    `quantize.ladder` named in `against`, or all.
+
+    `options` are the fields of `config.job.Job`. Raises UsageError for bad options or files, StageError if the recipe
+    cannot be built, or none of the plain schemes.
+    """
+    job = validate(Job, {"model": model, "target": target, **options}, "the options")
+    return run_comparison(make_plan(job), against, Store(store or default_store()), console or Console())
+
+
+def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Console) -> Comparison:
+    """Build what is not in the store, measure all bundles in one run, and keep the result for later reports."""
+    chosen = choose(tuple(against))
+    store.prepare()
+    with store.in_use():
+        builder = _Builder(store, console)
+        recipe, outcomes = builder.build(_label(plan.recipe.name), plan)
+        plain, refused = _build_plain(plan, chosen, recipe, builder)
+        reference = float_reference(outcomes)
+        built = [recipe, *plain]
+        times = _latencies(plan, built, reference, console)
+        scored = [_score(plan, one, reference, console) for one in built]
+        comparison = _judge(plan, built, scored, times, reference, refused)
+        _remember(store, plan, outcomes, comparison, built, scored)
+    return comparison
+
+
+def _label(recipe: str) -> str:
+    """A recipe may be named as a plain scheme is, and differ from it by a flag."""
+    return f"recipe {recipe}" if recipe in ladder() else recipe
+
+
+class _Builder:
+    """Runs plans one after the other; a stage that several share is shown once."""
+
+    def __init__(self, store: Store, console: Console) -> None:
+        self._store, self._console = store, console
+        self._shown: set[str] = set()
+
+    def build(self, label: str, plan: Plan) -> tuple[Built, dict[str, Outcome]]:
+        self._console.heading(label)
+        outcomes = run_stages(
+            plan.stages,
+            self._store,
+            lambda name: self._console.begin(TITLES.get(name, name)),
+            self._finished,
+            self._console.verbose,
+        )
+        bundle = outcomes["bundle"].artifact.path
+        return Built(label, plan.scheme, bundle, model_digest(bundle)), outcomes
+
+    def _finished(self, stage: Stage, outcome: Outcome) -> None:
+        if outcome.artifact.key not in self._shown:
+            self._shown.add(outcome.artifact.key)
+            self._console.finished(stage, outcome)
+
+
+def _build_plain(
+    plan: Plan, chosen: Sequence[str], recipe: Built, builder: _Builder
+) -> tuple[list[Built], list[Refusal]]:
+    """The plain bundles, and why others are not among them. StageError if there is none at all."""
+    rungs = ladder()
+    refused = [Refusal(label=label, reason="not asked for (--against)") for label in rungs if label not in chosen]
+    failed: list[StageError] = []
+    plain: list[Built] = []
+    for label in chosen:
+        plain_recipe = plan.recipe.model_copy(
+            update={"name": label, "title": f"Plain {label}", "passes": (), "scheme": rungs[label]}
+        )
+        try:
+            built, _ = builder.build(label, with_recipe(plan, plain_recipe))
+        except ResourceError:
+            raise
+        except StageError as error:  # the scheme has nothing for this model: said in the result, and no reason to stop
+            failed.append(error)
+            refused.append(Refusal(label=label, reason=error.message))
+            continue
+        same = next((other for other in [recipe, *plain] if other.digest == built.digest), None)
+        if same is None:
+            plain.append(built)
+        else:
+            refused.append(Refusal(label=label, reason=f"its model is the same as that of {same.label}, byte for byte"))
+    if not plain and failed:
+        raise StageError(f"No plain scheme can be compared with: {failed[0].message}", failed[0].remedy)
+    if not plain:
+        raise StageError(
+            f"There is nothing to compare {recipe.label} with: the plain schemes asked for are the recipe itself.",
+            "Name others with --against.",
+        )
+    return plain, refused
+
+
+def model_digest(bundle: Path) -> str:
+    """Of the model's files alone: two bundles may differ in their metadata only."""
+    files = read_manifest(bundle)["files"]
+    return " ".join(files[name]["sha256"] for name in sorted(files) if name.startswith(MODEL))
+
+
+def model_megabytes(folder: Path) -> float:
+    """Of the model and its data file; the tokenizer and golden samples beside it are every candidate's."""
+    return sum(path.stat().st_size for path in folder.glob(f"{MODEL}*")) / 1e6
+
+
+def _latencies(
+    plan: Plan, built: Sequence[Built], reference: FloatReference, console: Console
+) -> tuple[tuple[float, ...], ...]:
+    """Milliseconds of the float model, then of each bundle. Each gets the inputs that its own app would give it."""
+    progress = console.begin(f"check latency of {len(built)} bundles and the float model")
+    with tempfile.TemporaryDirectory(prefix="edge-compare-") as scratch:
+        inputs = [Path(scratch) / f"{number}.npz" for number in range(len(built))]
+        for one, file in zip(built, inputs, strict=True):
+            np.savez(file, **example_feed(one.bundle, plan.target.shape))
+        request = CandidatesRequest(
+            models=(reference.float_model / MODEL, *(one.bundle / MODEL for one in built)),
+            inputs=(inputs[1], *inputs),  # a plain bundle has all of the float model's inputs
+            runtime=plan.target.runtime,
+        )
+        times = measure_candidates(request)
+    progress(1, 1)
+    return times
+
+
+def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
+    progress = console.begin(f"check accuracy of {one.label}")
+    return score(one.bundle / MODEL, plan.target.runtime, plan.source.task.family, reference, plan.metric, progress)
+
+
+def _judge(
+    plan: Plan,
+    built: Sequence[Built],
+    scored: Sequence[Scored],
+    times: Sequence[tuple[float, ...]],
+    reference: FloatReference,
+    refused: Sequence[Refusal],
+) -> Comparison:
+    float_ms, *own_ms = times
+    entries = [
+        Entry(one.label, one.megabytes, samples, result.drop, result.fidelity)
+        for one, samples, result in zip(built, own_ms, scored, strict=True)
+    ]
+    on_front = front(entries)
+    recipe, *plain = [
+        _candidate(one, result, entry, entries[0], float_ms)
+        for one, result, entry in zip(built, scored, entries, strict=True)
+    ]
+    candidates = [
+        candidate.model_copy(update={"front": is_front})
+        for candidate, is_front in zip([recipe, *plain], on_front, strict=True)
+    ]
+    dominators = tuple(candidate.label for candidate in plain if candidate.dominates)
+    if dominators:  # by differences that count, though by a hair in one respect it may be the best as measured
+        candidates[0] = candidates[0].model_copy(update={"front": False})
+    return Comparison(
+        model=plan.source.name,
+        model_digest=plan.source.digest,
+        task=plan.source.task.name,
+        target=plan.target.name,
+        recipe=plan.recipe.name,
+        passes=tuple(str(table["pass"]) for table in plan.recipe.passes),
+        bundle_digest=read_manifest(built[0].bundle)["digest"],
+        fidelity_name=FIDELITY.get(plan.source.task.family, ""),
+        candidates=(_float_candidate(reference, float_ms), *candidates),
+        refused=tuple(refused),
+        same_bytes=nearest("size", entries[0], entries[1:]),
+        same_latency=nearest("latency", entries[0], entries[1:]),
+        dominated_by=dominators,
+        runs=len(float_ms),
+        threads=plan.target.runtime.threads,
+        host=host_info(),
+        versions=versions(),
+    )
+
+
+def _candidate(one: Built, result: Scored, entry: Entry, recipe: Entry, float_ms: Sequence[float]) -> Candidate:
+    latency, speedup = latency_figures(float_ms, entry.samples_ms)
+    against, why_not = ((), "") if entry is recipe else differences(recipe, entry)
+    return Candidate(
+        label=one.label,
+        kind="recipe" if entry is recipe else "plain",
+        scheme=one.scheme.name,
+        megabytes=entry.megabytes,
+        latency=latency,
+        speedup=speedup,
+        drop=result.drop.value,
+        fidelity=None if result.fidelity is None else result.fidelity.value,
+        accuracy=result.accuracy,
+        dominates=not why_not and dominates(against),
+        against=against,
+        why_not=why_not,
+    )
+
+
+def _float_candidate(reference: FloatReference, float_ms: Sequence[float]) -> Candidate:
+    return Candidate(
+        label="float",
+        kind="float",
+        scheme="fp32",
+        megabytes=model_megabytes(reference.float_model),
+        latency=latency_figures(float_ms, float_ms)[0],
+        drop=0.0,
+    )
+
+
+def _remember(
+    store: Store,
+    plan: Plan,
+    outcomes: dict[str, Outcome],
+    comparison: Comparison,
+    built: Sequence[Built],
+    scored: Sequence[Scored],
+) -> None:
+    """For later exports: the comparison of this bundle, and every bundle as a trial of the accuracy-over-size plot."""
+    evaluation = outcomes["samples.evaluation"].artifact.digest
+    key = comparison_key(comparison.bundle_digest, evaluation, plan.target.shape, plan.job.metric)
+    keep_comparison(store.root, key, comparison)
+    for one, result in zip(built, scored, strict=True):
+        trial = Trial(
+            label=one.label,
+            origin="this run",
+            megabytes=bundle_bytes(one.bundle) / 1e6,
+            accuracy=100 - result.drop.value,
+        )
+        append_trial(store.root, trial_scope(plan.source.digest, evaluation), trial)

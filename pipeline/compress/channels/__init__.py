@@ -1,0 +1,1 @@
+"""Convolution output channels, with everything coupled to them."""

@@ -1,0 +1,19 @@
+"""Removing whole blocks: stacks of them, and which ones matter least. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.core.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.compress.depth.scores import Depth
+
+DEPTHS: Registry[Depth] = Registry(
+    "importance of layers",
+    {
+        "block_influence": "pipeline.compress.depth.scores:block_influence",
+        "even": "pipeline.compress.depth.scores:even",
+        "random": "pipeline.compress.depth.scores:random",
+    },
+)

@@ -1,0 +1,74 @@
+"""The `distill` pass: train the model to match a teacher. After prune or low_rank it is what recovers accuracy."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.compress.losses import LOSSES
+from pipeline.core.errors import suggest
+from pipeline.core.types import Frozen
+
+
+class Distill(Frozen):
+    """Train the model as compressed so far to match `teacher`: any model source of the same task, or by default the
+    model before all passes.
+
+    `data`: data sets to train on, labelled or not (`--training-data` overrides them; without either, the calibration
+    set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, or a data
+    set of its own. `losses`: name -> weight; by default what suits the task. `temperature`: of soft labels.
+    `layers`: which teacher blocks the student's match: spread `uniform`ly, the `last` ones, or their indices (from
+    0), one per student block.
+
+    Length: `epochs` over the data, or `steps` of `batch_size` samples (over all processes), `accumulate` of them per
+    update. AdamW with `weight_decay`, `learning_rate` after a linear warm-up over the share `warmup` of all steps,
+    then a cosine to zero; gradients clipped to `max_grad_norm`. `precision`: `bf16` or `fp16` autocast. Dropout is
+    off: the teacher is to be matched exactly. `batch_norm`: statistics stay `frozen`, or follow the data (`train`).
+    `augment`: `flip_shift` mirrors images at random and moves them by up to an eighth.
+
+    Every `evaluate_every` steps (a tenth of all, if not given) the held-out samples are judged; the best weights are
+    kept, and training ends after `patience` judgements without a better one. Every `checkpoint_every` steps the
+    state is saved: a killed run goes on there, to the same result. `cache_teacher` keeps the teacher's outputs on disk,
+    which pays from the second epoch on; it does not go with losses on features or with `augment`. `judge_samples`:
+    calibration samples for the metric before and after.
+    """
+
+    run: ClassVar[str] = "pipeline.compress.distill_run:run"
+    version: ClassVar[int] = 1
+    local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
+    """What names files: their contents are what counts."""
+    libraries: ClassVar[tuple[str, ...]] = ("accelerate",)
+
+    teacher: str | None = None
+    data: tuple[str, ...] = ()
+    samples: Annotated[int, Field(gt=0)] | None = None
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    losses: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    layers: Literal["uniform", "last"] | tuple[Annotated[int, Field(ge=0)], ...] = "uniform"
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    steps: Annotated[int, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(gt=1)] = 64
+    accumulate: Annotated[int, Field(gt=0)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    augment: Literal["none", "flip_shift"] = "none"
+    evaluate_every: Annotated[int, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every: Annotated[int, Field(gt=0)] = 200
+    cache_teacher: bool = False
+    judge_samples: Annotated[int, Field(ge=16)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("losses")
+    @classmethod
+    def _registered(cls, losses: dict[str, float]) -> dict[str, float]:
+        for name in losses:
+            if name not in LOSSES:
+                raise ValueError(f"unknown loss {name!r}. {suggest(name, LOSSES)}")
+        return losses

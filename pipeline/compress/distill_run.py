@@ -1,0 +1,46 @@
+"""The work of the `distill` pass: hand the training job to all processes, train, and report what it did."""
+
+from __future__ import annotations
+
+from pipeline.compress import EARLIER
+from pipeline.compress.distill import Distill
+from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.training.job import TrainingJob
+from pipeline.compress.training.loop import train
+from pipeline.compress.training.processes import hand_out
+from pipeline.compress.training.setup import teacher_name
+from pipeline.compress.trial import make_trial, pass_facts
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Stage function. Writes `edits.json` and `weights.safetensors`."""
+    assert context.scratch is not None  # noqa: S101  # stages always have one
+    source, teacher = context.config["source"], context.config["teacher"]
+    job = TrainingJob(
+        source=source,
+        teacher=teacher,
+        compressed=str(context.inputs[EARLIER].path) if EARLIER in context.inputs else None,
+        samples=str(context.inputs["training"].path),
+        scratch=str(context.scratch),
+        config=Distill.model_validate(context.config["pass"]),
+    )
+    if job.compressed is None and teacher["digest"] == source["digest"]:
+        raise StageError(
+            "distill: the student is the teacher: nothing was compressed before this pass, and no teacher is named.",
+            "Put prune or low_rank before it, or give teacher = ...",
+        )
+    hand_out(job)
+    trained, facts = train(job, context.progress)
+    trained.model.cpu()
+    save_compressed(context.out, trained.model, trained.edits, trained=True)
+    before = load_compressed(source, context.inputs).model
+    trial = make_trial(context, job.config.judge_samples)
+    return {
+        "pass": "distill",
+        "teacher": teacher_name(source, teacher),
+        **pass_facts(trial, before, trained.model),
+        **facts,
+    }

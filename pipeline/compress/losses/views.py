@@ -1,0 +1,50 @@
+"""What a loss sees of the student and of the teacher, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One model's run on one process's part of a batch.
+
+    `outputs`: float [rows, dimensions], what the task is judged by (an embedding or class logits per sample, logits
+    per unmasked token). `features`: a tensor [batch, ...] per matched pair of blocks, the student's already
+    projected to the teacher's width. `attention`: (queries, keys, values) of the last attention, each
+    [batch, sequence, features]; None unless a loss needs it.
+    """
+
+    outputs: Tensor
+    features: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Student and teacher on the same samples. `mask`: 1 for tokens, 0 for padding, [batch, sequence], or None.
+    `labels`: class indices int64 [batch], or None. `gather`: joins [rows, ...] of all processes, in order, with
+    gradients; ours come after those of `process` others with as many. `heads`: of the attentions in
+    `View.attention`."""
+
+    student: View
+    teacher: View
+    mask: Tensor | None
+    labels: Tensor | None
+    temperature: float
+    gather: Callable[[Tensor], Tensor]
+    process: int = 0
+    heads: int = 1
+
+
+class Loss(NamedTuple):
+    """`compute` gives the mean over this process's samples, so that processes with equally many average to the
+    mean over all. `needs`: `features`, `attention` or `labels`, if any; `families` that it is defined for."""
+
+    compute: Callable[[Pair], Tensor]
+    needs: str = ""
+    families: tuple[str, ...] = ("embedding", "classifier", "tokens", "detector")

@@ -1,0 +1,1 @@
+"""Training a student to match a teacher, on one process or several."""

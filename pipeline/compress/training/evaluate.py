@@ -1,0 +1,62 @@
+"""Judging the student on held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.compress.training.data import Batch, TrainingSet
+from pipeline.compress.training.pupil import Observed
+from pipeline.metrics.judge import Family, judge
+
+Array = NDArray[np.float32]
+_BATCH = 64
+
+
+class HeldOut:
+    """The held-out samples, the teacher's outputs on them, and the student's score: accuracy where classes are
+    labelled, else fidelity to the teacher."""
+
+    def __init__(self, data: TrainingSet, indices: Sequence[int], family: Family, device: torch.device) -> None:
+        self._data, self._family, self._device = data, family, device
+        self._order = sorted(indices, key=data.size)  # samples of alike length together: less padding
+        self._reference: Array | None = None
+
+    def watch(self, teacher: Observed) -> None:
+        """Take the teacher's outputs as what the student is compared with."""
+        self._reference = self._outputs(teacher)
+
+    def scores(self, student: Observed) -> dict[str, float]:
+        """`score` (higher is better), and all scores by name."""
+        assert self._reference is not None  # noqa: S101  # `watch` comes first
+        outputs = self._outputs(student)
+        found = judge(self._family, self._reference, outputs)
+        scores = dict(found.scores)
+        primary = scores[found.primary]
+        if self._family == "classifier" and self._data.labels is not None:
+            labels = np.array([self._data.labels[index] for index in self._order])
+            primary = scores["accuracy"] = float((outputs.argmax(-1) == labels).mean())
+        return {"score": primary, **scores}
+
+    def _outputs(self, model: Observed) -> Array:
+        training = {name: module.training for name, module in model.named_modules()}
+        model.eval()
+        with torch.inference_mode():
+            rows = [model(batch).outputs.cpu() for batch in self._batches()]
+        for name, module in model.named_modules():
+            module.training = training[name]
+        return torch.cat(rows).numpy()
+
+    def _batches(self) -> Iterator[Batch]:
+        for start in range(0, len(self._order), _BATCH):
+            batch = self._data.collate([self._data[index] for index in self._order[start : start + _BATCH]])
+            yield {name: value.to(self._device) for name, value in batch.items()}
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """The model in evaluation mode, without gradients."""
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,20 @@
+"""What a training run is given: plain data, so that rank 0 can hand it to the other processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.compress.distill import Distill
+from pipeline.core.types import Frozen
+
+
+class TrainingJob(Frozen):
+    """`source`, `teacher`: as stages get them; `compressed`: the folder of the pass before, if any; `samples`: the
+    folder of training samples; `scratch`: where checkpoints outlive a crash."""
+
+    source: dict[str, Any]
+    teacher: dict[str, Any]
+    compressed: str | None
+    samples: str
+    scratch: str
+    config: Distill

@@ -1,0 +1,73 @@
+"""One export over several processes (`accelerate launch -m pipeline export ...`): rank 0 does all the work of an
+export, the others wait for the training jobs that it hands out. Jobs travel as JSON, never as pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from pipeline.compress.training.job import TrainingJob
+from pipeline.core.errors import EdgeError
+
+_PATIENCE = timedelta(days=7)  # others wait for as long as rank 0 takes for what comes before training
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def hand_out(job: TrainingJob) -> None:
+    """Rank 0: let the other processes join in `job`."""
+    if world_size() > 1:
+        _send(job.model_dump_json())
+
+
+def dismiss() -> None:
+    """Rank 0: there will be no more jobs."""
+    if world_size() > 1:
+        _send("null")
+        dist.destroy_process_group()
+
+
+def follow(train: Callable[[TrainingJob], object]) -> None:
+    """The other ranks: join in every job until dismissed. What fails here fails on rank 0 too, which says it."""
+    while (job := json.loads(_send(None))) is not None:
+        with suppress(EdgeError):
+            train(TrainingJob.model_validate(job))
+    dist.destroy_process_group()
+
+
+def _send(text: str | None) -> str:
+    """Rank 0's text, on every rank."""
+    device = _state().device
+    data = torch.tensor(list((text or "").encode()), dtype=torch.uint8, device=device)
+    length = torch.tensor([len(data)], device=device)
+    dist.broadcast(length, 0)
+    if rank() != 0:
+        data = torch.empty(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(data, 0)
+    return bytes(data.tolist()).decode()
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+
+
+def gather(values: Tensor) -> Tensor:
+    """[rows, ...] of all processes, in the order of their ranks, with gradients to each."""
+    if world_size() == 1:
+        return values
+    return torch.cat(all_gather(values))  # type: ignore[no-untyped-call]

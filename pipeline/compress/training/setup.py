@@ -1,0 +1,174 @@
+"""From a job to everything that a training run needs: models matched block by block, data split, losses weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pipeline.compress import EARLIER
+from pipeline.compress.distill import Distill
+from pipeline.compress.losses import LOSSES
+from pipeline.compress.losses.views import Loss, Pair, View
+from pipeline.compress.model import Compressed, load_compressed
+from pipeline.compress.training.data import LABELS, Batch, TrainingSet, hold_out
+from pipeline.compress.training.evaluate import HeldOut, frozen
+from pipeline.compress.training.job import TrainingJob
+from pipeline.compress.training.processes import gather
+from pipeline.compress.training.pupil import Observed
+from pipeline.compress.training.taps import block_names, match_blocks
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import StageError
+from pipeline.metrics.judge import smallest_set
+from pipeline.source.prepare import load_tokenizer
+from pipeline.source.torch_model import load_source
+
+_HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score
+_DEFAULTS: dict[str, dict[str, float]] = {
+    "embedding": {"hidden_mse": 10.0, "embedding_cosine": 1.0, "neighbours": 0.1},
+    "classifier": {"soft_labels": 1.0},
+    "tokens": {"soft_labels": 1.0},
+    "detector": {"outputs_mse": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`compressed.model` is what is trained, inside `student`."""
+
+    config: Distill
+    compressed: Compressed
+    student: Observed
+    teacher: Observed
+    data: TrainingSet
+    train_indices: list[int]
+    held_out: HeldOut
+    weights: dict[str, float]
+    losses: dict[str, Loss]
+    heads: int
+
+
+def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
+    """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""
+    config, family = job.config, job.source["family"]
+    data = TrainingSet(Path(job.samples))
+    weights = config.losses or _DEFAULTS[family]
+    losses = {name: LOSSES.get(name) for name in weights}
+    _check_losses(losses, family, data)
+    inputs = {EARLIER: Artifact(Path(job.compressed), EARLIER, "", "", {})} if job.compressed else {}
+    compressed = load_compressed(job.source, inputs)
+    original = load_source(job.teacher)
+    _check_vocabulary(job)
+    needs = {loss.needs for loss in losses.values()}
+    ours, theirs = _matched_blocks(compressed.model, original, config) if "features" in needs else ([], [])
+    student = Observed(compressed.model, job.source, ours, "attention" in needs)
+    teacher = Observed(original, job.teacher, theirs, "attention" in needs)
+    frozen(teacher)
+    least = max(2, smallest_set(family))
+    train_indices, held = hold_out(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
+    setup = Setup(
+        config,
+        compressed,
+        student,
+        teacher,
+        data,
+        train_indices,
+        HeldOut(data, held, family, accelerator.device),
+        dict(weights),
+        losses,
+        heads=1,
+    )
+    return replace(setup, heads=_fit(setup))
+
+
+def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: int) -> Pair:
+    return Pair(
+        student,
+        teacher,
+        mask=batch.get("attention_mask"),
+        labels=batch.get(LABELS),
+        temperature=setup.config.temperature,
+        gather=gather,
+        process=process,
+        heads=setup.heads,
+    )
+
+
+def weighted_loss(setup: Setup, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum, and each loss by name."""
+    parts = {name: loss.compute(pair) for name, loss in setup.losses.items()}
+    total = torch.stack([setup.weights[name] * part for name, part in parts.items()]).sum()
+    return total, parts
+
+
+def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> None:
+    for name, loss in losses.items():
+        if family not in loss.families:
+            allowed = [other for other in LOSSES if family in LOSSES.get(other).families]
+            raise StageError(f"distill: the loss {name!r} is not defined for this task.", f"Use {', '.join(allowed)}.")
+        if loss.needs == "labels" and data.labels is None:
+            raise StageError(
+                f"distill: the loss {name!r} needs class labels, which {data.name!r} does not have.",
+                "Give labelled --training-data, or use soft_labels.",
+            )
+
+
+def _check_vocabulary(job: TrainingJob) -> None:
+    """Token ids must mean the same to both."""
+    if job.source["data"] != "text" or job.teacher["digest"] == job.source["digest"]:
+        return
+    if load_tokenizer(job.source).get_vocab() != load_tokenizer(job.teacher).get_vocab():
+        raise StageError(
+            f"distill: the teacher {job.teacher['name']!r} has another vocabulary than {job.source['name']!r}.",
+            "Use a teacher with the same tokenizer.",
+        )
+
+
+def _matched_blocks(student: nn.Module, teacher: nn.Module, config: Distill) -> tuple[list[str], list[str]]:
+    ours, theirs = block_names(student), block_names(teacher)
+    return ours, [theirs[index] for index in match_blocks(len(ours), len(theirs), config.layers)]
+
+
+def _fit(setup: Setup) -> int:
+    """Run both on two samples: compare widths, add projections, and return the relation heads of the attentions.
+    StageError if outputs differ in width."""
+    batch = setup.data.collate([setup.data[index] for index in setup.train_indices[:2]])
+    with torch.no_grad():
+        ours, theirs = setup.student(batch), setup.teacher(batch)
+    if ours.outputs.shape[-1] != theirs.outputs.shape[-1]:
+        raise StageError(
+            f"distill: the student gives {ours.outputs.shape[-1]} outputs, the teacher {theirs.outputs.shape[-1]}.",
+            "Use a teacher with the same classes or embedding size.",
+        )
+    images = any(value.dim() == 4 for value in ours.features)
+    if images and [v.shape for v in ours.features] != [v.shape for v in theirs.features]:
+        raise StageError(
+            "distill: feature maps of student and teacher differ in size; projections are learned for vectors only.",
+            "Use losses on outputs, or give `layers` that match maps of the same size.",
+        )
+    if not images:
+        widths = _widths(theirs.features), _widths(ours.features)
+        setup.student.project_to(*widths, seed=setup.config.seed)
+    return _relation_heads(ours, theirs)
+
+
+def _widths(features: Sequence[Tensor]) -> list[int]:
+    return [value.shape[-1] for value in features]
+
+
+def _relation_heads(ours: View, theirs: View) -> int:
+    """The most heads, up to 64 features each, into which all projections divide."""
+    if ours.attention is None or theirs.attention is None:
+        return 1
+    widths = {value.shape[-1] for value in (*ours.attention, *theirs.attention)}
+    smallest = min(widths)
+    return next(n for n in range(max(1, smallest // 32), 0, -1) if all(width % n == 0 for width in widths))
+
+
+def teacher_name(source: dict[str, Any], teacher: dict[str, Any]) -> str:
+    return "the model before all passes" if teacher["digest"] == source["digest"] else str(teacher["name"])

@@ -1,0 +1,1 @@
+"""Trimming a vocabulary: which tokens stay, and the tokenizer rewritten to have no others."""

@@ -1,0 +1,77 @@
+"""A comparison as the table that ends `edge compare`."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.core.report_types import Candidate, Comparison
+from pipeline.report.comparison_text import (
+    margins_sentence,
+    nearest_sentences,
+    refused_sentences,
+    verdict_sentence,
+)
+from pipeline.report.text import interval, number, printable
+
+_STYLES = {"better": "green", "same": "dim", "worse": "red"}
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print a row per candidate, what they mean, and the sentence that sums it up."""
+    console.print(_table(comparison))
+    for sentence in refused_sentences(comparison):
+        console.print(_indented(sentence))
+    for sentence in [*nearest_sentences(comparison), margins_sentence(comparison)]:
+        console.print(_indented(sentence))
+    warned = bool(comparison.dominated_by)
+    lead = Text("\nWARNING ", "bold yellow") if warned else Text("\n")
+    console.print(lead + Text(printable(verdict_sentence(comparison)), "bold"))
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in ("", "MB", "ms", "speed", "95 % CI", "drop", comparison.fidelity_name or "fidelity", "against it"):
+        left = name in {"", "95 % CI", "against it"}
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for candidate in by_size(comparison):
+        table.add_row(*_cells(candidate), style="bold" if candidate.kind == "recipe" else "")
+    return table
+
+
+def by_size(comparison: Comparison) -> list[Candidate]:
+    """The candidates, the largest first."""
+    return sorted(comparison.candidates, key=lambda candidate: -candidate.megabytes)
+
+
+def _cells(candidate: Candidate) -> list[Text]:
+    speedup = candidate.speedup
+    shown = [
+        candidate.label + (" *" if candidate.front else ""),
+        f"{candidate.megabytes:.2f}",
+        "-" if candidate.latency is None else number(candidate.latency.value, 3),
+        "1x" if candidate.kind == "float" else "-" if speedup is None else f"{speedup.value:.2f}x",
+        "" if speedup is None else interval(speedup),
+        "-" if candidate.drop is None else f"{candidate.drop:.2f}",
+        "-" if candidate.fidelity is None else f"{candidate.fidelity:.3f}",
+    ]
+    return [*(Text(printable(text)) for text in shown), _against(candidate)]
+
+
+def _against(candidate: Candidate) -> Text:
+    """What it is compared with the recipe: worse, same or better on each axis; `dominates it` if nothing is worse."""
+    if candidate.kind != "plain":
+        return Text("the recipe" if candidate.kind == "recipe" else "")
+    if candidate.why_not:
+        return Text("not comparable")
+    if candidate.dominates:
+        return Text("dominates it", "bold yellow")
+    worse = [difference.axis for difference in candidate.against if difference.outcome == "worse"]
+    return Text(f"worse in {', '.join(worse)}" if worse else "alike", _STYLES["worse" if worse else "same"])
+
+
+def _indented(line: str) -> Padding:
+    return Padding(Text(printable(line)), (0, 0, 0, 2), expand=False)

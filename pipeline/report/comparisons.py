@@ -1,0 +1,49 @@
+"""Comparisons in the store, so that an export can show what `edge compare` found about the same bundle.
+
+Read by reports only; a verdict never rests on them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from pipeline.config.target import Shape
+from pipeline.core.digest import pretty_json, sha256_json
+from pipeline.core.report_types import COMPARISON_VERSION, Comparison
+
+_FOLDER = "comparisons"
+
+
+def comparison_key(bundle_digest: str, evaluation_digest: str, shape: Shape, metric: str | None) -> str:
+    """What a comparison is about: a bundle (and with it its runtime), the evaluation sets, the shape that was measured
+    at, and a user's metric."""
+    return sha256_json([bundle_digest, evaluation_digest, shape.model_dump(mode="json"), metric])
+
+
+def keep_comparison(store: Path, key: str, comparison: Comparison) -> None:
+    """Replace what was known under `key`."""
+    folder = store / _FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{key}.json", pretty_json(comparison.model_dump(mode="json")))
+
+
+def known_comparison(store: Path, key: str) -> Comparison | None:
+    """The last comparison under `key`; None without one, and for one of another version."""
+    path = store / _FOLDER / f"{key}.json"
+    if not path.is_file():
+        return None
+    try:
+        comparison = Comparison.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:  # pydantic's too; it only decorates a report, and the next `edge compare` writes it anew
+        return None
+    return comparison if comparison.version == COMPARISON_VERSION else None
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file (UTF-8, LF) so that nobody sees half of it."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)

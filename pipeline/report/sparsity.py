@@ -1,0 +1,57 @@
+"""What zeros save, and what they do not: bytes at the scheme's bits, and no time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.core.types import Json, Scheme
+from pipeline.numerics.sparse import Pattern, compressed_bytes, dense_bytes
+from pipeline.quantize.layers import SMALL
+from pipeline.report.text import count
+
+
+def with_storage(facts: dict[str, Json], scheme: Scheme) -> dict[str, Json]:
+    """A pass's facts; those of `sparsify` with the bytes of its layers stored dense and compressed, scales not
+    counted, in every layer and in sum. The pass does not know the scheme, so that one result serves all."""
+    if facts.get("pass") != "sparsify":
+        return facts
+    layers = [_stored(layer, facts.get("pattern"), scheme) for layer in facts["layers"]]
+    sums = {name: sum(layer[name] for layer in layers) for name in ("dense_bytes", "compressed_bytes")}
+    return {**facts, **sums, "layers": layers}
+
+
+def sparsity_notes(passes: Sequence[dict[str, Json]]) -> list[str]:
+    """What a reader must not expect of the last `sparsify`."""
+    found = [facts for facts in passes if facts.get("pass") == "sparsify"]
+    return [_note(found[-1])] if found else []
+
+
+def _stored(layer: dict[str, Any], pattern: str | None, scheme: Scheme) -> dict[str, Json]:
+    values, bits = layer["values"], _bits(layer, scheme)
+    n_of_m = Pattern.parse(pattern) if pattern else None
+    return {
+        **layer,
+        "bits": bits,
+        "dense_bytes": dense_bytes(values, bits),
+        "compressed_bytes": compressed_bytes(values, values - layer["zeros"], bits, n_of_m),
+    }
+
+
+def _bits(layer: dict[str, Any], scheme: Scheme) -> int:
+    """Of a stored weight: convolutions are rounded by static INT8 and halved, and else stay in float."""
+    if layer["kind"] == "Conv2d":
+        return scheme.weights if scheme.weights == 16 or scheme.activations == "static" else 32
+    return scheme.weights if layer["values"] >= SMALL else 32
+
+
+def _note(facts: dict[str, Any]) -> str:
+    dense, compressed = (facts[name] / 1e6 for name in ("dense_bytes", "compressed_bytes"))
+    places = f"their places in {facts['pattern']}" if "pattern" in facts else "a bitmask"
+    return (
+        f"sparsify: {100 * facts['sparsity']:.1f} % of the weights of {count(len(facts['layers']), 'layer')} are zero, "
+        "and run dense: no speed-up on this target, since ONNX Runtime's CPU kernels multiply by zeros too. "
+        f"Compressed storage (values and {places}) would take {compressed:.3g} MB for them instead of {dense:.3g} MB, "
+        "scales not counted; "
+        "the bundle stores them dense."
+    )
