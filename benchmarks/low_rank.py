@@ -12,8 +12,8 @@ _WINDOWS = 64
 
 
 def svd20_ratio() -> Measured:
-    """Increase of the held-out perplexity of whitened SVD with ranks by sensitivity, over that of the plain SVD of which
-    every layer has lost the same share; beside it the latter in perplexity. Neither is trained afterwards.
+    """Increase of the held-out perplexity of whitened SVD with ranks by sensitivity, over that of the plain SVD of
+    which every layer has lost the same share; beside it the latter in perplexity. Neither is trained afterwards.
 
     The plain side's ranks are not rounded, so that it uses all that it may; the other side may not have more.
     """

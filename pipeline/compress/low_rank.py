@@ -41,7 +41,7 @@ class LowRank(Frozen):
 
     How small, exactly one of: `ratio`, the share of these layers' parameters to remove; `energy`, the share of each
     layer's squared singular values to keep; `target_params` and `target_macs`, the share that the whole model keeps
-    of the parameters or of the multiply-accumulates with weights that it has before this pass; `rank`, one for all or
+    of the parameters or of the multiply-accumulates that it has before this pass; `rank`, one for all or
     by pattern, for Tucker-2 also [outputs, inputs]. Ranks are multiples of `round_to`, except for those given.
 
     `allocation` of a ratio or target: `uniform`, every layer loses the same share, or `sensitivity` (the default but

@@ -309,7 +309,7 @@ def test_what_cannot_be_done_is_said(on_images: Runs) -> None:
         ({"ratio": 0.5, "energy": 0.9}, "target_macs, rank; given: ratio, energy"),
         ({"method": "svd_lm", "ratio": 0.5}, "unknown method 'svd_lm'. Did you mean 'svd_llm'"),
         ({"method": ["svd", "asvd"], "ratio": 0.5}, "one method for each kind of layer; svd and asvd are for the same"),
-        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or tucker2_whitened or cp"),
+        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or tuck"),
         ({"method": "cp", "energy": 0.9}, "energy needs the loss of every rank, which CP has only after a fit"),
         ({"method": "cp", "ratio": 0.5, "allocation": "sensitivity"}, 'allocation = "sensitivity" needs the loss'),
         ({"energy": 0.9, "allocation": "uniform"}, "allocation divides a ratio or target over layers; energy already"),
