@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.compress import EARLIER
 from pipeline.compress.factorize.run import run
 from pipeline.compress.low_rank import LowRank
-from pipeline.compress.model import load_compressed
+from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -272,6 +272,27 @@ def test_a_pass_goes_on_after_another(on_images: Runs, tmp_path: Path) -> None:
     facts = on_images("net", method="tucker2", rank={"second": [8, 16]})
     assert facts["parameters_before"] - facts["parameters_after"] == 4608 - (8 * 16 * 9 + 32 * 8)
     assert isinstance(on_images.result("net").head, nn.Sequential)
+
+
+def test_layers_that_were_made_sparse_stay(on_images: Runs, tmp_path: Path) -> None:
+    model = on_images.before("net")
+    with torch.no_grad():
+        model.head.weight[0, 0] = 0
+    on_images.out.mkdir()
+    edit = {"edit": "hold_zeros", "weights": ["head.weight"]}
+    save_compressed(on_images.out, model, [edit], trained=True)
+    on_images.inputs[EARLIER] = Artifact(on_images.out, "compress.0", "k", "d", {})
+    on_images.out = tmp_path / "second"
+    with pytest.raises(StageError, match=r"head: an earlier pass made it sparse, and its factors would be dense"):
+        on_images("net", rank={"head": 4})
+
+
+def test_frozen_layers_and_changes_in_place_have_gradients_too(on_images: Runs, monkeypatch: Any) -> None:
+    model = on_images.before("net").requires_grad_(False)
+    monkeypatch.setattr("pipeline.compress.model.load_source", lambda _: model)
+    frozen = on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)
+    monkeypatch.undo()
+    assert frozen["layers"] == on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)["layers"]
 
 
 def test_patterns_that_match_nothing_name_near_ones(on_images: Runs) -> None:
