@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cnn, layers, minilm, passes, peers, sparsify, times
+from benchmarks import cnn, layers, low_rank, minilm, passes, peers, sparsify, times
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -60,6 +60,7 @@ ROWS = [
     *_model_rows("minilm.robot", "prune-w4", "robot"),
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     *layers.ROWS,
+    *low_rank.ROWS,
     *passes.ROWS,
     *sparsify.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
