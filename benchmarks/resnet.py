@@ -1,4 +1,4 @@
-"""ResNet-56 at half of its multiply-accumulates, trained on the images given, against the whole network trained alike."""
+"""ResNet-56 at half of its multiply-accumulates, trained on labels, against the whole network trained alike."""
 
 from __future__ import annotations
 
