@@ -26,13 +26,30 @@ from pipeline.trace.graph import MODEL
 
 TARGET = "car"
 _TRAIN, _TEST = "cifar10_jpeg/train_20000.npz", "cifar10_jpeg/test_even.npz"
-_CHANNELS = 'pass = "prune"\nunit = "channels"\ntarget_macs = 0.5\nsamples = 512\nimportance = "{}"\nround_to = 8'
+# ONNX Runtime's blocked convolutions take 16 channels at a time (AVX-512): 32 and 64 channels become 16, the rest comes
+# from the layers of 16. With half of every layer instead, half of the work took only 1.25x less time.
+_CHANNELS = """
+[[passes]]
+pass = "prune"
+unit = "channels"
+importance = "{0}"
+samples = 512
+keep = {{ "layer[23].*" = 16 }}
+
+[[passes]]
+pass = "prune"
+unit = "channels"
+importance = "{0}"
+samples = 512
+target_macs = 0.85
+ignore = ["conv1", "layer[23].*"]
+"""
 PASSES = {
     "full": "",
     **{score: _CHANNELS.format(score) for score in ("taylor", "bn_scale", "random")},
-    "tucker": 'pass = "low_rank"\nmethod = ["tucker2"]\ntarget_macs = 0.5\nsamples = 512',
+    "tucker": '\n[[passes]]\npass = "low_rank"\nmethod = ["tucker2"]\ntarget_macs = 0.5\nsamples = 512\n',
 }
-"""Name -> the pass before training; `full` is the network as it is."""
+"""Name -> the passes before training; `full` is the network as it is."""
 _RECIPE = """
 title = "ResNet-56, trained on its labels"
 scheme = "fp32"
@@ -64,10 +81,9 @@ losses = {{ hard_labels = 1.0 }}
 @cache
 def artifacts(name: str) -> dict[str, Artifact]:
     """The stages' results of an export, from the store where they are there."""
-    first = f"\n[[passes]]\n{PASSES[name]}\n" if PASSES[name] else ""
     place = default_store() / "recipes" / f"resnet56-{name}.toml"
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(_RECIPE.format(first=first), encoding="utf-8")
+    place.write_text(_RECIPE.format(first=PASSES[name]), encoding="utf-8")
     job = Job(
         model=f"{folder() / 'models.py'}:resnet56",
         target=TARGET,
