@@ -47,7 +47,7 @@ ignore = ["conv1", "layer[23].*"]
 PASSES = {
     "full": "",
     **{score: _CHANNELS.format(score) for score in ("taylor", "bn_scale", "random")},
-    "tucker": '\n[[passes]]\npass = "low_rank"\nmethod = ["tucker2"]\ntarget_macs = 0.5\nsamples = 512\n',
+    "tucker": '\n[[passes]]\npass = "low_rank"\nmethod = ["tucker2_whitened"]\ntarget_macs = 0.5\nsamples = 512\n',
 }
 """Name -> the passes before training; `full` is the network as it is."""
 _RECIPE = """
