@@ -123,7 +123,7 @@ def test_mistakes_in_a_recipes_passes(job: Job, tmp_path: Path, passes: str, mes
 _TRIM = '[[passes]]\npass = "prune"\nunit = "tokens"\ndata = "{texts}"\n'
 
 
-def with_recipe(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job:
+def with_passes(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job:
     texts = str(job.calibration_data)
     (tmp_path / "mine.toml").write_text(f'title = "Mine"\nscheme = "w4"\n{passes.format(texts=texts)}')
     return job.model_copy(update={"recipe": str(tmp_path / "mine.toml"), **changes})
@@ -176,7 +176,7 @@ def test_vocabularies_that_cannot_be_trimmed(
     job: Job, tmp_path: Path, passes: str, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        make_plan(with_recipe(job, tmp_path, passes, **changes))
+        make_plan(with_passes(job, tmp_path, passes, **changes))
     assert message in str(caught.value)
 
 
