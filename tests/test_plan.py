@@ -131,7 +131,7 @@ def with_passes(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job
 
 def test_a_trimmed_vocabulary_cuts_the_samples_anew_for_what_follows(job: Job, tmp_path: Path) -> None:
     layers = '[[passes]]\npass = "prune"\nunit = "layers"\nkeep = [0]\n'
-    planned = stages(with_recipe(job, tmp_path, layers + _TRIM + _TRIM + layers))
+    planned = stages(with_passes(job, tmp_path, layers + _TRIM + _TRIM + layers))
     names = list(planned)
     for place, stage in enumerate(planned.values()):
         assert set(stage.inputs.values()) <= set(names[:place])
