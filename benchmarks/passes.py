@@ -23,4 +23,6 @@ def _rows(name: str, recipe: str, target: str) -> list[Row]:
 ROWS = [
     *_rows("minilm.3layer", "minilm-3layer", "phone"),
     *_rows("minilm.width25", "minilm-width25", "phone"),
+    *_rows("minilm.twelfth", "minilm-twelfth", "robot"),
+    *_rows("minilm.smallest84", "minilm-smallest84", "robot"),
 ]

@@ -22,16 +22,14 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
+from pipeline.plan_samples import TEXT, Reading
 from pipeline.quantize.schemes import describe, resolve_scheme
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.source.images import ImagePreprocessing
-from pipeline.source.labels import check_labels
+from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.prepare import TOKENIZER
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
-_TEXT = ("transformers", "numpy")
 _PASS = ("torch", "transformers", "numpy")
 _EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
 
@@ -87,7 +85,9 @@ def _build(
     job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, metric: UserMetric | None
 ) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
-    return Plan(job, source, target, recipe, scheme, tuple(builder.stages()), tuple(builder.notes), metric)
+    return Plan(
+        job, source, target, recipe, scheme, tuple(builder.stages()), (*builder.notes, *builder.reading.notes), metric
+    )
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
@@ -118,13 +118,10 @@ class _Builder:
         metric: UserMetric | None = None,
     ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
-        self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
-        self.preprocessing = _preprocessing(recipe)
+        self.reading = Reading(job, source, target, recipe, metric)
         self._compressed: str | None = None
         self._tokenizer: str | None = None
-        self._samples: dict[str, Stage] = {}
-        self._raw: list[str] = []
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
@@ -132,8 +129,8 @@ class _Builder:
         measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
         calibrated = measured or scheme.activations == "static" or scheme.rounding == "gptq" or self.recipe.passes
         return [
-            *([self._read("calibration", self._calibration_samples())] if calibrated else []),
-            self._read("evaluation", self._evaluation_samples()),
+            *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
+            self.reading.remember("evaluation", self.reading.evaluation()),
             self._trace("trace.float", None),
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
@@ -146,76 +143,12 @@ class _Builder:
     def _traced(self) -> str:
         return "trace" if self._compressed else "trace.float"
 
-    def _read(self, role: str, stage: Stage) -> Stage:
-        self._samples[role] = stage
-        return stage
-
-    def _calibration_samples(self) -> Stage:
-        limit = self.job.calibration_samples or self.recipe.calibration.samples
-        spec = self.job.calibration_data or self._default_data(self.recipe.calibration.data, "--calibration-data")
-        if self.job.random_calibration:
-            self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
-            digest = "random"
-            self._raw.append("random tensors")
-        else:
-            dataset = load_calibration(spec, limit)
-            self._raw += [dataset.name] if dataset.kind == "tensor" else []
-            digest = dataset.digest
-        config = {
-            "dataset": digest,
-            "limit": limit,
-            "random": self.job.random_calibration,
-            **self._data_config(),
-        }
-        local = {"spec": spec, **self._local()}
-        return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, _TEXT, local)
-
-    def _evaluation_samples(self) -> Stage:
-        specs = list(self.job.eval_data) or [self._default_data(self.recipe.calibration.data, "--eval-data")]
-        sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
-        self._raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
-        for dataset in sets:
-            check_labels(dataset, self.source.task, self.source.config)
-            if self.metric is not None:
-                self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
-        config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self._data_config()}
-        local = {"specs": specs, **self._local()}
-        return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, _TEXT, local)
-
-    def _default_data(self, named: str, flag: str) -> str:
-        """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
-        cannot become inputs of the model, or there is none."""
-        task = self.source.task
-        if "data" in self.recipe.calibration.model_fields_set or (task.data == "text" and self._has_preprocessing()):
-            return named
-        if not self._has_preprocessing():
-            raise UsageError(
-                f"Nothing says how {task.data} samples become inputs of {self.source.name!r}, and none were given.",
-                f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
-            )
-        if not task.calibration:
-            raise UsageError(
-                f"There is no shipped data for {task.name}.",
-                "Give your own with --calibration-data and --eval-data (see `edge export --help`).",
-            )
-        return task.calibration
-
-    def _has_preprocessing(self) -> bool:
-        if self.source.kind == "huggingface":
-            return True
-        if self.source.task.data == "image":
-            return self.preprocessing is not None
-        return self.source.task.data == "text" and (self.source.path / "tokenizer.json").is_file()
-
-    def _data_config(self) -> dict[str, Any]:
-        return {"source": self._source(), "max_length": self.target.shape.sequence_length}
-
     def _trace(self, name: str, compressed: str | None) -> Stage:
-        config = {"source": self._source(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
+        config = {"source": self.reading.source_config(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
-            return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self._local())
-        return Stage(name, 2, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self._local())
+            return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
+        return Stage(name, 2, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":
@@ -235,9 +168,9 @@ class _Builder:
         inputs = {EARLIER: self._compressed} if self._compressed else {}
         trimming: list[Stage] = []
         if isinstance(config, PruneTokens):
-            inputs[CALIBRATION_BEFORE] = self._samples["calibration"].name
+            inputs[CALIBRATION_BEFORE] = self.reading.stages["calibration"].name
             trimming = self._trim(number, config, where)
-        inputs |= {CALIBRATION: self._samples["calibration"].name}
+        inputs |= {CALIBRATION: self.reading.stages["calibration"].name}
         if self._tokenizer:
             inputs |= {TOKENIZER: self._tokenizer, SOURCE_CALIBRATION: "samples.calibration"}
         self._compressed = f"compress.{number}.{table['pass']}"
@@ -246,13 +179,19 @@ class _Builder:
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
         values = {
             "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
-            "source": self._source(),
+            "source": self.reading.source_config(),
             "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
             "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
         stage = Stage(
-            self._compressed, version, run, values, inputs, (*_PASS, *getattr(kind, "libraries", ())), self._local()
+            self._compressed,
+            version,
+            run,
+            values,
+            inputs,
+            (*_PASS, *getattr(kind, "libraries", ())),
+            self.reading.local(),
         )
         return self._with_training(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
 
@@ -266,16 +205,16 @@ class _Builder:
             )
         specs = self.job.training_data or config.data
         if not specs:
-            specs = (self._default_data(self.recipe.calibration.data, "--training-data"),)
+            specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
             self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
         digests = [load_training(spec, config.samples).digest for spec in specs]
-        read = {"datasets": digests, "limit": config.samples, **self._data_config()}
-        local = {"specs": list(specs), **self._local()}
+        read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
+        local = {"specs": list(specs), **self.reading.local()}
         name = f"samples.training.{number}"
-        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, _TEXT, local)
+        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, TEXT, local)
         teacher = self.source if config.teacher is None else self._teacher(config.teacher)
-        values = {**stage.config, "teacher": self._source(teacher), "hardware": training_hardware()}
-        local = {**stage.local, "teacher": self._local(teacher)["source"]}
+        values = {**stage.config, "teacher": self.reading.source_config(teacher), "hardware": training_hardware()}
+        local = {**stage.local, "teacher": self.reading.local(teacher)["source"]}
         inputs = {**stage.inputs, "training": name}
         return [samples, replace(stage, config=values, inputs=inputs, local=local)]
 
@@ -290,24 +229,25 @@ class _Builder:
         if self.source.task.data != "text" or self.source.task.family == "tokens":
             reason = "judges single tokens" if self.source.task.data == "text" else f"takes {self.source.task.data}"
             raise UsageError(f"{where} trims a vocabulary; {self.source.task.name} {reason}.", "Remove the pass.")
-        if self._raw:
+        if self.reading.raw:
             raise UsageError(
-                f"{where} trims the vocabulary, so that texts become other tokens; {self._raw[0]!r} has no texts.",
+                f"{where} trims the vocabulary, so that texts become other tokens; "
+                f"{self.reading.raw[0]!r} has no texts.",
                 "Give texts with --calibration-data and --eval-data.",
             )
         sets = [load_training(spec, None) for spec in config.data]
         _require_texts(sets, where)
         settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
-        values = {"source": self._source(), "datasets": [dataset.digest for dataset in sets], **settings}
+        values = {"source": self.reading.source_config(), "datasets": [dataset.digest for dataset in sets], **settings}
         inputs = {TOKENIZER: self._tokenizer} if self._tokenizer else {}
-        local = {"data": list(config.data), **self._local()}
+        local = {"data": list(config.data), **self.reading.local()}
         self._tokenizer = f"vocabulary.{number}"
-        self._samples = {
+        self.reading.stages = {
             role: replace(stage, name=f"samples.{role}.{number}", inputs={TOKENIZER: self._tokenizer})
-            for role, stage in self._samples.items()
+            for role, stage in self.reading.stages.items()
         }
         run = "pipeline.compress.vocabulary.stage:run"
-        return [Stage(self._tokenizer, 1, run, values, inputs, _TEXT, local), *self._samples.values()]
+        return [Stage(self._tokenizer, 1, run, values, inputs, TEXT, local), *self.reading.stages.values()]
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -315,22 +255,22 @@ class _Builder:
         watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
         graph, stages = self._traced, []
         if self.scheme.smoothing is not None:
-            inputs = {"graph": graph, "samples": self._samples["calibration"].name}
+            inputs = {"graph": graph, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, inputs))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
-            observed = {"graph": graph, "samples": self._samples["calibration"].name}
+            observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
-            observed = {"graph": graph, "samples": self._samples["calibration"].name}
+            observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
-            measured = {**inputs, "samples": self._samples["calibration"].name}
+            measured = {**inputs, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=2))
             inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=3))
@@ -340,7 +280,7 @@ class _Builder:
     def _compare(self, calibrated: bool) -> Stage:
         """The quantized graph against the one that it was made from, not against the model before pruning."""
         data = "calibration" if calibrated else "evaluation"
-        inputs = {"float": self._traced, "model": "write", "samples": self._samples[data].name}
+        inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name}
         config = {"family": self.source.task.family, "data": data}
         return Stage("compare", 1, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
@@ -355,7 +295,7 @@ class _Builder:
 
     def _bundle(self, model: str) -> Stage:
         config = {
-            "source": self._source(),
+            "source": self.reading.source_config(),
             "scheme": describe(self.scheme),
             "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
             "max_length": self.target.shape.sequence_length,
@@ -369,36 +309,14 @@ class _Builder:
         inputs = {
             "model": model,
             "float": "trace.float",
-            "evaluation": self._samples["evaluation"].name,
+            "evaluation": self.reading.stages["evaluation"].name,
             "reference": "reference",
             **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
         }
-        return Stage("bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self._local())
-
-    def _source(self, of: ModelSource | None = None) -> dict[str, Any]:
-        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
-        source = of or self.source
-        task = source.task
-        return {
-            "name": source.name,
-            "kind": source.kind,
-            "digest": source.digest,
-            "task": task.name,
-            "auto_class": task.auto_class,
-            "family": task.family,
-            "data": task.data,
-            "sentence_transformer": source.sentence_transformer,
-            "output": task.output,
-            "trust_remote_code": self.job.trust_remote_code,
-            "pickle": source.pickle,
-            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
-            "preprocessing": self.preprocessing,
-        }
-
-    def _local(self, of: ModelSource | None = None) -> dict[str, Any]:
-        source = of or self.source
-        return {"source": {**self._source(source), "path": str(source.path), "entry": source.entry}}
+        return Stage(
+            "bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self.reading.local()
+        )
 
 
 def _require_texts(sets: list[Dataset], where: str) -> None:
@@ -409,14 +327,6 @@ def _require_texts(sets: list[Dataset], where: str) -> None:
                 f"{where}: the data set {dataset.name!r} holds {dataset.kind} samples; tokens are counted in texts.",
                 "Give data = a text file or a set of texts.",
             )
-
-
-def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe's image processing, checked."""
-    if recipe.preprocessing is None:
-        return None
-    where = f"[preprocessing] of recipe {recipe.name}"
-    return validate(ImagePreprocessing, recipe.preprocessing, where).model_dump(mode="json")
 
 
 _ACCURACY = ("max_accuracy_drop", "min_top10_overlap", "min_agreement")

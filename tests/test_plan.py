@@ -11,7 +11,7 @@ from pipeline.config.job import Job
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import load_attribute
 from pipeline.core.stage import Stage
-from pipeline.plan import make_plan
+from pipeline.plan import make_plan, with_recipe
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_mistakes_in_a_recipes_passes(job: Job, tmp_path: Path, passes: str, mes
 _TRIM = '[[passes]]\npass = "prune"\nunit = "tokens"\ndata = "{texts}"\n'
 
 
-def with_recipe(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job:
+def with_passes(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job:
     texts = str(job.calibration_data)
     (tmp_path / "mine.toml").write_text(f'title = "Mine"\nscheme = "w4"\n{passes.format(texts=texts)}')
     return job.model_copy(update={"recipe": str(tmp_path / "mine.toml"), **changes})
@@ -131,7 +131,7 @@ def with_recipe(job: Job, tmp_path: Path, passes: str, **changes: object) -> Job
 
 def test_a_trimmed_vocabulary_cuts_the_samples_anew_for_what_follows(job: Job, tmp_path: Path) -> None:
     layers = '[[passes]]\npass = "prune"\nunit = "layers"\nkeep = [0]\n'
-    planned = stages(with_recipe(job, tmp_path, layers + _TRIM + _TRIM + layers))
+    planned = stages(with_passes(job, tmp_path, layers + _TRIM + _TRIM + layers))
     names = list(planned)
     for place, stage in enumerate(planned.values()):
         assert set(stage.inputs.values()) <= set(names[:place])
@@ -176,5 +176,18 @@ def test_vocabularies_that_cannot_be_trimmed(
     job: Job, tmp_path: Path, passes: str, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        make_plan(with_recipe(job, tmp_path, passes, **changes))
+        make_plan(with_passes(job, tmp_path, passes, **changes))
     assert message in str(caught.value)
+
+
+def test_another_recipe_for_the_same_model_shares_what_it_can(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'title = "Mine"\nscheme = "w4a8"\n[[passes]]\npass = "prune"\nratio = 0.25\n[calibration]\nsamples = 7\n'
+    )
+    plan = make_plan(job.model_copy(update={"recipe": str(tmp_path / "mine.toml"), "scheme": {"block_size": 64}}))
+    plain = with_recipe(plan, plan.recipe.model_copy(update={"name": "w4a8", "passes": (), "scheme": "w4a8"}))
+    assert (plan.scheme.block_size, plain.scheme.block_size) == (64, 32)
+    shared = ("samples.calibration", "samples.evaluation", "trace.float", "reference")
+    by_name = [{stage.name: stage for stage in one.stages} for one in (plan, plain)]
+    assert all(by_name[0][name] == by_name[1][name] for name in shared)
+    assert not any(name.startswith("compress.") for name in by_name[1])

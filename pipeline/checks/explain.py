@@ -82,7 +82,7 @@ def _time(_: float, found: Measurements, __: Scheme) -> tuple[tuple[str, ...], s
 def _accuracy(_: float, found: Measurements, scheme: Scheme) -> tuple[tuple[str, ...], str]:
     ordered = sorted(found.accuracy, key=lambda result: -result.drop)
     worst = tuple(f"{result.dataset}: {result.drop:.2f} points" for result in ordered[:_SHOWN])
-    return worst, f"Prune less, or try {_finer(scheme)}."
+    return worst, f"Compress less, recover with distill on more texts or images like yours, or try {_finer(scheme)}."
 
 
 def _finer(scheme: Scheme) -> str:

@@ -27,10 +27,11 @@ def run(context: StageContext) -> dict[str, Json]:
         scratch=str(context.scratch),
         config=Distill.model_validate(context.config["pass"]),
     )
-    if job.compressed is None and teacher["digest"] == source["digest"]:
+    unchanged = job.compressed is None and teacher["digest"] == source["digest"]
+    if unchanged and "hard_labels" not in job.config.losses:
         raise StageError(
             "distill: the student is the teacher: nothing was compressed before this pass, and no teacher is named.",
-            "Put prune or low_rank before it, or give teacher = ...",
+            "Put prune or low_rank before it, give teacher = ..., or train on hard_labels.",
         )
     hand_out(job)
     trained, facts = train(job, context.progress)

@@ -18,9 +18,12 @@ METHODS: dict[str, Kind] = {
     "asvd": "linear",
     "svd_llm": "linear",
     "tucker2": "conv",
+    "tucker2_whitened": "conv",
     "cp": "conv",
 }
 """What each method factorizes. Tables of embeddings have one method only, the plain SVD."""
+LOOKING = ("asvd", "svd_llm", "tucker2_whitened")
+"""The methods that look at what layers read."""
 KINDS: tuple[Kind, ...] = ("linear", "conv", "embedding")
 SIZES = ("ratio", "energy", "target_params", "target_macs", "rank")
 
@@ -31,14 +34,15 @@ class LowRank(Frozen):
 
     `method`: of Linear layers `svd` (of the weight alone), `asvd` (inputs scaled by their magnitude to the power
     `alpha`, arXiv 2312.05821) or `svd_llm` (whitened by the inputs' second moments, arXiv 2403.07378); of convolutions
-    `tucker2` (arXiv 1511.06530) or `cp` (arXiv 1412.6553, at most `iterations`, until the relative error changes by
-    less than `tolerance`). One of each kind can be listed. `layers`: the kinds `linear`, `conv` and `embedding`, or
-    patterns of names (`encoder.*.dense`); the kinds of `method` unless given. `ignore`: patterns of those that stay.
+    `tucker2` (arXiv 1511.06530), `tucker2_whitened` (the same of whitened input channels) or `cp` (arXiv 1412.6553, at
+    most `iterations`, until the relative error changes by less than `tolerance`). One of each kind can be listed.
+    `layers`: the kinds `linear`, `conv` and `embedding`, or patterns of names (`encoder.*.dense`); the kinds of
+    `method` unless given. `ignore`: patterns of those that stay.
 
     How small, exactly one of: `ratio`, the share of these layers' parameters to remove; `energy`, the share of each
     layer's squared singular values to keep; `target_params` and `target_macs`, the share that the whole model keeps
-    of the parameters or of the multiply-accumulates with weights that it has before this pass; `rank`, one for all or
-    by pattern, for `tucker2` also [outputs, inputs]. Ranks are multiples of `round_to`, except for those given.
+    of the parameters or of the multiply-accumulates that it has before this pass; `rank`, one for all or
+    by pattern, for Tucker-2 also [outputs, inputs]. Ranks are multiples of `round_to`, except for those given.
 
     `allocation` of a ratio or target: `uniform`, every layer loses the same share, or `sensitivity` (the default but
     for `cp`): ranks for which the outputs that the task looks at change least, to second order. `samples`: how many

@@ -13,5 +13,5 @@ def match(patterns: Iterable[str], layers: Sequence[str], field: str) -> dict[st
     found = {pattern: [layer for layer in layers if fnmatchcase(layer, pattern)] for pattern in patterns}
     for pattern, matched in found.items():
         if not matched:
-            raise StageError(f"prune: {field} {pattern!r} matches no layer.", suggest(pattern, layers))
+            raise StageError(f"prune: {field} {pattern!r} matches no layer.", suggest(pattern, set(layers)))
     return found

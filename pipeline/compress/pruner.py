@@ -16,7 +16,7 @@ from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.ladder import Rung
 from pipeline.compress.patterns import match
 from pipeline.compress.prune import Prune
-from pipeline.compress.units import UnitKind, strongest
+from pipeline.compress.units import UnitGroup, UnitKind, strongest
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
 
@@ -36,11 +36,7 @@ class Pruner:
         self.model, self.config, self.data = data.model, config, data
         self.kind: UnitKind = UNITS.get(config.unit)
         found = self.kind.find(data.model, data.example) if self.kind.traced else self.kind.find(data.model)
-        ignored = {
-            layer
-            for layers in match(config.ignore, [group.layer for group in found], "ignore").values()
-            for layer in layers
-        }
+        ignored = _ignored(found, config.ignore)
         reasons = [group.fixed or "it is ignored on request" * (group.layer in ignored) for group in found]
         self.groups = [group for group, reason in zip(found, reasons, strict=True) if not reason]
         self.left = [Left(group.layer, group.count, why) for group, why in zip(found, reasons, strict=True) if why]
@@ -71,3 +67,13 @@ class Pruner:
     def pruned(self, counts: Sequence[int]) -> nn.Module:
         """A smaller copy of the model."""
         return replay(copy.deepcopy(self.model), self.edits(counts))
+
+
+def _ignored(groups: Sequence[UnitGroup], patterns: Sequence[str]) -> set[str]:
+    """Layers whose name a pattern matches, or that of anything that computes their units. StageError for a pattern that
+    matches nothing."""
+    names = [
+        (name, group.layer) for group in groups for name in (group.layer, *(one.module for one in group.producers))
+    ]
+    matched = {name for found in match(patterns, [name for name, _ in names], "ignore").values() for name in found}
+    return {layer for name, layer in names if name in matched}

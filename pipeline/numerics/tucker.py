@@ -10,6 +10,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from pipeline.numerics.low_rank import Double
 
@@ -24,6 +25,23 @@ class Tucker2(NamedTuple):
     expand: Double
     core: Double
     reduce: Double
+
+
+def seen_by(weight: Double, factor: Double) -> Double:
+    """`weight` [m, n, h, w] for whitened inputs: times `factor` [n, n] along its inputs.
+
+    With factor @ factor^T the second moments of the input channels, errors of the result are those of the outputs, as
+    far as neighbouring pixels are independent: SVD-LLM's whitening (arXiv 2403.07378, sec. 3.2) of a convolution.
+    """
+    return np.einsum("mnhw,ni->mihw", weight, factor)
+
+
+def undone(factors: Tucker2, factor: Double) -> Tucker2:
+    """Factors of `seen_by(weight, factor)` as factors of `weight`; `factor` is lower triangular."""
+    core, reduce = factors.core, solve_triangular(factor, factors.reduce.T, lower=True, trans="T").T
+    if core.shape[1] < len(factor):
+        return factors._replace(reduce=reduce)
+    return factors._replace(core=np.einsum("oihw,in->onhw", core, reduce), reduce=np.eye(len(factor)))
 
 
 def truncation_losses(weight: Double) -> Double:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.compress import EARLIER
 from pipeline.compress.factorize.run import run
 from pipeline.compress.low_rank import LowRank
-from pipeline.compress.model import load_compressed
+from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -222,9 +222,12 @@ def test_a_shared_table_stays_and_says_why(on_texts: Runs) -> None:
     ]
 
 
+@pytest.mark.parametrize("method", ["tucker2", "tucker2_whitened"])
 @pytest.mark.parametrize("target", [{"target_params": 0.6}, {"target_macs": 0.5}, {"energy": 0.8}])
-def test_convolutions_meet_the_target_and_grouped_ones_stay(on_images: Runs, target: dict[str, float]) -> None:
-    facts = on_images("net", method="tucker2", round_to=2, **target)
+def test_convolutions_meet_the_target_and_grouped_ones_stay(
+    on_images: Runs, method: str, target: dict[str, float]
+) -> None:
+    facts = on_images("net", method=method, round_to=2, **target)
     axis = "macs" if "target_macs" in target else "parameters"
     if "energy" not in target:
         share = facts[f"{axis}_after"] / facts[f"{axis}_before"]
@@ -271,6 +274,27 @@ def test_a_pass_goes_on_after_another(on_images: Runs, tmp_path: Path) -> None:
     assert isinstance(on_images.result("net").head, nn.Sequential)
 
 
+def test_layers_that_were_made_sparse_stay(on_images: Runs, tmp_path: Path) -> None:
+    model = on_images.before("net")
+    with torch.no_grad():
+        model.head.weight[0, 0] = 0
+    on_images.out.mkdir()
+    edit = {"edit": "hold_zeros", "weights": ["head.weight"]}
+    save_compressed(on_images.out, model, [edit], trained=True)
+    on_images.inputs[EARLIER] = Artifact(on_images.out, "compress.0", "k", "d", {})
+    on_images.out = tmp_path / "second"
+    with pytest.raises(StageError, match=r"head: an earlier pass made it sparse, and its factors would be dense"):
+        on_images("net", rank={"head": 4})
+
+
+def test_frozen_layers_and_changes_in_place_have_gradients_too(on_images: Runs, monkeypatch: Any) -> None:
+    model = on_images.before("net").requires_grad_(False)
+    monkeypatch.setattr("pipeline.compress.model.load_source", lambda _: model)
+    frozen = on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)
+    monkeypatch.undo()
+    assert frozen["layers"] == on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)["layers"]
+
+
 def test_patterns_that_match_nothing_name_near_ones(on_images: Runs) -> None:
     with pytest.raises(StageError) as caught:
         on_images("net", layers=["heads*"], ratio=0.5)
@@ -306,7 +330,7 @@ def test_what_cannot_be_done_is_said(on_images: Runs) -> None:
         ({"ratio": 0.5, "energy": 0.9}, "target_macs, rank; given: ratio, energy"),
         ({"method": "svd_lm", "ratio": 0.5}, "unknown method 'svd_lm'. Did you mean 'svd_llm'"),
         ({"method": ["svd", "asvd"], "ratio": 0.5}, "one method for each kind of layer; svd and asvd are for the same"),
-        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or cp to method"),
+        ({"layers": "conv", "ratio": 0.5}, "layers has 'conv', but no method for it: add tucker2 or tuck"),
         ({"method": "cp", "energy": 0.9}, "energy needs the loss of every rank, which CP has only after a fit"),
         ({"method": "cp", "ratio": 0.5, "allocation": "sensitivity"}, 'allocation = "sensitivity" needs the loss'),
         ({"energy": 0.9, "allocation": "uniform"}, "allocation divides a ratio or target over layers; energy already"),

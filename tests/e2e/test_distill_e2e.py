@@ -111,7 +111,7 @@ def test_two_processes_train_as_one(edge, tiny, recipe, workspace, tmp_path) -> 
     """At an equal global batch the loss curves agree, and only the first process reports."""
     assert edge("export", *tiny, *recipe).returncode == 0
     alone = trained(workspace / "out")
-    flags = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     launch = [sys.executable, "-m", "accelerate.commands.launch", *flags.split(), "-m", "pipeline"]
     variables = environment(EDGE_STORE=str(tmp_path / "two"), OMP_NUM_THREADS="1")
     done = subprocess.run([*launch, "export", *tiny, *recipe], cwd=workspace, env=variables, timeout=300,

@@ -32,7 +32,7 @@ class _Offer(NamedTuple):
 
 
 def choose(config: LowRank, factorizers: Sequence[Factorizer], model: Cost) -> Chosen:
-    """Ranks as `config` asks for them. `model`: parameters and weighted multiply-accumulates of the whole model.
+    """Ranks as `config` asks for them. `model`: what the whole model costs.
 
     StageError if a target cannot be reached.
     """

@@ -17,7 +17,7 @@ from pipeline.compress.factorize.moments import Places
 from pipeline.core.errors import StageError
 from pipeline.numerics.cp import cp
 from pipeline.numerics.low_rank import Double, Spectrum, truncate
-from pipeline.numerics.tucker import truncation_losses, tucker2
+from pipeline.numerics.tucker import seen_by, truncation_losses, tucker2, undone
 
 Ranks = tuple[int, ...]
 
@@ -56,7 +56,7 @@ class Factorizer(ABC):
         if len(ranks) != 1:
             raise StageError(
                 f"low_rank: rank gives {self.name!r} {list(ranks)}, but {self.method} has one rank.",
-                "Two, [outputs, inputs], are for convolutions under tucker2.",
+                "Two, [outputs, inputs], are for convolutions under tucker2 and tucker2_whitened.",
             )
         return ranks
 
@@ -149,12 +149,19 @@ class ConvFactorizer(Factorizer):
 
 
 class TuckerFactorizer(ConvFactorizer):
-    """Ranks (outputs, inputs). `scale`: the mean square of the input's values, so that a loss is one of outputs if
-    those are independent; 1 for the loss of the weight."""
+    """Ranks (outputs, inputs). `scale`: the mean square of the inputs, so that a loss is one of outputs if they are
+    independent, or the factor that whitens them (`numerics.tucker.seen_by`); 1 for the loss of the weight."""
 
-    def __init__(self, layer: Candidate, places: Places, scale: float = 1.0, weight: float = 1.0) -> None:
-        super().__init__(layer, "tucker2", places, weight)
-        self._losses = scale * truncation_losses(self._double)
+    def __init__(
+        self, layer: Candidate, method: str, places: Places, scale: float | Double = 1.0, weight: float = 1.0
+    ) -> None:
+        super().__init__(layer, method, places, weight)
+        self._factor = scale if isinstance(scale, np.ndarray) else None
+        self._losses = truncation_losses(self._seen) * (1.0 if isinstance(scale, np.ndarray) else scale)
+
+    @property
+    def _seen(self) -> Double:
+        return self._double if self._factor is None else seen_by(self._double, self._factor)
 
     @property
     def energy(self) -> float:
@@ -184,7 +191,9 @@ class TuckerFactorizer(ConvFactorizer):
         return FactorizeConv(layer=self.name, method="tucker2", ranks=ranks)
 
     def factors(self, ranks: Ranks) -> Mapping[str, Tensor]:
-        found = tucker2(self._double, *ranks)
+        found = tucker2(self._seen, *ranks)
+        if self._factor is not None:
+            found = undone(found, self._factor)
         parts = {"core": _tensor(found.core)}
         if ranks[1] < self._shape[1]:
             parts["reduce"] = _tensor(found.reduce)[:, :, None, None]

@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.compress.factorize.factorizer import CpFactorizer, Factorizer, MatrixFactorizer, TuckerFactorizer
 from pipeline.compress.factorize.layers import Candidate
 from pipeline.compress.factorize.moments import Moments, Places, Watched, moments, output_curvature
-from pipeline.compress.low_rank import LowRank
+from pipeline.compress.low_rank import LOOKING, LowRank
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
 from pipeline.numerics import low_rank as maths
@@ -32,7 +32,7 @@ def make_factorizers(
     """One for each layer, in their order. Samples are looked at only if the method or the allocation does."""
     weights = output_curvature(watched, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)
     maker = _Maker(config, places, weights)
-    seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in ("asvd", "svd_llm")]
+    seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in LOOKING]
     for layer, found in moments(watched, seen):
         maker.add(layer, found)
     unseen = {layer.name for layer in layers} - {layer.name for layer in seen}
@@ -49,22 +49,27 @@ class _Maker:
         self._config, self._places, self._weights = config, places, weights
         self._found: dict[str, Factorizer] = {}
         self._ridges: dict[str, float] = {}
-        self._blind: list[str] = []
 
     def add(self, layer: Candidate, seen: Moments | None) -> None:
         method, places, weight = self._config.by_kind[layer.kind], self._places[layer.name], self._weights[layer.name]
         if method == "cp":
             self._found[layer.name] = CpFactorizer(layer, places, self._config.iterations, self._config.tolerance)
-        elif method == "tucker2":
-            scale = float(np.trace(seen.gram)) / len(seen.gram) if seen else 1.0
-            self._found[layer.name] = TuckerFactorizer(layer, places, scale, weight)
+        elif layer.kind == "conv":
+            self._add_tucker(layer, method, seen)
         elif (spectrum := self._decomposed(layer, method, seen)) is not None:
             # by sensitivity losses must be those of outputs; else each method has its own singular values to go by
             gram = seen.gram if seen and self._config.by_sensitivity else None
             losses = maths.truncation_losses(spectrum, gram) if gram is not None else _energies(spectrum)
             self._found[layer.name] = MatrixFactorizer(layer, method, places, spectrum, losses, weight)
-        else:
-            self._blind.append(layer.name)
+
+    def _add_tucker(self, layer: Candidate, method: str, seen: Moments | None) -> None:
+        scale: float | maths.Double | None = 1.0
+        if seen:
+            mean_square = float(np.trace(seen.gram)) / len(seen.gram)
+            scale = self._whitening(layer.name, seen) if method == "tucker2_whitened" else mean_square
+        if scale is not None:
+            places, weight = self._places[layer.name], self._weights[layer.name]
+            self._found[layer.name] = TuckerFactorizer(layer, method, places, scale, weight)
 
     def made(self, order: Sequence[str]) -> Made:
         left: list[dict[str, Json]] = [
@@ -83,21 +88,23 @@ class _Maker:
             return maths.plain(weight)
         if method == "asvd":
             return maths.scaled(weight, maths.activation_scale(seen.magnitude, self._config.alpha))
-        return self._whitened(layer.name, weight, seen)
+        factor = self._whitening(layer.name, seen)
+        return None if factor is None else maths.whitened(weight, factor)
 
-    def _whitened(self, name: str, weight: maths.Double, seen: Moments) -> maths.Spectrum | None:
+    def _whitening(self, name: str, seen: Moments) -> maths.Double | None:
+        """None if the inputs are all zero."""
         try:
             found = maths.whitening(seen.gram)
         except np.linalg.LinAlgError as error:
             raise StageError(
                 f"low_rank: the inputs of {name!r} cannot be whitened: {error}.",
-                'Give other calibration samples, name the layer in ignore, or use method = "asvd".',
+                'Give other calibration samples, name the layer in ignore, or use method = "asvd" or "tucker2".',
             ) from error
         if found is None:
             return None
         if found.ridge:
             self._ridges[name] = found.ridge
-        return maths.whitened(weight, found.factor)
+        return found.factor
 
 
 def _energies(spectrum: maths.Spectrum) -> maths.Double:

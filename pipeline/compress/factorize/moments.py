@@ -32,6 +32,11 @@ class Watched:
     seed: int
     progress: Progress
 
+    @property
+    def example(self) -> dict[str, Tensor]:
+        """One input of the model: the first sample."""
+        return next(iter(batches(self.samples, 1)))
+
 
 @dataclass(frozen=True)
 class Places:
@@ -67,7 +72,7 @@ def places(watched: Watched, modules: Mapping[str, Layer]) -> dict[str, Places]:
         found[name] = Places(before.read + read, before.given + given, before.between + between)
 
     with _hooked(modules, count), torch.inference_mode():
-        wrap(watched.model, watched.source)(**_first(watched.samples))
+        wrap(watched.model, watched.source)(**watched.example)
     return found
 
 
@@ -204,7 +209,3 @@ def _inputs(layer: Candidate) -> int:
     if isinstance(module, nn.Conv2d):
         return module.in_channels
     return module.num_embeddings if isinstance(module, nn.Embedding) else module.in_features
-
-
-def _first(samples: Samples) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in samples[0].items()}

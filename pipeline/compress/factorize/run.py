@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pipeline.compress.cost import macs
 from pipeline.compress.edits import replay
+from pipeline.compress.edits.zeros import holds_zeros
 from pipeline.compress.factorize.choose import Chosen, choose, summary
 from pipeline.compress.factorize.factorizer import Cost, Factorizer
-from pipeline.compress.factorize.layers import Candidate, Layer, find_layers
-from pipeline.compress.factorize.make import Made, make_factorizers
+from pipeline.compress.factorize.layers import Candidate, find_layers
+from pipeline.compress.factorize.make import make_factorizers
 from pipeline.compress.factorize.moments import Places, Watched, places
 from pipeline.compress.low_rank import LowRank
 from pipeline.compress.model import load_compressed, save_compressed
@@ -23,7 +25,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
 
-_JUDGED = 64
+_JUDGED = 32
 """Calibration samples that the facts' metric is of; the outputs of language models are large."""
 
 
@@ -39,12 +41,14 @@ def run(context: StageContext) -> dict[str, Json]:
     found, left = find_layers(model, config)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
     watched = Watched(model, context.config["source"], samples, config.seed, context.progress)
-    called = places(watched, _multipliers(model, found))
-    left += [{"layer": layer.name, "reason": _UNCALLED} for layer in found if not called[layer.name].given]
-    made = make_factorizers(watched, [layer for layer in found if called[layer.name].given], called, config)
-    before = Cost(parameters(model), _macs(model, called))
+    called = places(watched, {layer.name: layer.module for layer in found})
+    sparse = holds_zeros(earlier.edits)
+    reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}
+    made = make_factorizers(watched, [layer for layer in found if not reasons[layer.name]], called, config)
+    before = Cost(parameters(model), macs(model, watched.example))
     chosen = choose(config, made.factorizers, before)
-    left = [*left, *made.left, *chosen.left]
+    unfit = [{"layer": name, "reason": reason} for name, reason in reasons.items() if reason]
+    left = [*left, *unfit, *made.left, *chosen.left]
     if not chosen.ranks:
         raise _nothing(model, config, left)
     smaller, edits = factorized(model, made.factorizers, chosen)
@@ -57,7 +61,7 @@ def run(context: StageContext) -> dict[str, Json]:
         "allocation": "sensitivity" if config.by_sensitivity else "uniform",
         **pass_facts(trial, model, smaller),
         "macs_before": before.macs,
-        "macs_after": before.macs - _saved(made, chosen),
+        "macs_after": macs(smaller, watched.example),
         "layers": summary(made.factorizers, chosen.ranks),
         "left_out": sorted(left, key=lambda entry: str(entry["layer"])),
         "ridges": made.ridges,
@@ -78,32 +82,13 @@ def factorized(
     return smaller.eval(), edits
 
 
-_UNCALLED = "its forward is not called: its weight is read by other code, or nothing reads it"
-
-
-def _multipliers(model: nn.Module, found: Sequence[Candidate]) -> dict[str, Layer]:
-    """The layers that are found, and all others whose multiply-accumulates count."""
-    others: dict[str, Layer] = {
-        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
-    }
-    return others | {layer.name: layer.module for layer in found}
-
-
-def _macs(model: nn.Module, called: dict[str, Places]) -> int:
-    """Products with the weights of Linear and Conv2d layers; those of two activations are not counted."""
-    return sum(
-        module.weight.numel() * called[name].given
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    )
-
-
-def _saved(made: Made, chosen: Chosen) -> int:
-    return sum(
-        item.whole.macs - item.cost(chosen.ranks[item.name]).macs
-        for item in made.factorizers
-        if item.name in chosen.ranks
-    )
+def _unfit(layer: Candidate, called: Places, sparse: bool) -> str:
+    """Why a layer stays, by what an earlier pass left and how the model runs; empty if nothing speaks against it."""
+    if not called.given:
+        return "its forward is not called: its weight is read by other code, or nothing reads it"
+    if sparse and layer.kind != "embedding" and bool((layer.module.weight == 0).any()):
+        return "an earlier pass made it sparse, and its factors would be dense"
+    return ""
 
 
 def _nothing(model: nn.Module, config: LowRank, left: Sequence[dict[str, Json]]) -> StageError:

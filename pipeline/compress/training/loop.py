@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline.compress.edits.zeros import HeldZeros
+from pipeline.compress.losses.views import View
 from pipeline.compress.model import Compressed
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
 from pipeline.compress.training.data import Batch, batch_order
@@ -159,10 +160,14 @@ class _Run:
     def _loss(self, batch: Batch, part: int) -> tuple[Tensor, dict[str, Tensor]]:
         if self.config.augment == "flip_shift":
             batch = self._augmented(batch, part)
-        with torch.no_grad(), self.accelerator.autocast():
-            teacher = self.setup.teacher(batch)
         student = self.pupil(batch)
+        teacher = self._taught(batch) if self.setup.taught else student
         return weighted_loss(self.setup, pair_of(self.setup, student, teacher, batch, self.accelerator.process_index))
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch) -> View:
+        with self.accelerator.autocast():
+            return self.setup.teacher(batch)
 
     def _augmented(self, batch: Batch, part: int) -> Batch:
         seed = (self.config.seed * 1_000_003 + self.state.step) * 64 + part * 8 + self.accelerator.process_index

@@ -52,6 +52,11 @@ class Setup:
     losses: dict[str, Loss]
     heads: int
 
+    @property
+    def taught(self) -> bool:
+        """Does any loss look at the teacher? Labels alone are plain fine-tuning."""
+        return any(loss.needs != "labels" for loss in self.losses.values())
+
 
 def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""

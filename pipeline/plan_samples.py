@@ -1,0 +1,132 @@
+"""The stages that turn data sets into a model's inputs, and how stages are told of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.checks.user_metric import UserMetric
+from pipeline.config.job import Job
+from pipeline.config.loading import validate
+from pipeline.config.recipe import Recipe
+from pipeline.config.target import Target
+from pipeline.core.errors import UsageError
+from pipeline.core.stage import Stage
+from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.images import ImagePreprocessing
+from pipeline.source.labels import check_labels
+from pipeline.source.model import ModelSource
+
+TEXT = ("transformers", "numpy")
+
+
+class Reading:
+    """Reads and checks the data sets of one export.
+
+    `stages`: by role (calibration, evaluation), those that give the samples as the model takes them so far; `raw`:
+    names of sets that hold tensors, which no tokenizer can cut anew; `notes`: for the report.
+    """
+
+    def __init__(
+        self, job: Job, source: ModelSource, target: Target, recipe: Recipe, metric: UserMetric | None
+    ) -> None:
+        self.job, self.source, self.target, self.recipe, self.metric = job, source, target, recipe, metric
+        self.preprocessing = _preprocessing(recipe)
+        self.stages: dict[str, Stage] = {}
+        self.raw: list[str] = []
+        self.notes: list[str] = []
+
+    def remember(self, role: str, stage: Stage) -> Stage:
+        self.stages[role] = stage
+        return stage
+
+    def calibration(self) -> Stage:
+        limit = self.job.calibration_samples or self.recipe.calibration.samples
+        spec = self.job.calibration_data or self.default_data(self.recipe.calibration.data, "--calibration-data")
+        if self.job.random_calibration:
+            self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
+            digest = "random"
+            self.raw.append("random tensors")
+        else:
+            dataset = load_calibration(spec, limit)
+            self.raw += [dataset.name] if dataset.kind == "tensor" else []
+            digest = dataset.digest
+        config = {
+            "dataset": digest,
+            "limit": limit,
+            "random": self.job.random_calibration,
+            **self.config(),
+        }
+        local = {"spec": spec, **self.local()}
+        return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
+
+    def evaluation(self) -> Stage:
+        specs = list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
+        sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
+        for dataset in sets:
+            check_labels(dataset, self.source.task, self.source.config)
+            if self.metric is not None:
+                self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
+        config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
+        local = {"specs": specs, **self.local()}
+        return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
+
+    def default_data(self, named: str, flag: str) -> str:
+        """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
+        cannot become inputs of the model, or there is none."""
+        task = self.source.task
+        if "data" in self.recipe.calibration.model_fields_set or (task.data == "text" and self._has_preprocessing()):
+            return named
+        if not self._has_preprocessing():
+            raise UsageError(
+                f"Nothing says how {task.data} samples become inputs of {self.source.name!r}, and none were given.",
+                f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
+            )
+        if not task.calibration:
+            raise UsageError(
+                f"There is no shipped data for {task.name}.",
+                "Give your own with --calibration-data and --eval-data (see `edge export --help`).",
+            )
+        return task.calibration
+
+    def _has_preprocessing(self) -> bool:
+        if self.source.kind == "huggingface":
+            return True
+        if self.source.task.data == "image":
+            return self.preprocessing is not None
+        return self.source.task.data == "text" and (self.source.path / "tokenizer.json").is_file()
+
+    def config(self) -> dict[str, Any]:
+        return {"source": self.source_config(), "max_length": self.target.shape.sequence_length}
+
+    def source_config(self, of: ModelSource | None = None) -> dict[str, Any]:
+        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
+        source = of or self.source
+        task = source.task
+        return {
+            "name": source.name,
+            "kind": source.kind,
+            "digest": source.digest,
+            "task": task.name,
+            "auto_class": task.auto_class,
+            "family": task.family,
+            "data": task.data,
+            "sentence_transformer": source.sentence_transformer,
+            "output": task.output,
+            "trust_remote_code": self.job.trust_remote_code,
+            "pickle": source.pickle,
+            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
+            "preprocessing": self.preprocessing,
+        }
+
+    def local(self, of: ModelSource | None = None) -> dict[str, Any]:
+        source = of or self.source
+        return {"source": {**self.source_config(source), "path": str(source.path), "entry": source.entry}}
+
+
+def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:
+    """The recipe's image processing, checked."""
+    if recipe.preprocessing is None:
+        return None
+    where = f"[preprocessing] of recipe {recipe.name}"
+    return validate(ImagePreprocessing, recipe.preprocessing, where).model_dump(mode="json")
