@@ -16,8 +16,8 @@ class Distill(Frozen):
     model before all passes.
 
     `data`: data sets to train on, labelled or not (`--training-data` overrides them; without either, the calibration
-    set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, or a data
-    set of its own. `losses`: name -> weight; by default what suits the task. `temperature`: of soft labels.
+    set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, at most
+    512. `losses`: name -> weight; by default what suits the task. `temperature`: of soft labels.
     `layers`: which teacher blocks the student's match: spread `uniform`ly, the `last` ones, or their indices (from
     0), one per student block.
 
@@ -29,8 +29,7 @@ class Distill(Frozen):
 
     Every `evaluate_every` steps (a tenth of all, if not given) the held-out samples are judged; the best weights are
     kept, and training ends after `patience` judgements without a better one. Every `checkpoint_every` steps the
-    state is saved: a killed run goes on there, to the same result. `cache_teacher` keeps the teacher's outputs on disk,
-    which pays from the second epoch on; it does not go with losses on features or with `augment`. `judge_samples`:
+    state is saved: a killed run goes on there, to the same result. `judge_samples`:
     calibration samples for the metric before and after.
     """
 
@@ -61,7 +60,6 @@ class Distill(Frozen):
     evaluate_every: Annotated[int, Field(gt=0)] | None = None
     patience: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] = 200
-    cache_teacher: bool = False
     judge_samples: Annotated[int, Field(ge=16)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
 
