@@ -15,8 +15,8 @@ from pipeline.core.errors import StageError
 from pipeline.source.samples import DATASET, Row, Samples, open_samples
 
 Batch = dict[str, Tensor]
-POSITION, LABELS = "position", "labels"
-"""Beside the model's inputs: which sample each row is, and its class where the data have labels."""
+LABELS = "labels"
+"""Beside the model's inputs: the class of each row, where the data have labels."""
 
 _POOL = 50  # batches that are sorted by length together: padding becomes rare, and order stays random
 
@@ -42,9 +42,8 @@ class TrainingSet(Dataset[tuple[int, Row]]):
         return int(np.prod(self.samples.shapes(index, [self._first])[0]))
 
     def collate(self, rows: Sequence[tuple[int, Row]]) -> Batch:
-        """Zero-padded tensors by input name, the samples' positions int64 [batch], and their labels int64 [batch]."""
+        """Zero-padded tensors by input name, and the samples' labels int64 [batch] if they have any."""
         batch = {name: _pad([row[name] for _, row in rows]) for name in rows[0][1]}
-        batch[POSITION] = torch.tensor([index for index, _ in rows])
         if self.labels is not None:
             batch[LABELS] = torch.tensor([int(self.labels[index]) for index, _ in rows])
         return batch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.losses.views import View
-from pipeline.compress.training.data import LABELS, POSITION, Batch
+from pipeline.compress.training.data import LABELS, Batch
 from pipeline.compress.training.taps import Taps, attention_taps
 from pipeline.compress.trial import judged
 from pipeline.source.torch_model import wrap
@@ -53,7 +53,7 @@ class Observed(nn.Module):
 
 def model_inputs(batch: Batch) -> Batch:
     """The batch without what is only for the loss."""
-    return {name: value for name, value in batch.items() if name not in (POSITION, LABELS)}
+    return {name: value for name, value in batch.items() if name != LABELS}
 
 
 def set_mode(model: nn.Module, batch_norm: str) -> None:

@@ -35,8 +35,8 @@ class Taps:
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """The blocks of a model in order: the members of its outermost lists of two or more modules of one class. A list
-    of one counts where it holds most parameters. StageError if there are none."""
+    """The blocks of a model in order: the members of its outermost lists of modules of one class. A Sequential
+    of a single module is none. StageError if there are none."""
     found: list[str] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{other}.") for other in found)
