@@ -136,7 +136,7 @@ def test_patience_ends_training(train: Train) -> None:
     assert facts["stopped_after"] < facts["steps"]
 
 
-def test_features_of_another_width_are_projected(train: Train, tiny_encoder: Path, texts: Artifact) -> None:
+def test_features_and_attention_can_be_matched(train: Train) -> None:
     facts = train(config={"losses": {"hidden_mse": 1.0, "hidden_cosine": 1.0, "attention_relation": 1.0}})
     assert set(facts["losses"]) == {"hidden_mse", "hidden_cosine", "attention_relation"}
     assert facts["curve"][-1]["loss"] < facts["curve"][0]["loss"]

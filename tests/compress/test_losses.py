@@ -102,10 +102,8 @@ def test_padding_does_not_look_and_is_not_looked_at() -> None:
     assert value("attention_relation", given) == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "hard_labels"])  # labels are no teacher
 def test_a_student_like_its_teacher_loses_nothing(name: str) -> None:
-    if name == "hard_labels":
-        pytest.skip("labels are no teacher: the loss has no zero")
     torch.manual_seed(0)
     view = View(torch.randn(4, 6), (torch.randn(4, 5, 6),), (torch.randn(4, 5, 6),) * 3)
     assert value(name, pair(view, view, torch.ones(4, 5, dtype=torch.int64))) == pytest.approx(0.0, abs=1e-6)
