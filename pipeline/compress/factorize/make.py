@@ -10,7 +10,8 @@ from torch import nn
 
 from pipeline.compress.factorize.factorizer import CpFactorizer, Factorizer, MatrixFactorizer, TuckerFactorizer
 from pipeline.compress.factorize.layers import Candidate
-from pipeline.compress.factorize.moments import Moments, Places, Watched, moments, output_curvature
+from pipeline.compress.factorize.moments import Moments, Places, moments, output_curvature
+from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.low_rank import LOOKING, LowRank
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
@@ -27,7 +28,7 @@ class Made(NamedTuple):
 
 
 def make_factorizers(
-    watched: Watched, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
+    watched: ScoringData, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
 ) -> Made:
     """One for each layer, in their order. Samples are looked at only if the method or the allocation does."""
     weights = output_curvature(watched, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)

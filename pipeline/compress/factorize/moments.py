@@ -11,31 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.factorize.layers import Candidate, Layer
+from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.importance.taylor import PROBES, objective
 from pipeline.compress.trial import batches, judged
-from pipeline.core.types import Progress
 from pipeline.numerics.low_rank import Double
-from pipeline.source.samples import Samples
 from pipeline.source.torch_model import wrap
 
 _BYTES = 1 << 29
 """How much memory the second moments may take at once; more layers take more passes over the samples."""
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A model, how it is called (`source`), and its calibration samples."""
-
-    model: nn.Module
-    source: dict[str, Any]
-    samples: Samples
-    seed: int
-    progress: Progress
-
-    @property
-    def example(self) -> dict[str, Tensor]:
-        """One input of the model: the first sample."""
-        return next(iter(batches(self.samples, 1)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,7 @@ class Moments:
     magnitude: Double
 
 
-def places(watched: Watched, modules: Mapping[str, Layer]) -> dict[str, Places]:
+def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Places]:
     """Of the first sample. A layer without rows is not called, or not as a module, so that nothing could take its
     place."""
     found = dict.fromkeys(modules, Places())
@@ -76,7 +59,7 @@ def places(watched: Watched, modules: Mapping[str, Layer]) -> dict[str, Places]:
     return found
 
 
-def moments(watched: Watched, layers: Sequence[Candidate]) -> Iterator[tuple[Candidate, Moments]]:
+def moments(watched: ScoringData, layers: Sequence[Candidate]) -> Iterator[tuple[Candidate, Moments]]:
     """Of each layer that a sample reaches, in the memory that `_BYTES` says, however many layers and samples there
     are."""
     groups = _groups(layers)
@@ -84,7 +67,7 @@ def moments(watched: Watched, layers: Sequence[Candidate]) -> Iterator[tuple[Can
         yield from _moments_of(watched, group, number, len(groups))
 
 
-def output_curvature(watched: Watched, layers: Sequence[Candidate]) -> dict[str, float]:
+def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[str, float]:
     """What a unit of squared error of a layer's outputs, spread over all of them alike, does to what the task looks at:
     the squared gradient of a random objective, summed over a sample's rows and averaged over the outputs.
 
@@ -122,7 +105,7 @@ def output_curvature(watched: Watched, layers: Sequence[Candidate]) -> dict[str,
 
 
 def _moments_of(
-    watched: Watched, layers: Sequence[Candidate], number: int, groups: int
+    watched: ScoringData, layers: Sequence[Candidate], number: int, groups: int
 ) -> Iterator[tuple[Candidate, Moments]]:
     model, sums = wrap(watched.model, watched.source), {layer.name: _Sum() for layer in layers}
     mask: Tensor | None = None

@@ -15,7 +15,8 @@ from pipeline.compress.factorize.choose import Chosen, choose, summary
 from pipeline.compress.factorize.factorizer import Cost, Factorizer
 from pipeline.compress.factorize.layers import Candidate, find_layers
 from pipeline.compress.factorize.make import make_factorizers
-from pipeline.compress.factorize.moments import Places, Watched, places
+from pipeline.compress.factorize.moments import Places, places
+from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.low_rank import LowRank
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.trial import make_trial, pass_facts
@@ -40,7 +41,7 @@ def run(context: StageContext) -> dict[str, Json]:
     model = earlier.model
     found, left = find_layers(model, config)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
-    watched = Watched(model, context.config["source"], samples, config.seed, context.progress)
+    watched = ScoringData(model, context.config["source"], samples, config.seed, context.progress)
     called = places(watched, {layer.name: layer.module for layer in found})
     sparse = holds_zeros(earlier.edits)
     reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}
