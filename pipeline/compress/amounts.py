@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.compress.cost import macs
 from pipeline.compress.ladder import Rung, first, ladder, rounded
-from pipeline.compress.patterns import match
+from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.prune import Prune
 from pipeline.compress.pruner import Pruner
 from pipeline.compress.units import UnitGroup, UnitKind, parameters
@@ -78,8 +78,8 @@ def given_counts(groups: Sequence[UnitGroup], kind: UnitKind, config: Prune) -> 
 
 def _by_pattern(layers: Sequence[str], table: Mapping[str, float]) -> dict[str, float]:
     """The first pattern that matches a layer speaks for it."""
-    matched = match(table, layers, "keep")
-    return {layer: table[name] for name in reversed(list(table)) for layer in matched[name]}
+    require_matches("prune", "keep", table, layers, "layer")
+    return {layer: table[name] for name in reversed(list(table)) for layer in layers if matches(layer, [name])}
 
 
 def _given(group: UnitGroup, value: float | None, kind: UnitKind, step: int) -> int:

@@ -1,17 +1,27 @@
-"""Layers by name pattern."""
+"""Layers by name pattern (`layer1.*`), as every pass takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from pipeline.core.errors import StageError, suggest
+from pipeline.core.errors import StageError
 
 
-def match(patterns: Iterable[str], layers: Sequence[str], field: str) -> dict[str, list[str]]:
-    """The layers that each name pattern (`layer1.*`) matches; StageError naming near ones if it matches none."""
-    found = {pattern: [layer for layer in layers if fnmatchcase(layer, pattern)] for pattern in patterns}
-    for pattern, matched in found.items():
-        if not matched:
-            raise StageError(f"prune: {field} {pattern!r} matches no layer.", suggest(pattern, set(layers)))
-    return found
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Does any pattern match?"""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def require_matches(step: str, key: str, patterns: Iterable[str], names: Iterable[str], what: str) -> None:
+    """StageError naming near ones if a pattern matches none of `names`. `step`: the pass, whose config has the patterns
+    under `key`; `what` the names are of."""
+    known = list(dict.fromkeys(names))
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            near = difflib.get_close_matches(pattern.replace("*", ""), known, n=3, cutoff=0)
+            raise StageError(
+                f"{step}: {pattern!r} in {key} matches no {what}.",
+                f"Names near it: {', '.join(near) or 'none, the model has no such layers'}; * stands for anything.",
+            )

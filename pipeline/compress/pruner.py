@@ -14,7 +14,7 @@ from pipeline.compress.edits import replay
 from pipeline.compress.importance import IMPORTANCES
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.ladder import Rung
-from pipeline.compress.patterns import match
+from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.prune import Prune
 from pipeline.compress.units import UnitGroup, UnitKind, strongest
 from pipeline.core.errors import StageError
@@ -75,5 +75,5 @@ def _ignored(groups: Sequence[UnitGroup], patterns: Sequence[str]) -> set[str]:
     names = [
         (name, group.layer) for group in groups for name in (group.layer, *(one.module for one in group.producers))
     ]
-    matched = {name for found in match(patterns, [name for name, _ in names], "ignore").values() for name in found}
-    return {layer for name, layer in names if name in matched}
+    require_matches("prune", "ignore", patterns, [name for name, _ in names], "layer")
+    return {layer for name, layer in names if matches(name, patterns)}

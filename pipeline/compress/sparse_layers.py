@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from pipeline.compress.matrices import Multiplier
+from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.sparsify import Sparsify
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
@@ -30,7 +30,7 @@ def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multipl
             "Remove the sparsify pass from the recipe.",
         )
     for key in ("layers", "ignore"):
-        _check_patterns(key, getattr(config, key), found)
+        require_matches("sparsify", key, getattr(config, key), found, "Linear or Conv2d layer")
     readers = _readers(model)
     taken, left = {}, []
     for name, parameter, owner in _weights(model):
@@ -86,22 +86,9 @@ def _reason(layer: str, owner: nn.Module, others: Sequence[str], config: Sparsif
         return f"sparsify takes the weights of Linear and Conv2d, not those of {type(owner).__name__}"
     if others:
         return f"it is the same tensor as {others[0]}"
-    if _matches(layer, config.ignore):
+    if matches(layer, config.ignore):
         return "ignore names it"
-    return "" if _matches(layer, config.layers) else "layers does not name it"
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _check_patterns(key: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise StageError(
-                f"sparsify: {pattern!r} in {key} matches no Linear or Conv2d layer.",
-                f"Names look like {_examples(names)}; * matches anything.",
-            )
+    return "" if matches(layer, config.layers) else "layers does not name it"
 
 
 def _examples(names: Iterable[str]) -> str:

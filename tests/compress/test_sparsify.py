@@ -254,13 +254,13 @@ def one_layer() -> nn.Module:
             one_layer(),
             {"sparsity": 0.5, "ignore": ["0", "head*"]},
             "sparsify: 'head*' in ignore matches no Linear or Conv2d layer.",
-            "Names look like 0, 1, 2; * matches anything.",
+            "Names near it: 2, 1, 0; * stands for anything.",
         ),
         (
             one_layer(),
             {"sparsity": 0.5, "layers": ["encoder.*"]},
             "sparsify: 'encoder.*' in layers matches no Linear or Conv2d layer.",
-            "Names look like 0, 1, 2; * matches anything.",
+            "Names near it: 2, 1, 0; * stands for anything.",
         ),
         (
             one_layer(),

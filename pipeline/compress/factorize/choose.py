@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.compress.factorize.factorizer import Cost, Factorizer, Ranks
-from pipeline.compress.factorize.layers import matches
 from pipeline.compress.low_rank import LowRank
+from pipeline.compress.patterns import matches
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json
 from pipeline.numerics.allocation import Options, allocate, share, within_share

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import chain
 from typing import get_args
 
 from torch import nn
 
 from pipeline.compress.low_rank import KINDS, Kind, LowRank
-from pipeline.core.errors import StageError
+from pipeline.compress.patterns import matches, require_matches
 from pipeline.core.types import Json
 
 Layer = nn.Linear | nn.Conv2d | nn.Embedding
@@ -42,7 +40,7 @@ def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], lis
     patterns = [pattern for pattern in config.chosen if pattern not in KINDS]
     ranks = list(config.rank) if isinstance(config.rank, dict) else []
     for key, given in (("layers", patterns), ("ignore", config.ignore), ("rank", ranks)):
-        _check_patterns(key, given, known)
+        require_matches("low_rank", key, given, known, "Linear, convolution or Embedding")
     named = {name: kind for name, kind in known.items() if kind in config.chosen or matches(name, patterns)}
     if ranks:
         named = {name: kind for name, kind in named.items() if matches(name, ranks)}
@@ -56,10 +54,6 @@ def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], lis
         elif isinstance(module, get_args(Layer)):
             found.append(Candidate(name, kind, module))
     return found, left
-
-
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _kind(module: nn.Module) -> Kind | None:
@@ -104,17 +98,3 @@ def _other_names(model: nn.Module) -> dict[str, list[str]]:
         if key in shared:
             found[name] = [other for other, same in places if same == key and other != name]
     return found
-
-
-def _check_patterns(key: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    for pattern in patterns:
-        if matches_none(pattern, names):
-            near = difflib.get_close_matches(pattern.replace("*", ""), list(names), n=3, cutoff=0)
-            raise StageError(
-                f"low_rank: {pattern!r} in {key} matches no Linear, convolution or Embedding.",
-                f"Names near it: {', '.join(near) or 'none, the model has no such layers'}; * stands for anything.",
-            )
-
-
-def matches_none(pattern: str, names: Iterable[str]) -> bool:
-    return not any(fnmatchcase(name, pattern) for name in names)
