@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks import latency
 from benchmarks.data import folder
 from benchmarks.row import Measured
 from pipeline.api import default_store
 from pipeline.checks.accuracy import measure_accuracy
-from pipeline.checks.measure import measure_latency
-from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import LatencyRequest
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
@@ -103,19 +101,6 @@ def sqnr_db(name: str) -> Measured:
 
 
 def speedup(name: str) -> Measured:
-    """Float latency over bundle latency, medians of interleaved single inferences; beside it float's ms."""
-    made, profile = artifacts(name), load_target(TARGET)
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(made["bundle"].path, profile.shape))
-        result = measure_latency(
-            LatencyRequest(
-                model=made["bundle"].path / MODEL,
-                float_model=made["trace.float"].path / MODEL,
-                inputs=inputs,
-                runtime=profile.runtime,
-                max_seconds=20.0,
-            )
-        )
-    assert result.speedup is not None  # noqa: S101  # a float model was given
-    return Measured(result.speedup.value, float(np.median(result.float_samples_ms)))
+    """Float latency over bundle latency; beside it float's ms."""
+    made = artifacts(name)
+    return latency.speedup(made["bundle"], made["trace.float"], load_target(TARGET))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import latency
 from benchmarks.data import ag_news, sts_dev
-from benchmarks.row import Measured
+from benchmarks.row import Measured, Row
 from benchmarks.spent import run_plan, seconds_spent
 from benchmarks.texts import training_text
 from pipeline.api import default_store
-from pipeline.checks.measure import measure_latency
-from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import LatencyRequest
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
@@ -67,21 +65,9 @@ def _model_bytes(folder: Path) -> float:
 
 
 def speedup(recipe: str, target: str) -> Measured:
-    """Float latency over bundle latency, medians of interleaved single inferences; beside it float's own ms."""
+    """Float latency over bundle latency; beside it float's own ms."""
     made = artifacts(recipe, target)
-    profile = load_target(target)
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(made["bundle"].path, profile.shape))
-        request = LatencyRequest(
-            model=made["bundle"].path / MODEL,
-            float_model=made["trace.float"].path / MODEL,
-            inputs=inputs,
-            runtime=profile.runtime,
-        )
-        result = measure_latency(request)
-    assert result.speedup is not None  # noqa: S101  # a float model was given
-    return Measured(result.speedup.value, float(np.median(result.float_samples_ms)))
+    return latency.speedup(made["bundle"], made["trace.float"], load_target(target))
 
 
 def stsb_dev(recipe: str, target: str) -> Measured:
@@ -122,3 +108,13 @@ def _embed(model: Path, runtime: Runtime, texts: list[str], tokenizer_folder: Pa
     with tempfile.TemporaryDirectory() as scratch:
         write_samples(Path(scratch), ({n: np.array([v], np.int64) for n, v in row.items()} for row in rows))
         return judged_outputs(make_session(model, runtime), open_samples(Path(scratch)))
+
+
+def rows(name: str, recipe: str, target: str) -> list[Row]:
+    """The figures of one recipe."""
+    return [
+        Row(f"{name}.mb", "MB", "float32", partial(megabytes, recipe, target)),
+        Row(f"{name}.speedup", "x", "float32, ms (1 thread, 128 tokens, same run)", partial(speedup, recipe, target)),
+        Row(f"{name}.stsb_dev", "Spearman x100", "float32", partial(stsb_dev, recipe, target)),
+        Row(f"{name}.top10", "share", "float32", partial(top10, recipe, target)),
+    ]

@@ -7,17 +7,10 @@ from functools import partial
 from benchmarks import minilm
 from benchmarks.row import Row
 
-_FLOAT_MS = "float32, ms (1 thread, 128 tokens, same run)"
-
 
 def _rows(name: str, recipe: str, target: str) -> list[Row]:
-    return [
-        Row(f"{name}.mb", "MB", "float32", partial(minilm.megabytes, recipe, target)),
-        Row(f"{name}.speedup", "x", _FLOAT_MS, partial(minilm.speedup, recipe, target)),
-        Row(f"{name}.stsb_dev", "Spearman x100", "float32", partial(minilm.stsb_dev, recipe, target)),
-        Row(f"{name}.top10", "share", "float32", partial(minilm.top10, recipe, target)),
-        Row(f"{name}.cpu_minutes", "min", "limit", partial(minilm.cpu_minutes, recipe, target)),
-    ]
+    minutes = Row(f"{name}.cpu_minutes", "min", "limit", partial(minilm.cpu_minutes, recipe, target))
+    return [*minilm.rows(name, recipe, target), minutes]
 
 
 ROWS = [

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks import latency
 from benchmarks.data import folder
 from benchmarks.row import Measured, Row
 from benchmarks.spent import run_plan, seconds_spent
 from pipeline.api import default_store
-from pipeline.checks.measure import measure_latency
-from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import LatencyRequest
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
@@ -113,21 +109,7 @@ def drop(name: str) -> Measured:
 
 def speedup(name: str) -> Measured:
     """Latency of the whole network over the smaller one's, both float32; beside it the whole one's ms."""
-    small, whole, profile = artifacts(name), artifacts("full"), load_target(TARGET)
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(small["bundle"].path, profile.shape))
-        result = measure_latency(
-            LatencyRequest(
-                model=small["bundle"].path / MODEL,
-                float_model=whole["bundle"].path / MODEL,
-                inputs=inputs,
-                runtime=profile.runtime,
-                max_seconds=20.0,
-            )
-        )
-    assert result.speedup is not None  # noqa: S101  # a float model was given
-    return Measured(result.speedup.value, float(np.median(result.float_samples_ms)))
+    return latency.speedup(artifacts(name)["bundle"], artifacts("full")["bundle"], load_target(TARGET))
 
 
 def minutes(name: str) -> Measured:

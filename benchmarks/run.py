@@ -23,16 +23,6 @@ from pipeline.core.digest import pretty_json
 
 RESULTS = Path(__file__).parent / "results.json"
 _INT8, _STATIC, _INT4 = ("w8a8-dynamic", "phone"), ("w8a8", "car"), ("w4", "robot")
-_FLOAT_MS = "float32, ms (1 thread, 128 tokens, same run)"
-
-
-def _model_rows(name: str, recipe: str, target: str) -> list[Row]:
-    return [
-        Row(f"{name}.mb", "MB", "float32", partial(minilm.megabytes, recipe, target)),
-        Row(f"{name}.speedup", "x", _FLOAT_MS, partial(minilm.speedup, recipe, target)),
-        Row(f"{name}.stsb_dev", "Spearman x100", "float32", partial(minilm.stsb_dev, recipe, target)),
-        Row(f"{name}.top10", "share", "float32", partial(minilm.top10, recipe, target)),
-    ]
 
 
 def _cnn_rows(name: str) -> list[Row]:
@@ -47,17 +37,17 @@ def _cnn_rows(name: str) -> list[Row]:
 
 
 ROWS = [
-    *_model_rows("minilm.int8", *_INT8),
+    *minilm.rows("minilm.int8", *_INT8),
     Row(
         "minilm.int8.speedup_vs_ort_dynamic",
         "x",
         "plain quantize_dynamic, per tensor, ms (same run)",
         partial(peers.speedup_vs_ort_dynamic, *_INT8),
     ),
-    *_model_rows("minilm.int8_static", *_STATIC),
-    *_model_rows("minilm.int4", *_INT4),
-    *_model_rows("minilm.w4a8", "w4a8", "robot"),
-    *_model_rows("minilm.robot", "prune-w4", "robot"),
+    *minilm.rows("minilm.int8_static", *_STATIC),
+    *minilm.rows("minilm.int4", *_INT4),
+    *minilm.rows("minilm.w4a8", "w4a8", "robot"),
+    *minilm.rows("minilm.robot", "prune-w4", "robot"),
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     *layers.ROWS,
     *low_rank.ROWS,
