@@ -17,8 +17,8 @@ from pipeline.trace.graph import MODEL
 
 
 def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
-    """Latency of the model in `other` over the bundle's, medians of interleaved single inferences; beside it the other's
-    own ms."""
+    """Latency of the model in `other` over the bundle's, medians of interleaved single inferences; beside it the
+    other's own ms."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         np.savez(inputs, **example_feed(bundle.path, target.shape))

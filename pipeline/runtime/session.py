@@ -6,12 +6,22 @@ import os
 from pathlib import Path
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
+
+_OWN = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
+SESSION_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in _OWN if issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+)
+"""What making or running a session raises: an exception class per status code of ONNX Runtime, which share no base, and
+what its Python side raises for inputs that do not fit."""
 
 
 def make_session(

@@ -24,6 +24,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.runtime.session import SESSION_ERRORS
 from pipeline.source.inputs import random_rows
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.fold_norm import fold_norms
@@ -127,7 +128,7 @@ def _outputs(path: Path, source: dict[str, Any]) -> list[NDArray[Any]]:
             for row in random_rows(source["inputs"], 1, length, seed, batch)
             for output in session.run(None, row)
         ]
-    except Exception as error:  # ONNX Runtime has an exception class per status code, without a base
+    except SESSION_ERRORS as error:
         raise StageError(
             f"ONNX Runtime {ort.__version__} cannot run {path.name}: {first_line(error)}",
             "An operator or type that it does not have must be exported otherwise; `values` of an integer input bound "
