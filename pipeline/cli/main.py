@@ -56,34 +56,12 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what of it is cached.")] = False,
     json: flag.Json = False,
     verbose: flag.Verbose = False,
-    debug: flag.Debug = False,  # noqa: ARG001  # read by main()
+    debug: flag.Debug = False,  # read by main()
 ) -> None:
     """Take a model all the way to a gated bundle: compress, quantize, export, check."""
     from pipeline.cli.export import dry, run  # noqa: PLC0415  # the help must not wait for numpy and ONNX
 
-    fields = {
-        "model": model,
-        "target": target,
-        "recipe": recipe,
-        "task": task,
-        "output": output,
-        "opset": opset,
-        "batch_size": batch_size,
-        "sequence_length": sequence_length,
-        "threads": threads,
-        "trust_remote_code": trust_remote_code,
-        "allow_pickle": allow_pickle,
-        "calibration_data": calibration_data,
-        "calibration_samples": calibration_samples,
-        "random_calibration": random_calibration,
-        "training_data": tuple(training_data or ()),
-        "eval_data": tuple(eval_data or ()),
-        "scheme": flag.scheme_changes(block_size, per_channel, nodes_to_exclude),
-        "metric": metric,
-        "references": references,
-        "budgets": flag.parse_budgets(budget),
-        "baseline": baseline,
-    }
+    fields = flag.job_fields(locals())
     if dry_run:
         dry(fields, store, json)
     else:
@@ -126,7 +104,7 @@ def compare(  # noqa: PLR0913  # as export
     store: flag.Store = None,
     json: flag.Json = False,
     verbose: flag.Verbose = False,
-    debug: flag.Debug = False,  # noqa: ARG001
+    debug: flag.Debug = False,
 ) -> None:
     """Measure a recipe beside plain quantization without passes, at the same bytes and at the same latency.
 
@@ -135,27 +113,7 @@ def compare(  # noqa: PLR0913  # as export
     """
     from pipeline.cli.compare import run  # noqa: PLC0415
 
-    fields = {
-        "model": model,
-        "target": target,
-        "recipe": recipe,
-        "task": task,
-        "output": output,
-        "opset": opset,
-        "batch_size": batch_size,
-        "sequence_length": sequence_length,
-        "threads": threads,
-        "trust_remote_code": trust_remote_code,
-        "allow_pickle": allow_pickle,
-        "calibration_data": calibration_data,
-        "calibration_samples": calibration_samples,
-        "random_calibration": random_calibration,
-        "training_data": tuple(training_data or ()),
-        "eval_data": tuple(eval_data or ()),
-        "scheme": flag.scheme_changes(block_size, per_channel, nodes_to_exclude),
-        "metric": metric,
-        "references": references,
-    }
+    fields = flag.job_fields(locals())
     raise typer.Exit(run(fields, against or (), fail_if_dominated, store, json, verbose))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.config.job import Job
 from pipeline.core.errors import UsageError
 
 Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a name (`edge targets`) or a .toml file.")]
@@ -77,12 +78,13 @@ Budgets = Annotated[
 ]
 
 
-def scheme_changes(
-    block_size: int | None, per_channel: bool | None, nodes_to_exclude: list[str] | None
-) -> dict[str, Any]:
-    """The fields of the scheme that the flags set."""
-    given = {"block_size": block_size, "per_channel": per_channel, "nodes_to_exclude": nodes_to_exclude or None}
-    return {name: value for name, value in given.items() if value is not None}
+def job_fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Job from a command's parameters by name; those of the scheme become its changes."""
+    fields = {name: value for name, value in given.items() if name in Job.model_fields}
+    scheme = {name: given[name] for name in ("block_size", "per_channel") if given[name] is not None}
+    scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
+    several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}
+    return {**fields, **several, "scheme": scheme, "budgets": parse_budgets(given.get("budget"))}
 
 
 def parse_budgets(given: list[str] | None) -> dict[str, float]:
