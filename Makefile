@@ -43,10 +43,10 @@ clean: $(VENV)/.tool  ## Empty the store of stage results (ARGS="--max-size 2GB"
 	@$(BIN)/edge clean $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (under 10 minutes)
-	@$(BIN)/python -m pytest -q -m "not slow" -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.dev  ## Run the slow tests too
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, types and the order of packages
 	@$(BIN)/ruff check .
