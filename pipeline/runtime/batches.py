@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnxruntime as ort
 
+from pipeline.core.errors import UsageError
 from pipeline.source.samples import Row, Samples
 
 VALUES = 2048
@@ -27,6 +28,7 @@ def batches(
     """
     inputs = session.get_inputs()
     names = [entry.name for entry in inputs]
+    _require_fit(inputs, samples)
     allowed = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
     passed = 0
     for group in _of_one_shape(samples, names):
@@ -38,6 +40,25 @@ def batches(
                 rows = [samples[position] for position in positions]
                 yield positions, {name: np.concatenate([row[name] for row in rows]) for name in names}
             passed += len(positions)
+
+
+def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples) -> None:
+    """UsageError if a sample has another rank or size than the graph fixes; its batch axis is ours."""
+    for entry in (entry for entry in inputs if entry.shape):  # a graph need not declare shapes
+        for position in range(len(samples)):
+            (shape,) = samples.shapes(position, [entry.name])
+            if not _fits(shape, entry.shape):
+                wanted = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in entry.shape[1:])
+                raise UsageError(
+                    f"Sample {position + 1} has {entry.name!r} of {list(shape[1:])}; the model takes [{wanted}].",
+                    "Correct the sizes of the data, or of the preprocessing that makes them.",
+                )
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
+    if len(shape) != len(declared):
+        return False
+    return all(size == axis or not isinstance(axis, int) for size, axis in zip(shape[1:], declared[1:], strict=True))
 
 
 def _of_one_shape(samples: Samples, names: Sequence[str]) -> list[list[int]]:

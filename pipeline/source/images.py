@@ -25,7 +25,7 @@ SQUARE = {"Beit", "DeiT", "Pvt", "Segformer", "ViT"}
 """Processors to which a single number as size is both sides; to the others it is the shortest edge."""
 KNOWN = CROPPING | SQUARE | {"ConvNext", "Siglip", "Detr", "Yolos"}
 
-_FILE = "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 _ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
 _UNKNOWN_STEPS = ("do_pad", "do_flip_channel_order", "rescale_offset")
 _NPZ = "Prepare the images yourself and give them as model inputs in an .npz file."
@@ -58,7 +58,12 @@ class ImagePreprocessing(Frozen):
         given = {key: value for key, value in values.items() if value is not None}
         kind = _kind(given)
         _refuse_unknown(given, kind)
-        return validate(cls, {**_geometry(given, kind), **_values(given)}, _FILE)
+        return validate(cls, {**_geometry(given, kind), **_values(given)}, PREPROCESSOR)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of what comes out; None where it depends on the image."""
+        return self.crop or (self.resize if isinstance(self.resize, tuple) else None)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [H, W, 3] -> float32 [3, h, w]."""
@@ -97,10 +102,10 @@ def _refuse_unknown(given: Mapping[str, Any], kind: str) -> None:
     if kind == "ConvNext" and given.get("do_center_crop"):
         steps.append("do_center_crop after crop_pct")
     if steps:
-        raise UsageError(f"{_FILE} asks for {steps[0]}, which is not supported.", _NPZ)
+        raise UsageError(f"{PREPROCESSOR} asks for {steps[0]}, which is not supported.", _NPZ)
     if kind and kind not in KNOWN:
         raise UsageError(
-            f"{_FILE} names the image processor {kind!r}, which is not supported.",
+            f"{PREPROCESSOR} names the image processor {kind!r}, which is not supported.",
             f"Allowed: {', '.join(sorted(KNOWN))}. {_NPZ}",
         )
 
@@ -131,7 +136,7 @@ def _geometry(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _convnext(size: int | tuple[int, int], crop_pct: float) -> dict[str, Any]:
     """ConvNeXT and ResNet: below 384, resize to size / crop_pct and crop; from 384, squeeze into a square."""
     if not isinstance(size, int):
-        raise UsageError(f"{_FILE}: a ConvNext processor's size must be the shortest edge, not {size}.", _NPZ)
+        raise UsageError(f"{PREPROCESSOR}: a ConvNext processor's size must be the shortest edge, not {size}.", _NPZ)
     return {"resize": int(size / crop_pct), "crop": (size, size)} if size < 384 else {"resize": (size, size)}
 
 
@@ -144,7 +149,7 @@ def _size(size: Any, kind: str) -> int | tuple[int, int]:
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         return int(size["shortest_edge"])
     raise UsageError(
-        f"{_FILE} has the size {size!r}; allowed are height and width, or shortest_edge, or a single number "
+        f"{PREPROCESSOR} has the size {size!r}; allowed are height and width, or shortest_edge, or a single number "
         "if image_processor_type is given.",
         _NPZ,
     )
@@ -152,7 +157,7 @@ def _size(size: Any, kind: str) -> int | tuple[int, int]:
 
 def _need(given: Mapping[str, Any], key: str) -> Any:
     if key not in given:
-        raise UsageError(f'{_FILE} does not say "{key}".', "Add it as the model's authors used it in training.")
+        raise UsageError(f'{PREPROCESSOR} does not say "{key}".', "Add it as the model's authors used it in training.")
     return given[key]
 
 

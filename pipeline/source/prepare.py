@@ -16,7 +16,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.source.images import ImagePreprocessing
+from pipeline.source.images import PREPROCESSOR, ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.words import word_rows
@@ -191,7 +191,17 @@ def image_preprocessing(source: dict[str, Any]) -> ImagePreprocessing:
             f"Nothing says how images become inputs of {source['name']!r}.",
             "Add a [preprocessing] table to the recipe.",
         )
-    return ImagePreprocessing.from_config(Path(source["path"]) / "preprocessor_config.json")
+    return ImagePreprocessing.from_config(Path(source["path"]) / PREPROCESSOR)
+
+
+def image_size(source: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of a Hugging Face model's images: what its processor makes, or where the folder has none, what
+    config.json says; None if neither tells."""
+    folder = Path(source["path"])
+    if source["preprocessing"] is not None or (folder / PREPROCESSOR).is_file():
+        return image_preprocessing(source).size
+    size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("image_size")
+    return (size, size) if isinstance(size, int) else tuple(size) if size else None
 
 
 def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterator[Row]:
@@ -205,8 +215,7 @@ def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterato
     generator = np.random.default_rng(0)
     for _ in range(count):
         if source["data"] == "image":
-            size = config.get("image_size", 224)
-            shape = (1, config.get("num_channels", 3), size, size)
+            shape = (1, config.get("num_channels", 3), *(image_size(source) or (224, 224)))
             yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
         else:
             ids = generator.integers(0, config["vocab_size"], (1, max_length), dtype=np.int64)

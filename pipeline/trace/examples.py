@@ -18,16 +18,25 @@ _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def example_inputs(
-    model: nn.Module, data: str, names: Sequence[str], batch: int, length: int, seed: int
+    model: nn.Module,
+    data: str,
+    names: Sequence[str],
+    batch: int,
+    length: int,
+    seed: int,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last row padded at its end), for
-    images float32 [batch, channels, height, width], for audio float32 [batch, values] or [batch, ...] of the
-    spectrogram that the config speaks of. A batch of 1 must not be traced with: it would be frozen."""
+    images float32 [batch, channels, height, width] of `size`, or of what the config says, for audio float32
+    [batch, values] or [batch, ...] of the spectrogram that the config speaks of. A batch of 1 must not be traced with:
+    it would be frozen."""
     torch.manual_seed(seed)
     if data == "audio":
         return {str(model.main_input_name): torch.randn(batch, *_audio_shape(model.config, length))}
     if data == "image":
         images = DummyVisionInputGenerator("image", NormalizedVisionConfig(model.config), batch_size=batch)
+        if size is not None:
+            images.height, images.width = size
         return {"pixel_values": images.generate("pixel_values", framework="pt")}
     text = DummyTextInputGenerator("text", NormalizedTextConfig(model.config), batch_size=batch, sequence_length=length)
     inputs = {name: text.generate(name, framework="pt").to(torch.int64) for name in names}

@@ -14,7 +14,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.prepare import tokenizer_inputs
+from pipeline.source.prepare import image_size, tokenizer_inputs
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
@@ -60,9 +60,10 @@ def _examples(model: nn.Module, source: dict[str, Any], length: int) -> tuple[Te
     if source["inputs"]:
         return declared_inputs(source["inputs"], 2, length, 0), declared_inputs(source["inputs"], 3, length + 5, 1)
     names = text_inputs(model, tokenizer_inputs(source)) if source["data"] == "text" else ["pixel_values"]
+    size = image_size(source) if source["data"] == "image" else None
     return (
-        example_inputs(model, source["data"], names, batch=2, length=length, seed=0),
-        example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1),
+        example_inputs(model, source["data"], names, batch=2, length=length, seed=0, size=size),
+        example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1, size=size),
     )
 
 

@@ -157,3 +157,28 @@ def test_a_keyword_spotter_is_exported(edge, workspace) -> None:
     assert done.returncode == 0, done.stderr
     scores = _report(workspace)["accuracy"][0]["scores"]
     assert scores["accuracy"] == pytest.approx(90.4, abs=0.3)
+
+
+PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "resample": 2}
+
+
+def test_images_are_as_large_as_the_processor_makes_them(edge, images, workspace) -> None:
+    """A ResNet's config names no size; a Vision Transformer of another size than its processor's cannot run."""
+    import torch  # noqa: PLC0415
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig  # noqa: PLC0415
+    from transformers import ViTForImageClassification as ViT  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
+    vit = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
+    for name, model in (("resnet", ResNetForImageClassification(resnet)), ("vit", ViT(vit))):
+        model.eval().save_pretrained(workspace / name)
+        (workspace / name / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "do_normalize": False}))
+    flags = ["--recipe", "w8a8", "--calibration-samples", "24", *images]
+    done = edge("export", "--model", "resnet", *flags)
+    assert done.returncode == 0, done.stderr
+    signature = json.loads((workspace / "out/bundle/metadata.json").read_text())
+    assert "16" in json.dumps(signature["inputs"])
+    refused = edge("export", "--model", "vit", *flags)
+    assert refused.returncode == 3
+    assert "Input image size (16*16) doesn't match model (32*32)" in refused.stderr

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.core.errors import IntegrityError
+from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.runtime.batches import batches
 from pipeline.runtime.infer import judged_outputs
 from pipeline.source.samples import Samples, open_samples, write_samples
@@ -55,4 +55,11 @@ def test_outputs_stay_in_sample_order(samples) -> None:
 def test_a_missing_input_is_named(tmp_path) -> None:
     write_samples(tmp_path, [{"other": np.ones((1, 2, 3), np.float32)}])
     with pytest.raises(IntegrityError, match="The graph asks for the input 'x'; the samples have other"):
+        list(batches(session_of("batch"), open_samples(tmp_path), 2))
+
+
+@pytest.mark.parametrize(("shape", "found"), [((1, 2, 4), r"\[2, 4\]"), ((1, 3), r"\[3\]")])
+def test_a_sample_that_does_not_fit_the_graph_is_named(tmp_path, shape, found) -> None:
+    write_samples(tmp_path, ({"x": np.zeros(size, np.float32)} for size in ((1, 5, 3), shape)))
+    with pytest.raises(UsageError, match=rf"Sample 2 has 'x' of {found}; the model takes \[any, 3\]"):
         list(batches(session_of("batch"), open_samples(tmp_path), 2))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
 from pipeline.source.images import KNOWN, ImagePreprocessing
+from pipeline.source.prepare import image_size
 from pipeline.source.synthetic import render
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -168,3 +169,22 @@ def test_config_that_is_no_object(tmp_path: Path, content: str, said: str) -> No
     path.write_text(content)
     with pytest.raises(UsageError, match=f"^preprocessor_config.json {said}"):
         ImagePreprocessing.from_config(path)
+
+
+def test_the_size_that_a_model_takes(tmp_path: Path) -> None:
+    """The crop, else both sides of the resizing; where only the shortest edge is given, it depends on the image. A
+    folder without a processor is asked for its config."""
+    sizes = {
+        '{"resize": [12, 16]}': (12, 16),
+        '{"resize": 20, "crop": [8, 8]}': (8, 8),
+        '{"resize": 20}': None,
+    }
+    for values, expected in sizes.items():
+        assert ImagePreprocessing.model_validate_json(values).size == expected
+    source = {"path": str(tmp_path), "preprocessing": None, "kind": "huggingface", "name": "m"}
+    for config, expected in (("{}", None), ('{"image_size": 24}', (24, 24)), ('{"image_size": [8, 6]}', (8, 6))):
+        (tmp_path / "config.json").write_text(config)
+        assert image_size(source) == expected
+    processor = {"image_processor_type": "ViTImageProcessor", "size": 16, "resample": 2, "do_normalize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert image_size(source) == (16, 16)

@@ -72,6 +72,12 @@ def test_images_are_of_the_models_size() -> None:
     }
 
 
+def test_images_are_of_the_processors_size_where_it_tells() -> None:
+    model = Encoder(ViTConfig(image_size=20, num_channels=3))
+    inputs = example_inputs(model, "image", ["pixel_values"], batch=2, length=0, seed=0, size=(12, 16))
+    assert tuple(inputs["pixel_values"].shape) == (2, 3, 12, 16)
+
+
 def test_inputs_are_those_that_the_encoder_takes() -> None:
     assert text_inputs(bert(), NAMES) == NAMES
     assert text_inputs(Wrapper(bert()), NAMES) == NAMES
