@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
+from pages import Page
 from rich.console import Console
-from test_report_html import Page
 
 from pipeline.config.target import Shape
 from pipeline.core.errors import UsageError

@@ -1,52 +1,13 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from pages import Page
 
 from pipeline.core.report_types import MemoryResult, Report, SkippedTensor
 from pipeline.core.types import Evidence, Figure
 from pipeline.report.html import html, other_figures
-
-VOID = {"meta", "br"}
-
-
-class Page(HTMLParser):
-    """Collects visible text, headings, tags and what would be loaded; fails on tags that do not match."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.text: list[str] = []
-        self.headings: list[str] = []
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [name for name, _ in attrs if name in {"src", "href", "xlink:href", "srcset", "action"}]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-        if "h2" in self.open:
-            self.headings.append(data)
-
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 def test_nothing_is_loaded_and_nothing_runs(report: Report) -> None:
