@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
-from pipeline.compress.distill import Distill
+from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, TEACHER, pass_config
+from pipeline.compress.distill import TRAINED, Distill
 from pipeline.compress.prune_tokens import PruneTokens
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -121,6 +121,7 @@ class _Builder:
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.reading = Reading(job, source, target, recipe, metric)
         self._compressed: str | None = None
+        self._trained: str | None = None
         self._tokenizer: str | None = None
 
     def stages(self) -> list[Stage]:
@@ -212,11 +213,23 @@ class _Builder:
         local = {"specs": list(specs), **self.reading.local()}
         name = f"samples.training.{number}"
         samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, TEXT, local)
-        teacher = self.source if config.teacher is None else self._teacher(config.teacher)
+        tuned = self._tuned(number) if config.teacher == TRAINED else {}
+        teacher = self.source if tuned or config.teacher is None else self._teacher(config.teacher)
         values = {**stage.config, "teacher": self.reading.source_config(teacher), "hardware": training_hardware()}
         local = {**stage.local, "teacher": self.reading.local(teacher)["source"]}
-        inputs = {**stage.inputs, "training": name}
+        inputs = {**stage.inputs, "training": name, **tuned}
+        self._trained = stage.name
         return [samples, replace(stage, config=values, inputs=inputs, local=local)]
+
+    def _tuned(self, number: int) -> dict[str, str]:
+        """The input of a teacher that an earlier pass trained; UsageError if none did."""
+        if self._trained is None:
+            raise UsageError(
+                f"pass {number + 1} of recipe {self.recipe.name} has teacher = {TRAINED!r}, but no distill pass comes "
+                "before it.",
+                "Put one before what compresses, such as losses = { hard_labels = 1.0 }, or name a model.",
+            )
+        return {TEACHER: self._trained}
 
     def _teacher(self, model: str) -> ModelSource:
         """UsageError if it does something else than the model."""

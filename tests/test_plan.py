@@ -180,6 +180,17 @@ def test_vocabularies_that_cannot_be_trimmed(
     assert message in str(caught.value)
 
 
+def test_a_teacher_that_an_earlier_pass_trained(job: Job, tmp_path: Path) -> None:
+    trained = '[[passes]]\npass = "distill"\nteacher = "trained"\n'
+    pruned = '[[passes]]\npass = "prune"\nratio = 0.25\n'
+    tuned = '[[passes]]\npass = "distill"\nlosses = {{ embedding_cosine = 1.0 }}\n'
+    stages = {stage.name: stage for stage in make_plan(with_passes(job, tmp_path, tuned + pruned + trained)).stages}
+    assert stages["compress.2.distill"].inputs["teacher"] == "compress.0.distill"
+    assert "teacher" not in stages["compress.0.distill"].inputs
+    with pytest.raises(UsageError, match="pass 2 of recipe mine has teacher = 'trained', but no distill pass comes"):
+        make_plan(with_passes(job, tmp_path, pruned + trained))
+
+
 def test_another_recipe_for_the_same_model_shares_what_it_can(job: Job, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'title = "Mine"\nscheme = "w4a8"\n[[passes]]\npass = "prune"\nratio = 0.25\n[calibration]\nsamples = 7\n'

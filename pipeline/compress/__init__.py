@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
 
+TEACHER = "teacher"
+"""The role under which `distill` gets the result of the pass that made its teacher."""
+
 CALIBRATION = "calibration"
 """The role of the calibration samples, as the compressed model takes them."""
 SOURCE_CALIBRATION = "calibration.source"

@@ -10,10 +10,14 @@ from pipeline.compress.losses import LOSSES
 from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
 
+TRAINED = "trained"
+"""The teacher that the distill pass before made."""
+
 
 class Distill(Frozen):
-    """Train the model as compressed so far to match `teacher`: any model source of the same task, or by default the
-    model before all passes.
+    """Train the model as compressed so far to match `teacher`: any model source of the same task, `trained` for the
+    model as the distill pass before this one left it (tune on your labels, compress, recover), or by default the model
+    before all passes.
 
     `data`: data sets to train on, labelled or not (`--training-data` overrides them; without either, the calibration
     set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, at most

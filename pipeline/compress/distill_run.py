@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.compress import EARLIER
+from pipeline.compress import EARLIER, TEACHER
 from pipeline.compress.distill import Distill
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.training.job import TrainingJob
@@ -22,15 +22,16 @@ def run(context: StageContext) -> dict[str, Json]:
     job = TrainingJob(
         source=source,
         teacher=teacher,
-        compressed=str(context.inputs[EARLIER].path) if EARLIER in context.inputs else None,
+        compressed=_folder(context, EARLIER),
+        trained_teacher=_folder(context, TEACHER),
         samples=str(context.inputs["training"].path),
         scratch=str(context.scratch),
         config=Distill.model_validate(context.config["pass"]),
     )
-    unchanged = job.compressed is None and teacher["digest"] == source["digest"]
+    unchanged = job.compressed == job.trained_teacher and teacher["digest"] == source["digest"]
     if unchanged and "hard_labels" not in job.config.losses:
         raise StageError(
-            "distill: the student is the teacher: nothing was compressed before this pass, and no teacher is named.",
+            "distill: the student is the teacher: nothing was compressed in between, and no other teacher is named.",
             "Put prune or low_rank before it, give teacher = ..., or train on hard_labels.",
         )
     hand_out(job)
@@ -41,7 +42,11 @@ def run(context: StageContext) -> dict[str, Json]:
     trial = make_trial(context, job.config.judge_samples)
     return {
         "pass": "distill",
-        "teacher": teacher_name(source, teacher),
+        "teacher": teacher_name(job),
         **pass_facts(trial, before, trained.model),
         **facts,
     }
+
+
+def _folder(context: StageContext, role: str) -> str | None:
+    return str(context.inputs[role].path) if role in context.inputs else None

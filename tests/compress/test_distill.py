@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from stages import hugging_face, run_pass
 
-from pipeline.compress import EARLIER
+from pipeline.compress import EARLIER, TEACHER
 from pipeline.compress.distill import Distill
 from pipeline.compress.distill_run import run
 from pipeline.config.loading import validate
@@ -145,6 +146,21 @@ def test_features_and_attention_can_be_matched(train: Train) -> None:
 def test_a_student_that_is_its_teacher(train: Train, texts: Artifact) -> None:
     with pytest.raises(StageError, match="the student is the teacher"):
         train(inputs={"calibration": texts, "training": texts})
+
+
+def test_an_earlier_pass_makes_the_teacher(
+    train: Train, texts: Artifact, halved: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """Its outputs are what counts: a student that agrees with the teacher starts at a perfect score."""
+    train("tuned", config={"learning_rate": 1e-2})
+    tuned = Artifact(tmp_path / "tuned", "compress.1.distill", "k", "d", {})
+    inputs = {**halved, "training": texts, TEACHER: tuned, EARLIER: tuned}
+    with pytest.raises(StageError, match="the student is the teacher"):
+        train("same", inputs=inputs)
+    copy = Artifact(Path(shutil.copytree(tuned.path, tmp_path / "copy")), EARLIER, "k", "d", {})
+    facts = train("after", inputs={**inputs, EARLIER: copy})
+    assert facts["teacher"] == "the model as an earlier pass trained it"
+    assert facts["held_out"][0]["score"] == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

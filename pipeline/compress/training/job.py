@@ -9,12 +9,14 @@ from pipeline.core.types import Frozen
 
 
 class TrainingJob(Frozen):
-    """`source`, `teacher`: as stages get them; `compressed`: the folder of the pass before, if any; `samples`: the
-    folder of training samples; `scratch`: where checkpoints outlive a crash."""
+    """`source`, `teacher`: as stages get them; `compressed`: the folder of the pass before, if any; `trained_teacher`:
+    of the pass that made the teacher, if one did; `samples`: the folder of training samples; `scratch`: where
+    checkpoints outlive a crash."""
 
     source: dict[str, Any]
     teacher: dict[str, Any]
     compressed: str | None
+    trained_teacher: str | None = None
     samples: str
     scratch: str
     config: Distill

@@ -26,7 +26,6 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.metrics.judge import smallest_set
 from pipeline.source.prepare import load_tokenizer
-from pipeline.source.torch_model import load_source
 
 _HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score
 _DEFAULTS: dict[str, dict[str, float]] = {
@@ -65,9 +64,8 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     weights = config.losses or _DEFAULTS[family]
     losses = {name: LOSSES.get(name) for name in weights}
     _check_losses(losses, family, data)
-    inputs = {EARLIER: Artifact(Path(job.compressed), EARLIER, "", "", {})} if job.compressed else {}
-    compressed = load_compressed(job.source, inputs)
-    original = load_source(job.teacher)
+    compressed = _compressed(job.source, job.compressed)
+    original = _compressed(job.teacher, job.trained_teacher).model
     _check_vocabulary(job)
     needs = {loss.needs for loss in losses.values()}
     ours, theirs = _matched_blocks(compressed.model, original, config) if "features" in needs else ([], [])
@@ -109,6 +107,11 @@ def weighted_loss(setup: Setup, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
     parts = {name: loss.compute(pair) for name, loss in setup.losses.items()}
     total = torch.stack([setup.weights[name] * part for name, part in parts.items()]).sum()
     return total, parts
+
+
+def _compressed(source: dict[str, Any], folder: str | None) -> Compressed:
+    inputs = {EARLIER: Artifact(Path(folder), EARLIER, "", "", {})} if folder else {}
+    return load_compressed(source, inputs)
 
 
 def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> None:
@@ -175,5 +178,7 @@ def _relation_heads(ours: View, theirs: View) -> int:
     return next(n for n in range(max(1, smallest // 32), 0, -1) if all(width % n == 0 for width in widths))
 
 
-def teacher_name(source: dict[str, Any], teacher: dict[str, Any]) -> str:
-    return "the model before all passes" if teacher["digest"] == source["digest"] else str(teacher["name"])
+def teacher_name(job: TrainingJob) -> str:
+    if job.trained_teacher:
+        return "the model as an earlier pass trained it"
+    return "the model before all passes" if job.teacher["digest"] == job.source["digest"] else str(job.teacher["name"])
