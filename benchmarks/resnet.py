@@ -148,11 +148,12 @@ def speedup(name: str) -> Measured:
 
 
 def minutes(name: str) -> Measured:
-    """CPU minutes of its training, beside those of the whole network's."""
-    spent = [
-        seconds_spent(made) / 60 for one in (name, "full") for key, made in artifacts(one).items() if "distill" in key
-    ]
-    return Measured(*spent)
+    """CPU minutes of both its trainings, beside those of the whole network's."""
+    return Measured(*(_minutes(one) for one in (name, "full")))
+
+
+def _minutes(name: str) -> float:
+    return sum(seconds_spent(made) for key, made in artifacts(name).items() if "distill" in key) / 60
 
 
 _WHOLE = "accuracy of the whole network trained alike, %"
