@@ -28,10 +28,12 @@ def batches(
     """
     inputs = session.get_inputs()
     names = [entry.name for entry in inputs]
-    _require_fit(inputs, samples)
+    groups = _of_one_shape(samples, names)
+    for first, *_ in groups:
+        _require_fit(inputs, samples, first)
     allowed = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
     passed = 0
-    for group in _of_one_shape(samples, names):
+    for group in groups:
         one = sum(math.prod(shape) for shape in samples.shapes(group[0], names))
         size = max(1, min(allowed, values // max(one, 1)))
         for start in range(0, len(group), size):
@@ -42,17 +44,16 @@ def batches(
             passed += len(positions)
 
 
-def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples) -> None:
+def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples, position: int) -> None:
     """UsageError if a sample has another rank or size than the graph fixes; its batch axis is ours."""
     for entry in (entry for entry in inputs if entry.shape):  # a graph need not declare shapes
-        for position in range(len(samples)):
-            (shape,) = samples.shapes(position, [entry.name])
-            if not _fits(shape, entry.shape):
-                wanted = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in entry.shape[1:])
-                raise UsageError(
-                    f"Sample {position + 1} has {entry.name!r} of {list(shape[1:])}; the model takes [{wanted}].",
-                    "Correct the sizes of the data, or of the preprocessing that makes them.",
-                )
+        (shape,) = samples.shapes(position, [entry.name])
+        if not _fits(shape, entry.shape):
+            wanted = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in entry.shape[1:])
+            raise UsageError(
+                f"Sample {position + 1} has {entry.name!r} of {list(shape[1:])}; the model takes [{wanted}].",
+                "Correct the sizes of the data, or of the preprocessing that makes them.",
+            )
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
