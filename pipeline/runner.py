@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError
+from pipeline.core.memory import require_address_space
 from pipeline.core.quiet import quiet
 from pipeline.core.stage import Outcome, Stage, execute, stage_key
 from pipeline.core.store import Store
@@ -21,8 +22,9 @@ def run_stages(
     """Execute the stages one after the other; outcomes by stage name.
 
     `begin(name)` returns the progress callback of a stage, `finished` hears of each outcome. Libraries are kept
-    quiet unless `verbose`.
+    quiet unless `verbose`. ResourceError if the process may not map enough memory for them.
     """
+    require_address_space()
     outcomes: dict[str, Outcome] = {}
     for stage in stages:
         progress = begin(stage.name)

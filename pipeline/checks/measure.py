@@ -23,6 +23,7 @@ from pipeline.checks.protocol import (
     VariantsRequest,
 )
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.memory import says_out_of_memory
 from pipeline.core.report_types import LatencyResult, MemoryResult
 from pipeline.core.types import Evidence, Figure, Json
 from pipeline.numerics.statistics import percentile_interval, ratio_interval, samples_needed
@@ -130,7 +131,7 @@ def _cause(returncode: int, stderr: str) -> str:
     lines = stderr.strip().splitlines()
     last = lines[-1].rstrip(".") if lines else "the process said nothing"
     if returncode >= 0:
-        return last
+        return "out of memory" if says_out_of_memory(last) else last
     name = signal.Signals(-returncode).name
     return f"{name}, most likely out of memory" if name == "SIGKILL" else f"{name} ({last})"
 

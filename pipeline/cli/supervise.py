@@ -16,35 +16,53 @@ _CAUSES: dict[int, str] = {
     signal.SIGSEGV: ": a native library crashed",
 }
 
+_DONE = b"."
+"""What the child says last: one that ends without it did not come to its own end, whatever its exit code."""
+
 
 def supervised(work: Callable[[], int]) -> int:
-    """Run `work` in a forked child and return its exit code; a child killed by a signal becomes one clear message.
+    """Run `work` in a forked child and return its exit code; a child that is killed, or that a library ends in the
+    middle of its work, becomes one clear message.
 
     Forking comes before any thread or library is loaded, so it costs next to nothing.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    finished, finish = os.pipe()
     child = os.fork()
     if child == 0:
-        _finish(work())
+        _finish(work(), finish)
+    os.close(finish)
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal tells the child too, which hears it only once
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda sent, _: os.kill(child, sent))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        return _killed(os.WTERMSIG(status))
+        number = os.WTERMSIG(status)
+        return _stopped(f"was killed ({signal.Signals(number).name}){_CAUSES.get(number, '')}")
+    if not _said_so(finished):
+        return _stopped(f"was ended by a native library (code {os.WEXITSTATUS(status)}), most likely out of memory")
     return os.waitstatus_to_exitcode(status)
 
 
-def _finish(code: int) -> None:
+def _said_so(finished: int) -> bool:
+    os.set_blocking(finished, False)  # a process that the child left behind may hold the other end open
+    try:
+        return os.read(finished, 1) == _DONE
+    except BlockingIOError:
+        return False
+
+
+def _finish(code: int, finish: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    os.write(finish, _DONE)
     os._exit(code)
 
 
-def _killed(number: int) -> int:
+def _stopped(how: str) -> int:
     print(  # noqa: T201  # this is the command's output
-        f"error: The process was killed ({signal.Signals(number).name}){_CAUSES.get(number, '')}.",
+        f"error: The process {how}.",
         "  Finished stages are kept: run the same command again, with more memory or a shorter --sequence-length;",
         "  --verbose shows what the libraries said last.",
         sep="\n",

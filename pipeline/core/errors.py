@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 
@@ -59,3 +59,11 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     if near:
         return "Did you mean " + " or ".join(repr(name) for name in near) + "?"
     return "Allowed: " + (", ".join(names) if names else "nothing is registered") + "."
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on to the first of them."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

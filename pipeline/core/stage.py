@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline.core.artifact import Artifact, seal
 from pipeline.core.digest import sha256_json
-from pipeline.core.errors import EdgeError, IntegrityError, ResourceError
+from pipeline.core.errors import IntegrityError, ResourceError
+from pipeline.core.memory import is_out_of_memory
 from pipeline.core.registry import load_attribute
 from pipeline.core.store import Store
 from pipeline.core.types import Json, Progress, silent
@@ -113,7 +114,7 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, EdgeError):
+        if error is None or isinstance(error, ResourceError):
             return
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
@@ -121,29 +122,8 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
                 "Free some space (`edge clean` shrinks the store) and run the same command again; "
                 "finished stages are kept.",
             ) from error
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise ResourceError(
                 f"Stage {self.stage}: out of memory.",
                 "Lower --sequence-length or --batch-size, or use a machine with more memory; finished stages are kept.",
             ) from error
-
-
-_OUT_OF_MEMORY = (
-    "can't allocate memory",  # torch
-    "bad allocation",  # ONNX Runtime
-    "bad_alloc",
-    "failed to allocate memory",
-    "failed to map segment",  # the loader, of a library that does not fit
-    "Cannot allocate memory",
-    "Resource temporarily unavailable",  # a thread that cannot get its stack, said by Rust libraries as a panic
-)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """MemoryError, or what libraries raise in its place: RuntimeError, ImportError, OSError, Rust's PanicException."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    panicked = type(error).__name__ == "PanicException"
-    return (panicked or isinstance(error, (RuntimeError, ImportError))) and any(
-        text in str(error) for text in _OUT_OF_MEMORY
-    )

@@ -27,9 +27,9 @@ from pipeline.core.types import Json
 from pipeline.runtime.session import SESSION_ERRORS
 from pipeline.source.inputs import random_rows
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
+from pipeline.trace.failure import first_line
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
-from pipeline.trace.module import first_line
 from pipeline.trace.parity import RELATIVE_TOLERANCE
 
 _CASES = ((2, 16, 0), (3, 21, 1))

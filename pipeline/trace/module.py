@@ -12,7 +12,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.errors import StageError, UsageError
+from pipeline.core.errors import UsageError
+from pipeline.trace.failure import cannot_export, first_line
 
 
 def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str, Any], opset: int) -> ir.Model:
@@ -33,10 +34,7 @@ def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str
                 verbose=False,
             )
     except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
-        raise StageError(
-            f"{source['name']} cannot be exported to ONNX opset {opset}: {str(error).strip().splitlines()[0]}",
-            "Run again with --debug for the exporter's full report, or try another --opset.",
-        ) from error
+        raise cannot_export(source["name"], opset, error) from error
     assert program is not None  # noqa: S101  # it is None for other kinds of export only
     return program.model
 
@@ -66,12 +64,6 @@ def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
             f"The model cannot run its example inputs ({shapes}): {first_line(error)}",
             "Correct the shapes and dtypes of [inputs] in the recipe, or of example_inputs() in the factory's module.",
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Of its message; its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def flat(result: Any) -> list[Tensor]:

@@ -11,13 +11,13 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from pipeline.compress.model import load_compressed
 from pipeline.core.digest import pretty_json
-from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import image_size, tokenizer_inputs
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
+from pipeline.trace.failure import cannot_export
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity
@@ -78,7 +78,4 @@ def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir
         with uncollected():
             return OnnxExporter().export(model, dict(examples), config=config).program
     except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
-        raise StageError(
-            f"{type(model).__name__} cannot be exported to ONNX opset {opset}: {str(error).strip().splitlines()[0]}",
-            "Run again with --debug for the exporter's full report, or try another --opset.",
-        ) from error
+        raise cannot_export(type(model).__name__, opset, error) from error

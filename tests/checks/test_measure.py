@@ -113,6 +113,7 @@ def test_timeout_is_told(matmul: Path, inputs: Path) -> None:
     [
         (1, "Traceback\nValueError: bad.\n", "ValueError: bad"),
         (1, "", "the process said nothing"),
+        (1, "Fail: Failed to allocate memory for requested buffer of size 819200000.", "out of memory"),
         (-signal.SIGKILL, "", "SIGKILL, most likely out of memory"),
         (-signal.SIGILL, "x\ny\n", "SIGILL (y)"),
     ],

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,14 +128,25 @@ def test_a_full_disk_is_one_clear_message(edge, tiny, tmp_path) -> None:
         subprocess.run(["umount", str(store)], check=True)
 
 
-def test_little_memory_is_one_clear_message(edge, tiny, tmp_path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1_000_000_000, 1_000_000_000))
+def test_a_limit_below_what_libraries_need_is_told_before_they_are_loaded(edge, tiny, tmp_path) -> None:
+    done = edge("export", *tiny, "--store", str(tmp_path / "fresh"), preexec_fn=partial(_limit, 1_000_000_000))
+    assert done.returncode == 3, done.stderr
+    assert "Out of memory: this process may map 1000 MB (ulimit -v), the libraries need 1400 MB." in done.stderr
+    assert "Traceback" not in done.stderr
 
-    done = edge("export", *tiny, "--store", str(tmp_path / "fresh"), "--sequence-length", "60", preexec_fn=limit)
+
+def test_little_memory_is_one_clear_message(edge, tiny, tmp_path) -> None:
+    done = edge(
+        *("export", *tiny, "--store", str(tmp_path / "fresh"), "--batch-size", "200000"),
+        preexec_fn=partial(_limit, 4_000_000_000),
+    )
     assert done.returncode == 3, done.stderr
     assert "out of memory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _limit(address_space: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
 
 
 def test_a_killed_export_is_reported_and_leaves_the_store_usable(workspace, tiny, tmp_path, edge) -> None:

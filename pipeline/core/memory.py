@@ -1,0 +1,50 @@
+"""Running out of memory: the limit that is known beforehand, and the many ways in which libraries say it."""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+from pipeline.core.errors import ResourceError, causes
+
+_LEAST = 1_400_000_000  # bytes that the libraries map before any model is there; exporting a tiny one maps 1.5e9
+
+
+def require_address_space() -> None:
+    """ResourceError if `ulimit -v` is too low for the libraries. Asked beforehand because OpenBLAS, once loaded with
+    nothing left, tries to get its buffers for ever instead of failing."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST:
+        raise ResourceError(
+            f"Out of memory: this process may map {limit / 1e6:.0f} MB (ulimit -v), "
+            f"the libraries need {_LEAST / 1e6:.0f} MB.",
+            "Raise the limit with `ulimit -v unlimited`, or start edge where there is none.",
+        )
+
+
+_SAID = (
+    "can't allocate memory",  # torch
+    "bad allocation",  # ONNX Runtime
+    "bad_alloc",
+    "failed to allocate memory",
+    "failed to map segment",  # the loader, of a library that does not fit
+    "cannot allocate memory",
+    "resource temporarily unavailable",  # a thread that cannot get its stack, said by Rust libraries as a panic
+)
+
+
+def says_out_of_memory(text: str) -> bool:
+    return any(said in text.lower() for said in _SAID)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is it, or was it raised from, a MemoryError or what libraries raise in its place: RuntimeError, ImportError,
+    OSError, Rust's PanicException?"""
+    return any(map(_is_one, causes(error)))
+
+
+def _is_one(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    panicked = type(error).__name__ == "PanicException"
+    return (panicked or isinstance(error, (RuntimeError, ImportError))) and says_out_of_memory(str(error))
