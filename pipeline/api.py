@@ -21,7 +21,7 @@ from pipeline.core.report_types import QuantizationCheck, Report, StageRecord, T
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
-from pipeline.plan import TITLES, Plan, apply_overrides, make_plan
+from pipeline.plan import Plan, apply_overrides, make_plan
 from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.comparison_text import uncompared_note
@@ -32,6 +32,7 @@ from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report, write_reports
 from pipeline.runner import run_stages
 from pipeline.source.tasks import TASKS
+from pipeline.titles import title_of
 
 
 class Console:
@@ -90,7 +91,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         outcomes = run_stages(
             plan.stages,
             store,
-            lambda name: console.begin(TITLES.get(name, name)),
+            lambda name: console.begin(title_of(name)),
             console.finished,
             console.verbose,
         )

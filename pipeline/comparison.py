@@ -25,11 +25,12 @@ from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Scheme
-from pipeline.plan import TITLES, Plan, make_plan, with_recipe
+from pipeline.plan import Plan, make_plan, with_recipe
 from pipeline.quantize.ladder import choose, ladder
 from pipeline.report.comparisons import comparison_key, keep_comparison
 from pipeline.report.trials import append_trial
 from pipeline.runner import run_stages
+from pipeline.titles import title_of
 from pipeline.trace.graph import MODEL
 
 
@@ -100,7 +101,7 @@ class _Builder:
         outcomes = run_stages(
             plan.stages,
             self._store,
-            lambda name: self._console.begin(TITLES.get(name, name)),
+            lambda name: self._console.begin(title_of(name)),
             self._finished,
             self._console.verbose,
         )

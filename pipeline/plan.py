@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
-from pipeline.checks.host import training_hardware
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, TEACHER, pass_config
-from pipeline.compress.distill import TRAINED, Distill
+from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
+from pipeline.compress.distill import Distill
 from pipeline.compress.prune_tokens import PruneTokens
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target, validate
@@ -23,6 +22,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.plan_samples import TEXT, Reading
+from pipeline.plan_training import Training
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.model import ModelSource, resolve_model
@@ -32,23 +32,6 @@ _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxrunt
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
 _PASS = ("torch", "transformers", "numpy")
 _EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
-
-TITLES = {
-    "samples.calibration": "read calibration samples",
-    "samples.evaluation": "read evaluation samples",
-    "trace.float": "trace float model",
-    "trace": "trace compressed model",
-    "calibrate.channels": "calibrate channels",
-    "calibrate.ranges": "calibrate ranges",
-    "calibrate.hessians": "calibrate hessians",
-    "smooth": "smooth outlier channels",
-    "sensitivity": "measure sensitivity",
-    "quantize": "quantize",
-    "write": "write ONNX",
-    "compare": "compare with float",
-    "reference": "run float reference",
-    "bundle": "bundle",
-}
 
 
 @dataclass(frozen=True)
@@ -85,9 +68,9 @@ def _build(
     job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, metric: UserMetric | None
 ) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
-    return Plan(
-        job, source, target, recipe, scheme, tuple(builder.stages()), (*builder.notes, *builder.reading.notes), metric
-    )
+    stages = tuple(builder.stages())
+    notes = (*builder.notes, *builder.training.notes, *builder.reading.notes)
+    return Plan(job, source, target, recipe, scheme, stages, notes, metric)
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
@@ -120,8 +103,8 @@ class _Builder:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.reading = Reading(job, source, target, recipe, metric)
+        self.training = Training(job, source, recipe, self.reading)
         self._compressed: str | None = None
-        self._trained: str | None = None
         self._tokenizer: str | None = None
 
     def stages(self) -> list[Stage]:
@@ -194,48 +177,16 @@ class _Builder:
             (*_PASS, *getattr(kind, "libraries", ())),
             self.reading.local(),
         )
-        return self._with_training(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
+        return self._trained(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
 
-    def _with_training(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
-        """The stage that reads the training samples, and the training, whose bytes depend on the hardware."""
+    def _trained(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
         if self._tokenizer:
             raise UsageError(
                 f"pass {number + 1} of recipe {self.recipe.name} trains against a teacher that takes other tokens "
                 "than the trimmed vocabulary has.",
                 "Put the distill pass before the one that trims the vocabulary.",
             )
-        specs = self.job.training_data or config.data
-        if not specs:
-            specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
-            self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
-        digests = [load_training(spec, config.samples).digest for spec in specs]
-        read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
-        local = {"specs": list(specs), **self.reading.local()}
-        name = f"samples.training.{number}"
-        samples = Stage(name, 1, "pipeline.source.prepare:training", read, {}, TEXT, local)
-        tuned = self._tuned(number) if config.teacher == TRAINED else {}
-        teacher = self.source if tuned or config.teacher is None else self._teacher(config.teacher)
-        values = {**stage.config, "teacher": self.reading.source_config(teacher), "hardware": training_hardware()}
-        local = {**stage.local, "teacher": self.reading.local(teacher)["source"]}
-        inputs = {**stage.inputs, "training": name, **tuned}
-        self._trained = stage.name
-        return [samples, replace(stage, config=values, inputs=inputs, local=local)]
-
-    def _tuned(self, number: int) -> dict[str, str]:
-        """The input of a teacher that an earlier pass trained; UsageError if none did."""
-        if self._trained is None:
-            raise UsageError(
-                f"pass {number + 1} of recipe {self.recipe.name} has teacher = {TRAINED!r}, but no distill pass comes "
-                "before it.",
-                "Put one before what compresses, such as losses = { hard_labels = 1.0 }, or name a model.",
-            )
-        return {TEACHER: self._trained}
-
-    def _teacher(self, model: str) -> ModelSource:
-        """UsageError if it does something else than the model."""
-        return resolve_model(
-            model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
-        )
+        return self.training.stages(number, stage, config)
 
     def _trim(self, number: int, config: PruneTokens, where: str) -> list[Stage]:
         """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""

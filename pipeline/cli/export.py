@@ -15,9 +15,10 @@ from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import Report
 from pipeline.core.store import Store
-from pipeline.plan import TITLES, Plan, make_plan
+from pipeline.plan import Plan, make_plan
 from pipeline.report.terminal import render
 from pipeline.runner import preview
+from pipeline.titles import title_of
 
 
 def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -> int:
@@ -73,7 +74,7 @@ def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
         return
     table = Table("stage", "what it does", "state", box=None, pad_edge=False)
     for name, state in rows:
-        table.add_row(name, TITLES.get(name, "compress"), state)
+        table.add_row(name, title_of(name), state)
     console.print(headline(plan))
     console.print(table)
     console.print("The measurements run every time.")

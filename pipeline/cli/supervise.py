@@ -38,8 +38,8 @@ def supervised(work: Callable[[], int]) -> int:
             signal.signal(number, lambda sent, _: os.kill(child, sent))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return _stopped(f"was killed ({signal.Signals(number).name}){_CAUSES.get(number, '')}")
+        killer = signal.Signals(os.WTERMSIG(status))
+        return _stopped(f"was killed ({killer.name}){_CAUSES.get(killer, '')}")
     if not _said_so(finished):
         return _stopped(f"was ended by a native library (code {os.WEXITSTATUS(status)}), most likely out of memory")
     return os.waitstatus_to_exitcode(status)

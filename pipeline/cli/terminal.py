@@ -22,7 +22,7 @@ from rich.text import Text
 from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.types import Progress
-from pipeline.plan import TITLES
+from pipeline.titles import title_of
 
 PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""
@@ -90,4 +90,4 @@ class Terminal(Console):
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         state = "[dim]cached[/]" if outcome.cached else f"{outcome.seconds:.1f} s"
         note = " [yellow](its stored result was damaged)[/]" if outcome.rebuilt else ""
-        self.console.print(f"  [green]ok[/]  {TITLES.get(stage.name, stage.name):<28} {state}{note}")
+        self.console.print(f"  [green]ok[/]  {title_of(stage.name):<28} {state}{note}")

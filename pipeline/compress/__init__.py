@@ -17,6 +17,9 @@ EARLIER = "compressed"
 TEACHER = "teacher"
 """The role under which `distill` gets the result of the pass that made its teacher."""
 
+TEACHER_OUTPUTS = "teacher_outputs"
+"""The role under which `distill` gets what its teacher said of every training sample, where that is recorded."""
+
 CALIBRATION = "calibration"
 """The role of the calibration samples, as the compressed model takes them."""
 SOURCE_CALIBRATION = "calibration.source"

@@ -23,7 +23,9 @@ class Distill(Frozen):
     set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, at most
     512. `losses`: name -> weight; by default what suits the task. `temperature`: of soft labels.
     `layers`: which teacher blocks the student's match: spread `uniform`ly, the `last` ones, or their indices (from
-    0), one per student block.
+    0), one per student block. `cache_teacher`: record the teacher's outputs on all samples first, once for all
+    recipes that train on them; for losses on outputs, without augmentation. `freeze`: name patterns of parameters
+    that keep their values.
 
     Length: `epochs` over the data, or `steps` of `batch_size` samples (over all processes), `accumulate` of them per
     update. AdamW with `weight_decay`, `learning_rate` after a linear warm-up over the share `warmup` of all steps,
@@ -38,7 +40,7 @@ class Distill(Frozen):
     """
 
     run: ClassVar[str] = "pipeline.compress.distill_run:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
     """What names files: their contents are what counts."""
     libraries: ClassVar[tuple[str, ...]] = ("accelerate",)
@@ -50,6 +52,8 @@ class Distill(Frozen):
     losses: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
     temperature: Annotated[float, Field(gt=0)] = 2.0
     layers: Literal["uniform", "last"] | tuple[Annotated[int, Field(ge=0)], ...] = "uniform"
+    cache_teacher: bool = False
+    freeze: tuple[str, ...] = ()
     epochs: Annotated[float, Field(gt=0)] = 1.0
     steps: Annotated[int, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=1)] = 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.compress import EARLIER, TEACHER
+from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill import Distill
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.training.job import TrainingJob
@@ -24,6 +24,7 @@ def run(context: StageContext) -> dict[str, Json]:
         teacher=teacher,
         compressed=_folder(context, EARLIER),
         trained_teacher=_folder(context, TEACHER),
+        teacher_outputs=_folder(context, TEACHER_OUTPUTS),
         samples=str(context.inputs["training"].path),
         scratch=str(context.scratch),
         config=Distill.model_validate(context.config["pass"]),

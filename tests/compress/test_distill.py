@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from stages import hugging_face, run_pass
 
-from pipeline.compress import EARLIER, TEACHER
+from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill import Distill
 from pipeline.compress.distill_run import run
+from pipeline.compress.training import recorded
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -24,6 +25,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import DATASET, write_samples
+from pipeline.source.torch_model import load_source
 
 Train = Callable[..., dict[str, Any]]
 _CONFIG = {
@@ -161,6 +163,36 @@ def test_an_earlier_pass_makes_the_teacher(
     facts = train("after", inputs={**inputs, EARLIER: copy})
     assert facts["teacher"] == "the model as an earlier pass trained it"
     assert facts["held_out"][0]["score"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_recorded_outputs_train_as_the_teacher_does(
+    train: Train, tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_path: Path
+) -> None:
+    live = train("live")
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    recorded.run(StageContext({"source": hugging_face(tiny_encoder)}, {"training": texts}, folder, silent, None))
+    outputs = Artifact(folder, "teacher.1", "k", "d", {})
+    facts = train("again", inputs={**halved, "training": texts, TEACHER_OUTPUTS: outputs})
+    for key in ("curve", "held_out"):
+        for point, expected in zip(facts[key], live[key], strict=True):
+            assert point == pytest.approx(expected, abs=1e-4)
+
+
+def test_frozen_parameters_keep_their_values(train: Train, tiny_encoder: Path, tmp_path: Path) -> None:
+    train("free")
+    train("held", config={"freeze": ("embeddings.*", "*.bias")})
+    before = load_source(hugging_face(tiny_encoder)).state_dict()
+    free, held = weights(tmp_path / "free"), weights(tmp_path / "held")
+    frozen = {name for name in held if name.startswith("embeddings.") or name.endswith(".bias")}
+    assert frozen <= {name for name in held if torch.equal(before[name], held[name])}
+    assert not torch.equal(before["encoder.layer.0.output.dense.weight"], held["encoder.layer.0.output.dense.weight"])
+    assert not torch.equal(before["embeddings.word_embeddings.weight"], free["embeddings.word_embeddings.weight"])
+
+
+def test_a_pattern_that_freezes_nothing(train: Train) -> None:
+    with pytest.raises(StageError, match=r"distill: 'embedding\.\*' in freeze matches no parameter"):
+        train(config={"freeze": ("embedding.*",)})
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,26 @@ def test_other_training_data_train_anew(edge, tiny, recipe, workspace) -> None:
     assert states["samples.training.1"] == states["compress.1.distill"] == "run"
 
 
+def test_a_teacher_is_asked_once_for_all_students(edge, tiny, recipe, workspace) -> None:
+    cached = "cache_teacher = true\nlosses = { embedding_cosine = 1.0 }"
+    (workspace / "recover.toml").write_text(RECIPE.format(steps=6) + cached)
+    done = edge("export", *tiny, *recipe)
+    assert done.returncode == 0, done.stderr
+    assert "record the teacher's outputs" in done.stderr
+    (workspace / "other.toml").write_text(RECIPE.format(steps=4).replace("keep = [1]", "keep = [0]") + cached)
+    rows = json.loads(edge("export", *tiny, "--recipe", "other.toml", "--dry-run", "--json").stdout)
+    states = {row["stage"]: row["state"] for row in rows}
+    assert (states["teacher.1"], states["compress.1.distill"]) == ("cached", "run")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (('data = ["training.txt"]', 'data = ["gone.txt"]'), "There is no data set 'gone.txt'"),
         (("held_out = 0.1", "held_out = 0.01"), "held_out = 0.01 of 280 training samples are 3 to judge by"),
         (("steps = 6", "steps = 6\nteacher = 'nowhere'"), "nowhere"),
+        (("steps = 6", "steps = 6\ncache_teacher = true"), "pass 2 of recipe recover has cache_teacher = true, but"),
+        (("steps = 6", "steps = 6\nfreeze = ['words.*']"), "'words.*' in freeze matches no parameter"),
     ],
 )
 def test_mistakes_are_one_message(edge, tiny, recipe, workspace, change, message) -> None:

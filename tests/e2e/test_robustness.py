@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_little_memory_is_one_clear_message(edge, tiny, tmp_path) -> None:
     assert done.returncode == 3, done.stderr
     assert "out of memory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_library_that_ends_the_process_does_not_choose_the_exit_code() -> None:
+    """1 would say that a budget was missed."""
+    code = "import os; from pipeline.cli.supervise import supervised; raise SystemExit(supervised(lambda: os._exit(1)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith(
+        "error: The process was ended by a native library (code 1), most likely out of memory."
+    )
 
 
 def _limit(address_space: int) -> None:

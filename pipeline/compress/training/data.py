@@ -17,19 +17,23 @@ from pipeline.source.samples import DATASET, Row, Samples, open_samples
 Batch = dict[str, Tensor]
 LABELS = "labels"
 """Beside the model's inputs: the class of each row, where the data have labels."""
+TAUGHT = "taught"
+"""Beside the model's inputs: the teacher's outputs on each row, where they were recorded."""
 
 _POOL = 50  # batches that are sorted by length together: padding becomes rare, and order stays random
 
 
 class TrainingSet(Dataset[tuple[int, Row]]):
-    """The samples of one folder by index, and their class labels if all are labelled."""
+    """The samples of one folder by index, their class labels if all are labelled, and what was recorded of a teacher:
+    the file `taught`, float32 [samples, ...]."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, taught: Path | None = None) -> None:
         self.samples: Samples = open_samples(folder)
         record = json.loads((folder / DATASET).read_text(encoding="utf-8"))
         self._first = next(iter(self.samples[0]))
         self.name: str = record["name"]
         self.labels: list[float] | None = record["labels"]
+        self._taught = np.load(taught, mmap_mode="r") if taught else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -42,10 +46,13 @@ class TrainingSet(Dataset[tuple[int, Row]]):
         return int(np.prod(self.samples.shapes(index, [self._first])[0]))
 
     def collate(self, rows: Sequence[tuple[int, Row]]) -> Batch:
-        """Zero-padded tensors by input name, and the samples' labels int64 [batch] if they have any."""
+        """Zero-padded tensors by input name, the samples' labels int64 [batch] if they have any, and the teacher's
+        recorded outputs float32 [batch, ...]."""
         batch = {name: _pad([row[name] for _, row in rows]) for name in rows[0][1]}
         if self.labels is not None:
             batch[LABELS] = torch.tensor([int(self.labels[index]) for index, _ in rows])
+        if self._taught is not None:
+            batch[TAUGHT] = torch.from_numpy(self._taught[[index for index, _ in rows]])
         return batch
 
 

@@ -26,7 +26,7 @@ class HeldOut:
         self._order = sorted(indices, key=data.size)  # samples of alike length together: less padding
         self._reference: Array | None = None
 
-    def watch(self, teacher: Observed) -> None:
+    def watch(self, teacher: nn.Module) -> None:
         """Take the teacher's outputs as what the student is compared with."""
         self._reference = self._outputs(teacher)
 
@@ -42,7 +42,7 @@ class HeldOut:
             primary = scores["accuracy"] = float((outputs.argmax(-1) == labels).mean())
         return {"score": primary, **scores}
 
-    def _outputs(self, model: Observed) -> Array:
+    def _outputs(self, model: nn.Module) -> Array:
         training = {name: module.training for name, module in model.named_modules()}
         model.eval()
         with torch.inference_mode():

@@ -10,13 +10,14 @@ from pipeline.core.types import Frozen
 
 class TrainingJob(Frozen):
     """`source`, `teacher`: as stages get them; `compressed`: the folder of the pass before, if any; `trained_teacher`:
-    of the pass that made the teacher, if one did; `samples`: the folder of training samples; `scratch`: where
-    checkpoints outlive a crash."""
+    of the pass that made the teacher, if one did; `teacher_outputs`: where they were recorded, if they were; `samples`:
+    the folder of training samples; `scratch`: where checkpoints outlive a crash."""
 
     source: dict[str, Any]
     teacher: dict[str, Any]
     compressed: str | None
     trained_teacher: str | None = None
+    teacher_outputs: str | None = None
     samples: str
     scratch: str
     config: Distill

@@ -21,7 +21,7 @@ from pipeline.compress.training.checkpoint import BEST, load_best, load_state, s
 from pipeline.compress.training.data import Batch, batch_order
 from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.processes import world_size
-from pipeline.compress.training.pupil import flip_shift, set_mode
+from pipeline.compress.training.pupil import flip_shift, frozen_parameters, set_mode
 from pipeline.compress.training.schedule import learning_rate_factor
 from pipeline.compress.training.setup import Setup, pair_of, prepare, weighted_loss
 from pipeline.core.errors import StageError
@@ -77,7 +77,7 @@ class _Run:
         setup.student.to(accelerator.device)
         self.held = HeldZeros(setup.compressed.model, setup.compressed.edits)
         self._freeze_unused()
-        self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0)
+        self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0, fused=True)
         self.pupil, self.prepared = accelerator.prepare(setup.student, self.optimizer)
 
     def resume(self) -> None:
@@ -221,13 +221,15 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _freeze_unused(self) -> None:
-        """What the loss does not depend on (BERT's pooler) must not be decayed, and would stall several processes."""
+        """And what the recipe freezes. What the loss does not depend on (BERT's pooler) must not be decayed, and would
+        stall several processes."""
         batch = self.setup.data.collate([self.setup.data[index] for index in self.setup.train_indices[:2]])
         batch = {name: value.to(self.accelerator.device) for name, value in batch.items()}
         alone = pair_of(self.setup, self.setup.student(batch), self.setup.teacher(batch), batch, 0)
         weighted_loss(self.setup, alone)[0].backward()  # type: ignore[no-untyped-call]
+        frozen = frozen_parameters(self.setup.compressed.model, self.config.freeze)
         for parameter in self.setup.student.parameters():
-            parameter.requires_grad_(parameter.grad is not None)
+            parameter.requires_grad_(parameter.grad is not None and id(parameter) not in frozen)
         self.setup.student.zero_grad()
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.losses.views import View
-from pipeline.compress.training.data import LABELS, Batch
+from pipeline.compress.patterns import matches, require_matches
+from pipeline.compress.training.data import LABELS, TAUGHT, Batch
 from pipeline.compress.training.taps import Taps, attention_taps
 from pipeline.compress.trial import judged
 from pipeline.source.torch_model import wrap
@@ -53,7 +54,7 @@ class Observed(nn.Module):
 
 def model_inputs(batch: Batch) -> Batch:
     """The batch without what is only for the loss."""
-    return {name: value for name, value in batch.items() if name != LABELS}
+    return {name: value for name, value in batch.items() if name not in (LABELS, TAUGHT)}
 
 
 def set_mode(model: nn.Module, batch_norm: str) -> None:
@@ -63,6 +64,13 @@ def set_mode(model: nn.Module, batch_norm: str) -> None:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):  # the common base class
                 module.train()
+
+
+def frozen_parameters(model: nn.Module, patterns: Sequence[str]) -> set[int]:
+    """The ids of the parameters of `model` that any pattern names. StageError if a pattern matches none."""
+    named = dict(model.named_parameters())
+    require_matches("distill", "freeze", patterns, named, "parameter")
+    return {id(parameter) for name, parameter in named.items() if matches(name, patterns)}
 
 
 def flip_shift(images: Tensor, seed: int) -> Tensor:

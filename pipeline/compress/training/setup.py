@@ -21,6 +21,7 @@ from pipeline.compress.training.evaluate import HeldOut, frozen
 from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.processes import gather
 from pipeline.compress.training.pupil import Observed
+from pipeline.compress.training.recorded import Recorded, recorded_outputs
 from pipeline.compress.training.taps import block_names, match_blocks
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
@@ -43,7 +44,7 @@ class Setup:
     config: Distill
     compressed: Compressed
     student: Observed
-    teacher: Observed
+    teacher: nn.Module
     data: TrainingSet
     train_indices: list[int]
     held_out: HeldOut
@@ -60,18 +61,13 @@ class Setup:
 def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""
     config, family = job.config, job.source["family"]
-    data = TrainingSet(Path(job.samples))
+    data = TrainingSet(Path(job.samples), recorded_outputs(job.teacher_outputs))
     weights = config.losses or _DEFAULTS[family]
     losses = {name: LOSSES.get(name) for name in weights}
     _check_losses(losses, family, data)
     compressed = _compressed(job.source, job.compressed)
-    original = _compressed(job.teacher, job.trained_teacher).model
     _check_vocabulary(job)
-    needs = {loss.needs for loss in losses.values()}
-    ours, theirs = _matched_blocks(compressed.model, original, config) if "features" in needs else ([], [])
-    student = Observed(compressed.model, job.source, ours, "attention" in needs)
-    teacher = Observed(original, job.teacher, theirs, "attention" in needs)
-    frozen(teacher)
+    student, teacher = _observed(job, compressed.model, {loss.needs for loss in losses.values()})
     least = max(2, smallest_set(family))
     train_indices, held = hold_out(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
     setup = Setup(
@@ -87,6 +83,16 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
         heads=1,
     )
     return replace(setup, heads=_fit(setup))
+
+
+def _observed(job: TrainingJob, model: nn.Module, needs: set[str]) -> tuple[Observed, nn.Module]:
+    """The student, and the teacher or what was recorded of it."""
+    if job.teacher_outputs:
+        return Observed(model, job.source, [], attention=False), Recorded()
+    original = _compressed(job.teacher, job.trained_teacher).model
+    ours, theirs = _matched_blocks(model, original, job.config) if "features" in needs else ([], [])
+    student = Observed(model, job.source, ours, "attention" in needs)
+    return student, frozen(Observed(original, job.teacher, theirs, "attention" in needs))
 
 
 def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: int) -> Pair:

@@ -1,0 +1,84 @@
+"""The stages that a training needs before it: its samples, and what its teacher says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pipeline.checks.host import training_hardware
+from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
+from pipeline.compress.distill import TRAINED, Distill
+from pipeline.config.job import Job
+from pipeline.config.recipe import Recipe
+from pipeline.core.errors import UsageError
+from pipeline.core.registry import load_attribute
+from pipeline.core.stage import Stage
+from pipeline.plan_samples import TEXT, Reading
+from pipeline.source.datasets import load_training
+from pipeline.source.model import ModelSource, resolve_model
+
+_TORCH = ("torch", "transformers", "numpy")
+
+
+class Training:
+    """Completes the `distill` stages of one export. `notes`: for the report."""
+
+    def __init__(self, job: Job, source: ModelSource, recipe: Recipe, reading: Reading) -> None:
+        self.job, self.source, self.recipe, self.reading = job, source, recipe, reading
+        self.notes: list[str] = []
+        self._trained: str | None = None
+
+    def stages(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
+        """`stage` of the pass `number`, told of its samples and teacher, after the stages that it needs. Its bytes
+        depend on the hardware."""
+        samples = self._samples(number, config)
+        tuned = self._tuned(number) if config.teacher == TRAINED else None
+        teacher = self.source if tuned or config.teacher is None else self._teacher(config.teacher)
+        values = {**stage.config, "teacher": self.reading.source_config(teacher), "hardware": training_hardware()}
+        local = {**stage.local, "teacher": self.reading.local(teacher)["source"]}
+        inputs = {**stage.inputs, "training": samples.name}
+        needed = [samples]
+        if tuned:
+            inputs[TEACHER] = tuned
+        if config.cache_teacher:
+            needed.append(self._outputs(number, samples.name, teacher, tuned, config))
+            inputs[TEACHER_OUTPUTS] = needed[-1].name
+        self._trained = stage.name
+        return [*needed, replace(stage, config=values, inputs=inputs, local=local)]
+
+    def _samples(self, number: int, config: Distill) -> Stage:
+        specs = self.job.training_data or config.data
+        if not specs:
+            specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
+            self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
+        digests = [load_training(spec, config.samples).digest for spec in specs]
+        read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
+        local = {"specs": list(specs), **self.reading.local()}
+        return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local)
+
+    def _tuned(self, number: int) -> str:
+        """The earlier pass that trained the teacher; UsageError if none did."""
+        if self._trained is None:
+            raise UsageError(
+                f"pass {number + 1} of recipe {self.recipe.name} has teacher = {TRAINED!r}, but no distill pass comes "
+                "before it.",
+                "Put one before what compresses, such as losses = { hard_labels = 1.0 }, or name a model.",
+            )
+        return self._trained
+
+    def _teacher(self, model: str) -> ModelSource:
+        """UsageError if it does something else than the model."""
+        return resolve_model(
+            model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
+        )
+
+    def _outputs(self, number: int, samples: str, teacher: ModelSource, tuned: str | None, config: Distill) -> Stage:
+        """What the teacher says of every sample: one result for all recipes with these samples and this teacher."""
+        check: Callable[[Distill, str, str], None] = load_attribute(
+            "pipeline.compress.training.recorded:require_recordable"
+        )  # it loads torch
+        check(config, self.source.task.family, f"pass {number + 1} of recipe {self.recipe.name}")
+        values = {"source": self.reading.source_config(teacher)}
+        inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
+        run = "pipeline.compress.training.recorded:run"
+        return Stage(f"teacher.{number}", 1, run, values, inputs, _TORCH, self.reading.local(teacher))

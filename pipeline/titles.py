@@ -1,0 +1,33 @@
+"""What a stage is called where people read it."""
+
+from __future__ import annotations
+
+import re
+
+_TITLES = {
+    "samples.calibration": "read calibration samples",
+    "samples.evaluation": "read evaluation samples",
+    "samples.training": "read training samples",
+    "vocabulary": "trim the vocabulary",
+    "teacher": "record the teacher's outputs",
+    "trace.float": "trace float model",
+    "trace": "trace compressed model",
+    "calibrate.channels": "calibrate channels",
+    "calibrate.ranges": "calibrate ranges",
+    "calibrate.hessians": "calibrate hessians",
+    "smooth": "smooth outlier channels",
+    "sensitivity": "measure sensitivity",
+    "quantize": "quantize",
+    "write": "write ONNX",
+    "compare": "compare with float",
+    "reference": "run float reference",
+    "bundle": "bundle",
+}
+
+
+def title_of(stage: str) -> str:
+    """`trace.float` -> `trace float model`; of a pass its place in the recipe and its name (`compress.0.prune` ->
+    `pass 1: prune`). A stage that belongs to a pass is called as if it were the only one."""
+    if found := re.fullmatch(r"compress\.(\d+)\.(\w+)", stage):
+        return f"pass {int(found[1]) + 1}: {found[2]}"
+    return _TITLES[re.sub(r"\.\d+$", "", stage)]
