@@ -51,19 +51,9 @@ def _blocks() -> str:
     )
 
 
-def _taught_by() -> str:
-    """Each block learns from the last of the teacher's that it stands for: the one before the next that stays."""
-    last = [
-        9 * stage + after - 1
-        for stage, keep in enumerate(_KEPT)
-        for after in (*keep[1:], 9)  # nine blocks a stage
-    ]
-    return f"layers = {last}\n"
-
-
 PASSES = {
     "full": ("", ""),
-    **{score: (_blocks() + _CHANNELS.format(score), _taught_by()) for score in ("taylor", "bn_scale", "random")},
+    **{score: (_blocks() + _CHANNELS.format(score), 'layers = "kept"\n') for score in ("taylor", "bn_scale", "random")},
     "tucker": (_TUCKER, ""),
 }
 """Name -> the passes that compress, and what the training after them needs to know; `full` is the whole network."""

@@ -22,10 +22,10 @@ class Distill(Frozen):
     `data`: data sets to train on, labelled or not (`--training-data` overrides them; without either, the calibration
     set); `samples`: how many of each set, all if not given. `held_out`: the share of them kept for judging, at most
     512. `losses`: name -> weight; by default what suits the task. `temperature`: of soft labels.
-    `layers`: which teacher blocks the student's match: spread `uniform`ly, the `last` ones, or their indices (from
-    0), one per student block. `cache_teacher`: record the teacher's outputs on all samples first, once for all
-    recipes that train on them; for losses on outputs, without augmentation. `freeze`: name patterns of parameters
-    that keep their values.
+    `layers`: which teacher blocks the student's match: spread `uniform`ly, the `last` ones, after pruning blocks the
+    last that each of the `kept` ones stands for, or their indices (from 0), one per student block. `cache_teacher`:
+    record the teacher's outputs on all samples first, once for all recipes that train on them; for losses on outputs,
+    without augmentation. `freeze`: name patterns of parameters that keep their values.
 
     Length: `epochs` over the data, or `steps` of `batch_size` samples (over all processes), `accumulate` of them per
     update. AdamW with `weight_decay`, `learning_rate` after a linear warm-up over the share `warmup` of all steps,
@@ -51,7 +51,7 @@ class Distill(Frozen):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
     losses: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
     temperature: Annotated[float, Field(gt=0)] = 2.0
-    layers: Literal["uniform", "last"] | tuple[Annotated[int, Field(ge=0)], ...] = "uniform"
+    layers: Literal["uniform", "last", "kept"] | tuple[Annotated[int, Field(ge=0)], ...] = "uniform"
     cache_teacher: bool = False
     freeze: tuple[str, ...] = ()
     epochs: Annotated[float, Field(gt=0)] = 1.0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, hold_out
 from pipeline.compress.training.pupil import Observed, flip_shift, set_mode
 from pipeline.compress.training.schedule import learning_rate_factor
-from pipeline.compress.training.taps import block_names, match_blocks
+from pipeline.compress.training.taps import block_names, match_blocks, stood_for
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.source.samples import DATASET, write_samples
@@ -81,6 +81,18 @@ def test_batches_are_padded_and_labelled(tmp_path: Path) -> None:
 )
 def test_matched_blocks(student: int, teacher: int, layers: object, expected: list[int]) -> None:
     assert match_blocks(student, teacher, layers) == expected  # type: ignore[arg-type]
+
+
+def test_kept_blocks_stand_for_those_that_went_after_them() -> None:
+    """Stack a keeps 0, 2 and 3 of five, then the first and last of these; stack b keeps all three."""
+    blocks = [*(f"a.{n}" for n in range(5)), *(f"b.{n}" for n in range(3))]
+    edits = [
+        {"edit": "keep_layers", "stack": "a", "keep": [0, 2, 3]},
+        {"edit": "keep_channels", "stack": "b"},
+        {"edit": "keep_layers", "stack": "a", "keep": [0, 2]},
+    ]
+    assert stood_for(blocks, edits) == [2, 4, 5, 6, 7]
+    assert stood_for(blocks, []) == list(range(8))
 
 
 def test_blocks_that_do_not_fit() -> None:

@@ -22,7 +22,7 @@ from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.processes import gather
 from pipeline.compress.training.pupil import Observed
 from pipeline.compress.training.recorded import Recorded, recorded_outputs
-from pipeline.compress.training.taps import block_names, match_blocks
+from pipeline.compress.training.taps import block_names, match_blocks, stood_for
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.metrics.judge import smallest_set
@@ -67,7 +67,7 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     _check_losses(losses, family, data)
     compressed = _compressed(job.source, job.compressed)
     _check_vocabulary(job)
-    student, teacher = _observed(job, compressed.model, {loss.needs for loss in losses.values()})
+    student, teacher = _observed(job, compressed, {loss.needs for loss in losses.values()})
     least = max(2, smallest_set(family))
     train_indices, held = hold_out(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
     setup = Setup(
@@ -85,14 +85,14 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     return replace(setup, heads=_fit(setup))
 
 
-def _observed(job: TrainingJob, model: nn.Module, needs: set[str]) -> tuple[Observed, nn.Module]:
+def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[Observed, nn.Module]:
     """The student, and the teacher or what was recorded of it."""
     if job.teacher_outputs:
-        return Observed(model, job.source, [], attention=False), Recorded()
+        return Observed(student.model, job.source, [], attention=False), Recorded()
     original = _compressed(job.teacher, job.trained_teacher).model
-    ours, theirs = _matched_blocks(model, original, job.config) if "features" in needs else ([], [])
-    student = Observed(model, job.source, ours, "attention" in needs)
-    return student, frozen(Observed(original, job.teacher, theirs, "attention" in needs))
+    ours, theirs = _matched_blocks(student, original, job.config.layers) if "features" in needs else ([], [])
+    pupil = Observed(student.model, job.source, ours, "attention" in needs)
+    return pupil, frozen(Observed(original, job.teacher, theirs, "attention" in needs))
 
 
 def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: int) -> Pair:
@@ -143,9 +143,12 @@ def _check_vocabulary(job: TrainingJob) -> None:
         )
 
 
-def _matched_blocks(student: nn.Module, teacher: nn.Module, config: Distill) -> tuple[list[str], list[str]]:
-    ours, theirs = block_names(student), block_names(teacher)
-    return ours, [theirs[index] for index in match_blocks(len(ours), len(theirs), config.layers)]
+def _matched_blocks(
+    student: Compressed, teacher: nn.Module, layers: str | Sequence[int]
+) -> tuple[list[str], list[str]]:
+    ours, theirs = block_names(student.model), block_names(teacher)
+    matched = stood_for(theirs, student.edits) if layers == "kept" else layers
+    return ours, [theirs[index] for index in match_blocks(len(ours), len(theirs), matched)]
 
 
 def _fit(setup: Setup) -> int:
@@ -163,7 +166,7 @@ def _fit(setup: Setup) -> int:
     if images and [v.shape for v in ours.features] != [v.shape for v in theirs.features]:
         raise StageError(
             "distill: feature maps of student and teacher differ in size; projections are learned for vectors only.",
-            "Use losses on outputs, or give `layers` that match maps of the same size.",
+            'Use losses on outputs, layers = "kept" after pruning blocks, or indices that match maps of the same size.',
         )
     if not images:
         widths = _widths(theirs.features), _widths(ours.features)

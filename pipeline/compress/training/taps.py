@@ -56,6 +56,19 @@ def _alike(module: nn.Module) -> bool:
     return len(kinds) == 1 and (len(children) > 1 or isinstance(module, nn.ModuleList))
 
 
+def stood_for(blocks: Sequence[str], edits: Sequence[dict[str, Any]]) -> list[int]:
+    """The place in `blocks`, the teacher's, of the last block that each of the student's stands for: the one before the
+    next in its stack that `edits` kept."""
+    stacks: dict[str, list[int]] = {}
+    for place, name in enumerate(blocks):
+        stacks.setdefault(name.rpartition(".")[0], []).append(place)
+    kept = {name: list(places) for name, places in stacks.items()}
+    for edit in edits:
+        if edit["edit"] == "keep_layers" and edit["stack"] in kept:
+            kept[edit["stack"]] = [kept[edit["stack"]][index] for index in edit["keep"]]
+    return [following - 1 for name, places in stacks.items() for following in (*kept[name][1:], places[-1] + 1)]
+
+
 def match_blocks(student: int, teacher: int, layers: str | Sequence[int]) -> list[int]:
     """The teacher's block (from 0) for each of the student's. `uniform`: the i-th of s matches the teacher's number
     round(i * t / s), counted from 1, so that the last match; `last`: the last s.
