@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, hold_out
 from pipeline.compress.training.pupil import Observed, flip_shift, set_mode
 from pipeline.compress.training.schedule import learning_rate_factor
-from pipeline.compress.training.taps import block_names, match_blocks, stood_for
+from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.source.samples import DATASET, write_samples
@@ -91,8 +91,8 @@ def test_kept_blocks_stand_for_those_that_went_after_them() -> None:
         {"edit": "keep_channels", "stack": "b"},
         {"edit": "keep_layers", "stack": "a", "keep": [0, 2]},
     ]
-    assert stood_for(blocks, edits) == [2, 4, 5, 6, 7]
-    assert stood_for(blocks, []) == list(range(8))
+    assert kept_blocks(blocks, edits) == [("a.0", 2), ("a.1", 4), ("b.0", 5), ("b.1", 6), ("b.2", 7)]
+    assert kept_blocks(["0", "1"], []) == [("0", 0), ("1", 1)]
 
 
 def test_blocks_that_do_not_fit() -> None:

@@ -22,7 +22,7 @@ from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.processes import gather
 from pipeline.compress.training.pupil import Observed
 from pipeline.compress.training.recorded import Recorded, recorded_outputs
-from pipeline.compress.training.taps import block_names, match_blocks, stood_for
+from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.metrics.judge import smallest_set
@@ -89,10 +89,16 @@ def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[O
     """The student, and the teacher or what was recorded of it."""
     if job.teacher_outputs:
         return Observed(student.model, job.source, [], attention=False), Recorded()
-    original = _compressed(job.teacher, job.trained_teacher).model
-    ours, theirs = _matched_blocks(student, original, job.config.layers) if "features" in needs else ([], [])
+    teacher = _compressed(job.teacher, job.trained_teacher)
+    if job.config.layers == "kept" and job.teacher["digest"] != job.source["digest"]:
+        raise StageError(
+            f"distill: layers = 'kept' needs a teacher that the model was made from; {job.teacher['name']!r} is "
+            "another model.",
+            "Give uniform, last, or indices.",
+        )
+    ours, theirs = _matched_blocks(student, teacher, job.config.layers) if "features" in needs else ([], [])
     pupil = Observed(student.model, job.source, ours, "attention" in needs)
-    return pupil, frozen(Observed(original, job.teacher, theirs, "attention" in needs))
+    return pupil, frozen(Observed(teacher.model, job.teacher, theirs, "attention" in needs))
 
 
 def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: int) -> Pair:
@@ -144,11 +150,15 @@ def _check_vocabulary(job: TrainingJob) -> None:
 
 
 def _matched_blocks(
-    student: Compressed, teacher: nn.Module, layers: str | Sequence[int]
+    student: Compressed, teacher: Compressed, layers: str | Sequence[int]
 ) -> tuple[list[str], list[str]]:
-    ours, theirs = block_names(student.model), block_names(teacher)
-    matched = stood_for(theirs, student.edits) if layers == "kept" else layers
-    return ours, [theirs[index] for index in match_blocks(len(ours), len(theirs), matched)]
+    theirs = block_names(teacher.model)
+    if layers == "kept":
+        since = student.edits[len(teacher.edits) :]  # a teacher that was trained on the way has the first ones too
+        matched = kept_blocks(theirs, since)
+        return [name for name, _ in matched], [theirs[place] for _, place in matched]
+    ours = block_names(student.model)
+    return ours, [theirs[index] for index in match_blocks(len(ours), len(theirs), layers)]
 
 
 def _fit(setup: Setup) -> int:

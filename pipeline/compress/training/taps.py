@@ -56,9 +56,9 @@ def _alike(module: nn.Module) -> bool:
     return len(kinds) == 1 and (len(children) > 1 or isinstance(module, nn.ModuleList))
 
 
-def stood_for(blocks: Sequence[str], edits: Sequence[dict[str, Any]]) -> list[int]:
-    """The place in `blocks`, the teacher's, of the last block that each of the student's stands for: the one before the
-    next in its stack that `edits` kept."""
+def kept_blocks(blocks: Sequence[str], edits: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    """The student's blocks, and for each the place in `blocks`, the teacher's, of the last that it stands for: the one
+    before the next in its stack that `edits` kept."""
     stacks: dict[str, list[int]] = {}
     for place, name in enumerate(blocks):
         stacks.setdefault(name.rpartition(".")[0], []).append(place)
@@ -66,7 +66,11 @@ def stood_for(blocks: Sequence[str], edits: Sequence[dict[str, Any]]) -> list[in
     for edit in edits:
         if edit["edit"] == "keep_layers" and edit["stack"] in kept:
             kept[edit["stack"]] = [kept[edit["stack"]][index] for index in edit["keep"]]
-    return [following - 1 for name, places in stacks.items() for following in (*kept[name][1:], places[-1] + 1)]
+    return [
+        (f"{stack}.{number}" if stack else str(number), following - 1)
+        for stack, places in stacks.items()
+        for number, following in enumerate((*kept[stack][1:], places[-1] + 1))
+    ]
 
 
 def match_blocks(student: int, teacher: int, layers: str | Sequence[int]) -> list[int]:
