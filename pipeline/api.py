@@ -26,7 +26,7 @@ from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.comparison_text import uncompared_note
 from pipeline.report.comparisons import comparison_key, known_comparison
-from pipeline.report.publish import output_folder, publish
+from pipeline.report.publish import MODEL, output_folder, publish
 from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report, write_reports
@@ -111,7 +111,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         if comparison is None and plan.recipe.passes:
             subject = replace(subject, notes=(*subject.notes, _uncompared(trials)))
         report = assemble(subject, plan.target, found, trials, baseline, comparison)
-        publish(folder, bundle.path, report)
+        publish(folder, bundle.path, report, outcomes["model"].artifact.path if "model" in outcomes else None)
     return Result(report, folder)
 
 
@@ -164,10 +164,22 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             *plan.notes,
             *notes,
             *_pass_notes(facts),
+            *_saved_notes(facts.get("model")),
             *sparsity_notes(passes),
             *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
         ),
     )
+
+
+def _saved_notes(saved: dict[str, Any] | None) -> list[str]:
+    if saved is None:
+        return []
+    if saved["loads"] == "transformers":
+        return [f"The compressed PyTorch model is in {MODEL}/: transformers loads it, and so does edge (--model)."]
+    return [
+        f"The compressed PyTorch model is in {MODEL}/ as weights.safetensors and the edits that give their shapes: "
+        f"{saved['reason']}."
+    ]
 
 
 def _pass_notes(facts: dict[str, dict[str, Any]]) -> list[str]:

@@ -119,6 +119,7 @@ class _Builder:
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
             *([*self._quantize(), self._compare(bool(calibrated))] if rounded else []),
+            *([self._saved()] if self.job.save_model else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
         ]
@@ -212,6 +213,16 @@ class _Builder:
         }
         run = "pipeline.compress.vocabulary.stage:run"
         return [Stage(self._tokenizer, 1, run, values, inputs, TEXT, local), *self.reading.stages.values()]
+
+    def _saved(self) -> Stage:
+        if not self._compressed:
+            raise UsageError(
+                f"--save-model writes the compressed PyTorch model, but the recipe {self.recipe.name!r} has no passes.",
+                "Name a recipe with [[passes]], or leave the flag out.",
+            )
+        inputs = {EARLIER: self._compressed, **({TOKENIZER: self._tokenizer} if self._tokenizer else {})}
+        config = {"source": self.reading.source_config()}
+        return Stage("model", 1, "pipeline.compress.saved:run", config, inputs, _PASS, self.reading.local())
 
     def _quantize(self) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}

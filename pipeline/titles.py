@@ -12,6 +12,7 @@ _TITLES = {
     "teacher": "record the teacher's outputs",
     "trace.float": "trace float model",
     "trace": "trace compressed model",
+    "model": "save compressed model",
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
     "calibrate.hessians": "calibrate hessians",

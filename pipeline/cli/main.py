@@ -45,6 +45,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     random_calibration: flag.RandomCalibration = False,
     training_data: flag.TrainingData = None,
     eval_data: flag.EvalData = None,
+    save_model: flag.SaveModel = False,
     block_size: flag.BlockSize = None,
     per_channel: flag.PerChannel = None,
     nodes_to_exclude: flag.NodesToExclude = None,

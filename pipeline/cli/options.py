@@ -52,6 +52,9 @@ RandomCalibration = Annotated[
 TrainingData = Annotated[
     list[str] | None, typer.Option(help="What distill trains on, as above. Repeatable.", show_default="recipe's")
 ]
+SaveModel = Annotated[
+    bool, typer.Option("--save-model", help="Publish the compressed PyTorch model too, for transformers to load.")
+]
 EvalData = Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")]
 BlockSize = Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")]
 PerChannel = Annotated[

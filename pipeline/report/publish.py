@@ -12,8 +12,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.report_types import Report
 from pipeline.report.write import write_reports
 
-BUNDLE = "bundle"
-_OURS = {BUNDLE, "report.json", "report.html", "junit.xml"}
+BUNDLE, MODEL = "bundle", "compressed-model"
+_OURS = {BUNDLE, MODEL, "report.json", "report.html", "junit.xml"}
 
 
 def output_folder(output: Path | None, target: str, model: str) -> Path:
@@ -30,16 +30,18 @@ def output_folder(output: Path | None, target: str, model: str) -> Path:
     return folder
 
 
-def publish(folder: Path, bundle: Path, report: Report) -> None:
+def publish(folder: Path, bundle: Path, report: Report, model: Path | None = None) -> None:
     """Fill a folder beside the final one and swap them, so that nobody sees half of it. Exports to the same folder
-    wait for each other."""
+    wait for each other. `model`: the compressed PyTorch model, if that was asked for."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             fresh.chmod(0o755)  # mkdtemp keeps others out; a deliverable must be readable
-            shutil.copytree(bundle, fresh / BUNDLE, ignore=shutil.ignore_patterns(RECORD))
+            for name, made in ((BUNDLE, bundle), (MODEL, model)):
+                if made is not None:
+                    shutil.copytree(made, fresh / name, ignore=shutil.ignore_patterns(RECORD))
             write_reports(report, fresh)
             _swap(fresh, folder)
         finally:
