@@ -133,7 +133,7 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
-        return Stage(name, 3, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
+        return Stage(name, 4, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":
@@ -288,6 +288,7 @@ class _Builder:
             "reference": "reference",
             **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
+            **({EARLIER: "trace"} if self._compressed else {}),
         }
         return Stage(
             "bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self.reading.local()

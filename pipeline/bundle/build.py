@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
+from pipeline.compress import EARLIER
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
@@ -17,7 +18,7 @@ from pipeline.core.types import Json
 from pipeline.runtime.session import make_session, session_config
 from pipeline.source.prepare import TOKENIZER, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
-from pipeline.trace.graph import MODEL, load_model, signature
+from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
 _ROLES = ("float", "evaluation", SOURCE_EVALUATION, "reference", "plan", "compare")
@@ -37,6 +38,8 @@ def run(context: StageContext) -> dict[str, Json]:
     for name in (MODEL, f"{MODEL}.data"):
         shutil.copyfile(context.inputs["model"].file(name), out / name)
     copied = _preprocessing_files(with_tokenizer(source, context.inputs), out)
+    if EARLIER in context.inputs and (made := context.inputs[EARLIER].path / CONFIG).is_file():
+        shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
     metadata = _metadata(context.config, out / MODEL, copied)
     (out / "metadata.json").write_text(pretty_json(metadata), encoding="utf-8")
     _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
@@ -67,7 +70,7 @@ def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
     if source["data"] == "text" and not (folder / "tokenizer.json").is_file():
         names += _VOCABULARIES
     if source["kind"] == "huggingface":
-        names.insert(0, "config.json")
+        names.insert(0, CONFIG)
     elif source["data"] != "text":
         names = []
     found = [name for name in names if (folder / name).is_file()]
@@ -100,7 +103,7 @@ def _labels(source: dict[str, Any]) -> dict[str, str] | None:
     """Class names by index, where a Hugging Face config has them."""
     if source["kind"] != "huggingface" or source["family"] == "embedding":
         return None
-    config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((Path(source["path"]) / CONFIG).read_text(encoding="utf-8"))
     return config.get("id2label")
 
 

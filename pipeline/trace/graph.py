@@ -14,6 +14,7 @@ from pipeline.core.types import Json
 
 MODEL = "model.onnx"
 SIGNATURE = "signature.json"
+CONFIG = "config.json"
 _INLINE = 1024  # bytes; smaller tensors stay in the graph file, where shape inference can see them
 
 

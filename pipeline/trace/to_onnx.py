@@ -7,8 +7,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
+from pipeline.compress import EARLIER
 from pipeline.compress.model import load_compressed
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
@@ -18,7 +20,7 @@ from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
 from pipeline.trace.failure import cannot_export
-from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
+from pipeline.trace.graph import CONFIG, MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity
 
@@ -26,7 +28,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `model.onnx`, `model.onnx.data` and `signature.json` (inputs and outputs with dtypes and shapes).
+    """Writes `model.onnx`, `model.onnx.data` and `signature.json` (inputs and outputs with dtypes and shapes), and of a
+    compressed Hugging Face model the `config.json` that says what passes made of it.
 
     StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's.
     """
@@ -43,6 +46,8 @@ def run(context: StageContext) -> dict[str, Json]:
     context.progress(2, 4)
     save_model(graph, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(graph)), encoding="utf-8")
+    if EARLIER in context.inputs and isinstance(model, PreTrainedModel):
+        (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
     context.progress(3, 4)
     difference = check_parity(model, context.out / MODEL, [examples, others])
     context.progress(4, 4)

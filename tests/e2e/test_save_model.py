@@ -62,6 +62,7 @@ def test_transformers_builds_it_from_its_config(saved: Path) -> None:
     assert model.config.num_hidden_layers == len(model.encoder.layer) == 1
     assert transformers.AutoTokenizer.from_pretrained(saved)("the dog").input_ids
     assert str(saved.parent) not in (saved / "config.json").read_text()
+    assert json.loads((saved.parent / "bundle/config.json").read_text())["num_hidden_layers"] == 1
     with torch.inference_mode():
         assert model(torch.tensor([[5, 6, 7]])).last_hidden_state.isfinite().all()
 
