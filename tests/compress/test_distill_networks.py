@@ -1,4 +1,4 @@
-"""Blocks of a network in stages, after some stages lost blocks: each is matched with what it stands for."""
+"""Distilling a convolutional network in stages: what its blocks learn from, and teachers that do not fit."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Block(nn.Module):
 
 
 class Stages(nn.Module):
-    def __init__(self):
+    def __init__(self, classes):
         super().__init__()
         self.layer1 = nn.Sequential(*[Block(3, 3) for _ in range(3)])
         self.layer2 = nn.Sequential(Block(3, 6, 2), Block(6, 6), Block(6, 6))
-        self.head = nn.Linear(6, 4)
+        self.head = nn.Linear(6, classes)
 
     def forward(self, x):
         return self.head(self.layer2(self.layer1(x)).mean((2, 3)))
@@ -46,7 +46,11 @@ class Stages(nn.Module):
 
 def net():
     torch.manual_seed(0)
-    return Stages().eval()
+    return Stages(4).eval()
+
+
+def net_of_five():
+    return Stages(5).eval()
 """
 
 
@@ -62,7 +66,7 @@ def images(tmp_path: Path) -> Artifact:
 
 @pytest.fixture
 def source(tmp_path: Path) -> dict[str, Any]:
-    file = tmp_path / "kept_blocks_net.py"
+    file = tmp_path / "staged_net.py"
     file.write_text(_NETWORK)
     return {
         **{"kind": "factory", "name": "net", "entry": f"{file}:net", "path": str(file), "pickle": False, "digest": "d"},
@@ -72,7 +76,7 @@ def source(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def _train(source: dict[str, Any], images: Artifact, out: Path, layers: str, teacher: str = "d") -> dict[str, Any]:
+def _train(source: dict[str, Any], images: Artifact, out: Path, layers: str, **teacher: str) -> dict[str, Any]:
     table = {"pass": "prune", "unit": "layers", "stacks": "layer1", "keep": [0], "samples": 16}
     (out / "pruned").mkdir(parents=True)
     inputs = run_pass(table, source, {"calibration": images}, out / "pruned" / "out")[1]
@@ -81,7 +85,7 @@ def _train(source: dict[str, Any], images: Artifact, out: Path, layers: str, tea
         "pass": config.model_dump(mode="json"),
         **{
             "source": source,
-            "teacher": {**source, "digest": teacher},
+            "teacher": {**source, **teacher},
             "limits": {},
             "scheme": Scheme(name="fp32").model_dump(mode="json"),
         },
@@ -106,7 +110,15 @@ def test_kept_blocks_learn_from_what_they_stand_for(source: dict[str, Any], imag
 
 def test_another_teacher_has_no_kept_blocks(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
-        _train(source, images, tmp_path / "other", "kept", teacher="e")
+        _train(source, images, tmp_path / "other", "kept", digest="e")
     assert caught.value.message == (
         "distill: layers = 'kept' needs a teacher that the model was made from; 'net' is another model."
     )
+
+
+def test_a_teacher_of_other_classes(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
+    entry = source["entry"].replace(":net", ":net_of_five")
+    with pytest.raises(StageError) as caught:
+        _train(source, images, tmp_path / "five", "uniform", entry=entry, digest="e")
+    assert caught.value.message == "distill: the student gives 4 outputs, the teacher 5."
+    assert caught.value.remedy == "Use a teacher with the same classes or embedding size."
