@@ -42,6 +42,8 @@ def publish(folder: Path, bundle: Path, report: Report, model: Path | None = Non
             for name, made in ((BUNDLE, bundle), (MODEL, model)):
                 if made is not None:
                     shutil.copytree(made, fresh / name, ignore=shutil.ignore_patterns(RECORD))
+            for file in filter(Path.is_file, fresh.rglob("*")):
+                file.chmod(0o644)  # safetensors too writes for its owner alone
             write_reports(report, fresh)
             _swap(fresh, folder)
         finally:

@@ -55,6 +55,10 @@ def saved(edge, tiny, workspace) -> Path:
     return workspace / "out/compressed-model"
 
 
+def test_everybody_may_read_what_is_published(saved: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in saved.parent.rglob("*") if path.is_file()} == {0o644}
+
+
 def test_transformers_builds_it_from_its_config(saved: Path) -> None:
     model, info = transformers.AutoModel.from_pretrained(saved, output_loading_info=True)
     assert not info["missing_keys"]
