@@ -33,23 +33,24 @@ class Recorded(nn.Module):
 
 def require_recordable(config: Distill, family: str, where: str) -> None:
     """UsageError if the training of `where` needs more of its teacher than one output per sample."""
-    inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
-    reason = (
-        "judges single tokens"
-        if family == "tokens"
-        else "augments images, which the teacher has to see as well"
-        if config.augment != "none"
-        else f"uses {inside[0]}, which looks inside the teacher"
-        if inside
-        else "names no losses, and those of an embedding look inside the teacher"
-        if family == "embedding" and not config.losses
-        else ""
-    )
-    if reason:
+    if reason := _obstacle(config, family):
         raise UsageError(
             f"{where} has cache_teacher = true, but {reason}.",
             "Remove cache_teacher, or use losses on outputs and no augmentation.",
         )
+
+
+def _obstacle(config: Distill, family: str) -> str:
+    if family == "tokens":
+        return "judges single tokens"
+    if config.augment != "none":
+        return "augments images, which the teacher has to see as well"
+    inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
+    if inside:
+        return f"uses {inside[0]}, which looks inside the teacher"
+    if family == "embedding" and not config.losses:
+        return "names no losses, and those of an embedding look inside the teacher"
+    return ""
 
 
 def run(context: StageContext) -> dict[str, Json]:
