@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -16,7 +17,7 @@ from pipeline.cli import options as flag
 from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
-from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError
+from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError, causes
 
 app = typer.Typer(
     name="edge",
@@ -266,8 +267,11 @@ def _failure(error: BaseException, debug: bool) -> int:
             return _message(
                 UsageError(error.format_message(), "`edge --help` and `edge COMMAND --help` list the flags.")
             )
-        case OSError():
+        case OSError() if not isinstance(error, BrokenPipeError):
             return _message(_refused(error))
+    if any(isinstance(cause, BrokenPipeError) for cause in causes(error)):  # rich raises SystemExit from it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        return _message(StageError("Standard output was closed before all was written."))
     return _bug(error)
 
 

@@ -156,6 +156,18 @@ def test_a_library_that_ends_the_process_does_not_choose_the_exit_code() -> None
     )
 
 
+@pytest.mark.parametrize("arguments", [["recipes"], ["export", "--help"]])
+def test_a_reader_that_goes_away_is_no_bug(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command(*arguments), stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+    )
+    os.close(writer)
+    assert done.returncode == 3
+    assert done.stderr == "error: Standard output was closed before all was written.\n"
+
+
 def _limit(address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
 
