@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.core.artifact import Artifact
+from pipeline.core.errors import first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import TOKENIZER
@@ -52,7 +53,7 @@ def unexpressed(model: nn.Module) -> str:
         with torch.device("meta"):
             anew = type(model)(copy.deepcopy(model.config))
     except (ValueError, TypeError, RuntimeError) as error:
-        return f"transformers does not build one from its config: {str(error).splitlines()[0]}"
+        return f"transformers does not build one from its config: {first_line(error)}"
     ours, theirs = _shapes(model), _shapes(anew)
     different = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
     if not different:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, first_line
 from pipeline.source.datasets import Dataset
 from pipeline.source.samples import Row
 
@@ -34,6 +34,6 @@ def load_extractor(path: Path) -> Any:
         return AutoFeatureExtractor.from_pretrained(path)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(
-            f"The folder {path.name!r} has no audio feature extractor that loads here: {str(error).splitlines()[0]}",
+            f"The folder {path.name!r} has no audio feature extractor that loads here: {first_line(error)}",
             "Add its preprocessor_config.json, or give model inputs as .npz.",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipeline.config.recipe import InputSpec, Recipe
 from pipeline.core.digest import sha256_file, sha256_json
-from pipeline.core.errors import StageError, UsageError
+from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.source.factory import build, factory_name, is_factory
 from pipeline.source.onnx_file import read_onnx
 from pipeline.source.tasks import TASKS, Task
@@ -189,7 +189,7 @@ def _download(model: str, trust_remote_code: bool) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise StageError(
             f"The model {model!r} is not a folder here and could not be fetched from the hub: {reason}",
             "Check the id and the network, or download the folder elsewhere and give its path.",

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.source.audio import audio_rows
@@ -160,7 +160,7 @@ def load_tokenizer(source: dict[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load: "
-            f"{str(error).splitlines()[0]}",
+            f"{first_line(error)}",
             "Add its tokenizer.json, or give model inputs as .npz.",
         ) from error
 

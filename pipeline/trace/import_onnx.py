@@ -21,13 +21,12 @@ from onnx_ir.passes.common import (
 )
 
 from pipeline.core.digest import pretty_json
-from pipeline.core.errors import StageError
+from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.session import SESSION_ERRORS
 from pipeline.source.inputs import random_rows
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
-from pipeline.trace.failure import first_line
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.parity import RELATIVE_TOLERANCE

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.errors import UsageError
-from pipeline.trace.failure import cannot_export, first_line
+from pipeline.core.errors import UsageError, first_line
+from pipeline.trace.failure import cannot_export
 
 
 def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str, Any], opset: int) -> ir.Model:

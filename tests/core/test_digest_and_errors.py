@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.artifact import list_files, open_artifact, seal
 from pipeline.core.digest import canonical_json, pretty_json, sha256_file, sha256_json, sha256_text
-from pipeline.core.errors import EdgeError, ExitCode, IntegrityError, StageError, UsageError, suggest
+from pipeline.core.errors import EdgeError, ExitCode, IntegrityError, StageError, UsageError, first_line, suggest
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # FIPS 180-4, of no bytes
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4, of `abc`
@@ -80,3 +80,8 @@ def test_an_artifact_is_read_back(tmp_path: Path) -> None:
     assert (artifact.stage, artifact.key, artifact.facts) == ("stage", "key", {"fact": 2})
     with pytest.raises(IntegrityError, match=r"Artifact stage \(key\) has no file 'c.txt'"):
         artifact.file("c.txt")
+
+
+@pytest.mark.parametrize(("error", "line"), [(ValueError("\n a\nb"), "a"), (KeyError(), "KeyError")])
+def test_first_line(error: BaseException, line: str) -> None:
+    assert first_line(error) == line

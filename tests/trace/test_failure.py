@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.errors import StageError
-from pipeline.trace.failure import cannot_export, first_line
+from pipeline.trace.failure import cannot_export
 
 
 def test_the_first_cause_is_told_not_the_exporters_step() -> None:
@@ -20,6 +20,11 @@ def test_the_first_cause_is_told_not_the_exporters_step() -> None:
     assert caught.value.message == "Net cannot be exported to ONNX opset 21: No ONNX function found for eig."
 
 
-@pytest.mark.parametrize(("error", "line"), [(ValueError("\n a\nb"), "a"), (KeyError(), "KeyError")])
-def test_first_line(error: BaseException, line: str) -> None:
-    assert first_line(error) == line
+def test_an_error_that_was_only_being_handled_is_no_cause() -> None:
+    try:
+        try:
+            raise KeyError("cache")
+        except KeyError:
+            raise RuntimeError("The model has no forward.")  # noqa: B904  # as libraries do
+    except RuntimeError as error:
+        assert cannot_export("Net", 21, error).message.endswith(": The model has no forward.")

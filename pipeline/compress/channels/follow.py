@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 
 from pipeline.compress.channels.partition import PLAIN, ZERO, Partition
 from pipeline.compress.edits.features import SHRINKABLE
-from pipeline.core.errors import StageError
+from pipeline.core.errors import StageError, first_line
 
 Value = Tensor | Sequence[Tensor | None] | None
 """Labels int64 of a tensor, of size 1 along the axes where they do not vary; of several tensors; none."""
@@ -66,7 +66,7 @@ def follow(model: nn.Module, example: dict[str, Tensor]) -> Followed:
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         raise StageError(
             f"prune: the channels of {type(model).__name__} cannot be followed, since torch.export cannot trace it: "
-            f"{str(error).strip().splitlines()[0]}",
+            f"{first_line(error)}",
             "Use another unit, or remove the prune pass from the recipe.",
         ) from error
     signature = program.graph_signature

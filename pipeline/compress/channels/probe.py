@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from pipeline.compress.edits.features import weight_axis
+from pipeline.core.errors import first_line
 
 if TYPE_CHECKING:
     from pipeline.compress.channels.groups import ChannelGroup
@@ -42,7 +43,7 @@ def _objection(model: nn.Module, example: dict[str, Tensor], groups: Sequence[Ch
     try:
         found = run(smaller, example)
     except _REFUSALS as error:
-        return f"the model's code fixes their number ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        return f"the model's code fixes their number ({type(error).__name__}: {first_line(error)})"
     expected = run(masked, example)
     close = len(found) == len(expected) and all(map(_close, found, expected))
     return "" if close else "without some, the model's answer is not as if they were not read"
