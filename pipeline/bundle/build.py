@@ -16,7 +16,13 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.session import make_session, session_config
-from pipeline.source.prepare import TOKENIZER, with_tokenizer
+from pipeline.source.prepare import (
+    PREPROCESSOR_FILES,
+    TOKENIZER,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+    with_tokenizer,
+)
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
@@ -26,10 +32,6 @@ GOLDEN_SAMPLES = 4
 TOLERANCE = 0.02
 """Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
 products with INT8 arithmetic differ by up to 0.06 standard deviations between instruction sets."""
-
-_TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
-_PREPROCESSOR_FILES = ("preprocessor_config.json",)
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -66,9 +68,9 @@ def _preprocessing_files(source: dict[str, Any], out: Path) -> list[str]:
 def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
     """Tokenizer or processor files. A separate vocabulary only where there is no tokenizer.json with it. A
     factory's or ONNX file's folder may hold anything: only a tokenizer that was used is taken from it."""
-    names = list(_TEXT_FILES if source["data"] == "text" else _PREPROCESSOR_FILES)
+    names = list(TOKENIZER_FILES if source["data"] == "text" else PREPROCESSOR_FILES)
     if source["data"] == "text" and not (folder / "tokenizer.json").is_file():
-        names += _VOCABULARIES
+        names += VOCABULARY_FILES
     if source["kind"] == "huggingface":
         names.insert(0, CONFIG)
     elif source["data"] != "text":

@@ -17,16 +17,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.prepare import TOKENIZER
+from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER, TOKENIZER_FILES, VOCABULARY_FILES
 
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
-    *("spiece.model", "sentencepiece.bpe.model"),
-)
-_MODEL_FILES = (
-    *("preprocessor_config.json", "modules.json"),
-    *("sentence_bert_config.json", "config_sentence_transformers.json"),
-)
+_SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -77,7 +70,10 @@ def _copy_companions(source: dict[str, Any], inputs: Mapping[str, Artifact], out
     """The tokenizer as passes left it, and the source's other small files that loading takes."""
     folder = Path(source["path"])
     tokenizer = inputs[TOKENIZER].path if TOKENIZER in inputs else folder
-    for place, names in ((tokenizer, _TOKENIZER_FILES), (folder, _MODEL_FILES)):
+    for place, names in (
+        (tokenizer, TOKENIZER_FILES + VOCABULARY_FILES),
+        (folder, PREPROCESSOR_FILES + _SENTENCE_ENCODER_FILES),
+    ):
         for name in names:
             if (place / name).is_file():
                 shutil.copyfile(place / name, out / name)

@@ -21,6 +21,9 @@ from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.words import word_rows
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+PREPROCESSOR_FILES = ("preprocessor_config.json",)
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
