@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +49,24 @@ def process(store: Store, run: str, config: dict[str, object]) -> subprocess.Pop
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def holds_open(one: subprocess.Popen[str], folder: Path) -> bool:
+    """Has the process a file of `folder` open?"""
+    for link in Path(f"/proc/{one.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            if link.readlink().parent == folder:
+                return True
+    return False
+
+
+def until(true: Callable[[], bool], running: Sequence[subprocess.Popen[str]], seconds: float = 60.0) -> None:
+    """Wait for something that the processes do; fail if one ends before, or it takes too long."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert all(one.poll() is None for one in running), [one.communicate() for one in running]
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
 def leftovers(store: Store) -> list[Path]:
     return list((store.root / "staging").iterdir())
 
@@ -83,7 +103,7 @@ def test_the_key_is_all_that_may_change_the_result_and_nothing_else(store: Store
 
 def test_equal_contents_are_one_input(store: Store) -> None:
     """Two stages that give the same bytes: what follows them has one key."""
-    one = execute(Stage("write", 1, "stage_functions:write", {"text": "x", "seconds": 0}), {}, store).artifact
+    one = execute(Stage("write", 1, "stage_functions:write", {"text": "x", "unused": 0}), {}, store).artifact
     two = execute(Stage("write", 2, "stage_functions:write", {"text": "x"}), {}, store).artifact
     follower = Stage("copy", 1, "stage_functions:copy", {})
     assert one.key != two.key
@@ -115,27 +135,32 @@ def test_failures_of_the_system_name_the_stage(store: Store, run: str, message: 
     assert caught.value.exit_code == ExitCode.STAGE_FAILED
 
 
-def test_a_killed_stage_leaves_a_usable_store(store: Store, tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    config = {"text": "hello", "ready": str(ready)}
-    victim = process(store, "write_then_wait", config)
-    while not ready.exists():
-        assert victim.poll() is None, victim.communicate()
-        time.sleep(0.02)
+def test_a_killed_stage_leaves_a_usable_store(store: Store) -> None:
+    victim = process(store, "write_then_wait", {"text": "hello"})
+    assert victim.stdout is not None
+    assert victim.stdout.readline() == "ready\n"  # or the end of its output, should it die before
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
     assert len(leftovers(store)) == 1  # what the crash left
     assert store.entries() == []
-    done = execute(stage("write", ready=str(ready)), {}, store)  # the same key: `run` is not in it
+    done = execute(stage("write"), {}, store)  # the same key: `run` is not in it
     assert not done.cached
     assert leftovers(store) == []
 
 
 def test_two_processes_share_one_run(store: Store, tmp_path: Path) -> None:
-    marks = tmp_path / "marks"
-    config = {"text": "hello", "marks": str(marks), "seconds": 0.5}
+    """The first is held inside the stage until the second has opened the lock: they are there at the same time."""
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    os.mkfifo(gate)
+    config = {"text": "hello", "marks": str(marks), "gate": str(gate)}
     both = [process(store, "write", config) for _ in range(2)]
-    answers = sorted(one.communicate(timeout=60)[0].strip() for one in both)
+    until(lambda: all(holds_open(one, store.root / "locks") for one in both), both)
+    gate.write_bytes(b"")
+    try:
+        answers = sorted(one.communicate(timeout=20)[0].strip() for one in both)
+    finally:
+        for one in both:  # one that ran the stage too would wait at the gate for ever
+            one.kill()
     assert answers == ["False", "True"]
     assert marks.read_text() == "ran\n"
 

@@ -107,8 +107,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(edge, tiny, recipe, workspa
     arguments = ["export", *tiny, "--recipe", "long.toml"]
     process = subprocess.Popen(command(*arguments), cwd=workspace, env=environment(EDGE_STORE=str(store)),
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    end = time.monotonic() + 120
     while not list(store.glob("scratch/*/training.safetensors")):
         assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end, "no checkpoint was written"
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
