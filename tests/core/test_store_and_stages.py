@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -56,6 +57,17 @@ def holds_open(one: subprocess.Popen[str], folder: Path) -> bool:
             if link.readlink().parent == folder:
                 return True
     return False
+
+
+def opened(gate: Path) -> bool:
+    """Let through who reads from the named pipe; nobody may be there yet."""
+    try:
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
 
 
 def until(true: Callable[[], bool], running: Sequence[subprocess.Popen[str]], seconds: float = 60.0) -> None:
@@ -154,9 +166,9 @@ def test_two_processes_share_one_run(store: Store, tmp_path: Path) -> None:
     os.mkfifo(gate)
     config = {"text": "hello", "marks": str(marks), "gate": str(gate)}
     both = [process(store, "write", config) for _ in range(2)]
-    until(lambda: all(holds_open(one, store.root / "locks") for one in both), both)
-    gate.write_bytes(b"")
     try:
+        until(lambda: all(holds_open(one, store.root / "locks") for one in both), both)
+        until(lambda: opened(gate), both)
         answers = sorted(one.communicate(timeout=20)[0].strip() for one in both)
     finally:
         for one in both:  # one that ran the stage too would wait at the gate for ever
