@@ -14,7 +14,7 @@ from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
 from pipeline.compress.distill import Distill
 from pipeline.compress.prune_tokens import PruneTokens
-from pipeline.config.job import Job
+from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
@@ -129,11 +129,12 @@ class _Builder:
         return "trace" if self._compressed else "trace.float"
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
-        config = {"source": self.reading.source_config(), "opset": self.job.opset, "example_length": _EXAMPLE_LENGTH}
+        opset = self.job.opset or (min(OPSETS) if self.source.kind == "onnx" else max(OPSETS))
+        config = {"source": self.reading.source_config(), "opset": opset, "example_length": _EXAMPLE_LENGTH}
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
-        return Stage(name, 4, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
+        return Stage(name, 5, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":
@@ -233,7 +234,7 @@ class _Builder:
             inputs = {"graph": graph, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, inputs))
+            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=2))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":

@@ -136,7 +136,7 @@ def trace_model() -> TraceModel:
             **{"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None},
         }
         out.mkdir()
-        facts = run(StageContext({"source": source, "opset": 21, "example_length": 16}, {}, out, silent))
+        facts = run(StageContext({"source": source, "opset": 23, "example_length": 16}, {}, out, silent))
         seal(out, "trace.float", "0" * 64, {}, facts)
         return out
 

@@ -53,7 +53,7 @@ def node_macs(node: NodeProto, record: NodeRecord, weights: list[Weight]) -> Mac
     """
     op_type = node.op_type
     if op_type in _PAST_INPUT:
-        return _attention(node, record, weights) if node.domain == "com.microsoft" else None
+        return _packed_attention(node, record, weights) if node.domain == "com.microsoft" else _attention(node, record)
     if op_type in NOT_COUNTED:
         return None
     count = _products(node, record, weights)
@@ -90,7 +90,18 @@ def _kernel(record: NodeRecord, weights: list[Weight]) -> tuple[int, ...]:
     return (weights[0].dims if weights else record.input_shapes[1])[1:]
 
 
-def _attention(node: NodeProto, record: NodeRecord, weights: list[Weight]) -> Macs | None:
+def _attention(node: NodeProto, record: NodeRecord) -> Macs | None:
+    """ONNX's own Attention (operator specification, opset 23): Q K' and softmax(Q K') V, inputs [batch, length, heads *
+    head size] or [batch, heads, length, head size]. None where past keys join in, or heads share keys and values."""
+    if any(node.input[4:6]) or len(record.input_shapes) < 3:
+        return None
+    query, key, value = record.input_shapes[:3]
+    if query[:-2] != key[:-2] or query[-1] != key[-1] or key[:-1] != value[:-1]:
+        return None
+    return Macs(activations=math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def _packed_attention(node: NodeProto, record: NodeRecord, weights: list[Weight]) -> Macs | None:
     """Inputs [batch, length, hidden]: the packed projection of (Q)Attention, and softmax(Q K') V.
 
     As the com.microsoft operator specification has them. None where past keys or another layout join in.

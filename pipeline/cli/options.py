@@ -29,7 +29,10 @@ Store = Annotated[
     typer.Option("--store", envvar="EDGE_STORE", help="Where results of stages are kept.", show_default="user cache"),
 ]
 Task = Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")]
-Opset = Annotated[int, typer.Option(help="ONNX opset, 21 to 23.")]
+Opset = Annotated[
+    int | None,
+    typer.Option(help="ONNX opset, 21 to 23. [default: 23; for an ONNX file its own, at least 21]"),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")]
 SequenceLength = Annotated[
     int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")

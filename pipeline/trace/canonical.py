@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.trace.fold_norm import fold_norms
+from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -18,9 +20,12 @@ _AXES = ("batch", "sequence")
 
 
 def canonicalize(model: ir.Model, prefix: str) -> None:
-    """In place: Conv + BatchNormalization -> Conv, Gemm -> MatMul + Add, name nodes and weights after modules (without
-    `prefix`), name the dynamic axes, and drop metadata, which holds stack traces with file paths."""
+    """In place: written-out attention -> Attention where the opset has it, Conv + BatchNormalization -> Conv, Gemm ->
+    MatMul + Add, name nodes and weights after modules (without `prefix`), name the dynamic axes, and drop metadata,
+    which holds stack traces with file paths."""
     graph = model.graph
+    if model.opset_imports[""] >= OPSET and fuse_attentions(graph):
+        RemoveUnusedNodesPass()(model)
     name_axes(graph)
     fold_norms(graph)
     for node in list(graph):

@@ -97,7 +97,42 @@ def weight(*dims: int, bits: int = 32) -> Weight:
             [],
             Macs(activations=2 * 5 * 7 * (4 + 6)),
         ),
-        (node("Attention", ["q", "k", "v"], ["y"]), ((2, 5, 4),), (2, 5, 4), [], None),
+        # ONNX's own, heads side by side and apart: 2 * 5 * 7 pairs, for each head or for all
+        (
+            node("Attention", ["q", "k", "v", "mask"], ["y"], q_num_heads=2, kv_num_heads=2),
+            ((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 1, 5, 7)),
+            (2, 5, 6),
+            [],
+            Macs(activations=2 * 5 * 7 * (4 + 6)),
+        ),
+        (
+            node("Attention", ["q", "k", "v"], ["y"]),
+            ((2, 3, 5, 4), (2, 3, 7, 4), (2, 3, 7, 6)),
+            (2, 3, 5, 6),
+            [],
+            Macs(activations=2 * 3 * 5 * 7 * (4 + 6)),
+        ),
+        (
+            node("Attention", ["q", "k", "v"], ["y"], q_num_heads=4, kv_num_heads=2),
+            ((2, 5, 8), (2, 7, 4), (2, 7, 4)),
+            (2, 5, 8),
+            [],
+            None,
+        ),
+        (
+            node("Attention", ["q", "k", "v"], ["y"]),
+            ((2, 4, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4)),
+            (2, 4, 5, 4),
+            [],
+            None,
+        ),
+        (
+            node("Attention", ["q", "k", "v", "", "past"], ["y"], q_num_heads=2, kv_num_heads=2),
+            ((2, 5, 4), (2, 5, 4), (2, 5, 4)),
+            (2, 5, 4),
+            [],
+            None,
+        ),
         (
             node("Attention", ["x", "w", "b", "", "past"], ["y"], **MS),
             ((2, 5, 4),),

@@ -49,7 +49,7 @@ def test_tracing_again_gives_the_same_bytes(
 def test_facts_tell_parity_and_size(tiny_bert: Path, tiny_trace: Path) -> None:
     facts = open_artifact(tiny_trace).facts
     assert facts["max_difference_to_torch"] < 1e-4
-    assert facts["opset"] == 21
+    assert facts["opset"] == 23
     header = (tiny_bert / "model.safetensors").read_bytes()
     stored = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
     shapes = [entry["shape"] for name, entry in stored.items() if name != "__metadata__"]
