@@ -10,16 +10,17 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
+from pipeline.quantize.absorb import absorb
 from pipeline.quantize.calibrate import CHANNELS
 from pipeline.quantize.layers import Layer, find_layers
-from pipeline.trace.graph import MODEL, add_constant, drop_unused, emit, load_model, save_model
+from pipeline.trace.graph import MODEL, add_constant, constant, drop_unused, emit, load_model, save_model
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """For each activation that feeds quantized products: one `Mul` by 1/s before them, their weights' rows times s.
+    """For each activation that feeds quantized products: 1/s on its channels before them, their weights' rows times s.
 
-    The Mul stays explicit: in a post-norm transformer the same activation also feeds a residual sum, so that s
-    cannot be folded into the normalization before it.
+    1/s is a `Mul` only where the operators before cannot take it over: in a post-norm transformer, a normalization
+    also feeds a residual sum. The facts say how many activations there are, and how many of them cost nothing.
     """
     scheme = Scheme.model_validate(context.config["scheme"])
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
@@ -27,11 +28,14 @@ def run(context: StageContext) -> dict[str, Json]:
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
+    absorbed = 0
     for group in groups:
         largest = np.max([magnitudes[layer.activation] for layer in group], axis=0)
-        _smooth(group, smoothing_factors(largest, [layer.weight for layer in group], scheme.smoothing))
+        factors = smoothing_factors(largest, [layer.weight for layer in group], scheme.smoothing)
+        absorbed += _smooth(group, factors)
     save_model(model, context.out / MODEL)
-    return {"alpha": scheme.smoothing, "activations": len({layer.activation for group in groups for layer in group})}
+    activations = {layer.activation for group in groups for layer in group}
+    return {"alpha": scheme.smoothing, "activations": len(activations), "absorbed": absorbed}
 
 
 def _groups(layers: list[Layer]) -> list[list[Layer]]:
@@ -48,16 +52,37 @@ def _groups(layers: list[Layer]) -> list[list[Layer]]:
     return groups
 
 
-def _smooth(group: list[Layer], factors: Float) -> None:
+def _smooth(group: list[Layer], factors: Float) -> bool:
+    """Whether the operators before took the factors over."""
+    inverse = (1 / factors).astype(np.float32)
+    activation = group[0].node.inputs[0]
+    assert activation is not None  # noqa: S101  # a product has two inputs
+    alone = len({layer.activation for layer in group}) == 1
+    absorbed = alone and absorb(activation, inverse, len(group))
     smoothed: dict[str, ir.Value] = {}
     for layer in group:
-        name, node = layer.activation, layer.node
-        activation, weight, graph = node.inputs[0], node.inputs[1], node.graph
-        assert activation is not None and weight is not None and isinstance(graph, ir.Graph)  # noqa: S101
-        if name not in smoothed:
-            inverse = add_constant(graph, f"{node.name}.smoothing", (1 / factors).astype(np.float32))
-            (smoothed[name],) = emit(node, "Mul", [activation, inverse], [f"{name}.smoothed"])
-        scaled = add_constant(graph, f"{layer.weight_name}.smoothed", layer.weight * factors[:, None])
-        node.replace_input_with(0, smoothed[name])
-        node.replace_input_with(1, scaled)
-        drop_unused(graph, [weight])
+        if not absorbed:
+            _multiply(layer, inverse, smoothed)
+        _scale_rows(layer, factors)
+    return absorbed
+
+
+def _multiply(layer: Layer, inverse: Float, smoothed: dict[str, ir.Value]) -> None:
+    """Let the layer read its activation times `inverse`, which readers of the same one share in `smoothed`."""
+    name, node = layer.activation, layer.node
+    activation, graph = node.inputs[0], node.graph
+    assert activation is not None and isinstance(graph, ir.Graph)  # noqa: S101
+    if name not in smoothed:
+        factor = add_constant(graph, f"{node.name}.smoothing", inverse)
+        (smoothed[name],) = emit(node, "Mul", [activation, factor], [f"{name}.smoothed"])
+    node.replace_input_with(0, smoothed[name])
+
+
+def _scale_rows(layer: Layer, factors: Float) -> None:
+    """From what the weight is now: factors of an activation behind the layer may have gone into its columns."""
+    weight, graph = layer.node.inputs[1], layer.node.graph
+    array = constant(weight)
+    assert weight is not None and array is not None and isinstance(graph, ir.Graph)  # noqa: S101
+    scaled = add_constant(graph, f"{layer.weight_name}.smoothed", array * factors[:, None])
+    layer.node.replace_input_with(1, scaled)
+    drop_unused(graph, [weight])

@@ -59,7 +59,7 @@ def make_graph(tmp_path: Path) -> Callable[..., Artifact]:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
             [numpy_helper.from_array(array, name) for name, array in weights.items()],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
         onnx.checker.check_model(model)
         folder = tmp_path / f"graph{next(numbers)}"
         folder.mkdir()

@@ -57,7 +57,7 @@ def test_outputs_are_unchanged(
     artifact = smoothed(outliers, samples, run_stage, SCHEME.model_copy(update={"smoothing": alpha}))
     for actual, expected in zip(run_model(artifact, ids=ids), run_model(outliers, ids=ids), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    assert artifact.facts == {"alpha": alpha, "activations": 1}
+    assert artifact.facts == {"alpha": alpha, "activations": 1, "absorbed": 0}
 
 
 def test_readers_share_one_multiplication(outliers: Artifact, samples: Artifact, run_stage: Make) -> None:
@@ -116,3 +116,28 @@ def test_weight_of_several_activations_is_scaled_once(
     np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-3, atol=0.5)
     assert initializers(artifact).keys() == {"W.smoothed", "p.smoothing", "y.smoothing"}
     assert artifact.facts["activations"] == 2
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_operators_before_take_the_factors_where_they_can(
+    make_graph: Make, make_samples: Make, run_stage: Make, run_model: Run, residual: bool
+) -> None:
+    """An attention block: the output projection's factors go into the values' columns, and the normalization's into
+    its gain, unless a residual sum reads it too."""
+    draw = np.random.default_rng(0).normal
+    weights = {name: draw(scale=0.2, size=(64, 64)).astype(np.float32) for name in "QKVO"}
+    weights["gain"] = np.logspace(-1, 1, 64, dtype=np.float32)
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["h"], name="norm"),
+        *(helper.make_node("MatMul", ["h", name], [name.lower()], name=name.lower()) for name in "QKV"),
+        helper.make_node("Attention", ["q", "k", "v"], ["a"], name="attention", q_num_heads=4, kv_num_heads=4),
+        helper.make_node("MatMul", ["a", "O"], ["o"], name="o"),
+        helper.make_node("Add", ["o", "h" if residual else "x"], ["y"], name="sum"),
+    ]
+    graph = make_graph(nodes, weights, {"x": ["batch", 5, 64]}, {"y": ["batch", 5, 64]})
+    x = draw(size=(3, 5, 64)).astype(np.float32)
+    artifact = smoothed(graph, make_samples([{"x": x}]), run_stage)
+    np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-4, atol=1e-4)
+    assert artifact.facts == {"alpha": 0.5, "activations": 2, "absorbed": 1 if residual else 2}
+    multiplied = [node.input[0] for node in onnx.load(artifact.file("model.onnx")).graph.node if node.op_type == "Mul"]
+    assert multiplied == (["h"] if residual else [])
