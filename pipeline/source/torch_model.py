@@ -116,7 +116,8 @@ def pool(hidden: Tensor, attention_mask: Tensor, mode: str) -> Tensor:
     if mode == "max":
         return hidden.masked_fill(mask == 0, torch.finfo(hidden.dtype).min).amax(1)
     length = mask.sum(1).clamp(min=1e-9)
-    return (hidden * mask).sum(1) / (length if mode == "mean" else length.sqrt())
+    total = (mask.transpose(1, 2) @ hidden).squeeze(1)  # one product, not a masked copy and its sum
+    return total / (length if mode == "mean" else length.sqrt())
 
 
 def sentence_modules(path: Path) -> tuple[str, bool]:
