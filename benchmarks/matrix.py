@@ -19,7 +19,7 @@ from benchmarks.data import folder
 from pipeline import export
 from pipeline.core.errors import StageError
 
-SCHEMES = ("fp16", "w8a8-dynamic", "w8a8", "w8", "w4", "w4a8")
+SCHEMES = ("fp16", "w8a8-dynamic", "w8a8", "w8", "w4", "w4a8", "w4a8-dynamic")
 
 
 def main() -> int:

@@ -40,6 +40,7 @@ END = ["reference", "bundle"]
     [
         ("fp32", [*SAMPLES[1:], *END]),
         ("w4", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
+        ("w4a8-dynamic", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
         ("w8", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
         ("fp16", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
         ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", "quantize", "write", "compare", *END]),

@@ -86,7 +86,7 @@ def _accuracy(_: float, found: Measurements, scheme: Scheme) -> tuple[tuple[str,
 
 
 def _finer(scheme: Scheme) -> str:
-    if scheme.activations != "float":
+    if scheme.activations != "float" and scheme.weights == 8:
         return "the observer percentile or another smoothing"
     return {4: "a smaller --block-size or embeddings = 8", 8: "the scheme fp16"}.get(scheme.weights, "the scheme fp32")
 

@@ -39,8 +39,10 @@ class Scheme(Frozen):
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
     `block_size`, `embedding_block_size`: how many values share a scale where weights or embeddings are stored in
-    blocks, and `scale_bits` its bits. `rounding` of 4-bit weights: each to the `nearest` code, or together so that
-    products on calibration samples change least (`gptq`, arXiv 2210.17323).
+    blocks, and `scale_bits` its bits. With `dynamic` activations, 4-bit blocks are widened to 8-bit codes when the
+    model is loaded: a small file, and the arithmetic of 8 bits.
+    `rounding` of 4-bit weights: each to the `nearest` code, or together so that products on calibration samples change
+    least (`gptq`, arXiv 2210.17323).
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.

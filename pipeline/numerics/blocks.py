@@ -111,6 +111,22 @@ def _error(blocks: Float, scale: Float, form: BlockFormat, importance: Float | N
     return difference.sum(axis=-1)
 
 
+def widening(scale: Float, form: BlockFormat, largest: int) -> tuple[Float, Float]:
+    """Two levels in place of the scales of blocks, so that `rint(code / divisor)` are 8-bit codes of one scale per row.
+
+    Products can then run in integers over whole rows, as with the group scales of QServe (Lin et al., arXiv
+    2405.04532, sec. 4.1), which are integer factors. `scale`: float32 [rows, blocks] of signed codes; `largest`: of the
+    8-bit codes. Returns float32 divisors [rows, blocks], whose values `scale_bits` can hold and of which none takes a
+    code beyond `largest`, and float32 scales [rows].
+    """
+    row = (np.abs(scale).max(axis=1) * np.float32(form.zero_point) / np.float32(largest)).astype(np.float32)
+    divisor = row[:, None] / scale
+    if form.scale_bits == 16:
+        limit = np.finfo(np.float16).max
+        divisor = np.clip(divisor, -limit, limit).astype(np.float16).astype(np.float32)
+    return divisor, row
+
+
 def dequantize_blocks(codes: Bytes, scale: Float, columns: int, bits: Literal[8, 4] = 4) -> Float:
     """The float32 weight [rows, columns] that `quantize_blocks` stands for."""
     zero_point = BlockFormat(codes.shape[-1], bits).zero_point

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.types import Scheme
 from pipeline.numerics.affine import Float
-from pipeline.numerics.blocks import BlockFormat, fits_half, pack_nibbles, quantize_blocks
+from pipeline.numerics.blocks import BlockFormat, fits_half, pack_nibbles, quantize_blocks, widening
 from pipeline.numerics.gptq import Curvature, gptq_blocks
 
 Arrays = dict[str, NDArray[Any]]
@@ -37,6 +37,22 @@ def store_linear(name: str, weight: Float, form: BlockFormat, inputs: Curvature 
     codes, scale = quantize_blocks(rows, form) if inputs is None else gptq_blocks(rows, inputs, form)
     arrays[f"{name}.codes"] = codes if form.bits == 8 else pack_nibbles(codes)
     arrays[f"{name}.scales"] = _stored(scale, form)
+
+
+def store_widened(
+    name: str, weight: Float, form: BlockFormat, inputs: Curvature | None, largest: int, arrays: Arrays
+) -> None:
+    """As `store_linear`, but to be widened to 8-bit codes of at most `largest` when the model is loaded: `.codes` are
+    signed, [K, N], packed as ONNX's INT4 is (two a byte, one after the other); divided by their `.divisors` [blocks, N]
+    they are 8-bit codes, whose `.scales` are float32 [N]."""
+    rows = np.ascontiguousarray(weight.T)
+    codes, scale = quantize_blocks(rows, form) if inputs is None else gptq_blocks(rows, inputs, form)
+    divisor, row = widening(scale, form, largest)
+    signed = (codes - np.uint8(form.zero_point)) & np.uint8(0x0F)  # two's complement
+    flat = signed.reshape(len(rows), -1)[:, : len(weight)].T.reshape(-1)
+    arrays[f"{name}.codes"] = pack_nibbles(np.pad(flat, (0, flat.size % 2)))
+    arrays[f"{name}.divisors"] = _stored(np.ascontiguousarray(divisor.T), form)
+    arrays[f"{name}.scales"] = row
 
 
 def store_table(name: str, table: Float, form: BlockFormat, arrays: Arrays) -> None:

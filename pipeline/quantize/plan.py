@@ -8,11 +8,12 @@ from pipeline.core.types import Frozen
 
 
 class LinearEntry(Frozen):
-    """A MatMul with constant weights [K, N]. Its codes and scales are `<weight>.codes` and `<weight>.scales`.
+    """A MatMul with constant weights [K, N]. Its codes and scales are `<weight>.codes` and `<weight>.scales`, those of
+    4-bit blocks that become 8-bit codes when the model is loaded `<weight>.divisors` too.
 
-    `method`: `dynamic` (uint8 activations, ranges at run time), `static` (calibrated; `scale` and `zero_point` of
-    the activation are given), `block` (weight blocks of `bits` bits, float activations; scales of `scale_bits`),
-    `half` (float16 codes without scales, float activations).
+    `method`: `dynamic` (uint8 activations, ranges at run time; with 4 `bits`, weight blocks that are widened), `static`
+    (calibrated; `scale` and `zero_point` of the activation are given), `block` (weight blocks of `bits` bits, float
+    activations; scales of `scale_bits`), `half` (float16 codes without scales, float activations).
     """
 
     node: str

@@ -14,9 +14,9 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.numerics.affine import affine_uint8, quantize_symmetric
+from pipeline.numerics.affine import affine_uint8, largest_code, quantize_symmetric
 from pipeline.numerics.gptq import Curvature
-from pipeline.quantize.blocks import linear_format, store_linear, store_table, table_format
+from pipeline.quantize.blocks import linear_format, store_linear, store_table, store_widened, table_format
 from pipeline.quantize.calibrate import MEANS, RANGES
 from pipeline.quantize.conv import quantize_region, region_of, spread
 from pipeline.quantize.hessians import Hessians
@@ -147,7 +147,8 @@ def quantize_layers(
             linears.append(_integer(layer, scheme, found.ranges, arrays))
         else:
             inputs = found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
-            linears.append(_weight_only(layer, scheme, inputs, arrays))
+            in_blocks = _weight_only if scheme.activations == "float" else _widened
+            linears.append(in_blocks(layer, scheme, inputs, arrays))
         progress(done, len(layers))
     return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays
 
@@ -195,6 +196,14 @@ def _weight_only(layer: Layer, scheme: Scheme, inputs: Curvature | None, arrays:
         accuracy_level=scheme.accuracy_level,
         **entry,
     )
+
+
+def _widened(layer: Layer, scheme: Scheme, inputs: Curvature | None, arrays: Arrays) -> LinearEntry:
+    """4-bit weights that become 8-bit ones when the model is loaded, 8-bit activations."""
+    name, form = layer.weight_name, linear_format(scheme, layer.weight)
+    if f"{name}.codes" not in arrays:
+        store_widened(name, layer.weight, form, inputs, largest_code(scheme.reduce_range), arrays)
+    return LinearEntry(method="dynamic", bits=4, block_size=form.size, scale_bits=form.scale_bits, **_entry(layer))
 
 
 def _integer(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> LinearEntry:

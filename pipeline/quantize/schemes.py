@@ -18,6 +18,7 @@ W8A8 = Scheme(name="w8a8", weights=8, activations="static", embeddings=8, smooth
 W8 = Scheme(name="w8", weights=8, embeddings=8, scale_bits=16, accuracy_level=4)
 W4 = Scheme(name="w4", weights=4, embeddings=4, block_size=32, embedding_block_size=128, scale_bits=16, rounding="gptq")
 W4A8 = W4.model_copy(update={"name": "w4a8", "accuracy_level": 4})
+W4A8_DYNAMIC = W4.model_copy(update={"name": "w4a8-dynamic", "activations": "dynamic"})
 FP16 = Scheme(name="fp16", weights=16, embeddings=16)
 
 SCHEMES: Registry[Scheme] = Registry(
@@ -29,6 +30,7 @@ SCHEMES: Registry[Scheme] = Registry(
         "w8": "pipeline.quantize.schemes:W8",
         "w4": "pipeline.quantize.schemes:W4",
         "w4a8": "pipeline.quantize.schemes:W4A8",
+        "w4a8-dynamic": "pipeline.quantize.schemes:W4A8_DYNAMIC",
         "fp16": "pipeline.quantize.schemes:FP16",
     },
 )
@@ -62,10 +64,12 @@ def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where
 
 
 def _check_consistent(scheme: Scheme) -> None:
-    if scheme.activations != "float" and scheme.weights != 8:
+    taken = {"float": (32, 16, 8, 4), "dynamic": (8, 4), "static": (8,)}[scheme.activations]
+    if scheme.weights not in taken:
         raise UsageError(
-            f"The scheme {scheme.name!r} rounds activations to 8 bits but stores weights in {scheme.weights}.",
-            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
+            f"The scheme {scheme.name!r} rounds activations to 8 bits ({scheme.activations}) but stores weights in "
+            f"{scheme.weights}.",
+            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
         )
     if scheme.rounding == "gptq" and scheme.weights != 4:
         raise UsageError(

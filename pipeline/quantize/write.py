@@ -67,7 +67,9 @@ def _constants(node: ir.Node, weight: str, arrays: Arrays) -> tuple[ir.Value, ir
 def _dynamic(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:
     """DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul by both scales: ONNX Runtime fuses the last three, or
     all four, into one kernel."""
-    codes, scales = _constants(node, entry.weight, arrays)
+    codes, scales = (
+        _widened(node, entry, arrays, quantized) if entry.bits == 4 else _constants(node, entry.weight, arrays)
+    )
     activation = node.inputs[0]
     assert activation is not None  # noqa: S101
     key = str(activation.name)
@@ -81,6 +83,33 @@ def _dynamic(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[
     (both,) = emit(node, "Mul", [scale, scales], [f"{name}/scale"])
     (result,) = emit(node, "Mul", [real, both], [f"{name}/product"])
     replace(node, result)
+
+
+def _widened(
+    node: ir.Node, entry: LinearEntry, arrays: Arrays, shared: dict[str, list[ir.Value]]
+) -> tuple[ir.Value, ir.Value]:
+    """8-bit codes [K, N], which ONNX Runtime makes of the 4-bit ones once, when it loads the model, and their scales
+    [N]. QuantizeLinear of codes rather than DequantizeLinear: constants of that one are not folded, for QDQ's sake."""
+    name, graph = entry.weight, node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
+    scales = add_constant(graph, f"{name}.scales", arrays[f"{name}.scales"])
+    key = f"{name}.widened"
+    if key not in shared:
+        divisors = add_constant(graph, f"{name}.divisors", arrays[f"{name}.divisors"])
+        codes = _int4(graph, f"{name}.codes", arrays[f"{name}.codes"], (entry.k, entry.n))
+        (real,) = emit(
+            node, "Cast", [codes], [f"{name}.codes/float"], to=ir.DataType.from_numpy(arrays[f"{name}.divisors"].dtype)
+        )
+        form: dict[str, Any] = {"axis": 0, "block_size": entry.block_size, "output_dtype": ir.DataType.INT8}
+        shared[key] = emit(node, "QuantizeLinear", [real, divisors], [key], **form)
+    return shared[key][0], scales
+
+
+def _int4(graph: ir.Graph, name: str, packed: NDArray[np.uint8], shape: tuple[int, int]) -> ir.Value:
+    """A constant of ONNX's INT4, two values a byte."""
+    value = ir.val(name, const_value=ir.PackedTensor(packed, ir.DataType.INT4, shape=ir.Shape(shape), name=name))
+    graph.register_initializer(value)
+    return value
 
 
 def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:

@@ -23,7 +23,7 @@ def scheme_words(scheme: Scheme) -> dict[str, str]:
         "Activations": _ACTIVATIONS[scheme.activations],
         "Embeddings": _stored(scheme.embeddings, scheme.embedding_block_size, scheme),
     }
-    if scheme.weights == 8 and scheme.activations != "float":
+    if scheme.activations != "float":
         words["Weight codes"] = _codes(scheme.reduce_range)
     if scheme.weights in (8, 4) and scheme.activations == "float":
         words["Products"] = _ACCURACY_LEVEL[scheme.accuracy_level]
@@ -41,7 +41,8 @@ def _weights(scheme: Scheme) -> str:
     if scheme.weights == 8:
         return f"8-bit integers{_blocks(scheme.block_size, scheme)}"
     rounding = ", rounded with GPTQ" if scheme.rounding == "gptq" else ""
-    return _stored(scheme.weights, scheme.block_size, scheme) + rounding
+    widened = ", widened to 8 bits when the model is loaded" if scheme.activations != "float" else ""
+    return _stored(scheme.weights, scheme.block_size, scheme) + rounding + widened
 
 
 def _stored(bits: int, block_size: int, scheme: Scheme) -> str:

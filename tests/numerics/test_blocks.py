@@ -16,6 +16,7 @@ from pipeline.numerics.blocks import (
     pack_nibbles,
     quantize_blocks,
     unpack_nibbles,
+    widening,
 )
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40))
@@ -187,3 +188,32 @@ def test_layout_is_that_of_gather_block_quantized(columns: int, block_size: int)
     )
     actual = run(node, {"c": pack_nibbles(codes).reshape(10, -1), "s": scale}, i=rows)
     np.testing.assert_array_equal(actual, dequantize_blocks(codes, scale, columns)[rows])
+
+
+def test_widening_worked_by_hand() -> None:
+    """The larger scale decides: 8 * 2 / 63 a step of the row, of which 2 are 7.875 and -0.5 are -1.96875."""
+    divisor, row = widening(np.array([[2.0, -0.5]], np.float32), BlockFormat(16), 63)
+    np.testing.assert_allclose(row, [16 / 63], rtol=1e-6)
+    np.testing.assert_allclose(divisor, [[1 / 7.875, -1 / 1.96875]], rtol=1e-6)
+    assert np.rint(np.array([-8, 7]) / divisor[0, 0]).tolist() == [-63, 55]
+    assert np.rint(np.array([-8, 7]) / divisor[0, 1]).tolist() == [16, -14]
+
+
+@given(WEIGHTS, st.sampled_from([16, 32]), st.sampled_from([63, 127]))
+def test_widened_codes_are_near_and_in_range(weight: NDArray[np.float32], scale_bits: int, largest: int) -> None:
+    """Half a step of the row away; float16 adds 2^-11 of the code."""
+    form = BlockFormat(16, 4, 16 if scale_bits == 16 else 32)
+    codes, scale = quantize_blocks(weight, form)
+    divisor, row = widening(scale, form, largest)
+    signed = codes.astype(np.float64) - 8
+    widened = np.rint(signed / divisor[..., None])
+    assert np.abs(widened).max() <= largest
+    error = np.abs(widened * row[:, None, None] - signed * scale[..., None])
+    assert (error <= (0.5 + largest * 2.0**-11) * row[:, None, None] * (1 + 1e-5)).all()
+
+
+def test_divisors_beyond_float16_stay_finite() -> None:
+    """A block of all but zeros beside a large one: its codes become 0."""
+    divisor, _ = widening(np.array([[1.0, 1e-9]], np.float32), BlockFormat(16, 4, 16), 63)
+    assert divisor[0, 1] == np.finfo(np.float16).max
+    assert np.rint(-8 / divisor[0, 1]) == 0

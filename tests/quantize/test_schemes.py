@@ -33,6 +33,7 @@ def test_every_registered_scheme_resolves_to_itself(name: str) -> None:
         ("w8", (8, "float", 8)),
         ("w4", (4, "float", 4)),
         ("w4a8", (4, "float", 4)),
+        ("w4a8-dynamic", (4, "dynamic", 4)),
         ("fp16", (16, "float", 16)),
     ],
 )
@@ -62,13 +63,16 @@ def test_description_is_plain_data_that_comes_back() -> None:
 
 def test_unknown_name() -> None:
     assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8' or 'w8'?")
-    assert refusal("int8") == ("Unknown scheme 'int8'.", "Allowed: fp16, fp32, w4, w4a8, w8, w8a8, w8a8-dynamic.")
+    assert refusal("int8") == (
+        "Unknown scheme 'int8'.",
+        "Allowed: fp16, fp32, w4, w4a8, w4a8-dynamic, w8, w8a8, w8a8-dynamic.",
+    )
 
 
 def test_table_without_a_base() -> None:
     assert refusal({"weights": 8}) == (
         "recipe r: a scheme table needs `base`.",
-        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, fp16.",
+        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, w4a8-dynamic, fp16.",
     )
 
 
@@ -90,15 +94,15 @@ def test_unknown_observer() -> None:
     [
         (
             "w4",
-            {"activations": "dynamic"},
-            "The scheme 'w4' rounds activations to 8 bits but stores weights in 4.",
-            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
+            {"activations": "static"},
+            "The scheme 'w4' rounds activations to 8 bits (static) but stores weights in 4.",
+            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
         ),
         (
             "w8a8",
             {"weights": 32},
-            "The scheme 'w8a8' rounds activations to 8 bits but stores weights in 32.",
-            'Use weights = 8, or activations = "float" (4-bit weights take accuracy_level = 4 for INT8 arithmetic).',
+            "The scheme 'w8a8' rounds activations to 8 bits (static) but stores weights in 32.",
+            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
         ),
         (
             "w4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load_file
 
@@ -46,6 +48,8 @@ METHODS = {
     "all8": DYNAMIC.model_copy(update={"embeddings": 8}),
     "all4": Scheme(name="t", weights=4, embeddings=4),
     "gptq": Scheme(name="t", weights=4, embeddings=4, scale_bits=16, rounding="gptq"),
+    **{f"widened{size}": Scheme(name="t", weights=4, activations="dynamic", block_size=size) for size in (32, 128)},
+    "widened-gptq": Scheme(name="t", weights=4, activations="dynamic", embeddings=4, scale_bits=16, rounding="gptq"),
     "all16": Scheme(name="t", weights=16, embeddings=16),
 }
 
@@ -105,6 +109,14 @@ def from_blocks(name: str, shape: tuple[int, ...], size: int, bits: int, arrays:
     return dequantize_blocks(padded.reshape(shape[0], -1, size), scales, shape[1], bits)
 
 
+def widen(name: str, shape: tuple[int, int], scheme: Scheme, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """8-bit codes of the stored 4-bit ones, and their scales; float16 divides in float16."""
+    codes = unpack_nibbles(arrays[f"{name}.codes"])[: shape[0] * shape[1]].reshape(shape).astype(np.int8)
+    signed = np.where(codes > 7, codes - 16, codes)
+    divisors = np.repeat(arrays[f"{name}.divisors"], scheme.block_size, axis=0)[: shape[0]]
+    return np.rint(signed.astype(divisors.dtype) / divisors).astype(np.float64), arrays[f"{name}.scales"]
+
+
 def product(h: NDArray[np.float32], name: str, weight: NDArray[np.float32], scheme: Scheme, arrays: Arrays) -> Any:
     if scheme.weights == 32:
         return h @ weight
@@ -112,7 +124,7 @@ def product(h: NDArray[np.float32], name: str, weight: NDArray[np.float32], sche
         return h @ weight.astype(np.float16).astype(np.float32)
     if scheme.activations == "float":
         return h @ from_blocks(name, weight.T.shape, scheme.block_size, scheme.weights, arrays).T
-    codes, scale = round_weight(weight, scheme)
+    codes, scale = widen(name, weight.shape, scheme, arrays) if scheme.weights == 4 else round_weight(weight, scheme)
     x, x_scale = round_activation(h, float(h.min()), float(h.max()))
     return (x @ codes) * x_scale * scale
 
@@ -182,6 +194,9 @@ def test_onnx_runtime_agrees_with_the_reference_evaluator(
         ("all8", 32),
         ("all4", 17),
         ("gptq", 17),
+        ("widened32", 19),
+        ("widened128", 17),
+        ("widened-gptq", 16),
     ],
 )
 def test_noise_against_float_is_what_the_bits_allow(
@@ -233,6 +248,16 @@ def test_reduced_codes_cannot_saturate_any_instruction_set(plan_of: Quantized) -
     assert 2 * 255 * largest < 2**15
 
 
+def test_widened_codes_cannot_saturate_either(written: Quantized, tmp_path: Path) -> None:
+    """Those that ONNX Runtime makes when it loads the model."""
+    folder = shutil.copytree(written(METHODS["widened-gptq"]).path, tmp_path / "copy")
+    make_session(folder / "model.onnx", Runtime(), optimized_model=folder / "optimized.onnx")
+    constants = onnx.load(folder / "optimized.onnx").graph.initializer
+    codes = [numpy_helper.to_array(entry) for entry in constants if entry.data_type == onnx.TensorProto.INT8]
+    assert sorted(array.shape for array in codes) == [(100, 48), (100, 64)]
+    assert all(55 <= np.abs(array.astype(int)).max() <= 63 for array in codes)  # of -7 or -8, times 63 / 8
+
+
 def test_full_range_codes_reach_127(plan_of: Quantized) -> None:
     codes = load_file(plan_of(DYNAMIC.model_copy(update={"reduce_range": False})).file(quantize.CODES))
     assert np.abs(codes["A.codes"].astype(int)).max() == 127
@@ -265,6 +290,7 @@ def test_static_products_share_one_quantization_and_are_fused(method: str, writt
         ("gptq", ["Cast", "GatherBlockQuantized", "MatMulNBits", "MatMulNBits"]),  # of the rows that were gathered
         ("block8-half-scales", ["Gather", "MatMulNBits", "MatMulNBits"]),
         ("all16", ["Cast", "Gather", "MatMul", "MatMul"]),
+        ("widened32", ["DynamicQuantizeLinear", "Gather", "MatMulIntegerToFloat", "MatMulIntegerToFloat"]),
     ],
 )
 def test_constants_are_cast_when_the_model_is_loaded(

@@ -125,6 +125,15 @@ def test_scheme_words_of_w4() -> None:
     assert "Weight codes" not in words and "Ranges from" not in words
 
 
+def test_scheme_words_of_widened_blocks() -> None:
+    words = scheme_words(Scheme(name="w", weights=4, activations="dynamic", scale_bits=16))
+    assert words["Weights"] == (
+        "4-bit integers, one 16-bit scale per block of 32, widened to 8 bits when the model is loaded"
+    )
+    assert words["Weight codes"].startswith("7 of the 8 bits")
+    assert "Products" not in words
+
+
 def test_scheme_words_of_weight_only_schemes() -> None:
     gptq = Scheme(name="w", weights=4, scale_bits=16, rounding="gptq")
     assert scheme_words(gptq)["Weights"] == "4-bit integers, one 16-bit scale per block of 32, rounded with GPTQ"
