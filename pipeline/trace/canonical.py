@@ -14,17 +14,21 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
+from pipeline.trace.whole_gather import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")
 
 
 def canonicalize(model: ir.Model, prefix: str) -> None:
-    """In place: written-out attention -> Attention where the opset has it, Conv + BatchNormalization -> Conv, Gemm ->
-    MatMul + Add, name nodes and weights after modules (without `prefix`), name the dynamic axes, and drop metadata,
-    which holds stack traces with file paths."""
+    """In place: gathers of everything -> Unsqueeze, written-out attention -> Attention where the opset has it, Conv +
+    BatchNormalization -> Conv, Gemm -> MatMul + Add, name nodes and weights after modules (without `prefix`), name the
+    dynamic axes, and drop metadata, which holds stack traces with file paths."""
     graph = model.graph
-    if model.opset_imports[""] >= OPSET and fuse_attentions(graph):
+    changed = simplify_gathers(graph)
+    if model.opset_imports[""] >= OPSET:
+        changed += fuse_attentions(graph)
+    if changed:
         RemoveUnusedNodesPass()(model)
     name_axes(graph)
     fold_norms(graph)
