@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError
-from pipeline.core.memory import require_address_space
+from pipeline.core.memory import require_address_space, seldom_collected
 from pipeline.core.quiet import quiet
 from pipeline.core.stage import Outcome, Stage, execute, stage_key
 from pipeline.core.store import Store
@@ -28,7 +28,7 @@ def run_stages(
     outcomes: dict[str, Outcome] = {}
     for stage in stages:
         progress = begin(stage.name)
-        with quiet(not verbose):
+        with quiet(not verbose), seldom_collected():
             outcomes[stage.name] = execute(stage, _inputs(stage, outcomes), store, progress)
         finished(stage, outcomes[stage.name])
     return outcomes

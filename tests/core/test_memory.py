@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import resource
 
 import pytest
 
 from pipeline.core.errors import ExitCode, ResourceError, StageError
-from pipeline.core.memory import is_out_of_memory, require_address_space
+from pipeline.core.memory import is_out_of_memory, require_address_space, seldom_collected
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,11 @@ def test_a_limit_below_what_libraries_map_is_refused(
         require_address_space()
     assert caught.value.message.startswith("Out of memory: this process may map 1000 MB (ulimit -v)")
     assert caught.value.exit_code == ExitCode.STAGE_FAILED
+
+
+def test_garbage_is_looked_for_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(MemoryError), seldom_collected():
+        assert gc.get_threshold() == (50_000, *before[1:])
+        raise MemoryError
+    assert gc.get_threshold() == before
