@@ -232,18 +232,18 @@ class _Builder:
         graph, stages = self._traced, []
         if self.scheme.smoothing is not None:
             inputs = {"graph": graph, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=3))
+            stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=2))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
             observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=4))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
             observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=3))
+            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}

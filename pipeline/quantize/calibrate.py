@@ -33,9 +33,9 @@ RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
 MEANS = "means.safetensors"
 _SCRATCH = "observed.onnx"
-_BATCH = 16
-_VALUES = 384
-"""Three inputs of 128 tokens: the activations that are watched stay alive together, so that a batch must not take more
+_BATCH = 8
+_VALUES = 192
+"""Three inputs of 64 tokens: the activations that are watched stay alive together, so that a batch must not take more
 memory than one long text does."""
 Watched = tuple[str, type]
 """A tensor and the observer that reads it."""
