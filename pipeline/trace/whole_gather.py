@@ -79,7 +79,7 @@ def _is(value: ir.Value | None, number: int) -> bool:
 def _unsqueeze(node: ir.Node) -> None:
     matrix, result = node.inputs[0], node.outputs[0]
     assert matrix is not None and result.shape is not None and node.graph is not None  # noqa: S101
-    axes = add_constant(node.graph, f"{name_of(node)}.axes", np.arange(1, len(result.shape) - 1))
+    axes = add_constant(node.graph, f"{name_of(node)}_axes", np.arange(1, len(result.shape) - 1))
     (value,) = emit(node, "Unsqueeze", [matrix, axes], [f"{name_of(node)}/unsqueezed"])
     made = value.producer()
     assert made is not None  # noqa: S101
