@@ -31,7 +31,7 @@ Store = Annotated[
 Task = Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")]
 Opset = Annotated[
     int | None,
-    typer.Option(help="ONNX opset, 21 to 23. [default: 23; for an ONNX file its own, at least 21]"),
+    typer.Option(help="ONNX opset, 21 to 23.", show_default="23; an ONNX file's own, from 21 on"),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")]
 SequenceLength = Annotated[
