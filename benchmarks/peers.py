@@ -43,7 +43,7 @@ _PREPARE = """
 import os
 import sys
 from pathlib import Path
-from pipeline.config.job import OPSETS, Job
+from pipeline.config.job import Job
 from pipeline.core.store import Store
 from pipeline.core.types import silent
 from pipeline.plan import make_plan
