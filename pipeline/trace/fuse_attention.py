@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pipeline.trace.graph import constant, emit
+from pipeline.trace.graph import constant, emit, same_dim
 
 OPSET = 23
 """The first that has the operator."""
@@ -131,7 +131,7 @@ def _split(turned: ir.Value | None, permutation: tuple[int, ...]) -> tuple[ir.Va
     whole = reshape.inputs[0]
     if whole is None or whole.dtype != ir.DataType.FLOAT or whole.shape is None or view.shape is None:
         return None
-    if len(whole.shape) != 3 or len(view.shape) != 4 or not all(map(_same, whole.shape[:2], view.shape[:2])):
+    if len(whole.shape) != 3 or len(view.shape) != 4 or not all(map(same_dim, whole.shape[:2], view.shape[:2])):
         return None
     heads, size, hidden = view.shape[2], view.shape[3], whole.shape[2]
     if not (isinstance(heads, int) and isinstance(size, int) and heads * size == hidden):
@@ -146,16 +146,11 @@ def _covers(mask: ir.Value, query: ir.Value, key: ir.Value, heads: int) -> bool:
     batch, groups, queries, keys = mask.shape
     return (
         mask.dtype == ir.DataType.FLOAT
-        and (batch == 1 or _same(batch, query.shape[0]))
+        and (batch == 1 or same_dim(batch, query.shape[0]))
         and groups in (1, heads)
-        and _same(queries, query.shape[1])
-        and _same(keys, key.shape[1])
+        and same_dim(queries, query.shape[1])
+        and same_dim(keys, key.shape[1])
     )
-
-
-def _same(left: int | ir.SymbolicDim, right: int | ir.SymbolicDim) -> bool:
-    """Whether two dims are known to be equal: the same number, or the same symbol."""
-    return left == right and (isinstance(left, int) or left.value is not None)
 
 
 def _fuse(found: _Attention, softmax: ir.Node) -> None:
@@ -178,4 +173,4 @@ def _same_shape(reshape: ir.Node, found: _Attention) -> bool:
     shape, query, value = reshape.outputs[0].shape, found.query.shape, found.value.shape
     if reshape.op_type != "Reshape" or shape is None or query is None or value is None or len(shape) != 3:
         return False
-    return not reshape.outputs[0].is_graph_output() and all(map(_same, shape, (*query[:2], value[2])))
+    return not reshape.outputs[0].is_graph_output() and all(map(same_dim, shape, (*query[:2], value[2])))

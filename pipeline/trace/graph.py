@@ -53,6 +53,11 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
+def same_dim(left: int | ir.SymbolicDim, right: int | ir.SymbolicDim) -> bool:
+    """Whether two dims are known to be equal: the same number, or the same symbol."""
+    return left == right and (isinstance(left, int) or left.value is not None)
+
+
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     """A new initializer (or the one of that name that is there already)."""
     if name not in graph.initializers:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.trace.graph import add_constant, constant, emit, name_of, replace
+from pipeline.trace.graph import add_constant, constant, emit, name_of, replace, same_dim
 
 _Dim = int | ir.SymbolicDim
 
@@ -19,6 +19,7 @@ def simplify_gathers(graph: ir.Graph) -> int:
     The twenty nodes that make those pairs cost little time, but GatherND is an operator that few accelerators have.
     Needs the shapes that the tracer recorded. What it cannot prove stays as it is.
     """
+    # the tracer has a symbol for the first axis of every input; all are the batch
     batches = {value.shape[0] for value in graph.inputs if value.shape is not None and len(value.shape) > 0}
     simplified = 0
     for node in list(graph):
@@ -39,18 +40,11 @@ def _takes_all(node: ir.Node, batches: AbstractSet[_Dim]) -> bool:
     return (
         len(result.shape) > 2
         and all(dim == 1 for dim in between)
-        and _known(rows, matrix.shape[0], batches)
-        and _known(columns, matrix.shape[1])
+        and (same_dim(rows, matrix.shape[0]) or {rows, matrix.shape[0]} <= batches)
+        and same_dim(columns, matrix.shape[1])
         and _counts(together.inputs[0], (rows, *(1 for _ in between), 1))
         and _counts(together.inputs[1], (1, *(1 for _ in between), columns))
     )
-
-
-def _known(left: _Dim, right: _Dim, batches: AbstractSet[_Dim] = frozenset()) -> bool:
-    """Whether two dims are equal. The tracer has a symbol for the first axis of each input; all are the batch."""
-    if isinstance(left, ir.SymbolicDim) and left.value is None:
-        return False
-    return left == right or (left in batches and right in batches)
 
 
 def _counts(index: ir.Value | None, shape: tuple[_Dim, ...]) -> bool:
