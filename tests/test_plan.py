@@ -71,6 +71,11 @@ def test_sensitivity_is_measured_only_where_the_scheme_asks(job: Job) -> None:
         assert planned["quantize"].inputs["sensitivity"] == "sensitivity"
 
 
+@pytest.mark.parametrize(("asked", "opset"), [(None, 23), (21, 21), (22, 22)])
+def test_what_is_traced_takes_the_newest_opset_unless_asked(job: Job, asked: int | None, opset: int) -> None:
+    assert stages(job, opset=asked)["trace.float"].config["opset"] == opset
+
+
 def test_keys_hold_no_place_on_this_machine(job: Job, tmp_path: Path, tiny_encoder: Path) -> None:
     for stage in stages(job, recipe="prune-w4").values():
         text = json.dumps(stage.config)
