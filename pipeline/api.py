@@ -163,7 +163,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
         notes=(
             *plan.notes,
             *notes,
-            *_pass_notes(facts),
+            *_stage_notes(facts),
             *_saved_notes(facts.get("model")),
             *sparsity_notes(passes),
             *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
@@ -182,9 +182,9 @@ def _saved_notes(saved: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _pass_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """What passes have to say beside their figures."""
-    return [note for name, values in facts.items() if name.startswith("compress.") for note in values.get("notes", [])]
+def _stage_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """What passes and traces have to say beside their figures."""
+    return [note for values in facts.values() for note in values.get("notes", [])]
 
 
 def _scale_notes(weights: Sequence[str]) -> list[str]:

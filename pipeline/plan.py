@@ -31,7 +31,6 @@ from pipeline.source.prepare import TOKENIZER
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
 _PASS = ("torch", "transformers", "numpy")
-_EXAMPLE_LENGTH = 16  # tokens of the sequences to trace with; the length stays dynamic
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,15 @@ class _Builder:
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
         opset = self.job.opset or (min(OPSETS) if self.source.kind == "onnx" else max(OPSETS))
-        config = {"source": self.reading.source_config(), "opset": opset, "example_length": _EXAMPLE_LENGTH}
+        config = {
+            "source": self.reading.source_config(),
+            "opset": opset,
+            "max_length": self.target.shape.sequence_length,
+        }
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
-        return Stage(name, 5, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
+        return Stage(name, 6, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":

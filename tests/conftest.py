@@ -136,7 +136,7 @@ def trace_model() -> TraceModel:
             **{"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None},
         }
         out.mkdir()
-        facts = run(StageContext({"source": source, "opset": 23, "example_length": 16}, {}, out, silent))
+        facts = run(StageContext({"source": source, "opset": 23, "max_length": 64}, {}, out, silent))
         seal(out, "trace.float", "0" * 64, {}, facts)
         return out
 
@@ -149,7 +149,14 @@ def tiny_trace(tiny_bert: Path, trace_model: TraceModel, tmp_path_factory: pytes
     return trace_model(tiny_bert, tmp_path_factory.mktemp("traces") / "tiny-bert")
 
 
-def _save_tokenizer(folder: Path) -> None:
+@pytest.fixture(scope="session")
+def save_tokenizer() -> Callable[..., int]:
+    """Writes a tokenizer of the test vocabulary into a folder, and returns how many tokens it has; arguments by name go
+    to transformers' class (`model_input_names`, `model_max_length`)."""
+    return _save_tokenizer
+
+
+def _save_tokenizer(folder: Path, **settings: object) -> int:
     from tokenizers import Tokenizer  # noqa: PLC0415
     from tokenizers.models import WordPiece  # noqa: PLC0415
     from tokenizers.normalizers import BertNormalizer  # noqa: PLC0415
@@ -168,5 +175,6 @@ def _save_tokenizer(folder: Path) -> None:
     )
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     names = {f"{piece.strip('[]').lower()}_token": piece for piece in _SPECIAL}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **names)
-    fast.save_pretrained(folder)
+    given = {"model_max_length": 64, "model_input_names": inputs, **names, **settings}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **given).save_pretrained(folder)
+    return len(VOCABULARY)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
@@ -20,14 +21,16 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")
 
 
-def canonicalize(model: ir.Model, prefix: str) -> None:
-    """In place: gathers of everything -> Unsqueeze, written-out attention -> Attention where the opset has it, Conv +
-    BatchNormalization -> Conv, Gemm -> MatMul + Add, name nodes and weights after modules (without `prefix`), name the
-    dynamic axes, and drop metadata, which holds stack traces with file paths."""
+def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
+    """In place: gathers of everything -> Unsqueeze, written-out attention -> Attention if `fuse` and the opset has it,
+    what ONNX Runtime does not broadcast written out, Conv + BatchNormalization -> Conv, Gemm -> MatMul + Add, name
+    nodes and weights after modules (without `prefix`), name the dynamic axes, and drop metadata, which holds stack
+    traces with file paths."""
     graph = model.graph
     changed = simplify_gathers(graph)
     if model.opset_imports[""] >= OPSET:
-        changed += fuse_attentions(graph)
+        changed += write_out_broadcasts(graph)
+        changed += fuse_attentions(graph) if fuse else 0
     if changed:
         RemoveUnusedNodesPass()(model)
     name_axes(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.source.inputs import random_rows
 
+_TRACED, _OTHER = 16, 21  # tokens; no multiples of each other, so that what is frozen shows
 _SAMPLES_A_STEP = 400
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -26,10 +27,10 @@ def example_inputs(
     seed: int,
     size: tuple[int, int] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last row padded at its end), for
-    images float32 [batch, channels, height, width] of `size`, or of what the config says, for audio float32
-    [batch, values] or [batch, ...] of the spectrogram that the config speaks of. A batch of 1 must not be traced with:
-    it would be frozen."""
+    """Random but valid inputs: for text int64 [batch, length] for each of `names` (the last of several rows padded at
+    its end), for images float32 [batch, channels, height, width] of `size`, or of what the config says, for audio
+    float32 [batch, values] or [batch, ...] of the spectrogram that the config speaks of. A batch of 1 must not be
+    traced with: it would be frozen."""
     torch.manual_seed(seed)
     if data == "audio":
         return {str(model.main_input_name): torch.randn(batch, *_audio_shape(model.config, length))}
@@ -41,8 +42,18 @@ def example_inputs(
     text = DummyTextInputGenerator("text", NormalizedTextConfig(model.config), batch_size=batch, sequence_length=length)
     inputs = {name: text.generate(name, framework="pt").to(torch.int64) for name in names}
     inputs["attention_mask"] = torch.ones(batch, length, dtype=torch.int64)
-    inputs["attention_mask"][-1, length // 2 :] = 0
+    if batch > 1:
+        inputs["attention_mask"][-1, length // 2 :] = 0
     return inputs
+
+
+def used_lengths(longest: int) -> Iterator[tuple[int, int]]:
+    """(batch, tokens) of what a model of texts up to `longest` tokens is compared on: the first one is traced with, and
+    a batch of 1, of the greatest length, has no padding."""
+    yield from ((2, min(_TRACED, longest)), (3, min(_OTHER, longest)))
+    if longest > _OTHER:
+        yield from ((2, (longest + 1) // 2), (2, longest))
+    yield 1, longest
 
 
 def declared_inputs(specs: dict[str, Any], batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import UsageError, first_line
 from pipeline.trace.failure import cannot_export
+from pipeline.trace.outputs import make_traceable, names_of
 
 
 def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str, Any], opset: int) -> ir.Model:
@@ -40,11 +41,10 @@ def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str
 
 
 def output_names(model: nn.Module, examples: dict[str, Tensor], judged: str) -> list[str]:
-    """Names of the outputs of `model`: the keys of a dict, `judged` for a lone tensor, else `judged`, `output1`, ..."""
+    """Names of the outputs of `model` (see `outputs.names_of`), whose structure the exporter is told of."""
     result = run(model, examples)
-    if isinstance(result, dict):
-        return [str(name) for name in result]
-    return [judged, *(f"output{number}" for number in range(1, len(flat(result))))]
+    make_traceable(result)
+    return names_of(result, judged)
 
 
 def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
@@ -64,12 +64,6 @@ def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
             f"The model cannot run its example inputs ({shapes}): {first_line(error)}",
             "Correct the shapes and dtypes of [inputs] in the recipe, or of example_inputs() in the factory's module.",
         ) from error
-
-
-def flat(result: Any) -> list[Tensor]:
-    """The tensors of a model's output, in order: a tensor, a tuple or list of them, or a dict."""
-    values = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else [result]
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def _dynamic(specs: dict[str, Any]) -> dict[str, dict[int, Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript import version_converter
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
@@ -13,13 +17,15 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 from pipeline.compress import EARLIER
 from pipeline.compress.model import load_compressed
 from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import image_size, tokenizer_inputs
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
-from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs
+from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs, used_lengths
 from pipeline.trace.failure import cannot_export
+from pipeline.trace.fuse_attention import OPSET
 from pipeline.trace.graph import CONFIG, MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity
@@ -31,44 +37,101 @@ def run(context: StageContext) -> dict[str, Json]:
     """Writes `model.onnx`, `model.onnx.data` and `signature.json` (inputs and outputs with dtypes and shapes), and of a
     compressed Hugging Face model the `config.json` that says what passes made of it.
 
-    StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's.
+    StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's at a length up to
+    `max_length` tokens.
     """
-    source, opset = context.config["source"], context.config["opset"]
+    source = context.config["source"]
     model = _prepared(source, context)
-    examples, others = _examples(model, source, context.config["example_length"])
-    context.progress(1, 4)
-    if source["kind"] == "factory":
-        graph = trace_module(model, examples, source, opset)
-    else:
-        graph = trace(model, examples, opset)
-    canonicalize(graph, prefix="model." if source["sentence_transformer"] else "")
-    rename_axes(graph.graph, source["inputs"])
-    context.progress(2, 4)
-    save_model(graph, context.out / MODEL)
-    (context.out / SIGNATURE).write_text(pretty_json(signature(graph)), encoding="utf-8")
+    cases = _cases(model, source, context.config["max_length"])
+    context.progress(1, 3)
+    made = _proven(model, source, context.config["opset"], cases, context.out / MODEL)
+    context.progress(2, 3)
+    (context.out / SIGNATURE).write_text(pretty_json(signature(made.graph)), encoding="utf-8")
     if EARLIER in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
-    context.progress(3, 4)
-    difference = check_parity(model, context.out / MODEL, [examples, others])
-    context.progress(4, 4)
+    context.progress(3, 3)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"max_difference_to_torch": difference, "parameters": parameters, "opset": graph.opset_imports[""]}
+    return {
+        "max_difference_to_torch": made.difference,
+        "parameters": parameters,
+        "opset": made.graph.opset_imports[""],
+        "notes": list(made.notes),
+    }
 
 
 def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
-    """Loaded, changed by the passes before, and with its pooling inside."""
-    return wrap(load_compressed(source, context.inputs).model, source)
+    """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder, which nobody
+    reads after one pass over a text."""
+    model = wrap(load_compressed(source, context.inputs).model, source)
+    if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False):
+        model.config.use_cache = False
+    return model
 
 
-def _examples(model: nn.Module, source: dict[str, Any], length: int) -> tuple[Tensors, Tensors]:
-    """Inputs to trace with, and others of another batch and length to compare with."""
+def _cases(model: nn.Module, source: dict[str, Any], max_length: int) -> list[Tensors]:
+    """Inputs to trace with, which are the first, and others of more batches and lengths to compare on."""
+    text = source["data"] == "text"
+    shapes = list(used_lengths(max_length)) if text else [(2, 16), (3, 21)]
     if source["inputs"]:
-        return declared_inputs(source["inputs"], 2, length, 0), declared_inputs(source["inputs"], 3, length + 5, 1)
-    names = text_inputs(model, tokenizer_inputs(source)) if source["data"] == "text" else ["pixel_values"]
+        return [declared_inputs(source["inputs"], batch, size, seed) for seed, (batch, size) in enumerate(shapes)]
+    names = text_inputs(model, tokenizer_inputs(source)) if text else ["pixel_values"]
     size = image_size(source) if source["data"] == "image" else None
+    return [
+        example_inputs(model, source["data"], names, batch, length, seed, size)
+        for seed, (batch, length) in enumerate(shapes)
+    ]
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """A graph that ONNX Runtime runs with the model's own outputs, the largest difference to them, and what had to be
+    written otherwise for that."""
+
+    graph: ir.Model
+    difference: float
+    notes: tuple[str, ...]
+
+
+def _proven(model: nn.Module, source: dict[str, Any], opset: int, cases: list[Tensors], path: Path) -> _Proven:
+    """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
+    failures: list[StageError] = []
+    for graph, form in _forms(model, source, opset, cases[0]):
+        canonicalize(graph, "model." if source["sentence_transformer"] else "", form.fused)
+        rename_axes(graph.graph, source["inputs"])
+        save_model(graph, path)
+        try:
+            difference = check_parity(model, path, cases)
+        except StageError as error:
+            failures.append(error)
+            continue
+        notes = [f"The graph is exported with {form.title}: {failure.message}" for failure in failures[:1]]
+        return _Proven(graph, difference, tuple(notes))
+    raise failures[-1]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a graph may be written: by the tracer's operators of which opset, and with fused attention or not."""
+
+    traced: int
+    fused: bool
+    title: str = ""
+
+
+def _forms(model: nn.Module, source: dict[str, Any], opset: int, examples: Tensors) -> Iterator[tuple[ir.Model, _Form]]:
+    """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
+    masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
+    yield _traced(model, source, opset, examples), _Form(opset, fused=True)
+    if opset >= OPSET:
+        plain = _traced(model, source, OPSET - 1, examples)
+        version_converter.convert_version(plain, opset)
+        yield plain.clone(), _Form(OPSET - 1, True, f"the operators of opset {OPSET - 1}")
+        yield plain, _Form(OPSET - 1, False, f"the operators of opset {OPSET - 1} and attention written out")
+
+
+def _traced(model: nn.Module, source: dict[str, Any], opset: int, examples: Tensors) -> ir.Model:
     return (
-        example_inputs(model, source["data"], names, batch=2, length=length, seed=0, size=size),
-        example_inputs(model, source["data"], names, batch=3, length=length + 5, seed=1, size=size),
+        trace_module(model, examples, source, opset) if source["kind"] == "factory" else trace(model, examples, opset)
     )
 
 

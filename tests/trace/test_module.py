@@ -9,7 +9,8 @@ from torch import nn
 
 from pipeline.core.errors import UsageError
 from pipeline.trace.graph import save_model
-from pipeline.trace.module import flat, output_names, run, trace_module
+from pipeline.trace.module import output_names, run, trace_module
+from pipeline.trace.outputs import flat
 
 SOURCE = {"name": "net", "output": "logits", "inputs": {"x": {"shape": ["batch", 3, "length"]}}}
 

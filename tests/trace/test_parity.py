@@ -50,7 +50,8 @@ def test_changed_weight_is_found(
     path = changed(tiny_trace, tmp_path / "copy", name, 1.05)
     with pytest.raises(StageError) as caught:
         check_parity(model, path, cases)
-    pattern = r"The exported graph differs from the PyTorch model by [\d.e-]+ \(largest output [\d.]+\)\."
+    start = r"The exported graph differs from the PyTorch model by [\d.e-]+ "
+    pattern = start + r"\(largest output [\d.]+\) on input_ids \[2, 16\]\."
     assert re.fullmatch(pattern, caught.value.message)
     assert caught.value.remedy == (
         "This is an export error: try another --opset, and please report the model's architecture."

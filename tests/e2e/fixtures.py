@@ -1,0 +1,102 @@
+"""Fixtures that run the command line as a user does: real processes, a store shared by the session's tests."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import command, environment
+
+Edge = Callable[..., "subprocess.CompletedProcess[str]"]
+
+LENIENT_TARGET = """
+title = "A device that takes anything"
+recipe = "w8a8-dynamic"
+
+[device]
+soc = "any"
+isa = ["asimd"]
+memory_mb = 1000
+bandwidth_gb_s = 10
+clusters = [{ core = "any", count = 1, clock_mhz = 1000 }]
+
+[device.sources]
+soc = "assumption: a test"
+clusters = "assumption: a test"
+isa = "assumption: a test"
+memory_mb = "assumption: a test"
+bandwidth_gb_s = "assumption: a test"
+
+[shape]
+sequence_length = 32
+
+[budgets.latency_p95_ms]
+limit = 500
+required = false
+evidence = ["device"]
+source = "assumption: a test"
+
+[budgets.bundle_mb]
+limit = 10
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+
+[budgets.max_accuracy_drop]
+limit = 100
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+
+[budgets.min_weight_coverage]
+limit = 0.0
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+"""
+
+SENTENCES = [
+    f"{subject} {verb} {thing}"
+    for subject in ("the dog", "a cat", "my neighbour", "the old captain")
+    for verb in ("sees", "wants", "paints")
+    for thing in ("a red house", "the river", "some bread", "a song about rain")
+]
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests that do not damage it."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A user's working folder: a target of their own, calibration and evaluation texts."""
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "lenient.toml").write_text(LENIENT_TARGET)
+    (tmp_path / "calibration.txt").write_text("\n".join(SENTENCES[:32]) + "\n")
+    (tmp_path / "evaluation.txt").write_text("\n".join(SENTENCES[16:]) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def edge(workspace: Path, store: Path) -> Edge:
+    """Runs `edge` in the workspace; options of subprocess.run can be given."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        settings = {"cwd": workspace, "env": environment(EDGE_STORE=str(store)), "timeout": 300, **options}
+        return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+
+    return run
+
+
+@pytest.fixture
+def tiny(tiny_encoder: Path) -> list[str]:
+    """The flags of an export of the tiny model on the workspace's data."""
+    return [
+        *("--model", str(tiny_encoder), "--target", "lenient"),
+        *("--calibration-data", "calibration.txt", "--calibration-samples", "16", "--eval-data", "evaluation.txt"),
+        *("--output", "out"),
+    ]
