@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
+from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
@@ -121,7 +122,7 @@ def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Co
         plan.target,
         plan.source.task.family,
         float_reference(outcomes),
-        _reasons(outcomes),
+        _reasons(plan, outcomes),
         lambda title: console.begin(f"check {title}"),
         plan.metric,
     )
@@ -136,10 +137,8 @@ def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
     return FloatReference(of_float, own, reference, evaluation)
 
 
-def _reasons(outcomes: dict[str, Outcome]) -> dict[str, str]:
-    if "quantize" not in outcomes:
-        return {}
-    return left_reasons(outcomes["quantize"].artifact)
+def _reasons(plan: Plan, outcomes: dict[str, Outcome]) -> Reasons:
+    return left_reasons(outcomes["quantize"].artifact if "quantize" in outcomes else None, plan.scheme)
 
 
 def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
@@ -262,7 +261,7 @@ def check(
         inputs = _stored(place, keys)
         reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-        reasons = left_reasons(inputs.get("plan"))
+        reasons = left_reasons(inputs.get("plan"), Scheme.model_validate(metadata["scheme"]))
         family = TASKS.get(metadata["task"]).family
         found = measure(
             folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"), metric
@@ -299,11 +298,13 @@ def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> Fl
     return FloatReference(*(inputs[role].path for role in roles))
 
 
-def left_reasons(plan: Artifact | None) -> dict[str, str]:
-    """Why weights stayed in float, by weight and by operator: ONNX Runtime renames the weights that it reorders."""
-    left: Sequence[dict[str, str]] = plan.facts["left_in_float"] if plan else ()
-    by_operator = {entry["op_type"]: entry["reason"] for entry in left}
-    return by_operator | {entry["weight"]: entry["reason"] for entry in left}
+def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
+    """Why weights stayed in float: what the quantization plan says of each; without one, what is known of all."""
+    if plan is not None:
+        return Reasons({entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]})
+    if scheme.weights == scheme.embeddings == 32:
+        return Reasons(without_plan=f"the scheme {scheme.name} keeps weights in float")
+    return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")
 
 
 def _subject_in(manifest: dict[str, Any], metadata: dict[str, Any]) -> Subject:

@@ -42,18 +42,18 @@ def tensor_groups(model: ModelProto) -> tuple[TensorGroup, ...]:
     groups = _grouped(graph.constants, keep_numbers=True)
     if len(groups) > _GROUPS:
         groups = _grouped(graph.constants, keep_numbers=False)
-    total = _total(list(graph.constants.values())) or 1
+    total = _total([tensor for _, tensor in graph.constants]) or 1
     ordered = sorted(_merge_smallest(groups).items(), key=lambda item: (-_total(item[1]), item[0]))
     return tuple(_group(name, members, total, packed) for name, members in ordered)
 
 
-def _grouped(tensors: dict[str, TensorProto], keep_numbers: bool) -> dict[str, list[TensorProto]]:
-    modules = {name: name.split(".")[:-1] for name in tensors}
+def _grouped(tensors: Sequence[tuple[str, TensorProto]], keep_numbers: bool) -> dict[str, list[TensorProto]]:
+    modules = {name: name.split(".")[:-1] for name, _ in tensors}
     wrapper = len(_wrapper([module for module in modules.values() if module]))
     inner = {name: module[wrapper:] for name, module in modules.items()}
     containers = {prefix for module in inner.values() for prefix in _containers(module)}
     groups: dict[str, list[TensorProto]] = defaultdict(list)
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         groups[_label(inner[name], containers, keep_numbers)].append(tensor)
     return groups
 
@@ -109,7 +109,10 @@ def _group(name: str, members: list[TensorProto], total: int, packed: dict[str, 
 def _format(tensor: TensorProto, packed: dict[str, int]) -> str:
     """`float32`, `int8`, ... as numpy names them; `int4` of codes in uint8."""
     bits = packed.get(tensor.name, stored_bits(tensor))
-    return f"int{bits}" if bits < stored_bits(tensor) else DataType(tensor.data_type).numpy().name
+    if bits < stored_bits(tensor):
+        return f"int{bits}"
+    kind = DataType(tensor.data_type)
+    return "string" if kind is DataType.STRING else kind.numpy().name
 
 
 def _total(tensors: list[TensorProto]) -> int:
@@ -117,5 +120,7 @@ def _total(tensors: list[TensorProto]) -> int:
 
 
 def _size(tensor: TensorProto) -> int:
+    if tensor.data_type == TensorProto.STRING:
+        return sum(map(len, tensor.string_data))
     values: int = math.prod(tensor.dims)
     return math.ceil(values * stored_bits(tensor) / 8)

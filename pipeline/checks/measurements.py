@@ -17,6 +17,7 @@ from pipeline.checks.accuracy import measure_accuracy
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
+from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.measure import measure_latency, measure_memory, profile
 from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.checks.reference import evaluation_folders, read_dataset
@@ -88,13 +89,13 @@ def measure(
     target: Target,
     family: Family,
     reference: FloatReference | None,
-    reasons: dict[str, str],
+    reasons: Reasons,
     begin: Begin,
     metric: UserMetric | None = None,
 ) -> Measurements:
     """Measure everything that a budget can ask for, each figure in a process of its own.
 
-    `reasons`: why a weight was left in float, by its name, for the coverage table.
+    `reasons`: why weights were left in float, for the coverage table.
     """
     found = Measurements()
     found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
@@ -169,13 +170,14 @@ def _profile(
     runtime: Runtime,
     inputs: Path,
     reference: FloatReference | None,
-    reasons: dict[str, str],
+    reasons: Reasons,
     scratch: Path,
     done: Progress,
 ) -> None:
     optimized = scratch / "optimized.onnx"
     records = profile(ProfileRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime, optimized_model=optimized))
-    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, reasons)
+    stored = Stored(bundle / MODEL, reasons)
+    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, stored)
     found.operators = operator_times(records)
     found.tensors = tensor_groups(onnx.load(bundle / MODEL, load_external_data=False))
     found.figures["min_weight_coverage"] = found.coverage.weights

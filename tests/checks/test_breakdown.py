@@ -93,3 +93,15 @@ def test_packed_codes_are_named_by_what_they_hold() -> None:
     initializers = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
     (group,) = tensor_groups(helper.make_model(helper.make_graph([made], "g", [], [], initializers)))
     assert (group.dtype, group.megabytes) == ("int4 + float32", 0.00004)
+
+
+def test_branches_and_strings_count() -> None:
+    """A branch of nothing but a constant; strings by their characters."""
+    branch = helper.make_graph([], "b", [], [], [numpy_helper.from_array(np.zeros(5, np.float32), "only.value")])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    words = helper.make_tensor("words.list", 8, [2], [b"ab", b"c"])
+    groups = tensor_groups(helper.make_model(helper.make_graph([choice], "g", [], [], [words])))
+    assert [(item.name, item.dtype, item.megabytes) for item in groups] == [
+        ("only", "float32", 0.00004),
+        ("words", "string", 0.000003),
+    ]
