@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -24,8 +25,29 @@ def sts_dev() -> list[tuple[float, str, str]]:
     return [(float(row[4]), row[5], row[6]) for row in columns]
 
 
-def ag_news(count: int = 600) -> list[str]:
-    """The first AG News items: title + ". " + description."""
+def ag_news(count: int | None = 600) -> list[str]:
+    """The first AG News items, or all: title + ". " + description."""
     with (folder() / "text/ag_news/part.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[:count]
     return [f"{row[1]}. {row[2]}" for row in rows]
+
+
+def imdb_reviews() -> list[str]:
+    """All film reviews, without their line breaks."""
+    return [
+        " ".join(row["text"].replace("<br />", " ").split()) for row in json_lines(folder() / "text/imdb/train.jsonl")
+    ]
+
+
+def gsm8k_problems() -> list[str]:
+    """The questions of all arithmetic problems."""
+    return [" ".join(row["question"].split()) for row in json_lines(folder() / "text/gsm8k/train.jsonl")]
+
+
+def lines(file: Path) -> list[str]:
+    """Split at line feeds alone: texts hold other characters that end a line."""
+    return file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+
+
+def json_lines(file: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in lines(file)]

@@ -128,7 +128,7 @@ def speedup_vs_ort_dynamic(recipe: str, target: str) -> Measured:
     made, profile = artifacts(recipe, target), load_target(target)
     feed = example_feed(made["bundle"].path, profile.shape)
     with tempfile.TemporaryDirectory() as scratch:
-        plain = _plain_dynamic(Path(scratch))
+        plain = plain_dynamic(Path(scratch))
         sessions = [
             make_session(plain, Runtime(threads=profile.runtime.threads)),
             make_session(made["bundle"].path / MODEL, profile.runtime),
@@ -137,7 +137,7 @@ def speedup_vs_ort_dynamic(recipe: str, target: str) -> Measured:
     return Measured(times[0] / times[1], times[0])
 
 
-def _plain_dynamic(scratch: Path) -> Path:
+def plain_dynamic(scratch: Path) -> Path:
     """Exported with the opset that quantization tools are used with, and none of our changes to the graph."""
     source = next(stage.local["source"] for stage in make_plan(Job()).stages if stage.name == "trace.float")
     model = wrap(load_source(source), source)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.data import folder
+from benchmarks.data import folder, json_lines, lines
 
 _WORDS = (3, 60)  # of a piece
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -50,14 +49,14 @@ def _general(text: Path) -> Iterator[str]:
     for name in ("wikitext2/train.txt", "wikitext2/valid.txt", "tinyshakespeare/input.txt"):
         for paragraph in (text / name).read_text(encoding="utf-8").split("\n\n"):
             yield from _chunks(paragraph)
-    for line in _lines(text / "wikitext2/train.txt"):
+    for line in lines(text / "wikitext2/train.txt"):
         yield from _chunks(line)
 
 
 def _news_like(text: Path) -> Iterator[str]:
     generator = random.Random(0)  # noqa: S311  # no secret
     news = [*_paraphrases(text), *(sentence for genre, sentence in _similar(text) if genre == "main-news")]
-    articles = [piece for name in ("train", "valid") for line in _lines(text / f"wikitext2/{name}.txt")
+    articles = [piece for name in ("train", "valid") for line in lines(text / f"wikitext2/{name}.txt")
                 for piece in _chunks(line)]  # fmt: skip
     others = [*_reviews(text), *(question for question, _ in _problems(text)), *_phrases(text)]
     plays = [piece for paragraph in (text / "tinyshakespeare/input.txt").read_text(encoding="utf-8").split("\n\n")
@@ -90,17 +89,17 @@ def _headed(sentence: str, others: Sequence[str], generator: random.Random) -> s
 
 
 def _reviews(text: Path) -> Iterator[str]:
-    for row in _json_lines(text / "imdb/train.jsonl"):
+    for row in json_lines(text / "imdb/train.jsonl"):
         yield from _chunks(row["text"].replace("<br />", " "))
 
 
 def _problems(text: Path) -> Iterator[tuple[str, str]]:
-    for row in _json_lines(text / "gsm8k/train.jsonl"):
+    for row in json_lines(text / "gsm8k/train.jsonl"):
         yield _clean(row["question"]), _clean(re.sub(r"<<.*?>>|####.*", "", row["answer"]))
 
 
 def _phrases(text: Path) -> Iterator[str]:
-    yield from (_clean(line.rpartition("\t")[0]) for line in _lines(text / "sst2/train.tsv"))
+    yield from (_clean(line.rpartition("\t")[0]) for line in lines(text / "sst2/train.tsv"))
 
 
 def _paraphrases(text: Path) -> Iterator[str]:
@@ -124,14 +123,6 @@ def _chunks(text: str) -> Iterator[str]:
 
 def _clean(text: str) -> str:
     return " ".join(text.replace("<unk>", " ").split())
-
-
-def _lines(file: Path) -> Iterable[str]:
-    return file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-
-
-def _json_lines(file: Path) -> Iterator[dict[str, str]]:
-    yield from (json.loads(line) for line in _lines(file))
 
 
 def _table(file: Path) -> Iterator[list[str]]:
