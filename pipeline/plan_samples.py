@@ -11,7 +11,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
-from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource
@@ -47,7 +47,9 @@ class Reading:
             digest = "random"
             self.raw.append("random tensors")
         else:
-            dataset = load_calibration(spec, limit)
+            dataset = load_calibration(spec, limit, exact=self.job.calibration_samples is not None)
+            self.note_fewer(dataset, limit, "calibrates with")
+            limit = len(dataset.samples)
             self.raw += [dataset.name] if dataset.kind == "tensor" else []
             digest = dataset.digest
         config = {
@@ -58,6 +60,14 @@ class Reading:
         }
         local = {"spec": spec, **self.local()}
         return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
+
+    def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
+        """Say so if a set has fewer samples than the recipe asks for."""
+        if len(dataset.samples) < limit:
+            self.notes.append(
+                f"The data set {dataset.name!r} has {len(dataset.samples)} samples and is used whole: "
+                f"the recipe {self.recipe.name} {does} up to {limit}."
+            )
 
     def evaluation(self) -> Stage:
         specs = list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]

@@ -51,7 +51,10 @@ class Training:
         if not specs:
             specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
             self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
-        digests = [load_training(spec, config.samples).digest for spec in specs]
+        sets = [load_training(spec, config.samples) for spec in specs]
+        for dataset in sets:
+            self.reading.note_fewer(dataset, config.samples or 0, "trains with")
+        digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
         local = {"specs": list(specs), **self.reading.local()}
         return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local)

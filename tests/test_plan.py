@@ -100,6 +100,18 @@ def test_random_calibration_is_noted(job: Job) -> None:
     assert plan.notes == ("Calibrated on random tensors (--random-calibration): accuracy will suffer.",)
 
 
+def test_a_set_smaller_than_the_recipes_number_is_used_whole_and_noted(job: Job) -> None:
+    plan = make_plan(job.model_copy(update={"calibration_samples": None}))
+    (note,) = plan.notes
+    assert note == (
+        "The data set 'texts' has 20 samples and is used whole: the recipe w8a8-dynamic calibrates with up to 512."
+    )
+    (calibration,) = (stage for stage in plan.stages if stage.name == "samples.calibration")
+    assert calibration.config["limit"] == 20
+    with pytest.raises(UsageError, match="The data set 'texts' has 20 samples, 21 were asked for"):
+        make_plan(job.model_copy(update={"calibration_samples": 21}))
+
+
 def test_a_budget_that_the_target_does_not_have(job: Job) -> None:
     with pytest.raises(UsageError, match="The target 'phone' has no budget 'max_power_w'"):
         make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0}}))

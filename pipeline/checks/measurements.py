@@ -22,6 +22,7 @@ from pipeline.checks.measure import measure_latency, measure_memory, profile
 from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
+from pipeline.checks.weights import Graph, Weight
 from pipeline.config.target import Runtime, Shape, Target
 from pipeline.core.report_types import (
     Coverage,
@@ -58,7 +59,11 @@ class FloatReference:
 
 @dataclass
 class Measurements:
-    """Figures by budget kind, what they were made from, why others are missing, and which do not apply to the model."""
+    """Figures by budget kind, what they were made from, why others are missing, and which do not apply to the model.
+
+    `weights`: as the bundle stores them; `runtime`: what was measured with; `takes_text`: whether the length of its
+    inputs is counted in tokens.
+    """
 
     figures: dict[str, Figure] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -70,6 +75,9 @@ class Measurements:
     operators: tuple[OperatorTime, ...] = ()
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
+    weights: tuple[Weight, ...] = ()
+    runtime: Runtime = field(default_factory=Runtime)
+    takes_text: bool = False
     quantization: QuantizationCheck | None = None
 
     def compared(self, check: QuantizationCheck) -> None:
@@ -97,7 +105,7 @@ def measure(
 
     `reasons`: why weights were left in float, for the coverage table.
     """
-    found = Measurements()
+    found = Measurements(runtime=target.runtime, takes_text=_takes_text(bundle))
     found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
     found.missing["min_sqnr_db"] = "no quantized graph was compared with its float one"
     found.missing["max_power_w"] = "no power model of this device exists yet"
@@ -109,6 +117,10 @@ def measure(
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
     _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"), metric)
     return found
+
+
+def _takes_text(bundle: Path) -> bool:
+    return json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))["max_length"] is not None
 
 
 def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
@@ -179,7 +191,8 @@ def _profile(
     stored = Stored(bundle / MODEL, reasons)
     found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, stored)
     found.operators = operator_times(records)
-    found.tensors = tensor_groups(onnx.load(bundle / MODEL, load_external_data=False))
+    model = onnx.load(bundle / MODEL, load_external_data=False)
+    found.tensors, found.weights = tensor_groups(model), Graph(model).weights
     found.figures["min_weight_coverage"] = found.coverage.weights
     found.figures["min_mac_coverage"] = found.coverage.macs
     done(1, 2)

@@ -78,6 +78,8 @@ def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
     console.print(headline(plan))
     console.print(table)
     console.print("The measurements run every time.")
+    for note in plan.notes:
+        console.print(f"Note: {note}", markup=False)
 
 
 def _plan(fields: dict[str, Any]) -> Plan:

@@ -43,18 +43,22 @@ class Dataset:
     origin: dict[str, str]
 
 
-def load_calibration(spec: str, limit: int) -> Dataset:
-    """Exactly `limit` samples of the set that `spec` names, evenly spread over it (the same ones every time).
+def load_calibration(spec: str, limit: int, exact: bool = False) -> Dataset:
+    """`limit` samples of the set that `spec` names, evenly spread over it (the same ones every time); all, if there are
+    fewer and not `exact`ly that many are asked for.
 
     `spec`: a set in `calibration/` (here, or shipped with the tool), a .txt, .jsonl, .csv, .tsv or .npz file,
     a folder of images, or a folder with a manifest.toml. UsageError if there is none, or it cannot be read,
-    or has fewer samples.
+    or has fewer samples than are asked for.
     """
-    place = _locate(spec)
-    if not _has_manifest(place):
-        return _evenly(_own(place), limit)
-    manifest = read_manifest(place)
-    return _evenly(_dataset(manifest.name, manifest.read_calibration(place), manifest.origin), limit)
+    dataset = load_whole(spec)
+    count = len(dataset.samples)
+    if exact and count < limit:
+        raise UsageError(
+            f"The data set {dataset.name!r} has {count} samples, {limit} were asked for.",
+            f"Use --calibration-samples {count}, or give more data.",
+        )
+    return _evenly(dataset, min(count, limit))
 
 
 def load_whole(spec: str) -> Dataset:
@@ -70,7 +74,7 @@ def load_whole(spec: str) -> Dataset:
 
 
 def load_training(spec: str, limit: int | None) -> Dataset:
-    """`limit` samples evenly spread over the set that `spec` names, or all of them."""
+    """`limit` samples evenly spread over the set that `spec` names, or all of them, if there are not so many too."""
     return load_whole(spec) if limit is None else load_calibration(spec, limit)
 
 
@@ -152,11 +156,6 @@ def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
 def _evenly(dataset: Dataset, limit: int) -> Dataset:
     """Sample i * n // limit of n for each i < limit."""
     count = len(dataset.samples)
-    if count < limit:
-        raise UsageError(
-            f"The data set {dataset.name!r} has {count} samples, {limit} were asked for.",
-            f"Use --calibration-samples {count}, or give more data.",
-        )
     chosen = [index * count // limit for index in range(limit)]
     labels = None if dataset.labels is None else [dataset.labels[index] for index in chosen]
     samples = Lazy(dataset.samples.__getitem__, chosen)

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.checks.baseline import regressions
-from pipeline.checks.explain import explain
+from pipeline.checks.explain import EXCLUDED, explain, finer_formats
 from pipeline.checks.gate import judge_budget, overall
 from pipeline.checks.measurements import Measurements
-from pipeline.config.target import Budget
+from pipeline.checks.weights import Weight
+from pipeline.config.target import Budget, Runtime
 from pipeline.core.errors import ExitCode
-from pipeline.core.report_types import BudgetResult, DatasetAccuracy, HostInfo, OperatorTime, Report, TensorGroup
+from pipeline.core.report_types import (
+    BudgetResult,
+    Coverage,
+    DatasetAccuracy,
+    HostInfo,
+    MemoryResult,
+    OperatorTime,
+    Report,
+    SkippedTensor,
+    TensorGroup,
+)
 from pipeline.core.types import Evidence, Figure, Scheme, Verdict
+from pipeline.quantize.schemes import SCHEMES
 
 SCHEME = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8)
+W8A8, FP32 = (SCHEMES.get(name) for name in ("w8a8", "fp32"))
 
 
 def figure(value: float, unit: str = "MB", evidence: Evidence = Evidence.HOST) -> Figure:
@@ -111,6 +126,10 @@ def sample_report() -> Report:
     )
 
 
+TABLE = Weight("embeddings.codes", "Gather", (31_250, 384), 12_000_000, 8)
+LINEAR = Weight("layer.codes", "MatMulInteger", (2_200, 5_000), 11_000_000, 8)
+
+
 def _groups() -> tuple[TensorGroup, ...]:
     return (
         TensorGroup(name="embeddings", dtype="int8", megabytes=12.0, share=0.52),
@@ -119,16 +138,58 @@ def _groups() -> tuple[TensorGroup, ...]:
 
 
 def test_a_bundle_that_is_too_large_names_a_format_that_fits() -> None:
-    """23 MB of tensors and 1 MB beside them. 4-bit tables with a scale a block take 4.5 of 8 bits: 24 - 12*3.5/8."""
-    found = Measurements(figures={"bundle_mb": figure(24.0)}, tensors=_groups())
+    """23 MB of weights and 1 MB beside them. This scheme's 4-bit tables take 4 + 32/32 of 8 bits: 24 - 12 * 3/8; those
+    of w4 4 + 16/128, its products 4 + 16/32: 1 + 12 * 4.125/8 + 11 * 4.5/8."""
+    found = Measurements(figures={"bundle_mb": figure(24.0)}, tensors=_groups(), weights=(TABLE, LINEAR))
     dominated, remedy = explain("bundle_mb", 20.0, found, SCHEME)
     assert dominated == ("embeddings (int8): 12.00 MB, 52%", "encoder.layer.0 (int8): 11.00 MB, 48%")
-    assert remedy == "embeddings = 4 would bring it to about 18.8 MB."
-    assert explain("bundle_mb", 14.0, found, SCHEME)[1] == "the scheme w4 would bring it to about 13.9 MB."
-    assert "No format reaches 5 MB alone" in explain("bundle_mb", 5.0, found, SCHEME)[1]
+    assert remedy == "embeddings = 4 would bring it to about 19.5 MB."
+    assert explain("bundle_mb", 14.0, found, SCHEME)[1] == "the scheme w4 would bring it to about 13.4 MB."
+    assert explain("bundle_mb", 5.0, found, SCHEME)[1] == (
+        "No format reaches 5 MB alone (the smallest, the scheme w4, comes to about 13.4 MB): prune, or choose a "
+        "smaller model."
+    )
 
 
-def test_lost_accuracy_and_time_name_their_causes() -> None:
+@pytest.mark.parametrize(
+    ("weights", "left", "scheme", "limit", "remedy"),
+    [
+        # no tables: the remedy that fits is w4
+        ((LINEAR,), (), SCHEME, 9.0, "the scheme w4 would bring it to about 7.2 MB."),
+        # rows of an odd number of values cannot be packed in 4 bits
+        ((replace(TABLE, dims=(4_000_000, 3)),), (), SCHEME, 9.0, "No format reaches 9 MB alone: prune, "),
+        # w4 would turn convolutions to float
+        ((Weight("c", "Conv", (10, 10, 3, 3), 11_000_000, 8),), (), W8A8, 9.0, "No format reaches 9 MB alone: prune, "),
+        # an LSTM stays what it is, and so does what was excluded
+        ((Weight("l", "LSTM", (1, 4, 4), 3_000_000, 32),), (), SCHEME, 9.0, "No format reaches 9 MB alone: prune, "),
+        (
+            (replace(LINEAR, name="x", bits=32, values=2_750_000),),
+            (SkippedTensor(name="x", op_type="MatMul", megabytes=11.0, reason="excluded by name"),),
+            SCHEME,
+            9.0,
+            "No format reaches 9 MB alone: prune, ",
+        ),
+        # from float, the format that keeps most accuracy comes first
+        (
+            (replace(LINEAR, bits=32, values=2_750_000),),
+            (),
+            FP32,
+            7.0,
+            "the scheme fp16 would bring it to about 6.5 MB.",
+        ),
+    ],
+)
+def test_sizes_in_other_formats(
+    weights: tuple[Weight, ...], left: tuple[SkippedTensor, ...], scheme: Scheme, limit: float, remedy: str
+) -> None:
+    """12 MB, 11 of them the weights."""
+    share = figure(0.5, "share")
+    covered = Coverage(weights=share, macs=share, integer_macs=share, left_in_float=left)
+    found = Measurements(figures={"bundle_mb": figure(12.0)}, tensors=_groups(), weights=weights, coverage=covered)
+    assert explain("bundle_mb", limit, found, scheme)[1].startswith(remedy)
+
+
+def test_lost_accuracy_names_its_sets_and_formats_that_are_finer() -> None:
     sets = tuple(
         DatasetAccuracy(dataset=name, samples=9, labelled=False, primary="agreement", scores={}, drop=drop)
         for name, drop in (("mild", 0.5), ("bad", 4.25))
@@ -137,9 +198,156 @@ def test_lost_accuracy_and_time_name_their_causes() -> None:
         "bad: 4.25 points",
         "mild: 0.50 points",
     )
-    slow = (OperatorTime(op_type="MatMul", count=36, ms=7.5, share=0.75),)
-    assert explain("min_speedup", 1.0, Measurements(operators=slow), SCHEME)[0] == ("MatMul x36: 7.50 ms, 75%",)
     assert explain("max_power_w", 1.0, Measurements(), SCHEME) == ((), "")
+    assert explain("max_accuracy_drop", 1.0, Measurements(accuracy=sets), FP32)[1] == (
+        "Compress less in passes, if there are some, or recover with the distill pass (of a PyTorch model)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "weights", "expected"),
+    [
+        (FP32, (LINEAR,), []),
+        (SCHEMES.get("fp16"), (LINEAR,), ["the scheme fp32"]),
+        (
+            SCHEMES.get("w8"),
+            (LINEAR,),
+            ["min_sqnr_db, which leaves sensitive layers in float, in the recipe's scheme", "the scheme fp16"],
+        ),
+        (
+            SCHEMES.get("w8a8").model_copy(update={"min_sqnr_db": 20.0}),
+            (LINEAR,),
+            ['another smoothing than 0.75 or observer = "percentile" in the recipe\'s scheme', "the scheme fp16"],
+        ),
+        (
+            SCHEMES.get("w4").model_copy(update={"min_sqnr_db": 20.0}),
+            (replace(LINEAR, bits=4), replace(TABLE, bits=4)),
+            ["embeddings = 8 in the recipe's scheme", "a smaller --block-size", "the scheme w8"],
+        ),
+        # nothing is in blocks, or they are as small as can be
+        (SCHEMES.get("w4").model_copy(update={"min_sqnr_db": 20.0}), (), ["the scheme w8"]),
+        (
+            SCHEMES.get("w4").model_copy(update={"min_sqnr_db": 20.0, "block_size": 16}),
+            (replace(LINEAR, bits=4),),
+            ["the scheme w8"],
+        ),
+    ],
+)
+def test_finer_formats_are_named_where_they_help(
+    scheme: Scheme, weights: tuple[Weight, ...], expected: list[str]
+) -> None:
+    assert finer_formats(Measurements(weights=weights), scheme) == expected
+
+
+def _times(**ms: float) -> tuple[OperatorTime, ...]:
+    return tuple(OperatorTime(op_type=name, count=1, ms=value, share=value / 10) for name, value in ms.items())
+
+
+@pytest.mark.parametrize(
+    ("operators", "before", "scheme", "remedy"),
+    [
+        ({"DynamicQuantizeMatMul": 8.0}, {"MatMul": 7.0}, SCHEME, "On this machine the products with 8-bit arithmetic"),
+        ({"MatMulIntegerToFloat": 6.0, "DynamicQuantizeLinear": 2.0}, {"MatMul": 7.0}, SCHEME, "Rounding activations"),
+        (
+            {"DynamicQuantizeMatMul": 3.0, "Softmax": 5.0},
+            {"MatMul": 7.0, "Softmax": 1.0},
+            SCHEME,
+            "The products are faster",
+        ),
+        ({"MatMul": 7.0}, {"MatMul": 7.0}, FP32, "The scheme fp32 multiplies in float, as the float model does: "),
+        ({"MatMul": 7.0}, {}, SCHEME, ""),
+    ],
+)
+def test_a_lost_speedup_says_what_is_slow(
+    operators: dict[str, float], before: dict[str, float], scheme: Scheme, remedy: str
+) -> None:
+    found = Measurements(operators=_times(**operators), float_operators=_times(**before))
+    dominated, said = explain("min_speedup", 1.0, found, scheme)
+    assert said.startswith(remedy)
+    assert bool(said) == bool(remedy)
+    assert ("products: " in dominated[-1]) == bool(before)
+
+
+def test_latency_names_a_length_only_where_there_is_one() -> None:
+    slow = (OperatorTime(op_type="MatMul", count=36, ms=7.5, share=0.75),)
+    text = Measurements(operators=slow, takes_text=True)
+    assert explain("latency_p50_ms", 1.0, text, SCHEME) == (
+        ("MatMul x36: 7.50 ms, 75%",),
+        "What takes less time: a smaller --sequence-length or the prune pass (of a PyTorch model).",
+    )
+    images = Measurements(operators=slow)
+    assert explain("latency_p50_ms", 1.0, images, FP32)[1] == (
+        "What takes less time: the prune pass (of a PyTorch model) or a scheme with INT8 arithmetic (w8a8-dynamic, "
+        "w8a8)."
+    )
+
+
+def test_memory_that_is_used_already_is_not_saved_again() -> None:
+    peaks = MemoryResult(load_ms=figure(1, "ms"), load_peak_mb=figure(50), run_peak_mb=figure(40))
+    found = Measurements(figures={"bundle_mb": figure(24.0)}, memory=peaks, tensors=_groups(), weights=(TABLE, LINEAR))
+    assert explain("peak_memory_mb", 45, found, SCHEME)[1].startswith("Try session_config = ")
+    done = Runtime(session_config={"session.disable_prepacking": "1"})
+    assert explain("peak_memory_mb", 45, replace(found, runtime=done), SCHEME)[1] == ""
+    assert explain("peak_memory_mb", 20, found, SCHEME)[1] == (
+        "The stored tensors alone take 23.0 MB: a smaller format or pruning has to come first."
+    )
+    smallest = SCHEMES.get("w4")
+    packed = replace(found, weights=(replace(TABLE, bits=4), replace(LINEAR, bits=4)))
+    assert "pruning or a smaller model" in explain("peak_memory_mb", 20, packed, smallest)[1]
+
+
+def _left(name: str, op_type: str, megabytes: float, reason: str) -> SkippedTensor:
+    return SkippedTensor(name=name, op_type=op_type, megabytes=megabytes, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("left", "limit", "scheme", "remedy"),
+    [
+        # 0.6 of the weights are covered, 0.3 were excluded, 0.1 cannot be taken
+        ([_left("a", "MatMul", 3, EXCLUDED), _left("l", "LSTM", 1, "none")], 0.9, SCHEME, "Take these layers off "),
+        (
+            [_left("a", "MatMul", 3, EXCLUDED), _left("l", "LSTM", 1, "none")],
+            0.95,
+            SCHEME,
+            "Take the excluded layers off --nodes-to-exclude; for what no scheme takes, lower the budget.",
+        ),
+        (
+            [_left("l", "LSTM", 4, "none")],
+            0.9,
+            SCHEME,
+            "No scheme takes what is left: lower the budget ",
+        ),
+        ([_left("c", "Conv", 4, "slower")], 0.9, SCHEME, "Choose the scheme w8a8, which takes convolutions; for what "),
+        (
+            [_left("c", "Conv", 4, "small")],
+            0.9,
+            W8A8,
+            "No scheme takes what is left: lower the budget ",
+        ),
+        (
+            [_left("a", "MatMul", 4, "float")],
+            0.9,
+            FP32,
+            "Choose a scheme that stores weights and embeddings ",
+        ),
+    ],
+)
+def test_coverage_names_what_would_raise_it(
+    left: list[SkippedTensor], limit: float, scheme: Scheme, remedy: str
+) -> None:
+    share = figure(0.6, "share")
+    found = Measurements(coverage=Coverage(weights=share, macs=share, integer_macs=share, left_in_float=tuple(left)))
+    assert explain("min_weight_coverage", limit, found, scheme)[1].startswith(remedy)
+
+
+def test_what_is_not_shown_of_the_layers_in_float_is_counted() -> None:
+    share = figure(0.6, "share")
+    left = tuple(_left(f"l{number}", "LSTM", 0.5, "none") for number in range(5))
+    found = Measurements(coverage=Coverage(weights=share, macs=share, integer_macs=share, left_in_float=left))
+    assert explain("min_mac_coverage", 0.9, found, SCHEME)[0][2:] == (
+        "l2 (LSTM): 0.50 MB, none",
+        "and 2 more, 1.00 MB together",
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import UsageError
-from pipeline.source.datasets import ALLOWED, available_sets, load_calibration, load_evaluation
+from pipeline.source.datasets import ALLOWED, available_sets, load_calibration, load_evaluation, load_training
 
 SHIPPED = sorted(available_sets())
 
@@ -74,9 +74,13 @@ def test_a_spread_has_no_repeats_and_keeps_the_order(
 
 def test_too_few_samples(ten: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        load_calibration(str(ten), 512)
+        load_calibration(str(ten), 512, exact=True)
     assert caught.value.message == "The data set 'ten' has 10 samples, 512 were asked for."
     assert caught.value.remedy == "Use --calibration-samples 10, or give more data."
+
+
+def test_a_set_smaller_than_the_usual_number_is_taken_whole(ten: Path) -> None:
+    assert len(load_calibration(str(ten), 512).samples) == len(load_training(str(ten), 512).samples) == 10
 
 
 def test_evaluation_on_a_file_is_one_whole_set(ten: Path) -> None:
