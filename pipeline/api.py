@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
+from pipeline.bundle.records import Metadata, read_metadata
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.checks.user_metric import UserMetric
@@ -27,10 +27,10 @@ from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.comparison_text import uncompared_note
 from pipeline.report.comparisons import comparison_key, known_comparison
-from pipeline.report.publish import MODEL, output_folder, publish
+from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
 from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
-from pipeline.report.write import read_report, write_reports
+from pipeline.report.write import read_report
 from pipeline.runner import run_stages
 from pipeline.source.tasks import TASKS
 from pipeline.titles import title_of
@@ -101,7 +101,8 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         if "compare" in outcomes:
             found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
         subject = _subject_of(plan, outcomes)
-        trials = _trials(store, subject, outcomes, found)
+        trials, notes = _trials(store, subject, outcomes, found)
+        subject = replace(subject, notes=(*subject.notes, *notes))
         key = comparison_key(
             subject.bundle_digest,
             outcomes["samples.evaluation"].artifact.digest,
@@ -152,7 +153,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
         task=plan.source.task.name,
         recipe=plan.recipe.name,
         scheme=plan.scheme,
-        bundle_digest=read_manifest(outcomes["bundle"].artifact.path)["digest"],
+        bundle_digest=read_manifest(outcomes["bundle"].artifact.path, stored=True)["digest"],
         calibration=facts.get("samples.calibration", {}),
         passes=passes,
         stages=tuple(
@@ -194,8 +195,11 @@ def _scale_notes(weights: Sequence[str]) -> list[str]:
     ]
 
 
-def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements) -> list[Trial]:
-    """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one."""
+def _trials(
+    store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements
+) -> tuple[list[Trial], list[str]]:
+    """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one; and notes
+    on what cannot be read of the log."""
     scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
     label = subject.recipe
     this = Trial(
@@ -215,10 +219,11 @@ def _trials(store: Store, subject: Subject, outcomes: dict[str, Outcome], found:
         for facts in subject.passes
         for tried in facts.get("tried", [])
     ]
-    earlier = [trial for trial in earlier_trials(store.root, scope) if trial.label != label]
+    known, notes = earlier_trials(store.root, scope)
+    earlier = [trial for trial in known if trial.label != label]
     append_trial(store.root, scope, this)
     original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
-    return [original, *searched, *earlier, this]
+    return [original, *searched, *earlier, this], notes
 
 
 def _uncompared(trials: Sequence[Trial]) -> str:
@@ -250,6 +255,8 @@ def check(
     UsageError if the bundle is damaged or is none.
     """
     folder = Path(bundle)
+    if output is not None:
+        require_output(Path(output))
     manifest = read_manifest(folder)
     earlier = read_report(Path(baseline)) if baseline else None
     aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
@@ -260,9 +267,9 @@ def check(
         keys = manifest["provenance"]["store"]
         inputs = _stored(place, keys)
         reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-        reasons = left_reasons(inputs.get("plan"), Scheme.model_validate(metadata["scheme"]))
-        family = TASKS.get(metadata["task"]).family
+        metadata = read_metadata(folder)
+        reasons = left_reasons(inputs.get("plan"), metadata.scheme)
+        family = TASKS.get(metadata.task).family
         found = measure(
             folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"), metric
         )
@@ -274,7 +281,7 @@ def check(
         comparison = known_comparison(place.root, key)
     report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier, comparison)
     if output is not None:
-        write_reports(report, Path(output))
+        publish_reports(report, Path(output))
     return report
 
 
@@ -307,14 +314,14 @@ def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
     return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")
 
 
-def _subject_in(manifest: dict[str, Any], metadata: dict[str, Any]) -> Subject:
+def _subject_in(manifest: dict[str, Any], metadata: Metadata) -> Subject:
     provenance = manifest["provenance"]
     return Subject(
         model=provenance["model"],
         model_digest=provenance["model_digest"],
-        task=metadata["task"],
+        task=metadata.task,
         recipe=provenance["recipe"],
-        scheme=Scheme.model_validate(metadata["scheme"]),
+        scheme=metadata.scheme,
         bundle_digest=manifest["digest"],
         calibration={},
         passes=(),

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.api import Console, default_store, float_reference, trial_scope
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.candidates import FIDELITY, Scored, score
@@ -30,6 +28,7 @@ from pipeline.quantize.ladder import choose, ladder
 from pipeline.report.comparisons import comparison_key, keep_comparison
 from pipeline.report.trials import append_trial
 from pipeline.runner import run_stages
+from pipeline.runtime.feeds import write_feed
 from pipeline.titles import title_of
 from pipeline.trace.graph import MODEL
 
@@ -165,7 +164,7 @@ def _build_plain(plans: dict[str, Plan], recipe: Built, builder: _Builder) -> tu
 
 def model_digest(bundle: Path) -> str:
     """Of the model's files alone: two bundles may differ in their metadata only."""
-    files = read_manifest(bundle)["files"]
+    files = read_manifest(bundle, stored=True)["files"]
     return " ".join(files[name]["sha256"] for name in sorted(files) if name.startswith(MODEL))
 
 
@@ -182,7 +181,7 @@ def _latencies(
     with tempfile.TemporaryDirectory(prefix="edge-compare-") as scratch:
         inputs = [Path(scratch) / f"{number}.npz" for number in range(len(built))]
         for one, file in zip(built, inputs, strict=True):
-            np.savez(file, **example_feed(one.bundle, plan.target.shape))
+            write_feed(file, example_feed(one.bundle, plan.target.shape))
         request = CandidatesRequest(
             models=(reference.float_model / MODEL, *(one.bundle / MODEL for one in built)),
             inputs=(inputs[1], *inputs),  # a plain bundle has all of the float model's inputs
@@ -230,7 +229,7 @@ def _judge(
         target=plan.target.name,
         recipe=plan.recipe.name,
         passes=tuple(str(table["pass"]) for table in plan.recipe.passes),
-        bundle_digest=read_manifest(built[0].bundle)["digest"],
+        bundle_digest=read_manifest(built[0].bundle, stored=True)["digest"],
         fidelity_name=FIDELITY.get(plan.source.task.family, ""),
         candidates=(_float_candidate(reference, float_ms), *candidates),
         refused=tuple(refused),

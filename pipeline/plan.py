@@ -19,6 +19,7 @@ from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
+from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.plan_samples import TEXT, Reading
@@ -49,6 +50,8 @@ class Plan:
 
 def make_plan(job: Job) -> Plan:
     """Resolve names, read and check all configuration and data sets. UsageError for any mistake."""
+    if job.output is not None:
+        require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
     target = apply_overrides(load_target(job.target), job)
     recipe = load_recipe(job.recipe or target.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
@@ -295,7 +298,7 @@ class _Builder:
             **({EARLIER: "trace"} if self._compressed else {}),
         }
         return Stage(
-            "bundle", 2, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self.reading.local()
+            "bundle", 3, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self.reading.local()
         )
 
 

@@ -59,7 +59,7 @@ class Reading:
             **self.config(),
         }
         local = {"spec": spec, **self.local()}
-        return Stage("samples.calibration", 2, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
+        return Stage("samples.calibration", 3, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
         """Say so if a set has fewer samples than the recipe asks for."""
@@ -79,7 +79,7 @@ class Reading:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs, **self.local()}
-        return Stage("samples.evaluation", 2, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
+        return Stage("samples.evaluation", 3, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
 
     def default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
+from pipeline.bundle.records import METADATA
 from pipeline.compress import EARLIER
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
@@ -29,9 +29,6 @@ from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 PREPROCESSING = "preprocessing.json"
 _ROLES = ("float", "evaluation", SOURCE_EVALUATION, "reference", "plan", "compare")
 GOLDEN_SAMPLES = 4
-TOLERANCE = 0.02
-"""Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
-products with INT8 arithmetic differ by up to 0.06 standard deviations between instruction sets."""
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -43,7 +40,7 @@ def run(context: StageContext) -> dict[str, Json]:
     if EARLIER in context.inputs and (made := context.inputs[EARLIER].path / CONFIG).is_file():
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
     metadata = _metadata(context.config, out / MODEL, copied)
-    (out / "metadata.json").write_text(pretty_json(metadata), encoding="utf-8")
+    (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*")))}
@@ -92,6 +89,7 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
         "max_length": config["max_length"] if source["data"] == "text" else None,
         "labels": _labels(source),
         "preprocessing": files,
+        "golden": f"{GOLDEN}/{RECORD}",
         "runtime": {
             "engine": "onnxruntime",
             "providers": list(runtime.providers),
@@ -110,22 +108,11 @@ def _labels(source: dict[str, Any]) -> dict[str, str] | None:
 
 
 def _golden(out: Path, evaluation: Path, runtime: Runtime) -> None:
-    """A few inputs with the outputs that this bundle must give, as .npy files, and the texts they came from."""
+    """A few evaluation samples, what this bundle answers, and the texts that they came from."""
     session = make_session(out / MODEL, runtime)
     names = [entry.name for entry in session.get_inputs()]
-    samples = open_samples(evaluation / "0", GOLDEN_SAMPLES)
-    for number, row in enumerate(samples.select(names)):
-        folder = out / "golden" / str(number)
-        folder.mkdir(parents=True)
-        for name, array in row.items():
-            np.save(folder / f"{name}.npy", array)
-        for entry, array in zip(session.get_outputs(), session.run(None, row), strict=True):
-            np.save(folder / f"{entry.name}.npy", array)
-    record = {
-        "samples": len(samples),
-        "inputs": names,
-        "outputs": [entry.name for entry in session.get_outputs()],
-        "tolerance": TOLERANCE,
-        "texts": json.loads((evaluation / "0" / DATASET).read_text(encoding="utf-8"))["texts"][:GOLDEN_SAMPLES],
-    }
-    (out / "golden" / "golden.json").write_text(pretty_json(record), encoding="utf-8")
+    outputs = [entry.name for entry in session.get_outputs()]
+    rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)
+    samples = [(row, dict(zip(outputs, session.run(None, row), strict=True))) for row in rows]
+    texts = json.loads((evaluation / "0" / DATASET).read_text(encoding="utf-8"))["texts"]
+    write_golden(out, samples, texts)

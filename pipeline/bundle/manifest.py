@@ -2,56 +2,108 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pipeline.core.artifact import RECORD, list_files
-from pipeline.core.digest import pretty_json, sha256_json
-from pipeline.core.errors import UsageError
-from pipeline.core.types import Json
+from pydantic import Field
+
+from pipeline.bundle.records import read_object
+from pipeline.config.loading import validate
+from pipeline.core.artifact import RECORD, changes, list_files
+from pipeline.core.digest import SHA256, pretty_json, sha256_json, tree
+from pipeline.core.documents import DocumentError, read_bounded
+from pipeline.core.errors import IntegrityError, UsageError
+from pipeline.core.paths import NOTHING, kind_of
+from pipeline.core.types import Frozen, Json
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 SOURCE_EVALUATION = "evaluation.source"
 """The role of the evaluation samples as the float model takes them, where the bundle has a tokenizer of its own."""
+_AGAIN = "Export it again."
+_Sha256 = Annotated[str, Field(pattern=f"^{SHA256.pattern}$")]
+
+
+class Provenance(Frozen):
+    """What a bundle was made from. `store`: the keys under which a store has the float reference, by role."""
+
+    model: str
+    model_digest: str
+    target: str
+    recipe: str
+    store: dict[str, _Sha256]
+
+
+class File(Frozen):
+    """One file of a bundle."""
+
+    sha256: _Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Frozen):
+    """`manifest.json`. `digest` covers everything else in it, and with that the whole bundle."""
+
+    format: Literal[2]
+    provenance: Provenance
+    files: dict[str, File]
+    digest: _Sha256
 
 
 def write_manifest(bundle: Path, provenance: dict[str, Json]) -> None:
     """List all files of the folder. No clock, host or path: equal bundles have equal manifests."""
-    files = list_files(bundle)
-    record = {"format": FORMAT, "provenance": provenance, "files": files, "digest": sha256_json(files)}
-    (bundle / MANIFEST).write_text(pretty_json(record), encoding="utf-8")
+    record = {"format": FORMAT, "provenance": provenance, "files": list_files(bundle)}
+    (bundle / MANIFEST).write_text(pretty_json({**record, "digest": sha256_json(record)}), encoding="utf-8")
 
 
 def bundle_bytes(bundle: Path) -> int:
     """Size of what ships: all files but the record that the store keeps beside them."""
-    return sum(int(entry["bytes"]) for entry in list_files(bundle).values())
+    return sum(size for name, size in tree(bundle).items() if name != RECORD)
 
 
-def read_manifest(bundle: Path) -> dict[str, Any]:
-    """The manifest of a bundle, its files verified. UsageError if it is missing, damaged or of another format."""
+def read_manifest(bundle: Path, stored: bool = False) -> dict[str, Any]:
+    """The manifest of a bundle (its fields are those of `Manifest`), with every byte of the folder verified.
+
+    UsageError if it is missing, damaged, of another format, or anything was added, a link or an empty folder too.
+    `stored`: it lies in the store, which keeps a record of its own beside the files.
+    """
     try:
-        manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
-        listed = dict(manifest["files"])
-        known = manifest["format"]
-    except FileNotFoundError as error:
-        raise UsageError(f"{bundle} is not a bundle: it has no {MANIFEST}.", "`make export` makes one.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"The manifest of {bundle} cannot be read: {error!r}.", "Export it again.") from error
-    if known != FORMAT:
-        raise UsageError(f"The bundle {bundle} has format {known}; this version reads {FORMAT}.", "Export it again.")
-    _verify(bundle, listed)
+        return _read(bundle, {MANIFEST, RECORD} if stored else {MANIFEST})
+    except IntegrityError as error:
+        raise UsageError(f"The bundle {bundle} is damaged: {error}.", _AGAIN) from error
+    except (OSError, ValueError) as error:  # a folder that may not be read, a NUL byte in its name
+        raise UsageError(f"The bundle {bundle} cannot be read: {error}.", _AGAIN) from error
+
+
+def _read(bundle: Path, beside: set[str]) -> dict[str, Any]:
+    if not bundle.is_dir() or kind_of(bundle / MANIFEST) == NOTHING:
+        raise UsageError(f"{bundle} is not a bundle: it has no {MANIFEST}.", "`make export` makes one.")
+    manifest = read_object(bundle, MANIFEST)
+    known = manifest.get("format")
+    if known != FORMAT and isinstance(known, int):
+        raise UsageError(f"The bundle {bundle} has format {known}; this version reads {FORMAT}.", _AGAIN)
+    validate(Manifest, manifest, f"The manifest of {bundle}")
+    _require_inside(bundle, manifest["files"])
+    _require_whole(bundle, manifest)
+    if found := changes(bundle, manifest["files"], beside):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise IntegrityError(found[0] + more)
     return manifest
 
 
-def _verify(bundle: Path, listed: dict[str, dict[str, Json]]) -> None:
-    for name in listed:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+def _require_inside(bundle: Path, files: dict[str, Json]) -> None:
+    for name in files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
             raise UsageError(f"The manifest of {bundle} names {name!r}, which is outside the bundle.")
-    actual = {name: entry for name, entry in list_files(bundle).items() if name not in (MANIFEST, RECORD)}
-    wrong = sorted(name for name in listed.keys() | actual.keys() if listed.get(name) != actual.get(name))
-    if wrong:
-        how = "is missing" if wrong[0] not in actual else "was added" if wrong[0] not in listed else "was changed"
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UsageError(f"The bundle {bundle} is damaged: {wrong[0]} {how}{more}.", "Export it again.")
+
+
+def _require_whole(bundle: Path, manifest: dict[str, Json]) -> None:
+    """IntegrityError if a byte of the manifest itself was changed."""
+    record = {name: value for name, value in manifest.items() if name != "digest"}
+    try:
+        as_written = read_bounded(bundle / MANIFEST) == pretty_json(manifest).encode()
+        digest = sha256_json(record)
+    except (DocumentError, UnicodeEncodeError) as error:  # half of a surrogate pair in a name
+        raise IntegrityError(f"{MANIFEST} {error}") from error
+    if not as_written or digest != manifest["digest"]:
+        raise IntegrityError(f"{MANIFEST} was changed")

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.records import read_metadata
 from pipeline.config.target import Runtime
-from pipeline.core.errors import StageError
-from pipeline.runtime.session import make_session
+from pipeline.core.errors import IntegrityError, StageError, first_line
+from pipeline.runtime.session import SESSION_ERRORS, make_session
 from pipeline.trace.graph import MODEL
 
 
 def verify(bundle: str | Path) -> float:
-    """Check every sha256 of the bundle's manifest, then run the golden inputs through ONNX Runtime.
+    """Check the bundle's manifest and the sha256 of every file, then run the golden inputs through ONNX Runtime.
 
     Returns the largest difference from the golden outputs, as a share of the largest expected value. UsageError if
-    a file is missing or changed; StageError if the difference is beyond the bundle's tolerance.
+    a file is missing, added, changed or of another kind; IntegrityError if the files do not fit together; StageError
+    if the difference is beyond the bundle's tolerance. It raises nothing else, whatever the folder holds.
     """
     folder = Path(bundle)
     read_manifest(folder)
-    golden = json.loads((folder / "golden" / "golden.json").read_text(encoding="utf-8"))
-    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))["runtime"]
-    runtime = Runtime(
-        providers=tuple(metadata["providers"]),
-        threads=metadata["threads"],
-        session_config=metadata["session_config"],
-    )
-    session = make_session(folder / MODEL, runtime)
-    worst = 0.0
-    for number in range(golden["samples"]):
-        place = folder / "golden" / str(number)
-        feed = {name: np.load(place / f"{name}.npy", allow_pickle=False) for name in golden["inputs"]}
-        for name, actual in zip(golden["outputs"], session.run(golden["outputs"], feed), strict=True):
-            expected = np.load(place / f"{name}.npy", allow_pickle=False)
-            worst = max(worst, float(np.abs(actual - expected).max() / np.abs(expected).max()))
-    if not worst <= golden["tolerance"]:
+    golden = read_golden(folder)
+    runtime = read_metadata(folder).session_runtime()
+    try:
+        worst = _largest_difference(folder, golden, runtime)
+    except SESSION_ERRORS as error:
+        message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
+        raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error
+    if not worst <= golden.tolerance:
         raise StageError(
             f"The bundle {folder.name} gives other outputs here than where it was made: they differ by {worst:.3g} "
-            f"of the largest value, {golden['tolerance']} is allowed.",
+            f"of the largest value, {golden.tolerance} is allowed.",
             "Compare the CPU's instruction sets and the ONNX Runtime versions.",
         )
     return worst
+
+
+def _largest_difference(folder: Path, golden: Golden, runtime: Runtime) -> float:
+    session = make_session(folder / MODEL, runtime)
+    names = [entry.name for entry in golden.outputs]
+    worst = [0.0]
+    for number in range(golden.samples):
+        answers = session.run(names, golden_arrays(folder, number, golden.inputs))
+        expected = golden_arrays(folder, number, golden.outputs)
+        worst += [difference(answer, expected[name]) for name, answer in zip(names, answers, strict=True)]
+    return float(np.max(worst))  # NaN if one is
+
+
+def difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference as a share of the largest expected value; 0 if all are equal (NaN to NaN), infinity for
+    another shape, for anything beside expected zeros and where only one is finite."""
+    if not isinstance(actual, np.ndarray) or actual.shape != expected.shape or actual.dtype.kind not in "biuf":
+        return float("inf")
+    if np.array_equal(actual, expected, equal_nan=expected.dtype.kind == "f" and actual.dtype.kind == "f"):
+        return 0.0
+    one, other = actual.astype(np.float64), expected.astype(np.float64)
+    if not (np.isfinite(one) == np.isfinite(other)).all() or not np.isfinite(other).any():
+        return float("inf")
+    finite = np.isfinite(other)
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return float("inf")
+    peak = float(np.abs(other[finite]).max())
+    return float(np.abs(one[finite] - other[finite]).max()) / peak if peak else float("inf")

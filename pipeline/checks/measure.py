@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from pipeline.checks.protocol import (
     CandidatesRequest,
     LatencyRequest,
@@ -27,6 +25,7 @@ from pipeline.core.memory import says_out_of_memory
 from pipeline.core.report_types import LatencyResult, MemoryResult
 from pipeline.core.types import Evidence, Figure, Json
 from pipeline.numerics.statistics import percentile_interval, ratio_interval, samples_needed
+from pipeline.runtime.feeds import read_feed
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _LEAKING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ORT_", "MALLOC_", "LD_PRELOAD", "PYTHON")
@@ -155,5 +154,4 @@ def _figure(interval: tuple[float, float, float], unit: str, note: str = "") -> 
 
 
 def _input_shapes(inputs: Path) -> dict[str, tuple[int, ...]]:
-    with np.load(inputs) as arrays:
-        return {name: arrays[name].shape for name in arrays}
+    return {name: array.shape for name, array in read_feed(inputs).items()}

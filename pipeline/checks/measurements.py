@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pipeline.bundle.golden import golden_arrays, read_golden
 from pipeline.bundle.manifest import bundle_bytes
+from pipeline.bundle.records import read_metadata
 from pipeline.checks.accuracy import measure_accuracy
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
@@ -24,6 +25,7 @@ from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.checks.weights import Graph, Weight
 from pipeline.config.target import Runtime, Shape, Target
+from pipeline.core.errors import IntegrityError
 from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
@@ -35,6 +37,7 @@ from pipeline.core.report_types import (
 )
 from pipeline.core.types import Evidence, Figure, Progress
 from pipeline.metrics.judge import Family
+from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL
@@ -111,7 +114,7 @@ def measure(
     found.missing["max_power_w"] = "no power model of this device exists yet"
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(bundle, target.shape))
+        write_feed(inputs, example_feed(bundle, target.shape))
         _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
@@ -120,7 +123,7 @@ def measure(
 
 
 def _takes_text(bundle: Path) -> bool:
-    return json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))["max_length"] is not None
+    return read_metadata(bundle).max_length is not None
 
 
 def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
@@ -128,18 +131,20 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
 
     Real values, since data-dependent kernels (dynamic ranges) must see what an app sees.
     """
-    metadata = json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))
+    arrays = golden_arrays(bundle, 0, read_golden(bundle).inputs)
     feed = {}
-    for entry in metadata["inputs"]:
-        golden = np.load(bundle / "golden" / "0" / f"{entry['name']}.npy", allow_pickle=False)
+    for entry in read_metadata(bundle).inputs:
+        if entry.name not in arrays:
+            raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
+        golden = arrays[entry.name]
         sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
         if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
             sizes = {"batch": shape.batch_size}
         wanted = tuple(
             sizes.get(d, own) if isinstance(d, str) else int(d)
-            for d, own in zip(entry["shape"], golden.shape, strict=True)
+            for d, own in zip(entry.shape, golden.shape, strict=True)
         )
-        feed[entry["name"]] = np.resize(golden, wanted).astype(golden.dtype)
+        feed[entry.name] = np.resize(golden, wanted).astype(golden.dtype)
     return feed
 
 

@@ -16,7 +16,7 @@ Count = Annotated[int, Field(gt=0)]
 class LatencyRequest(Frozen):
     """Time single inferences of `model`, interleaved with `float_model` if there is one.
 
-    `inputs`: an .npz file with one array per input. Stops when the 95 % interval of both medians is within
+    `inputs`: a file of `write_feed`. Stops when the 95 % interval of both medians is within
     `target_half_width` (a share) of them and at least `min_runs` are done, or at `max_runs` or `max_seconds`.
     """
 
@@ -33,8 +33,8 @@ class LatencyRequest(Frozen):
 
 
 class CandidatesRequest(Frozen):
-    """Time single inferences of each of `models` in turn, the first being the float model; `inputs`: an .npz file for
-    each. Stops as a LatencyRequest does."""
+    """Time single inferences of each of `models` in turn, the first being the float model; `inputs`: a file of
+    `write_feed` for each. Stops as a LatencyRequest does."""
 
     mode: Literal["candidates"] = "candidates"
     models: tuple[Path, ...] = Field(min_length=2)

@@ -13,11 +13,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.checks.events import node_records
@@ -34,9 +31,9 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json
 from pipeline.numerics.statistics import percentile_interval
+from pipeline.runtime.feeds import Feed, read_feed
 from pipeline.runtime.session import make_session
 
-Feed: TypeAlias = dict[str, NDArray[Any]]
 _SPINNING_STOP = "session.force_spinning_stop"
 _CHECK_EVERY = 10
 
@@ -119,7 +116,7 @@ def memory(request: MemoryRequest) -> dict[str, Json]:
 
     Where this system does not tell the peaks they are null, and `reason` says why.
     """
-    feed = _read(request.inputs)
+    feed = read_feed(request.inputs)
     gc.collect()
     reason = reset_peak()
     before = None if reason else resident_mb()
@@ -189,12 +186,7 @@ def _half_width(times: list[float]) -> float:
 
 
 def _feed(session: ort.InferenceSession, inputs: Path) -> Feed:
-    return _select(session, _read(inputs))
-
-
-def _read(inputs: Path) -> Feed:
-    with np.load(inputs) as arrays:
-        return dict(arrays)
+    return _select(session, read_feed(inputs))
 
 
 def _select(session: ort.InferenceSession, arrays: Feed) -> Feed:

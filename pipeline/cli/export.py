@@ -16,6 +16,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import Report
 from pipeline.core.store import Store
 from pipeline.plan import Plan, make_plan
+from pipeline.report.publish import output_folder
 from pipeline.report.terminal import render
 from pipeline.runner import preview
 from pipeline.titles import title_of
@@ -65,6 +66,7 @@ def recheck(
 def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
     """Print the plan: every stage, and whether its result is in the store."""
     plan = _plan(fields)
+    output_folder(plan.job.output, plan.target.name, plan.source.name)
     place = Store(store or default_store())
     place.prepare()
     rows = preview(plan.stages, place)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.api import default_store
 from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.records import read_metadata
 from pipeline.checks.breakdown import tensor_groups
 from pipeline.config.loading import available, load_recipe, load_target
 from pipeline.core.budgets import BUDGETS
@@ -53,16 +54,16 @@ def list_recipes(console: Console) -> None:
 def inspect_bundle(bundle: Path, console: Console) -> None:
     """Files (verified), inputs and outputs, operators, node names and stored bytes."""
     manifest = read_manifest(bundle)
-    metadata = json.loads((bundle / "metadata.json").read_text(encoding="utf-8"))
+    metadata = read_metadata(bundle)
     model = onnx.load(bundle / MODEL, load_external_data=False)
     provenance = manifest["provenance"]
     console.print(
         f"[bold]{provenance['model']}[/] for {provenance['target']}, recipe {provenance['recipe']}, "
-        f"scheme {metadata['scheme']['name']}, task {metadata['task']}"
+        f"scheme {metadata.scheme.name}, task {metadata.task}"
     )
-    for side in ("inputs", "outputs"):
-        for entry in metadata[side]:
-            console.print(f"  {side[:-1]:<7} {entry['name']}: {entry['dtype']} {_shape(entry['shape'])}", markup=False)
+    for side, entries in (("input", metadata.inputs), ("output", metadata.outputs)):
+        for entry in entries:
+            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}", markup=False)
     console.print(_files(manifest["files"]))
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)
@@ -73,7 +74,7 @@ def inspect_bundle(bundle: Path, console: Console) -> None:
     )
 
 
-def _shape(shape: list[Any]) -> str:
+def _shape(shape: Sequence[int | str]) -> str:
     return "[" + ", ".join(str(size) for size in shape) + "]"
 
 

@@ -84,7 +84,13 @@ def compare(  # noqa: PLR0913  # as export
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for compare.json and compare.html.", show_default="artifacts/..."),
+        typer.Option(
+            *("-o", "--output"),
+            help="Folder for compare.json and compare.html.",
+            show_default="artifacts/...",
+            parser=flag.place,
+            metavar="PATH",
+        ),
     ] = None,
     task: flag.Task = None,
     opset: flag.Opset = None,
@@ -121,7 +127,7 @@ def compare(  # noqa: PLR0913  # as export
 
 @app.command()
 def check(  # noqa: PLR0913  # as export
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
     metric: flag.Metric = None,
@@ -167,9 +173,10 @@ def gate(  # noqa: PLR0913  # as export
 def _exported(model: str, target: str, output: Path | None) -> Path:
     """Where an export of `model` for `target` left its bundle and reports."""
     from pipeline.config.loading import load_target  # noqa: PLC0415
+    from pipeline.report.publish import default_output  # noqa: PLC0415
     from pipeline.source.model import model_name  # noqa: PLC0415
 
-    return output or Path("artifacts") / load_target(target).name / model_name(model)
+    return output or default_output(load_target(target).name, model_name(model))
 
 
 @app.command()
@@ -206,7 +213,7 @@ def recipes() -> None:
 
 @app.command()
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Show what is in a bundle: its files, inputs and outputs, operators and stored tensors."""

@@ -10,6 +10,14 @@ import typer
 from pipeline.config.job import Job
 from pipeline.core.errors import UsageError
 
+
+def place(text: str) -> Path:
+    """A path; typer's own would take an empty text for the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty.")
+    return Path(text)
+
+
 Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a name (`edge targets`) or a .toml file.")]
 Model = Annotated[
     str,
@@ -22,11 +30,24 @@ Model = Annotated[
 Recipe = Annotated[str | None, typer.Option("-r", "--recipe", help="Recipe name (`edge recipes`) or a .toml file.")]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Folder for bundle and reports.", show_default="artifacts/..."),
+    typer.Option(
+        *("-o", "--output"),
+        help="Folder for bundle and reports.",
+        show_default="artifacts/...",
+        parser=place,
+        metavar="PATH",
+    ),
 ]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", envvar="EDGE_STORE", help="Where results of stages are kept.", show_default="user cache"),
+    typer.Option(
+        "--store",
+        envvar="EDGE_STORE",
+        help="Where results of stages are kept.",
+        show_default="user cache",
+        parser=place,
+        metavar="PATH",
+    ),
 ]
 Task = Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")]
 Opset = Annotated[
@@ -69,14 +90,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries log.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Baseline = Annotated[
-    Path | None, typer.Option("--baseline", help="An earlier report.json that must not be regressed from.")
+    Path | None,
+    typer.Option(
+        "--baseline", help="An earlier report.json that must not be regressed from.", parser=place, metavar="PATH"
+    ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(help="Your own metric: file.py:name of a function (outputs, references) -> float, higher is better."),
 ]
 References = Annotated[
-    Path | None, typer.Option(help="A .csv with a row per evaluation sample, for --metric; else the set's labels.")
+    Path | None,
+    typer.Option(
+        help="A .csv with a row per evaluation sample, for --metric; else the set's labels.",
+        parser=place,
+        metavar="PATH",
+    ),
 ]
 Budgets = Annotated[
     list[str] | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +17,7 @@ from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
 from pipeline.core.types import Figure
+from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
 
 
@@ -29,7 +29,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
     terminal = Terminal(verbose=False)
     with terminal.running(), tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(bundle, profile.shape))
+        write_feed(inputs, example_feed(bundle, profile.shape))
         tuning = tune(bundle / MODEL, inputs, profile.runtime, terminal.begin("switch off optimizations"))
     console = output_console()
     _show(tuning, console)

@@ -10,6 +10,7 @@ import tomlkit
 from pipeline.config.loading import load_target, validate
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
+from pipeline.core.paths import write_whole
 
 
 def local_target_file(name: str) -> Path:
@@ -20,6 +21,8 @@ def local_target_file(name: str) -> Path:
             f"The target {load_target(name).name!r} ships with the tool and has no file here to write to.",
             f"Copy it to targets/{name}.toml in this folder first; a local file hides the shipped one.",
         )
+    if path.is_symlink():
+        raise UsageError(f"The target file {path} is a link; --write changes plain files only.", "Name its own path.")
     return path
 
 
@@ -30,4 +33,4 @@ def write_disabled_optimizers(path: Path, optimizers: Sequence[str], source: str
     runtime["disabled_optimizers"] = list(optimizers)
     runtime.setdefault("sources", tomlkit.table())["disabled_optimizers"] = source
     validate(Target, {"name": path.stem, **document.unwrap()}, path.name)
-    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    write_whole(path, tomlkit.dumps(document), path.stat().st_mode & 0o777)

@@ -15,6 +15,7 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError, suggest
 
 Model = TypeVar("Model", bound=BaseModel)
+_SHOWN = 40  # mistakes of one file
 
 
 def shipped(folder: str) -> Path:
@@ -77,7 +78,8 @@ def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         lines = [_explain(model, dict(item)) for item in error.errors()]
-        raise UsageError(f"{where} has {_count(lines)}:\n" + "\n".join(f"  - {line}" for line in lines)) from error
+        shown = [f"  - {line}" for line in lines[:_SHOWN]] + ["  - ..."] * (len(lines) > _SHOWN)
+        raise UsageError(f"{where} has {_count(lines)}:\n" + "\n".join(shown)) from error
 
 
 def _count(lines: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from pipeline.core.paths import Name
 from pipeline.core.types import Frozen
 
 
@@ -33,7 +34,7 @@ class Recipe(Frozen):
     factory, an ONNX file.
     """
 
-    name: str
+    name: Name
     title: str
     passes: tuple[dict[str, Any], ...] = ()
     scheme: str | dict[str, Any]

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import suggest
+from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, Frozen
 
 Positive = Annotated[float, Field(gt=0)]
@@ -76,7 +77,7 @@ class Budget(Frozen):
 class Target(Frozen):
     """A device profile with budgets, and the recipe that is used when none is named."""
 
-    name: str
+    name: Name
     title: str
     kind: Literal["phone", "car", "robot", "other"] = "other"
     recipe: str

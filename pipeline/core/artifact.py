@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.digest import pretty_json, relative_files, sha256_file, sha256_json
+from pipeline.core.digest import canonical_json, pretty_json, sha256_file, sha256_json, tree
+from pipeline.core.documents import MAX_BYTES, DocumentError, parse_json, read_bounded
 from pipeline.core.errors import IntegrityError
+from pipeline.core.paths import FOLDER, kind_of
 from pipeline.core.types import Json
 
 RECORD = "artifact.json"
@@ -35,21 +38,46 @@ class Artifact:
 
 
 def list_files(root: Path) -> dict[str, dict[str, Json]]:
-    """`{relative path: {sha256, bytes}}` of every file below `root` but the record itself."""
-    names = [path for path in relative_files(root) if path.as_posix() != RECORD]
-    return {
-        name.as_posix(): {"sha256": sha256_file(root / name), "bytes": (root / name).stat().st_size} for name in names
-    }
+    """`{relative path: {sha256, bytes}}` of every file below `root` but the record itself.
+
+    IntegrityError for links and other things that are no file, and for empty folders.
+    """
+    sizes = {name: size for name, size in tree(root).items() if name != RECORD}
+    return {name: {"sha256": sha256_file(root / name), "bytes": size} for name, size in sizes.items()}
+
+
+def changes(root: Path, listed: Mapping[str, Json], beside: Set[str]) -> list[str]:
+    """Where a folder differs from a listing, in words like "model.onnx was changed"; `beside`: files that no listing
+    has. Only files that have the listed length are read. IntegrityError as `list_files`.
+    """
+    sizes = {name: size for name, size in tree(root).items() if name not in beside}
+    found = ((name, _change(root / name, listed.get(name), sizes.get(name))) for name in sorted({*listed, *sizes}))
+    return [f"{name} {how}" for name, how in found if how]
+
+
+def _change(path: Path, entry: Json, size: int | None) -> str:
+    if size is None:
+        return "is missing"
+    if entry is None:
+        return "was added"
+    known = isinstance(entry, dict) and entry.get("bytes") == size
+    return "" if known and entry == {"sha256": sha256_file(path), "bytes": size} else "was changed"
 
 
 def seal(root: Path, stage: str, key: str, identity: Json, facts: dict[str, Json]) -> None:
-    """Write the record of a filled directory. No clock, host or path goes in: equal inputs give equal bytes."""
+    """Write the record of a filled directory. No clock, host or path goes in: equal inputs give equal bytes.
+
+    Folders in which nothing lies are taken out, since a listing of files cannot say that they belong there.
+    """
+    for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     files = list_files(root)
-    digest = sha256_json({"files": files, "facts": facts})
+    facts = json.loads(canonical_json(facts))  # as it will be read: keys that are numbers become text
     record = {
         "stage": stage,
         "key": key,
-        "digest": digest,
+        "digest": sha256_json({"files": files, "facts": facts}),
         "identity": identity,
         "facts": facts,
         "files": files,
@@ -58,12 +86,31 @@ def seal(root: Path, stage: str, key: str, identity: Json, facts: dict[str, Json
 
 
 def open_artifact(root: Path) -> Artifact:
-    """Read and verify an artifact; IntegrityError if any byte differs from what was sealed."""
+    """Read and verify an artifact, which lies in a folder named by its key.
+
+    IntegrityError if any byte differs from what was sealed, or the key is that of something else.
+    """
     try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        stage, key, digest, facts, files = (record[k] for k in ("stage", "key", "digest", "facts", "files"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record, content = _read_record(root)
+        identity, digest, facts, files = (record[name] for name in ("identity", "digest", "facts", "files"))
+        stage = identity["stage"]
+        expected = {"stage": stage, "key": root.name, "identity": identity, "digest": digest}
+        expected |= {"facts": facts, "files": files}
+        if content != pretty_json(expected).encode():
+            raise IntegrityError(f"its record is not the one of stage {stage} under this key")
+        if sha256_json(identity) != root.name or sha256_json({"files": files, "facts": facts}) != digest:
+            raise IntegrityError("its record was changed")
+        if found := changes(root, files, {RECORD}):
+            raise IntegrityError(found[0])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"The record of artifact {root.name[:12]} cannot be read: {error}.") from error
-    if list_files(root) != files or sha256_json({"files": files, "facts": facts}) != digest:
-        raise IntegrityError(f"Artifact {stage} ({root.name[:12]}) was changed after it was written.")
-    return Artifact(root, stage, key, digest, facts)
+    except (DocumentError, IntegrityError) as error:
+        raise IntegrityError(f"Artifact {root.name[:12]} was changed after it was written: {error}.") from error
+    return Artifact(root, stage, root.name, digest, facts)
+
+
+def _read_record(root: Path) -> tuple[dict[str, Json], bytes]:
+    if kind_of(root) != FOLDER:
+        raise IntegrityError(f"it is {kind_of(root)}")
+    content = read_bounded(root / RECORD, 10 * MAX_BYTES)  # ours, and some list thousands of weights
+    return parse_json(content), content

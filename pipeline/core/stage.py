@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.core.artifact import Artifact, seal
-from pipeline.core.digest import sha256_json
+from pipeline.core.digest import canonical_json, sha256_json
 from pipeline.core.errors import IntegrityError, ResourceError
 from pipeline.core.memory import is_out_of_memory
 from pipeline.core.registry import load_attribute
@@ -49,14 +50,15 @@ class Stage:
     """Where things are on this machine (the path of a source whose digest is in `config`): not in the key."""
 
     def identity(self, inputs: Mapping[str, Artifact]) -> dict[str, Json]:
-        """What the key is the hash of."""
-        return {
+        """What the key is the hash of, as it can be read back from JSON."""
+        identity = {
             "stage": self.name,
             "version": self.version,
             "config": self.config,
             "inputs": {role: artifact.digest for role, artifact in inputs.items()},
             "libraries": {name: version(name) for name in self.libraries},
         }
+        return json.loads(canonical_json(identity))  # keys that are numbers become text, and sort as such
 
 
 @dataclass(frozen=True)

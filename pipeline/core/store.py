@@ -7,15 +7,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.artifact import RECORD, Artifact, open_artifact
-from pipeline.core.errors import StageError
+from pipeline.core.digest import SHA256
+from pipeline.core.errors import IntegrityError, UsageError
+from pipeline.core.paths import FOLDER, NOTHING, is_unfinished, kind_of, locked, open_plain, require_place
+
+_IN_USE, _WORK = "in-use", "work"
+_REMEDY = "Name a writable folder with --store or the environment variable EDGE_STORE."
 
 
 class Store:
-    """Artifacts under `root/objects/<key>`; half-written ones only ever live under `root/staging`."""
+    """Artifacts under `root/objects/<key>`; half-written ones only ever live under `root/staging`, temporary files of
+    runs under `root/work`. Only what has such a name is ever removed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -24,39 +30,56 @@ class Store:
         self._locks = root / "locks"
         self._uses = root / "uses"
         self._scratch = root / "scratch"
+        self._work = root / "work"
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return self._objects, self._staging, self._locks, self._uses, self._scratch, self._work
 
     def prepare(self) -> None:
-        """Create the folders; StageError if the place cannot be written to."""
+        """Create the folders; UsageError if the place cannot be written to, or one of them is something else."""
+        whole = Path(os.path.realpath(self.root)) if b"\0" not in os.fsencode(self.root) else self.root  # may be a link
+        require_place(whole, f"The store {self.root}", _REMEDY)
         try:
-            for folder in (self._objects, self._staging, self._locks, self._uses, self._scratch):
+            for folder in self._folders:
+                require_place(folder, f"{folder.name}/ of the store {self.root}", _REMEDY)
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StageError(
-                f"The store {self.root} cannot be written to: {error.strerror}.",
-                "Name a writable folder with --store or the environment variable EDGE_STORE.",
-            ) from error
+            raise UsageError(f"The store {self.root} cannot be written to: {error.strerror}.", _REMEDY) from error
 
     def find(self, key: str) -> Artifact | None:
         """The verified artifact under `key`, or None. IntegrityError if it is there but damaged."""
-        path = self._objects / key
-        if not path.is_dir():
+        path = self._object(key)
+        if kind_of(path) == NOTHING:
             return None
         artifact = open_artifact(path)
-        (self._uses / key).touch()
+        self._used(key)
         return artifact
+
+    def _object(self, key: str) -> Path:
+        if not SHA256.fullmatch(key):
+            raise IntegrityError(f"{key[:80]!r} is no key of the store.", "Export the bundle again.")
+        return self._objects / key
+
+    def _used(self, key: str) -> None:
+        """Note the time, which `clean` goes by."""
+        descriptor = open_plain(self._uses / key, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
 
     def discard(self, key: str) -> None:
         """Remove an entry: renamed first, so that nobody sees half of it."""
-        grave = Path(tempfile.mkdtemp(prefix="discard-", dir=self._staging))
-        (self._objects / key).rename(grave / key)
+        grave = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self._staging))
+        self._object(key).rename(grave / key)
         shutil.rmtree(grave)
         (self._uses / key).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """An exclusive lock between processes; the kernel frees it if the holder dies."""
-        with (self._locks / name).open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self._locks / name):
             yield
 
     @contextmanager
@@ -82,39 +105,88 @@ class Store:
         """Flush a sealed staging folder to disk and rename it into place."""
         for path in [*folder.rglob("*"), folder]:
             fsync(path)
-        folder.rename(self._objects / key)
+        folder.rename(self._object(key))
         fsync(self._objects)
-        (self._uses / key).touch()
+        self._used(key)
         shutil.rmtree(self.scratch(key), ignore_errors=True)
         return open_artifact(self._objects / key)
 
     def entries(self) -> list[tuple[str, int, float]]:
         """(key, bytes, time of last use) of every entry, the least recently used first."""
-        if not self._objects.is_dir():
+        if kind_of(self._objects) != FOLDER:
             return []
-        rows = [(path.name, tree_bytes(path), self._last_use(path)) for path in self._objects.iterdir()]
-        return sorted(rows, key=lambda row: row[2])
+        paths = [path for path in self._objects.iterdir() if SHA256.fullmatch(path.name)]
+        return sorted(((path.name, tree_bytes(path), self._last_use(path)) for path in paths), key=lambda row: row[2])
 
     def _last_use(self, path: Path) -> float:
-        stamp = self._uses / path.name
-        return (stamp if stamp.exists() else path / RECORD if (path / RECORD).exists() else path).stat().st_mtime
+        for stamp in (self._uses / path.name, path / RECORD):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return stamp.lstat().st_mtime
+        return path.lstat().st_mtime
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Held by every run, so that `clean` waits instead of taking an artifact away under it."""
-        with (self._locks / "in-use").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        """Held by every run, so that `clean` waits instead of taking an artifact away under it.
+
+        Temporary files of the run, and of the processes that it starts, go into a folder of the store; what killed
+        runs left there and in `staging` is removed.
+        """
+        with locked(self._locks / _IN_USE, fcntl.LOCK_SH), self._workspace() as folder, _temporary_files_in(folder):
+            self._sweep_staging()
             yield
+
+    @contextmanager
+    def _workspace(self) -> Iterator[Path]:
+        """A folder that lives as long as the body, or until the next run if this one is killed: whoever holds the lock
+        file beside it is alive."""
+        with ExitStack() as held:
+            with self.lock(_WORK):  # nobody sweeps before the lock is held
+                self._sweep_work()
+                folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._work))
+                held.enter_context(locked(self._locks / folder.name))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                (self._locks / folder.name).unlink(missing_ok=True)
+
+    def _sweep_work(self) -> None:
+        for folder in self._work.glob("run-*"):
+            lock = self._locks / folder.name
+            with suppress(BlockingIOError), locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+    def _sweep_staging(self) -> None:
+        for folder in self._staging.iterdir():
+            key = folder.name.partition("-")[0]
+            if SHA256.fullmatch(key):
+                with suppress(BlockingIOError), locked(self._locks / key, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def clean(self, max_bytes: int) -> tuple[int, int]:
         """Drop the least recently used entries until at most `max_bytes` are left, and all leftovers of crashes.
 
-        Returns (entries removed, bytes freed). Waits for runs in progress to end.
+        Returns (entries removed, bytes freed). Waits for runs in progress to end. UsageError for a folder that is no
+        store.
         """
+        if kind_of(self.root) == NOTHING:
+            return 0, 0
+        if kind_of(self._objects) != FOLDER:
+            raise UsageError(
+                f"{self.root} is no store: it has no folder objects/.", "Name the store with --store or EDGE_STORE."
+            )
         self.prepare()
-        with self.lock("in-use"):
-            for leftover in [*self._staging.iterdir(), *self._scratch.iterdir()]:
-                shutil.rmtree(leftover)
+        with self.lock(_IN_USE):
+            self._sweep_staging()
+            with self.lock(_WORK):
+                self._sweep_work()
+            for leftover in self._scratch.iterdir():
+                if SHA256.fullmatch(leftover.name):
+                    shutil.rmtree(leftover)
+            for file in (self.root / "comparisons").glob(".*"):
+                if is_unfinished(file):
+                    file.unlink()
             return self._drop_until(max_bytes)
 
     def _drop_until(self, max_bytes: int) -> tuple[int, int]:
@@ -129,6 +201,21 @@ class Store:
         return removed, freed
 
 
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Send `tempfile`, libraries and child processes to `folder` for their temporary files."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+
+
 def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -138,4 +225,5 @@ def fsync(path: Path) -> None:
 
 
 def tree_bytes(root: Path) -> int:
-    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    """Of all files below `root`, or of whatever stands in its place."""
+    return sum(path.lstat().st_size for path in [root, *root.rglob("*")] if kind_of(path) != FOLDER)

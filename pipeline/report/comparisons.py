@@ -5,12 +5,12 @@ Read by reports only; a verdict never rests on them.
 
 from __future__ import annotations
 
-import json
-import tempfile
 from pathlib import Path
 
 from pipeline.config.target import Shape
 from pipeline.core.digest import pretty_json, sha256_json
+from pipeline.core.documents import DocumentError, read_json
+from pipeline.core.paths import write_whole
 from pipeline.core.report_types import COMPARISON_VERSION, Comparison
 
 _FOLDER = "comparisons"
@@ -31,19 +31,11 @@ def keep_comparison(store: Path, key: str, comparison: Comparison) -> None:
 
 def known_comparison(store: Path, key: str) -> Comparison | None:
     """The last comparison under `key`; None without one, and for one of another version."""
-    path = store / _FOLDER / f"{key}.json"
-    if not path.is_file():
-        return None
     try:
-        comparison = Comparison.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:  # pydantic's too; it only decorates a report, and the next `edge compare` writes it anew
+        comparison = Comparison.model_validate(read_json(store / _FOLDER / f"{key}.json"))
+    except (
+        DocumentError,
+        ValueError,
+    ):  # pydantic's too; it only decorates a report, and the next `edge compare` writes it anew
         return None
     return comparison if comparison.version == COMPARISON_VERSION else None
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file (UTF-8, LF) so that nobody sees half of it."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)

@@ -68,13 +68,10 @@ def model_name(model: str) -> str:
     """What a model is called in reports and folders."""
     if is_factory(model):
         return factory_name(model)
-    return (
-        Path(model).stem
-        if model.endswith(".onnx")
-        else Path(model).resolve().name
-        if model == "."
-        else Path(model).name
-    )
+    path = Path(model).expanduser()
+    if model.endswith(".onnx"):
+        return path.stem
+    return path.resolve().name or "model" if path.is_dir() else path.name
 
 
 def _onnx_source(model: str, task: str | None) -> ModelSource:
@@ -138,7 +135,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
     check_weights(path, allow_pickle)
     adapter = TASKS.get(task) if task else infer_task(config, path)
     return ModelSource(
-        name=_name(model, path),
+        name=model_name(model),
         kind="huggingface",
         path=path,
         entry="",
@@ -227,10 +224,6 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
         f"The task of {path.name!r} cannot be told from its architecture ({', '.join(architectures) or 'none given'}).",
         f"Name it with --task. Allowed: {', '.join(TASKS)}.",
     )
-
-
-def _name(model: str, path: Path) -> str:
-    return model if model in PACKAGED else path.name if Path(model).is_dir() else model.rsplit("/", maxsplit=1)[-1]
 
 
 def _digest(path: Path, trust_remote_code: bool, allow_pickle: bool) -> str:

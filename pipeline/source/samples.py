@@ -25,14 +25,14 @@ Row = dict[str, NDArray[Any]]
 class Samples(Sequence[Row]):
     """The samples of one data set, read when asked for. Slicing by `limit` keeps the first ones.
 
-    Files: `<input>.bin`, the arrays of that input one after the other (little-endian, C order), and `index.json`
-    with their dtype and shapes.
+    Files: `0.bin` and so on, the arrays of one input each, one after the other (little-endian, C order), and
+    `index.json` with the file, dtype and shapes of each input by its name, which may be anything.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self._count = index["samples"] if limit is None else min(limit, index["samples"])
-        self._inputs = {name: _Input(folder / f"{name}.bin", **entry) for name, entry in index["inputs"].items()}
+        self._inputs = {name: _Input(folder, **entry) for name, entry in index["inputs"].items()}
 
     def __len__(self) -> int:
         return self._count
@@ -64,8 +64,8 @@ class Samples(Sequence[Row]):
 class _Input:
     """One input's arrays in a flat file."""
 
-    def __init__(self, path: Path, dtype: str, shapes: list[list[int]]) -> None:
-        self._path, self._dtype, self._shapes = path, np.dtype(dtype), shapes
+    def __init__(self, folder: Path, file: str, dtype: str, shapes: list[list[int]]) -> None:
+        self._path, self._dtype, self._shapes = folder / file, np.dtype(dtype), shapes
         self._offsets = np.concatenate([[0], np.cumsum([int(np.prod(shape)) for shape in shapes])])
 
     def shape(self, position: int) -> tuple[int, ...]:
@@ -91,8 +91,11 @@ def write_samples(folder: Path, rows: Iterable[Row]) -> int:
         files: dict[str, BinaryIO] = {}
         for row in rows:
             if not files:
-                files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in row}
-                inputs = {name: {"dtype": array.dtype.str, "shapes": []} for name, array in row.items()}
+                inputs = {
+                    name: {"file": f"{number}.bin", "dtype": array.dtype.str, "shapes": []}
+                    for number, (name, array) in enumerate(row.items())
+                }
+                files = {name: stack.enter_context((folder / inputs[name]["file"]).open("wb")) for name in row}
             if row.keys() != inputs.keys():
                 raise IntegrityError(
                     f"A sample has the inputs {', '.join(row)}, the first one had {', '.join(inputs)}."

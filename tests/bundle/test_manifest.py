@@ -10,6 +10,11 @@ import pytest
 from pipeline.bundle.manifest import bundle_bytes, read_manifest, write_manifest
 from pipeline.core.errors import UsageError
 
+PROVENANCE = {
+    **{"model": "m", "model_digest": "d", "target": "phone", "recipe": "w4"},
+    "store": {"float": "0" * 64, "evaluation": "1" * 64},
+}
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -17,7 +22,7 @@ def bundle(tmp_path: Path) -> Path:
     (folder / "golden").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"model")
     (folder / "golden" / "x.npy").write_bytes(b"numbers")
-    write_manifest(folder, {"model": "m"})
+    write_manifest(folder, PROVENANCE)
     return folder
 
 
@@ -30,14 +35,14 @@ def damaged(bundle: Path) -> str:
 def test_a_whole_bundle(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     assert list(manifest["files"]) == ["golden/x.npy", "model.onnx"]
-    assert manifest["provenance"] == {"model": "m"}
+    assert manifest["provenance"] == PROVENANCE
     assert bundle_bytes(bundle) == 5 + 7 + (bundle / "manifest.json").stat().st_size
 
 
 def test_the_same_files_give_the_same_manifest(bundle: Path) -> None:
     before = (bundle / "manifest.json").read_bytes()
     (bundle / "manifest.json").unlink()
-    write_manifest(bundle, {"model": "m"})
+    write_manifest(bundle, PROVENANCE)
     assert (bundle / "manifest.json").read_bytes() == before
     assert str(bundle.parent).encode() not in before
 
@@ -54,13 +59,13 @@ def test_changed_missing_and_added_files(bundle: Path) -> None:
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     assert damaged(tmp_path) == f"{tmp_path} is not a bundle: it has no manifest.json."
     (tmp_path / "manifest.json").write_text("{}")
-    assert "cannot be read" in damaged(tmp_path)
+    assert "provenance: is missing" in damaged(tmp_path)
 
 
 def test_other_formats_and_paths_that_escape(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
-    assert damaged(bundle) == f"The bundle {bundle} has format 9; this version reads 1."
-    manifest["files"]["../secret"] = {"sha256": "", "bytes": 0}
+    assert damaged(bundle) == f"The bundle {bundle} has format 9; this version reads 2."
+    manifest["files"]["../secret"] = {"sha256": "0" * 64, "bytes": 0}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     assert damaged(bundle) == f"The manifest of {bundle} names '../secret', which is outside the bundle."

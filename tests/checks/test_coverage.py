@@ -18,6 +18,7 @@ from pipeline.checks.worker import profile
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Coverage, SkippedTensor
+from pipeline.runtime.feeds import write_feed
 
 Shapes = tuple[tuple[int, ...], ...]
 MS = {"domain": "com.microsoft"}
@@ -241,7 +242,7 @@ def test_uses_integers(made: NodeProto, integer: bool) -> None:
 
 def run(path: Path, x: np.ndarray, folder: Path) -> tuple[onnx.ModelProto, list[NodeRecord]]:  # type: ignore[type-arg]
     """The graph that ONNX Runtime really ran, and its records."""
-    np.savez(folder / "x.npz", x=x)
+    write_feed(folder / "x.npz", {"x": x})
     optimized = folder / "optimized.onnx"
     request = ProfileRequest(
         model=path, inputs=folder / "x.npz", runtime=Runtime(), runs=1, warmup=1, optimized_model=optimized

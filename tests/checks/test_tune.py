@@ -11,6 +11,7 @@ from onnx import helper
 from pipeline.checks.tune import Tried, _difference, executed_operators, tune, without
 from pipeline.config.target import Runtime
 from pipeline.core.types import Evidence, Figure
+from pipeline.runtime.feeds import write_feed
 
 
 def _tried(low: float) -> Tried:
@@ -34,7 +35,7 @@ def test_the_executed_graph_is_counted(scaled) -> None:
 
 
 def test_only_optimizations_that_change_the_graph_are_timed(scaled, tmp_path) -> None:
-    np.savez(tmp_path / "inputs.npz", x=np.ones((1, 64, 64), np.float32))
+    write_feed(tmp_path / "inputs.npz", {"x": np.ones((1, 64, 64), np.float32)})
     tuning = tune(scaled, tmp_path / "inputs.npz", Runtime(disabled_optimizers=("SkipLayerNormFusion",)))
     assert [(entry.optimizer, entry.change) for entry in tuning.tried] == [
         ("MatMulScaleFusion", "FusedMatMul -1, MatMul +1, Mul +1")

@@ -13,6 +13,7 @@ from pipeline.checks import resident, worker
 from pipeline.checks.protocol import CandidatesRequest, LatencyRequest, MemoryRequest, ProfileRequest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
+from pipeline.runtime.feeds import write_feed
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -129,7 +130,7 @@ def test_profile_has_every_node_and_leaves_nothing_behind(
 
 
 def test_missing_input_is_named(matmul: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "other.npz", tokens=np.ones(3))
+    write_feed(tmp_path / "other.npz", {"tokens": np.ones(3)})
     with pytest.raises(UsageError) as caught:
         worker.memory(MemoryRequest(model=matmul, inputs=tmp_path / "other.npz", runtime=Runtime()))
     assert caught.value.message == "The model takes ['x'], but the inputs are ['tokens']."

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.errors import EdgeError, ExitCode, StageError
+from pipeline.core.errors import ExitCode, IntegrityError, StageError, UsageError
 from pipeline.core.stage import Stage, execute, stage_key
 from pipeline.core.store import Store
 
@@ -222,7 +223,120 @@ def test_clean_waits_for_runs_in_progress(store: Store) -> None:
 
 def test_a_store_in_the_place_of_a_file_is_a_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EdgeError) as caught:
+    with pytest.raises(UsageError) as caught:
         Store(tmp_path / "file").prepare()
-    assert "cannot be written to" in caught.value.message
+    assert caught.value.message == f"The store {tmp_path / 'file'} is a file."
     assert "--store" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["objects", "staging", "locks", "uses", "scratch", "work"])
+def test_the_stores_own_folders_are_no_links(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError) as caught:
+        Store(tmp_path / "store").prepare()
+    assert caught.value.message == f"{name}/ of the store {tmp_path / 'store'} is a link."
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_store_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "big-disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "big-disk")
+    store = Store(tmp_path / "store")
+    store.prepare()
+    assert not execute(stage(), {}, store).cached
+    assert execute(stage(), {}, store).cached
+
+
+@pytest.mark.parametrize("name", ["in-use", "work", "0" * 64])
+def test_locks_follow_no_links_and_truncate_nothing(store: Store, tmp_path: Path, name: str) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.write_text("years of work")
+    (store.root / "locks" / name).symlink_to(thesis)
+    with pytest.raises(StageError) as caught, store.in_use(), store.lock("0" * 64):
+        pass
+    assert caught.value.message == f"{store.root / 'locks' / name} is a link, where a plain file belongs."
+    assert thesis.read_text() == "years of work"
+    (store.root / "locks" / name).unlink()
+    os.link(thesis, store.root / "locks" / name)
+    with store.in_use(), store.lock("0" * 64):
+        assert thesis.read_text() == "years of work"
+
+
+def test_a_note_of_use_follows_no_link(store: Store, tmp_path: Path) -> None:
+    key = execute(stage(), {}, store).artifact.key
+    (store.root / "uses" / key).unlink()
+    (store.root / "uses" / key).symlink_to(tmp_path / "new")
+    with pytest.raises(StageError, match="is a link, where a plain file belongs"):
+        store.find(key)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("key", ["", "..", "../../etc", "0" * 63, "0" * 64 + "/..", "G" * 64, "/etc/passwd"])
+def test_only_hashes_are_keys(store: Store, key: str) -> None:
+    with pytest.raises(IntegrityError, match="is no key of the store"):
+        store.find(key)
+
+
+def test_clean_takes_only_what_is_the_stores(store: Store) -> None:
+    """`edge clean --store` on somebody's folder that happens to have one called objects."""
+    for name in ("objects/mine", "staging/mine", "scratch/mine", "work/mine"):
+        (store.root / name).mkdir()
+        (store.root / name / "thesis").touch()
+    execute(stage(), {}, store)
+    assert store.clean(0)[0] == 1
+    assert sorted(path.parent.parent.name for path in store.root.rglob("thesis")) == [
+        *("objects", "scratch", "staging", "work")
+    ]
+
+
+def test_clean_makes_no_store(tmp_path: Path) -> None:
+    assert Store(tmp_path / "none").clean(0) == (0, 0)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UsageError, match="is no store: it has no folder objects/"):
+        Store(tmp_path).clean(0)
+
+
+def test_temporary_files_of_a_run_lie_in_the_store_and_go_with_it(store: Store) -> None:
+    before = tempfile.gettempdir()
+    with store.in_use():
+        file = Path(tempfile.mkdtemp()) / "big"
+        file.touch()
+        assert (store.root / "work").resolve() in file.parents
+        assert os.environ["TMPDIR"] == str(file.parents[1])
+    assert tempfile.gettempdir() == before
+    assert list((store.root / "work").iterdir()) == []
+    assert [path.name for path in (store.root / "locks").iterdir() if path.name.startswith("run-")] == []
+
+
+IN_USE = """
+import sys, tempfile, signal
+from pathlib import Path
+from pipeline.core.store import Store
+with Store(Path(sys.argv[1])).in_use():
+    print(tempfile.mkdtemp(), flush=True)
+    signal.pause()
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_of_the_living(store: Store) -> None:
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", IN_USE, str(store.root)]
+        one = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert one.stdout is not None
+        return one, Path(one.stdout.readline().strip())
+
+    (dead, left), (living, kept) = start(), start()
+    try:
+        dead.kill()
+        dead.communicate()
+        other = store.root / "staging" / f"{'0' * 64}-abc"
+        other.mkdir()
+        assert left.is_dir()
+        with store.in_use():
+            assert (left.exists(), kept.is_dir(), other.exists()) == (False, True, False)
+    finally:
+        living.kill()
+        living.communicate()

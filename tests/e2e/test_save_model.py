@@ -43,7 +43,7 @@ def notes(folder: Path) -> str:
 
 def golden(folder: Path) -> np.ndarray:
     """The embedding that the bundle gives its first example."""
-    return np.load(folder / "bundle/golden/0/sentence_embedding.npy")
+    return np.load(folder / "bundle/golden/0/output-0.npy")
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def assert_same(actual: Row, expected: Row) -> None:
 def test_files_worked_by_hand(tmp_path: Path) -> None:
     rows = [{"x": np.array([[1, 2]], np.uint8)}, {"x": np.array([[3]], np.uint8)}]
     assert write_samples(tmp_path, rows) == 2
-    assert (tmp_path / "x.bin").read_bytes() == b"\x01\x02\x03"
+    assert (tmp_path / "0.bin").read_bytes() == b"\x01\x02\x03"
     index = json.loads((tmp_path / "index.json").read_text())
-    assert index == {"samples": 2, "inputs": {"x": {"dtype": "|u1", "shapes": [[1, 2], [1, 1]]}}}
+    assert index == {"samples": 2, "inputs": {"x": {"file": "0.bin", "dtype": "|u1", "shapes": [[1, 2], [1, 1]]}}}
 
 
 def test_samples_come_back(tmp_path: Path) -> None:

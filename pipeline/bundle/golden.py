@@ -1,0 +1,103 @@
+"""`golden/`: a few inputs with the outputs that a bundle must give, as numbered .npy files.
+
+`golden.json` maps the names of inputs and outputs, which may be anything, to the files of each sample's folder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tokenize import TokenError
+from typing import Annotated, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.bundle.records import read_record
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import IntegrityError
+from pipeline.core.types import Frozen
+from pipeline.runtime.feeds import Feed
+
+GOLDEN, RECORD = "golden", "golden.json"
+TOLERANCE = 0.02
+"""Share of the largest expected output by which another CPU's answer may differ: INT8 kernels agree to 1e-7, 4-bit
+products with INT8 arithmetic differ by up to 0.06 standard deviations between instruction sets."""
+
+
+class NamedFile(Frozen):
+    """An input or output of the model, and the file that holds it in the folder of every sample."""
+
+    name: str
+    file: Annotated[str, Field(pattern=r"^(input|output)-[0-9]{1,6}\.npy$")]
+
+
+class Golden(Frozen):
+    """What `golden.json` says. The samples' folders are `0`, `1` and so on."""
+
+    samples: Annotated[int, Field(ge=0, le=1000)]
+    inputs: tuple[NamedFile, ...]
+    outputs: tuple[NamedFile, ...]
+    tolerance: Annotated[float, Field(gt=0)]
+    texts: tuple[str, ...] = ()
+
+
+def write_golden(bundle: Path, samples: Sequence[tuple[Feed, Feed]], texts: Sequence[str]) -> None:
+    """Write `golden/` from (inputs, outputs) by name of each sample, and the texts that they came from."""
+    feeds = samples[0] if samples else ({}, {})
+    inputs, outputs = (
+        tuple(NamedFile(name=name, file=f"{side}-{number}.npy") for number, name in enumerate(feed))
+        for side, feed in zip(("input", "output"), feeds, strict=True)
+    )
+    for number, sample in enumerate(samples):
+        folder = bundle / GOLDEN / str(number)
+        folder.mkdir(parents=True)
+        for files, feed in zip((inputs, outputs), sample, strict=True):
+            for entry in files:
+                np.save(folder / entry.file, feed[entry.name])
+    record = Golden(
+        samples=len(samples), inputs=inputs, outputs=outputs, tolerance=TOLERANCE, texts=tuple(texts[: len(samples)])
+    )
+    (bundle / GOLDEN).mkdir(exist_ok=True)
+    (bundle / GOLDEN / RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
+
+
+def read_golden(bundle: Path) -> Golden:
+    """What the bundle's `golden.json` says; UsageError if it cannot be read."""
+    return read_record(Golden, bundle, f"{GOLDEN}/{RECORD}")
+
+
+def golden_arrays(bundle: Path, number: int, files: Sequence[NamedFile]) -> Feed:
+    """Arrays by name: the inputs or the outputs of one sample. IntegrityError if one is damaged."""
+    folder = bundle / GOLDEN / str(number)
+    return {entry.name: _read_array(folder / entry.file) for entry in files}
+
+
+_ODD = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
+"""What numpy's header parser raises for bytes that are no header."""
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file: plain numbers, as many as the file has bytes for, so that no header claims more."""
+    try:
+        with path.open("rb") as file:
+            shape, dtype, begin = _header(file)
+            held = path.stat().st_size - begin
+        if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != held or min(shape, default=0) < 0:
+            raise ValueError(f"{dtype} {list(shape)} does not fit {held} bytes")
+        return np.load(path, allow_pickle=False)
+    except _ODD as error:
+        place = "/".join(path.parts[-3:])
+        raise IntegrityError(f"The bundle's {place} is no array of numbers: {error}.", "Export it again.") from error
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """(shape, dtype, offset of the values)."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its format is {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype, file.tell()

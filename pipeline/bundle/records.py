@@ -1,0 +1,73 @@
+"""The JSON files of a bundle as typed records; whoever made the bundle may have written anything into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.config.loading import validate
+from pipeline.config.target import Runtime
+from pipeline.core.documents import DocumentError, read_json
+from pipeline.core.errors import UsageError
+from pipeline.core.types import Frozen, Json, Scheme
+
+METADATA = "metadata.json"
+Record = TypeVar("Record", bound=Frozen)
+
+
+class TensorSpec(Frozen):
+    """An input or output: its shape has a number or the name of a dynamic axis for each axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Engine(Frozen):
+    """How the app must set up its session."""
+
+    engine: str
+    providers: tuple[str, ...]
+    threads: int
+    session_config: dict[str, str]
+
+
+class Metadata(Frozen):
+    """`metadata.json`: what an app must know of the model."""
+
+    model: str
+    task: str
+    scheme: Scheme
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_length: int | None
+    labels: dict[str, Json] | None
+    preprocessing: tuple[str, ...]
+    golden: str
+    runtime: Engine
+
+    def session_runtime(self) -> Runtime:
+        """The runtime that the bundle was made for, as its golden outputs were."""
+        engine = self.runtime.model_dump(exclude={"engine"})
+        return validate(Runtime, engine, f"{METADATA} of the bundle")
+
+
+def read_record(kind: type[Record], bundle: Path, name: str) -> Record:
+    """The record in a JSON file of the bundle; UsageError that names the file and all mistakes."""
+    return validate(kind, read_object(bundle, name), f"{name} of the bundle {bundle}")
+
+
+def read_object(bundle: Path, name: str) -> dict[str, Json]:
+    """The JSON object in a file of the bundle; UsageError if there is none."""
+    try:
+        data = read_json(bundle / name)
+    except DocumentError as error:
+        raise UsageError(f"{name} of the bundle {bundle} {error}.", "Export it again.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{name} of the bundle {bundle} is no JSON object.", "Export it again.")
+    return data
+
+
+def read_metadata(bundle: Path) -> Metadata:
+    """What the bundle's `metadata.json` says; UsageError if it cannot be read."""
+    return read_record(Metadata, bundle, METADATA)
