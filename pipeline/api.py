@@ -32,7 +32,7 @@ from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report
 from pipeline.runner import run_stages
-from pipeline.source.tasks import TASKS
+from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.titles import title_of
 
 
@@ -121,7 +121,6 @@ def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Co
     return measure(
         bundle,
         plan.target,
-        plan.source.task.family,
         float_reference(outcomes),
         _reasons(plan, outcomes),
         lambda title: console.begin(f"check {title}"),
@@ -135,7 +134,8 @@ def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
     of_float, evaluation, reference = (outcomes[name].artifact.path for name in names)
     tokenized = [name for name in outcomes if name.startswith("samples.evaluation.")]  # anew, for a trimmed vocabulary
     own = outcomes[tokenized[-1]].artifact.path if tokenized else evaluation
-    return FloatReference(of_float, own, reference, evaluation)
+    behaviour = Behaviour.model_validate(outcomes[PROBE].artifact.facts)
+    return FloatReference(of_float, own, reference, evaluation, behaviour)
 
 
 def _reasons(plan: Plan, outcomes: dict[str, Outcome]) -> Reasons:
@@ -269,10 +269,7 @@ def check(
         reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
         metadata = read_metadata(folder)
         reasons = left_reasons(inputs.get("plan"), metadata.scheme)
-        family = TASKS.get(metadata.task).family
-        found = measure(
-            folder, aimed, family, reference, reasons, lambda title: console.begin(f"check {title}"), metric
-        )
+        found = measure(folder, aimed, reference, reasons, lambda title: console.begin(f"check {title}"), metric)
     if "compare" in inputs:
         found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
     comparison = None
@@ -300,9 +297,10 @@ def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:
 
 def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> FloatReference | None:
     roles = ("float", "evaluation", "reference", source_evaluation)
-    if any(role not in inputs for role in roles):
+    if any(role not in inputs for role in (*roles, PROBE)):
         return None
-    return FloatReference(*(inputs[role].path for role in roles))
+    of_float, evaluation, expected, source = (inputs[role].path for role in roles)
+    return FloatReference(of_float, evaluation, expected, source, behaviour_in(inputs))
 
 
 def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.api import Console, default_store, float_reference, trial_scope
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
-from pipeline.checks.candidates import FIDELITY, Scored, score
+from pipeline.checks.candidates import Scored, fidelity_name, score
 from pipeline.checks.domination import Entry, differences, dominates, front, nearest
 from pipeline.checks.host import host_info, versions
 from pipeline.checks.measure import latency_figures, measure_candidates
@@ -194,7 +194,7 @@ def _latencies(
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
     progress = console.begin(f"check accuracy of {one.label}")
-    return score(one.bundle / MODEL, plan.target.runtime, plan.source.task.family, reference, plan.metric, progress)
+    return score(one.bundle / MODEL, plan.target.runtime, reference, plan.metric, progress)
 
 
 def _judge(
@@ -230,7 +230,7 @@ def _judge(
         recipe=plan.recipe.name,
         passes=tuple(str(table["pass"]) for table in plan.recipe.passes),
         bundle_digest=read_manifest(built[0].bundle, stored=True)["digest"],
-        fidelity_name=FIDELITY.get(plan.source.task.family, ""),
+        fidelity_name=fidelity_name(reference.behaviour.family),
         candidates=(_float_candidate(reference, float_ms), *candidates),
         refused=tuple(refused),
         same_bytes=nearest("size", entries[0], entries[1:]),

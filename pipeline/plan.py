@@ -25,6 +25,7 @@ from pipeline.core.types import Scheme
 from pipeline.plan_samples import TEXT, Reading
 from pipeline.plan_training import Training
 from pipeline.quantize.schemes import describe, resolve_scheme
+from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.prepare import TOKENIZER
@@ -118,9 +119,10 @@ class _Builder:
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
             self._trace("trace.float", None),
+            self._probe(),
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
-            *([*self._quantize(), self._compare(bool(calibrated))] if rounded else []),
+            *([*self._quantize(bool(calibrated)), self._compare(bool(calibrated))] if rounded else []),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
@@ -162,7 +164,7 @@ class _Builder:
         if isinstance(config, PruneTokens):
             inputs[CALIBRATION_BEFORE] = self.reading.stages["calibration"].name
             trimming = self._trim(number, config, where)
-        inputs |= {CALIBRATION: self.reading.stages["calibration"].name}
+        inputs |= {CALIBRATION: self.reading.stages["calibration"].name, PROBE: PROBE}
         if self._tokenizer:
             inputs |= {TOKENIZER: self._tokenizer, SOURCE_CALIBRATION: "samples.calibration"}
         self._compressed = f"compress.{number}.{table['pass']}"
@@ -231,24 +233,25 @@ class _Builder:
         config = {"source": self.reading.source_config()}
         return Stage("model", 1, "pipeline.compress.saved:run", config, inputs, _PASS, self.reading.local())
 
-    def _quantize(self) -> list[Stage]:
+    def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
         # what is watched does not depend on the rest of the scheme, so that recipes can share it
         watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
         graph, stages = self._traced, []
+        samples = {"samples": self.reading.stages["calibration"].name, PROBE: PROBE} if calibrated else {}
         if self.scheme.smoothing is not None:
-            inputs = {"graph": graph, "samples": self.reading.stages["calibration"].name}
+            inputs = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=2))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
-            observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
+            observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
         if self.scheme.rounding == "gptq":
-            observed = {"graph": graph, "samples": self.reading.stages["calibration"].name}
+            observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
@@ -262,18 +265,22 @@ class _Builder:
     def _compare(self, calibrated: bool) -> Stage:
         """The quantized graph against the one that it was made from, not against the model before pruning."""
         data = "calibration" if calibrated else "evaluation"
-        inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name}
-        config = {"family": self.source.task.family, "data": data}
-        return Stage("compare", 1, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+        inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
+        config = {"data": data}
+        return Stage("compare", 2, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
         return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
-    def _reference(self) -> Stage:
+    def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
         config = {"family": self.source.task.family}
-        return Stage("reference", 3, "pipeline.checks.reference:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage(PROBE, 1, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
+
+    def _reference(self) -> Stage:
+        inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
+        return Stage("reference", 4, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
     def _bundle(self, model: str) -> Stage:
         config = {
@@ -292,6 +299,7 @@ class _Builder:
             "model": model,
             "float": "trace.float",
             "evaluation": self.reading.stages["evaluation"].name,
+            PROBE: PROBE,
             "reference": "reference",
             **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),

@@ -11,6 +11,7 @@ _TITLES = {
     "vocabulary": "trim the vocabulary",
     "teacher": "record the teacher's outputs",
     "trace.float": "trace float model",
+    "probe": "probe float model",
     "trace": "trace compressed model",
     "model": "save compressed model",
     "calibrate.channels": "calibrate channels",

@@ -31,7 +31,7 @@ def stages(job: Job, **changes: object) -> dict[str, Stage]:
     return {stage.name: stage for stage in make_plan(job.model_copy(update=changes)).stages}
 
 
-SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float"]
+SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float", "probe"]
 END = ["reference", "bundle"]
 
 
@@ -155,10 +155,11 @@ def test_a_trimmed_vocabulary_cuts_the_samples_anew_for_what_follows(job: Job, t
         assert set(stage.inputs.values()) <= set(names[:place])
         assert str(tmp_path) not in json.dumps(stage.config)
     first, second, last = (planned[f"compress.{number}.prune"].inputs for number in (0, 2, 3))
-    assert first == {"calibration": "samples.calibration"}
+    assert first == {"calibration": "samples.calibration", "probe": "probe"}
     assert second == {
         **{"compressed": "compress.1.prune", "tokenizer": "vocabulary.2", "calibration": "samples.calibration.2"},
         **{"calibration.before": "samples.calibration.1", "calibration.source": "samples.calibration"},
+        "probe": "probe",
     }
     assert planned["vocabulary.2"].inputs == {"tokenizer": "vocabulary.1"}
     assert last["calibration"] == planned["calibrate.hessians"].inputs["samples"] == "samples.calibration.2"

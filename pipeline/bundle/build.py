@@ -15,6 +15,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session, session_config
 from pipeline.source.prepare import (
     PREPROCESSOR_FILES,
@@ -27,7 +28,7 @@ from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
-_ROLES = ("float", "evaluation", SOURCE_EVALUATION, "reference", "plan", "compare")
+_ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare")
 GOLDEN_SAMPLES = 4
 
 

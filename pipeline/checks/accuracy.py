@@ -1,101 +1,203 @@
-"""Accuracy against the float model, on every evaluation set by itself."""
+"""Accuracy against the float model, on every evaluation set by itself: one sample at a time and in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StageError, first_line
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress, silent
-from pipeline.metrics.detection import THRESHOLDS, Boxes, decode_queries, mean_average_precision, truth
-from pipeline.metrics.judge import Family, judge
-from pipeline.metrics.task import accuracy, spearman_of_pairs, token_scores
+from pipeline.metrics.judge import JUDGES, Classes, Family, Tokens, family_of, label_kind
+from pipeline.numerics.statistics import paired_share_interval, subsample_interval
+from pipeline.runtime.batches import MOST_VALUES, takes_batches
+from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import make_session
-from pipeline.source.samples import open_samples
+from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.source.samples import Samples, open_samples
 
 Array = NDArray[np.float32]
+BATCH = 16
+BATCHED = "_batched"
+"""Ends the names of scores that were measured in batches of `BATCH`."""
+_DRAWN = 150
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The judged rows of one set: of samples that ran alone, and in batches where that was measured too."""
+
+    alone: Array
+    batched: Array | None = None
+
+    def part(self, rows: NDArray[Any]) -> Outputs:
+        return Outputs(self.alone[rows], None if self.batched is None else self.batched[rows])
 
 
 def measure_accuracy(
     model: Path,
     runtime: Runtime,
-    family: Family,
+    behaviour: Behaviour,
     evaluation: Path,
     reference: Path,
     progress: Progress = silent,
 ) -> tuple[DatasetAccuracy, ...]:
     """Run the model over every set of the `evaluation` artifact and compare with the `reference` artifact's outputs.
 
-    Drops are in points: of the task metric (float minus bundle) where a set has labels, else 100 * (1 - primary).
+    Drops are in points: of the task metric (float minus bundle) where a set has labels that the judge takes, else of
+    the judge's fidelity; of one at a time and batches, the worse.
     """
     session = make_session(model, runtime)
     results = []
     for folder in evaluation_folders(evaluation):
-        outputs = judged_outputs(session, open_samples(folder), progress, family)
+        dataset = read_dataset(folder)
+        outputs = run_set(session, folder, behaviour, progress)
         expected = np.load(reference / f"{folder.name}.npy", allow_pickle=False)
-        results.append(compare(family, read_dataset(folder), expected, outputs))
+        result = compare(behaviour.family, dataset, expected, outputs)
+        deciding = outputs.alone if result.batch == 1 or outputs.batched is None else outputs.batched
+        low, high = drop_interval(behaviour.family, dataset, expected, deciding, result.drop)
+        results.append(result.model_copy(update={"low": low, "high": high}))
     return tuple(results)
 
 
-def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: Array) -> DatasetAccuracy:
-    """One set's scores. `reference`, `outputs`: the rows of `judged_rows`; of embedded pairs, all left sides come
-    first."""
-    fidelity = judge(family, reference, outputs)
-    labels = dataset["labels"]
+def run_set(session: ort.InferenceSession, folder: Path, behaviour: Behaviour, progress: Progress = silent) -> Outputs:
+    """One evaluation set through a model: alone as most apps do, then in batches of 16 if float's answers do not depend
+    on them: padded in the samples' order where it has a mask, else of samples of one shape."""
+    samples = open_samples(folder)
+    alone = judged_outputs(session, samples, progress, behaviour.family)
+    if behaviour.batch != "free" or not takes_batches(session):
+        return Outputs(alone)
+    pads = read_dataset(folder).get("pads", {}) if behaviour.padding == "harmless" else None
+    if not _shared(session, samples, pads):
+        return Outputs(alone)
+    try:
+        batched = judged_outputs(session, samples, progress, behaviour.family, BATCH, pads, MOST_VALUES)
+    except SESSION_ERRORS as error:
+        raise StageError(
+            f"The float model runs batches of {BATCH} samples, this one does not: {first_line(error)}",
+            "Use another --recipe: its graph fixes something that the float graph leaves open.",
+        ) from error
+    return Outputs(alone, batched)
+
+
+def _shared(session: ort.InferenceSession, samples: Samples, pads: dict[str, int] | None) -> bool:
+    """Would any batch hold more than one sample?"""
+    if pads is not None:
+        return len(samples) > 1
+    names = [entry.name for entry in session.get_inputs()]
+    return len({samples.shapes(place, names) for place in range(len(samples))}) < len(samples)
+
+
+def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs | Array) -> DatasetAccuracy:
+    """One set's scores. `reference`: the float model's rows (see `judged_rows`) of samples that ran alone; of embedded
+    pairs, all left sides come first."""
+    outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
+    alone = _of_one_run(family, dataset, reference, outputs.alone)
+    if outputs.batched is None:
+        return alone
+    together = _of_one_run(family, dataset, reference, outputs.batched)
+    scores = {f"{name}{BATCHED}": value for name, value in together.scores.items() if not name.endswith("_float")}
+    worse = together if together.drop > alone.drop else alone
+    return worse.model_copy(update={"scores": alone.scores | scores, "batch": 1 if worse is alone else BATCH})
+
+
+def _of_one_run(family: Family, dataset: dict[str, Any], reference: Array, outputs: Array) -> DatasetAccuracy:
+    judge = JUDGES[family_of(family, reference.shape[-1])]
+    fidelity = judge.fidelity(reference, outputs)
+    labels = usable_labels(family_of(family, reference.shape[-1]), dataset)
+    samples = dataset.get("samples", len(outputs) if labels is None else len(labels))
     if labels is None:
-        return _result(
-            dataset, dataset.get("samples", len(outputs)), False, fidelity.primary, fidelity.scores, fidelity.drop
-        )
-    score = _scorer(family, dataset["pairs"], labels)
-    of_float, of_bundle = score(reference), score(outputs)
-    primary = next(iter(of_bundle))
+        return _result(dataset, samples, False, fidelity.primary, fidelity.scores, fidelity.drop)
+    of_float, of_bundle = judge.against(labels, reference), judge.against(labels, outputs)
+    primary, drop = judge.lost(of_float, of_bundle, fidelity)
     scores = {**of_bundle, **{f"{name}_float": value for name, value in of_float.items()}, **fidelity.scores}
-    return _result(dataset, len(labels), True, primary, scores, of_float[primary] - of_bundle[primary])
+    return _result(dataset, samples, True, primary, scores, drop)
 
 
-def _scorer(family: Family, pairs: bool, labels: list[Any]) -> Callable[[Array], dict[str, float]]:
-    """Judged rows -> scores in points, the primary one first."""
-    if pairs:
-        half, wanted = len(labels), np.array(labels)
-        return lambda rows: {"spearman": spearman_of_pairs(rows[:half], rows[half:], wanted)}
+def usable_labels(family: Family, dataset: dict[str, Any]) -> list[Any] | None:
+    """The set's labels, if they are of a kind that the judge takes."""
+    kind = label_kind(dataset["labels"], dataset["pairs"], family)
+    return dataset["labels"] if kind in JUDGES[family].takes else None
+
+
+def unused_labels(family: Family, dataset: dict[str, Any]) -> str:
+    """Says that a set has labels which do not count, and why; empty if it has none or they do."""
+    if dataset["labels"] is None or usable_labels(family, dataset) is not None:
+        return ""
+    return (
+        f"The labels of {dataset['name']} are not used: the model is judged by {JUDGES[family].words}, and they say "
+        "nothing about those."
+    )
+
+
+def drop_interval(
+    family: Family, dataset: dict[str, Any], reference: Array, outputs: Array, drop: float
+) -> tuple[float | None, float | None]:
+    """The ends of the drop's 95 % confidence interval over the choice of samples; None where there are too few.
+
+    Decisions on samples: of the difference of two paired shares. Everything else: by the spread of the drop between
+    random subsets (see `subsample_interval`), each of up to 150 samples.
+    """
+    judge = JUDGES[family]
+    labels = usable_labels(family, dataset)
+    if isinstance(judge, Classes) and not isinstance(judge, Tokens):
+        wanted = reference.argmax(1) if labels is None else np.asarray(labels).astype(np.int64)
+        low, high = paired_share_interval(reference.argmax(1) == wanted, outputs.argmax(1) == wanted)
+        return (100.0 * (low if labels is not None else max(low, 0.0)), 100.0 * high)
+    of_row = samples_of_rows(family, dataset, len(outputs))
+    count = int(of_row.max()) + 1
+    size = min(count // 2, _DRAWN)
+    if size < 2 * judge.smallest:
+        return None, None
+
+    def drawn(chosen: NDArray[Any]) -> float:
+        return part_of(family, dataset, reference, Outputs(outputs), np.isin(np.arange(count), chosen)).drop
+
+    found = subsample_interval(drop, drawn, count, size)
+    return found if found is not None else (None, None)
+
+
+def samples_of_rows(family: Family, dataset: dict[str, Any], rows: int) -> NDArray[np.int64]:
+    """Which sample each of `rows` rows belongs to: int64 [rows]. A pair has both its rows, a sample of labelled tokens
+    all of them. Rows of tokens without labels do not tell: there, a hundred stretches of rows stand for samples."""
+    labels = usable_labels(family, dataset)
+    if dataset["pairs"]:
+        return np.tile(np.arange(rows // 2), 2)
+    if family == "tokens" and labels is not None:
+        return np.repeat(np.arange(len(labels)), [len(tags) for tags in labels])
     if family == "tokens":
-        tags = np.concatenate([np.asarray(of_sample, np.int64) for of_sample in labels])
-        return lambda rows: token_scores(rows, check_classes(tags, rows.shape[1]))
-    if family == "detector":
-        wanted_objects = [truth(*_split(objects)) for objects in labels]
-        return lambda rows: _map_scores(decode_queries(rows), wanted_objects)
-    classes = np.array(labels).astype(np.int64)
-    return lambda rows: {"accuracy": accuracy(rows, check_classes(classes, rows.shape[1]))}
+        return np.arange(rows) * min(rows, 100) // rows
+    return np.arange(rows)
 
 
-def _split(objects: list[list[float]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    table = np.asarray(objects, np.float64).reshape(-1, 5)
-    return table[:, 1:], table[:, 0]
+def part_of(
+    family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs, kept: NDArray[np.bool_]
+) -> DatasetAccuracy:
+    """The result of the samples `kept` (bool, by sample as `samples_of_rows` counts them) alone."""
+    rows = kept[samples_of_rows(family, dataset, len(reference))]
+    labels = usable_labels(family, dataset)
+    chosen = None if labels is None else [label for label, keep in zip(labels, kept, strict=True) if keep]
+    part = {**dataset, "labels": chosen, "samples": int(kept.sum())}
+    return compare(family, part, reference[rows], outputs.part(rows))
 
 
-def _map_scores(found: list[Boxes], wanted: list[Boxes]) -> dict[str, float]:
-    return {
-        "map_50_95": mean_average_precision(found, wanted),
-        "map_50": mean_average_precision(found, wanted, THRESHOLDS[:1]),
-    }
-
-
-def check_classes(labels: NDArray[Any], classes: int) -> NDArray[Any]:
-    """The labels, if all are classes of the model; UsageError if not."""
-    if labels.size and labels.max() >= classes:
-        raise UsageError(
-            f"The evaluation data has the label {labels.max()}; the model has {classes} classes (0 to {classes - 1}).",
-            "Map the labels to the model's classes (id2label in its config.json), or name the right model.",
-        )
-    return labels
+def suspicious(results: Sequence[DatasetAccuracy]) -> list[str]:
+    """What to say of bundles that are better than float by more than chance: so is a comparison that is not fair."""
+    return [
+        f"The drop on {result.dataset} is {result.drop:.2f} points, below zero beyond its 95 % interval "
+        f"[{result.low:.2f}, {result.high:.2f}]: the bundle would be better than its float model. Look at the float "
+        "model's own score first."
+        for result in results
+        if result.low is not None and result.high is not None and result.high < 0
+    ]
 
 
 def _result(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks.accuracy import compare
+from pipeline.checks.accuracy import Outputs, compare, part_of, run_set, samples_of_rows
 from pipeline.checks.domination import Estimate
 from pipeline.checks.measurements import FloatReference, measure_user_metric
 from pipeline.checks.reference import evaluation_folders, read_dataset
@@ -19,19 +19,18 @@ from pipeline.checks.user_metric import UserMetric
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress
-from pipeline.metrics.judge import Family, smallest_set
-from pipeline.runtime.infer import judged_outputs
+from pipeline.metrics.judge import JUDGES, Family, smallest_set
 from pipeline.runtime.session import make_session
-from pipeline.source.samples import open_samples
 
 GROUPS = 10
 """Groups of evaluation samples that are left out in turn (see numerics.statistics.jackknife_interval)."""
 
-FIDELITY: dict[Family, str] = {"embedding": "top10_overlap", "classifier": "agreement", "tokens": "agreement"}
-"""The score that is compared beside the drop; a detector has none."""
-
 Array = NDArray[np.float32]
-Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+
+def fidelity_name(family: Family) -> str:
+    """The score that is compared beside the drop; empty where the judge has none."""
+    return next(iter(JUDGES[family].limits.values()), "")
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,16 @@ class Scored:
 def score(
     model: Path,
     runtime: Runtime,
-    family: Family,
     reference: FloatReference,
     metric: UserMetric | None,
     progress: Progress,
 ) -> Scored:
     """Run the model over the evaluation sets once. The drop by a user's metric has no replicates: it would have to be
     called on parts of a set, and need not be defined there."""
-    session = make_session(model, runtime)
+    session, family = make_session(model, runtime), reference.behaviour.family
     whole, parts = [], []
     for folder in evaluation_folders(reference.evaluation):
-        outputs = judged_outputs(session, open_samples(folder), progress, family)
+        outputs = run_set(session, folder, reference.behaviour, progress)
         expected = np.load(reference.reference / f"{folder.name}.npy", allow_pickle=False)
         dataset = read_dataset(folder)
         whole.append(compare(family, dataset, expected, outputs))
@@ -79,10 +77,10 @@ def _scored(
     ]
     drops = tuple(map(partial_drop, without)) if partial_drop else ()
     drop = Estimate(_worst_drop(whole), drops)
-    if family not in FIDELITY:
+    name = fidelity_name(family)
+    if not name:
         return Scored(tuple(whole), drop, None)
-    name = FIDELITY[family]
-    lowest = [min(result.scores[name] for result in results) for results in [whole, *without]]
+    lowest = [min(result.worst(name) for result in results) for results in [whole, *without]]
     return Scored(tuple(whole), drop, Estimate(lowest[0], tuple(lowest[1:])))
 
 
@@ -95,34 +93,18 @@ def _worst_drop(results: Sequence[DatasetAccuracy]) -> float:
 
 
 def _without_each_group(
-    family: Family, dataset: dict[str, Any], reference: Array, outputs: Array
+    family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs
 ) -> Iterator[DatasetAccuracy]:
     """The set's result without each of the groups in turn; nothing if it is too small for that."""
-    for samples, rows in group_masks(family, dataset, len(outputs)):
-        labels = dataset["labels"]
-        kept = None if labels is None else [label for label, keep in zip(labels, samples, strict=True) if keep]
-        part = {**dataset, "labels": kept, "samples": int(samples.sum())}
-        yield compare(family, part, reference[rows], outputs[rows])
+    for kept in group_masks(family, dataset, len(reference)):
+        yield part_of(family, dataset, reference, outputs, kept)
 
 
-def group_masks(family: Family, dataset: dict[str, Any], rows: int) -> Iterator[Masks]:
-    """Which samples, and which of `rows` rows of outputs, stay when each group is left out.
-
-    Groups are made of every tenth sample; a pair is left out with both its rows, a sample of labelled tokens with all
-    of them. Rows of tokens without labels do not tell their samples: there the groups are stretches of rows.
-    """
-    labels = dataset["labels"]
-    of_row = np.arange(rows) % GROUPS
-    of_sample = of_row
-    if dataset["pairs"]:
-        of_sample = np.arange(rows // 2) % GROUPS
-        of_row = np.concatenate([of_sample, of_sample])
-    elif family == "tokens" and labels is not None:
-        of_sample = np.arange(len(labels)) % GROUPS
-        of_row = np.repeat(of_sample, [len(tags) for tags in labels])
-    elif family == "tokens":
-        of_sample = of_row = np.arange(rows) * GROUPS // rows
-    if len(of_sample) < 2 * GROUPS or len(of_row) * (GROUPS - 1) // GROUPS < 2 * smallest_set(family):
+def group_masks(family: Family, dataset: dict[str, Any], rows: int) -> Iterator[NDArray[np.bool_]]:
+    """Which samples (as `samples_of_rows` counts them) stay when each group, every tenth sample, is left out."""
+    of_row = samples_of_rows(family, dataset, rows)
+    count = int(of_row.max()) + 1
+    if count < 2 * GROUPS or rows * (GROUPS - 1) // GROUPS < 2 * smallest_set(family):
         return
     for group in range(GROUPS):
-        yield of_sample != group, of_row != group
+        yield np.arange(count) % GROUPS != group

@@ -16,6 +16,7 @@ from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Evidence, Figure, Json
 from pipeline.metrics.judge import Family, judge, smallest_set
+from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.infer import judged_rows
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
@@ -95,7 +96,7 @@ class _Judged:
 def run(context: StageContext) -> dict[str, Json]:
     """Facts are the record `QuantizationCheck`; nothing is written. A bad result is not an error: the report says it,
     and a budget can gate it."""
-    family, source = context.config["family"], context.config["data"]
+    family, source = behaviour_in(context.inputs).family, context.config["data"]
     folder = context.inputs["samples"].path
     samples = open_samples(folder if source == "calibration" else evaluation_folders(folder)[0], SAMPLES)
     sessions = [make_session(context.inputs[role].file(MODEL), Runtime()) for role in ("float", "model")]

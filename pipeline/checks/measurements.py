@@ -14,7 +14,7 @@ import onnx
 from pipeline.bundle.golden import golden_arrays, read_golden
 from pipeline.bundle.manifest import bundle_bytes
 from pipeline.bundle.records import read_metadata
-from pipeline.checks.accuracy import measure_accuracy
+from pipeline.checks.accuracy import BATCH, measure_accuracy, suspicious, unused_labels
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
@@ -36,7 +36,8 @@ from pipeline.core.report_types import (
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
-from pipeline.metrics.judge import Family
+from pipeline.metrics.judge import JUDGES
+from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
@@ -51,13 +52,14 @@ class FloatReference:
     """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders).
 
     `evaluation`: the samples as the bundle takes them; `source_evaluation`: as the float model does, which has another
-    tokenizer where the bundle's vocabulary was trimmed.
+    tokenizer where the bundle's vocabulary was trimmed. `behaviour`: how the float model answers.
     """
 
     float_model: Path
     evaluation: Path
     reference: Path
     source_evaluation: Path
+    behaviour: Behaviour
 
 
 @dataclass
@@ -65,7 +67,8 @@ class Measurements:
     """Figures by budget kind, what they were made from, why others are missing, and which do not apply to the model.
 
     `weights`: as the bundle stores them; `runtime`: what was measured with; `takes_text`: whether the length of its
-    inputs is counted in tokens.
+    inputs is counted in tokens. `notes`: what every reader must know of how the figures were got; `warnings`: what
+    looks wrong.
     """
 
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -82,6 +85,8 @@ class Measurements:
     runtime: Runtime = field(default_factory=Runtime)
     takes_text: bool = False
     quantization: QuantizationCheck | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def compared(self, check: QuantizationCheck) -> None:
         """Take in what the stage `compare` found."""
@@ -98,7 +103,6 @@ NO_REFERENCE = (
 def measure(
     bundle: Path,
     target: Target,
-    family: Family,
     reference: FloatReference | None,
     reasons: Reasons,
     begin: Begin,
@@ -118,7 +122,7 @@ def measure(
         _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
-    _accuracy(found, bundle, target.runtime, family, reference, begin("accuracy"), metric)
+    _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric)
     return found
 
 
@@ -213,39 +217,52 @@ def _profile(
     done(2, 2)
 
 
-_ACCURACY_BUDGETS = {
-    "embedding": ("max_accuracy_drop", "min_top10_overlap"),
-    "classifier": ("max_accuracy_drop", "min_agreement"),
-    "tokens": ("max_accuracy_drop", "min_agreement"),
-    "detector": ("max_accuracy_drop",),
-}
+_FIDELITY_BUDGETS = tuple(dict.fromkeys(name for judge in JUDGES.values() for name in judge.limits))
 
 
 def _accuracy(
     found: Measurements,
     bundle: Path,
     runtime: Runtime,
-    family: Family,
     reference: FloatReference | None,
     done: Progress,
     metric: UserMetric | None,
 ) -> None:
-    for name in {"min_top10_overlap", "min_agreement"} - set(_ACCURACY_BUDGETS[family]):
-        found.inapplicable[name] = f"it does not apply to {family} models"
     if reference is None:
-        found.missing |= dict.fromkeys(_ACCURACY_BUDGETS[family], NO_REFERENCE)
+        found.missing |= dict.fromkeys(("max_accuracy_drop", *_FIDELITY_BUDGETS), NO_REFERENCE)
         return
-    results = measure_accuracy(bundle / MODEL, runtime, family, reference.evaluation, reference.reference, done)
+    behaviour = reference.behaviour
+    judge = JUDGES[behaviour.family]
+    found.notes += tuple(behaviour.notes())
+    for name in _FIDELITY_BUDGETS:
+        if name not in judge.limits:
+            found.inapplicable[name] = f"it does not apply to a model that is judged by {judge.words}"
+    results = measure_accuracy(bundle / MODEL, runtime, behaviour, reference.evaluation, reference.reference, done)
     if metric is not None:
         results = measure_user_metric(metric, results, bundle / MODEL, runtime, reference)
     found.accuracy = results
+    found.warnings += tuple(suspicious(results))
+    sets = map(read_dataset, evaluation_folders(reference.evaluation))
+    found.notes += tuple(filter(None, (unused_labels(behaviour.family, dataset) for dataset in sets)))
+    found.figures["max_accuracy_drop"] = _drop_figure(results)
+    for name, score in judge.limits.items():
+        found.figures[name] = _score_figure(results, score)
+
+
+def _drop_figure(results: tuple[DatasetAccuracy, ...]) -> Figure:
     worst = max(results, key=lambda result: result.drop)
-    found.figures["max_accuracy_drop"] = _host(worst.drop, "points", f"worst set: {worst.dataset} ({worst.primary})")
-    if family == "detector":
-        return
-    score = "top10_overlap" if family == "embedding" else "agreement"
-    lowest = min(results, key=lambda result: result.scores[score])
-    found.figures[_ACCURACY_BUDGETS[family][1]] = _host(lowest.scores[score], "share", f"worst set: {lowest.dataset}")
+    note = f"worst set: {worst.dataset} ({worst.primary}{_in_batches(worst.batch > 1)})"
+    return _host(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
+
+
+def _score_figure(results: tuple[DatasetAccuracy, ...], score: str) -> Figure:
+    lowest = min(results, key=lambda result: result.worst(score))
+    value = lowest.worst(score)
+    return _host(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
+
+
+def _in_batches(batched: bool) -> str:
+    return f", in batches of {BATCH}" if batched else ""
 
 
 def measure_user_metric(

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import available_cores, make_session
 from pipeline.source.samples import DATASET, open_samples
@@ -19,12 +20,15 @@ _BATCH = 16
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `<number>.npy`, float32 with the rows that are judged, for each evaluation set."""
+    """Writes `<number>.npy`, float32 with the rows that are judged, for each evaluation set: the answers to samples
+    that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
+    behaviour = behaviour_in(context.inputs)
     session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
+    batch = _BATCH if behaviour.independent else 1
     for folder in folders:
         samples = open_samples(folder)
-        outputs = judged_outputs(session, samples, context.progress, context.config["family"], batch=_BATCH)
+        outputs = judged_outputs(session, samples, context.progress, behaviour.family, batch=batch)
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
 
@@ -34,5 +38,5 @@ def evaluation_folders(root: Path) -> list[Path]:
 
 
 def read_dataset(folder: Path) -> dict[str, Json]:
-    """What is known of an evaluation set: name, pairs?, labels."""
+    """What is known of an evaluation set: name, pairs?, labels, padding values by input."""
     return json.loads((folder / DATASET).read_text(encoding="utf-8"))

@@ -133,4 +133,5 @@ def with_metric(
     name = getattr(metric, "__name__", "metric")
     scores = {name: of_bundle, f"{name}_float": of_float, **result.scores}
     update = {"primary": name, "labelled": True, "scores": scores, "drop": of_float - of_bundle}
+    update |= {"low": None, "high": None, "batch": 1}
     return result.model_copy(update=update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.units import parameters
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
-from pipeline.metrics.judge import Judgement, judge
+from pipeline.metrics.judge import JUDGES, Judgement, family_of
 from pipeline.numerics.affine import dequantize, quantize_symmetric
 from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
+from pipeline.runtime.behaviour import may_pad
 from pipeline.source.samples import Samples, open_samples
 from pipeline.source.torch_model import load_source, wrap
 
@@ -27,18 +28,18 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class TrialScore:
-    """A candidate's fidelity to the float model and the estimated megabytes of its weights."""
+    """A candidate's fidelity to the float model and the estimated megabytes of its weights. `limits`: the score that
+    each budget beside the drop is held against, as the gate's judge has it."""
 
     judgement: Judgement
     megabytes: float
+    limits: Mapping[str, str] = field(default_factory=dict)
 
     def within(self, limits: dict[str, float]) -> bool:
-        """Does it meet every limit that the metrics of its task speak of?"""
+        """Does it meet every limit that its judge speaks of?"""
         scores = self.judgement.scores
-        return (
-            self.judgement.drop <= limits.get("max_accuracy_drop", np.inf)
-            and scores.get("top10_overlap", 1.0) >= limits.get("min_top10_overlap", 0.0)
-            and scores.get("agreement", 1.0) >= limits.get("min_agreement", 0.0)
+        return self.judgement.drop <= limits.get("max_accuracy_drop", np.inf) and all(
+            scores[score] >= limits.get(budget, -np.inf) for budget, score in self.limits.items()
         )
 
     def record(self) -> dict[str, Json]:
@@ -63,18 +64,23 @@ class TrialModel:
         scheme: Scheme,
         samples: Samples,
         source_samples: Samples | None = None,
+        together: bool = True,
     ) -> None:
-        """`source_samples`: the same samples as `model` takes them, where candidates have another tokenizer."""
+        """`source_samples`: the same samples as `model` takes them, where candidates have another tokenizer.
+        `together`: whether samples may run in padded batches, which must not change the model's answers."""
         self._source = source
         self._scheme = scheme
-        self._batches = list(batches(source_samples or samples))
+        size = _BATCH if together else 1
+        self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
-        self._batches = list(batches(samples)) if source_samples else self._batches
+        self._family = family_of(source["family"], self._reference.shape[-1])
+        self._batches = list(batches(samples, size)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
         """Round the candidate's weights in place, run it, and compare."""
         megabytes = round_weights(candidate, self._scheme) / 1e6
-        return TrialScore(judge(self._source["family"], self._reference, self._outputs(candidate)), megabytes)
+        judge = JUDGES[self._family]
+        return TrialScore(judge.fidelity(self._reference, self._outputs(candidate)), megabytes, judge.limits)
 
     def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
         wrapped = wrap(model, self._source)
@@ -94,6 +100,7 @@ def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> 
         scheme=Scheme.model_validate(context.config["scheme"]),
         samples=open_samples(inputs[role].path, samples),
         source_samples=open_samples(original.path, samples) if original else None,
+        together=may_pad(inputs),
     )
 
 
@@ -131,8 +138,8 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = output["logits"]
         return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
     hidden = next(iter(output.values()))
-    if hidden.dim() == 2:
-        return hidden
+    if hidden.dim() <= 2:
+        return hidden.reshape(len(hidden), -1)
     if "attention_mask" not in batch:
         return hidden.flatten(1, -2).mean(1)
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)

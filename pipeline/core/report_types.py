@@ -32,7 +32,9 @@ class BudgetResult(Frozen):
 
 class DatasetAccuracy(Frozen):
     """How the bundle compares with the float model on one evaluation set. `scores` by metric name (see metrics/);
-    `drop` is in points (0-100): metric(float) - metric(bundle) with labels, 100 * (1 - `primary`) without."""
+    `drop` is in points (0-100): metric(float) - metric(bundle) with labels, what `primary` lacks without, with the ends
+    of its 95 % confidence interval where it has one. Scores that end in `_batched` were measured in batches of 16,
+    others one sample at a time; `batch`: in which the drop is larger, which is the one that counts."""
 
     dataset: str
     samples: int
@@ -40,6 +42,13 @@ class DatasetAccuracy(Frozen):
     primary: str
     scores: dict[str, float]
     drop: float
+    low: float | None = None
+    high: float | None = None
+    batch: int = 1
+
+    def worst(self, score: str) -> float:
+        """The lower of a score and the same in batches."""
+        return min(value for name, value in self.scores.items() if name in (score, f"{score}_batched"))
 
 
 class LatencyResult(Frozen):

@@ -50,6 +50,30 @@ def spearman(a: Array, b: Array) -> float:
     return float(np.clip(first @ second / norm, -1.0, 1.0)) if norm else 0.0
 
 
+def rank_correlations(reference: Array, other: Array) -> Array:
+    """Spearman's correlation [outputs] of each column of two arrays [rows, outputs]; 1 for a column that is the same in
+    both, even if it is constant."""
+    first, second = _same_shape(reference, other)
+    return np.array([1.0 if np.array_equal(a, b) else spearman(a, b) for a, b in zip(first.T, second.T, strict=True)])
+
+
+def error_in_std(reference: Array, other: Array) -> Array:
+    """Root mean square error [outputs] of each column of two arrays [rows, outputs], over the standard deviation of
+    `reference`'s column (its largest magnitude, or else 1, where that is 0)."""
+    first, second = _same_shape(reference, other)
+    error, spread = np.sqrt(np.mean((first - second) ** 2, axis=0)), first.std(axis=0)
+    largest = np.abs(first).max(axis=0)
+    return np.asarray(error / np.where(spread > 0, spread, np.where(largest > 0, largest, 1.0)))
+
+
+def decisions(logits: Array) -> Array:
+    """Yes or no for independent logits [rows, labels]: yes where the sigmoid is 0.5 or more. Outputs that all lie in
+    [0, 1] are taken for sigmoids already."""
+    values = _checked(logits)
+    are_chances = values.min() >= 0.0 and values.max() <= 1.0
+    return np.asarray(values >= (0.5 if are_chances else 0.0))
+
+
 def top_k_overlap(reference: Array, other: Array, k: int = 10) -> float:
     """Mean share of each row's `k` nearest cosine neighbours in `reference` that are so in `other` too.
 

@@ -21,6 +21,28 @@ def spearman_of_pairs(emb_a: Array, emb_b: Array, scores: Array) -> float:
     return 100.0 * spearman(row_cosines(emb_a, emb_b), scores)
 
 
+def spearman_of_scores(rows: Array, scores: Array) -> list[float]:
+    """Spearman correlation, times 100, of each output of a model's numbers [rows] or [rows, outputs] with given ones of
+    as many values. ValueError on other shapes, or if all given numbers of an output are equal."""
+    if rows.size != scores.size or len(rows) != len(scores):
+        raise ValueError(f"outputs {rows.shape} need as many numbers, not {scores.shape}")
+    found, wanted = rows.reshape(len(rows), -1), scores.reshape(len(scores), -1)
+    if any(np.unique(column).size < 2 for column in wanted.T):
+        raise ValueError("all scores are equal: there is no order to compare with")
+    return [100.0 * spearman(a, b) for a, b in zip(found.T, wanted.T, strict=True)]
+
+
+def label_f1(found: Array, wanted: Array) -> dict[str, float]:
+    """Percentages of bool decisions [rows, labels] against the true ones: `micro_f1` over all decisions, `macro_f1` the
+    mean over the labels that occur. ValueError if the shapes differ or no sample has a label."""
+    if found.shape != wanted.shape:
+        raise ValueError(f"decisions {found.shape} need as many labels, not {wanted.shape}")
+    if not wanted.any():
+        raise ValueError("no sample has any label")
+    of_label = [_f1(a, b) for a, b in zip(found.T, wanted.T, strict=True) if b.any()]
+    return {"micro_f1": 100.0 * _f1(found, wanted), "macro_f1": 100.0 * float(np.mean(of_label))}
+
+
 def accuracy(logits: Array, labels: Array) -> float:
     """Percentage of rows with the top logit at the label. `logits` [rows, classes]; `labels` int [rows]."""
     if logits.ndim != 2 or logits.size == 0 or labels.shape != logits.shape[:1]:

@@ -26,6 +26,7 @@ from pipeline.quantize.layers import Layer, find_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
+from pipeline.runtime.behaviour import independent
 from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
@@ -102,8 +103,9 @@ def _observe(
     scratch = context.out / _SCRATCH
     outputs = _attach(model, watched, scratch)
     observers = {key: key[1](scheme.percentile) for key in watched}
+    batch = _BATCH if independent(context.inputs) else 1
     try:
-        _stream(scratch, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress)
+        _stream(scratch, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)
     finally:
         scratch.unlink()
         scratch.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
@@ -134,11 +136,12 @@ def _stream(
     checkpoint: Checkpoint,
     samples: Samples,
     progress: Progress,
+    batch: int,
 ) -> None:
     session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
     wanted = [name for group in outputs.values() for name in group]
     done = checkpoint.restore(list(observers.values()))
-    for positions, inputs in batches(session, samples, _BATCH, done, _VALUES):
+    for positions, inputs in batches(session, samples, batch, done, _VALUES):
         values = dict(zip(wanted, session.run(wanted, inputs), strict=True))
         for key, group in outputs.items():
             _add(observers[key], key[0], [values[output] for output in group], positions)

@@ -66,8 +66,8 @@ def assemble(
         trials=tuple(trials),
         host=host,
         versions=versions(),
-        notes=(*_quantization_notes(found), *subject.notes, *_host_notes(host, subject.scheme)),
-        warnings=comparison_text.warnings(comparison),
+        notes=(*_quantization_notes(found), *found.notes, *subject.notes, *_host_notes(host, subject.scheme)),
+        warnings=(*found.warnings, *comparison_text.warnings(comparison)),
         comparison=comparison,
     )
 

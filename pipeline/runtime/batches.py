@@ -1,13 +1,15 @@
-"""Samples of one shape run together: for float graphs, whose answer to a sample does not depend on the others."""
+"""Samples that run together: of one shape, or of different lengths, padded."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
 from pipeline.source.samples import Row, Samples
@@ -31,7 +33,7 @@ def batches(
     groups = _of_one_shape(samples, names)
     for first, *_ in groups:
         _require_fit(inputs, samples, first)
-    allowed = largest if all(entry.shape and not isinstance(entry.shape[0], int) for entry in inputs) else 1
+    allowed = largest if takes_batches(session) else 1
     passed = 0
     for group in groups:
         one = sum(math.prod(shape) for shape in samples.shapes(group[0], names))
@@ -42,6 +44,46 @@ def batches(
                 rows = [samples[position] for position in positions]
                 yield positions, {name: np.concatenate([row[name] for row in rows]) for name in names}
             passed += len(positions)
+
+
+MASK = "attention_mask"
+"""The input that tells real places (1) from padded ones (0)."""
+MOST_VALUES = 2**22
+"""Input values of a batch as an app would run it."""
+
+
+def padded_batches(
+    session: ort.InferenceSession, samples: Samples, size: int, pads: Mapping[str, int]
+) -> Iterator[tuple[list[int], Row]]:
+    """(positions, inputs) of `size` samples at a time, in their order, as an app would batch what comes: each input is
+    padded at its end to the longest of the batch, with `pads` by input name, else 0 (also in the mask). Of inputs
+    larger than 4 million values a batch has fewer."""
+    names = [entry.name for entry in session.get_inputs()]
+    start = 0
+    while start < len(samples):
+        largest = max(sum(math.prod(shape) for shape in samples.shapes(start, names)), 1)
+        end = min(start + max(1, min(size, MOST_VALUES // largest)), len(samples))
+        yield list(range(start, end)), stack([samples[at] for at in range(start, end)], names, pads)
+        start = end
+
+
+def stack(rows: Sequence[Row], names: Sequence[str], pads: Mapping[str, int]) -> Row:
+    """Rows as one batch, padded as `padded_batches` says."""
+    return {name: _padded([row[name] for row in rows], pads.get(name, 0)) for name in names}
+
+
+def _padded(arrays: Sequence[NDArray[Any]], value: int) -> NDArray[Any]:
+    sizes = np.max([array.shape for array in arrays], axis=0)
+    whole = np.full((len(arrays), *sizes[1:]), value, arrays[0].dtype)
+    for place, array in enumerate(arrays):
+        place_of = tuple(slice(0, size) for size in array.shape[1:])
+        whole[place][place_of] = array[0]
+    return whole
+
+
+def takes_batches(session: ort.InferenceSession) -> bool:
+    """Is the batch axis of every input dynamic?"""
+    return all(entry.shape and not isinstance(entry.shape[0], int) for entry in session.get_inputs())
 
 
 def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples, position: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
 from pipeline.metrics.judge import Family
-from pipeline.runtime.batches import batches
+from pipeline.runtime.batches import MASK, VALUES, batches, padded_batches
 from pipeline.source.samples import Samples
 
 Array = NDArray[np.float32]
@@ -25,15 +25,22 @@ def judged_outputs(
     progress: Progress = silent,
     family: Family = "embedding",
     batch: int = 1,
+    pads: Mapping[str, int] | None = None,
+    values: int = VALUES,
 ) -> Array:
     """The rows that `judge` compares (see `judged_rows`), float32, all samples' one after the other.
 
-    Samples run alone unless `batch` is given: dynamic ranges span a whole batch, so that batches would change what is
-    measured; a float graph gives the same up to rounding. StageError if an output is not finite.
+    Samples run alone unless `batch` is given: then those of one shape together, or, with `pads` (values by input name,
+    see `padded_batches`), all in their order. StageError if an output is not finite.
     """
     names = judged_names(family, [entry.name for entry in session.get_outputs()])
     rows: dict[int, NDArray[Any]] = {}
-    for positions, inputs in batches(session, samples, batch):
+    grouped = (
+        batches(session, samples, batch, values=values)
+        if pads is None
+        else padded_batches(session, samples, batch, pads)
+    )
+    for positions, inputs in grouped:
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
         for place, position in enumerate(positions):
             rows[position] = judged_rows(family, _one(outputs, place), _one(inputs, place))
@@ -63,14 +70,15 @@ def judged_names(family: Family, offered: list[str]) -> list[str]:
 def judged_rows(
     family: Family, outputs: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]
 ) -> NDArray[Any]:
-    """One sample's rows: [1, dimensions]; of token classes [unmasked tokens, classes]; of a detector [1, queries,
-    classes + 1 + 4], logits before boxes. Other token states [1, tokens, d] become their mean over unmasked tokens."""
+    """One sample's rows: [1, dimensions] (a plain number is one); of token classes [unmasked tokens, classes]; of a
+    detector [1, queries, classes + 1 + 4], logits before boxes. Other token states [1, tokens, d] become their mean
+    over unmasked tokens."""
     if family == "detector":
         return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
     output = next(iter(outputs.values()))
-    if output.ndim == 2:
-        return output
-    mask = inputs.get("attention_mask", np.ones(output.shape[:2], np.int64))
+    if output.ndim <= 2:
+        return output.reshape(len(output), -1)
+    mask = inputs.get(MASK, np.ones(output.shape[:2], np.int64))
     if family == "tokens":
         return output[mask.astype(bool)]
     return (output * mask[..., None]).sum(1) / mask.sum()

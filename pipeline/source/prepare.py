@@ -91,21 +91,29 @@ def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Pro
     count = write_samples(folder, _counted(rows, len(dataset.samples), progress))
     embedded_pairs = dataset.pairs and source["family"] == "embedding"
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
-    labels = aligned or _labels(dataset, source["family"])
+    labels = aligned or _given_labels(dataset)
     record = {
         "name": dataset.name,
         "pairs": embedded_pairs,
         "labels": labels,
         "samples": len(dataset.samples),
         "texts": list(texts),
+        "pads": _pads(source) if dataset.kind in ("text", "words") else {},
     }
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return count
 
 
+def _given_labels(dataset: Dataset) -> list[Any] | None:
+    """The labels of samples as they are; whether they can be scored, the judge says when the model's outputs are known.
+    Labels of words belong to their tokens."""
+    if dataset.labels is None or dataset.kind == "words":
+        return None
+    return [list(label) if isinstance(label, list) else float(label) for label in dataset.labels]
+
+
 def _labels(dataset: Dataset, family: str) -> list[Any] | None:
-    """The labels that the task can be scored with: similarity of pairs for embeddings, classes for classifiers, objects
-    for detectors. A set with others is judged by its fidelity, as one without labels."""
+    """The labels that can be trained with: classes for classifiers, objects for detectors."""
     if dataset.labels is None or family == "tokens" or dataset.pairs != (family == "embedding"):
         return None
     objects = isinstance(dataset.labels[0], list)
@@ -151,6 +159,13 @@ def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
             yield from ((pair[side],) for pair in dataset.samples)
     else:
         yield from dataset.samples
+
+
+def _pads(source: dict[str, Any]) -> dict[str, int]:
+    """What fills up shorter sequences of a batch, by input name; 0 fills the others."""
+    tokenizer = load_tokenizer(source)
+    known = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return {name: value for name, value in known.items() if value and name in tokenizer.model_input_names}
 
 
 def load_tokenizer(source: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ class HeldOut:
         outputs = self._outputs(student)
         found = judge(self._family, self._reference, outputs)
         scores = dict(found.scores)
-        primary = scores[found.primary]
+        primary = 1.0 - found.drop / 100.0
         if self._family == "classifier" and self._data.labels is not None:
             labels = np.array([self._data.labels[index] for index in self._order])
             primary = scores["accuracy"] = float((outputs.argmax(-1) == labels).mean())

@@ -1,0 +1,59 @@
+"""How a float model answers, as the stage `probe` (see checks/probe.py) found by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pipeline.core.artifact import Artifact
+from pipeline.core.types import Frozen
+from pipeline.metrics.judge import JUDGES, Family
+
+PROBE = "probe"
+"""The stage, and its role among the inputs of those that go by it."""
+
+
+class Behaviour(Frozen):
+    """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one),
+    and whether then each gets the answer that it gets alone. `padding`: whether padding that the mask hides changes an
+    answer (`none`: there is no mask, or nothing to pad)."""
+
+    family: Family
+    batch: Literal["free", "fixed", "dependent"]
+    padding: Literal["harmless", "changes", "none"]
+
+    @property
+    def independent(self) -> bool:
+        return self.batch != "dependent"
+
+    def notes(self) -> list[str]:
+        """What a reader of the report must know of it."""
+        found = [f"Accuracy compares {JUDGES[self.family].words}."]
+        if self.batch == "dependent":
+            found.append(
+                "The float model's answer to a sample depends on the other samples of its batch: accuracy and "
+                "calibration run one sample at a time, and nothing is said of batches."
+            )
+        if self.batch == "fixed":
+            found.append("The graph's batch axis is fixed: accuracy is measured one sample at a time only.")
+        if self.padding == "changes" and self.batch == "free":
+            found.append(
+                "Padding changes the float model's answers although the mask hides it: batches were made of samples "
+                "of one length."
+            )
+        return found
+
+
+def behaviour_in(inputs: Mapping[str, Artifact]) -> Behaviour:
+    """What the stage `probe` found."""
+    return Behaviour.model_validate(inputs[PROBE].facts)
+
+
+def independent(inputs: Mapping[str, Artifact]) -> bool:
+    """May samples run together? Where nothing was probed, no graph is known to mind."""
+    return PROBE not in inputs or behaviour_in(inputs).independent
+
+
+def may_pad(inputs: Mapping[str, Artifact]) -> bool:
+    """May samples of different lengths run together, padded?"""
+    return independent(inputs) and (PROBE not in inputs or behaviour_in(inputs).padding != "changes")
