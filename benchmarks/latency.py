@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.row import Measured
-from pipeline.checks.measure import measure_latency
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import LatencyRequest
+from pipeline.checks.protocol import Subject
+from pipeline.checks.timing import known_within, speed_figure, take_turns
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
+from pipeline.numerics.timing import FEW_PROCESSES
+from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
 
 
@@ -21,13 +24,12 @@ def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
     other's own ms."""
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
-        np.savez(inputs, **example_feed(bundle.path, target.shape))
-        request = LatencyRequest(
-            model=bundle.path / MODEL,
-            float_model=other.path / MODEL,
-            inputs=inputs,
-            runtime=target.runtime,
-        )
-        result = measure_latency(request)
-    assert result.speedup is not None  # noqa: S101  # there is another model
-    return Measured(result.speedup.value, float(np.median(result.float_samples_ms)))
+        write_feed(inputs, example_feed(bundle.path, target.shape))
+        subjects = [
+            Subject(model=folder.path / MODEL, inputs=inputs, runtime=target.runtime) for folder in (other, bundle)
+        ]
+        turns = take_turns(subjects, known_within(0.005, FEW_PROCESSES, 10))
+    figure = speed_figure(turns.chosen, 0, 1)
+    if turns.chosen.loaded:
+        print(f"On a loaded machine: {figure.note}", file=sys.stderr)
+    return Measured(figure.value, float(np.median(turns.samples_ms(0))))

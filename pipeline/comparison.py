@@ -13,9 +13,9 @@ from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.candidates import Scored, fidelity_name, score
 from pipeline.checks.domination import Entry, differences, dominates, front, nearest
 from pipeline.checks.host import host_info, versions
-from pipeline.checks.measure import latency_figures, measure_candidates
 from pipeline.checks.measurements import FloatReference, example_feed
-from pipeline.checks.protocol import CandidatesRequest
+from pipeline.checks.protocol import Subject
+from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
 from pipeline.core.errors import ResourceError, StageError, UsageError
@@ -23,6 +23,7 @@ from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Scheme
+from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan import Plan, make_plan, with_recipe
 from pipeline.quantize.ladder import choose, ladder
 from pipeline.report.comparisons import comparison_key, keep_comparison
@@ -31,6 +32,9 @@ from pipeline.runner import run_stages
 from pipeline.runtime.feeds import write_feed
 from pipeline.titles import title_of
 from pipeline.trace.graph import MODEL
+
+_KNOWN_WITHIN, _SECONDS = 0.01, 90.0
+"""The latencies are measured until the ratios are known within this share, or for so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,9 @@ def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Co
         plain, failed = _build_plain(plans, recipe, builder)
         reference = float_reference(outcomes)
         built = [recipe, *plain]
-        times = _latencies(plan, built, reference, console)
+        turns = _latencies(plan, built, reference, console)
         scored = [_score(plan, one, reference, console) for one in built]
-        comparison = _judge(plan, built, scored, times, reference, [*failed, *refused])
+        comparison = _judge(plan, built, scored, turns, reference, [*failed, *refused])
         _remember(store, plan, outcomes, comparison, built, scored)
     return comparison
 
@@ -173,23 +177,20 @@ def model_megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.glob(f"{MODEL}*")) / 1e6
 
 
-def _latencies(
-    plan: Plan, built: Sequence[Built], reference: FloatReference, console: Console
-) -> tuple[tuple[float, ...], ...]:
-    """Milliseconds of the float model, then of each bundle. Each gets the inputs that its own app would give it."""
+def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, console: Console) -> Turns:
+    """Times of the float model, then of each bundle. Each gets the inputs that its own app would give it."""
     progress = console.begin(f"check latency of {len(built)} bundles and the float model")
     with tempfile.TemporaryDirectory(prefix="edge-compare-") as scratch:
         inputs = [Path(scratch) / f"{number}.npz" for number in range(len(built))]
         for one, file in zip(built, inputs, strict=True):
             write_feed(file, example_feed(one.bundle, plan.target.shape))
-        request = CandidatesRequest(
-            models=(reference.float_model / MODEL, *(one.bundle / MODEL for one in built)),
-            inputs=(inputs[1], *inputs),  # a plain bundle has all of the float model's inputs
-            runtime=plan.target.runtime,
-        )
-        times = measure_candidates(request)
-    progress(1, 1)
-    return times
+        models = [reference.float_model / MODEL, *(one.bundle / MODEL for one in built)]
+        # inputs[1]: a plain bundle has all of the float model's
+        subjects = [
+            Subject(model=model, inputs=file, runtime=plan.target.runtime)
+            for model, file in zip(models, [inputs[1], *inputs], strict=True)
+        ]
+        return take_turns(subjects, known_within(_KNOWN_WITHIN, FEW_PROCESSES, 2 * FEW_PROCESSES), _SECONDS, progress)
 
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
@@ -201,19 +202,18 @@ def _judge(
     plan: Plan,
     built: Sequence[Built],
     scored: Sequence[Scored],
-    times: Sequence[tuple[float, ...]],
+    turns: Turns,
     reference: FloatReference,
     refused: Sequence[Refusal],
 ) -> Comparison:
-    float_ms, *own_ms = times
     entries = [
-        Entry(one.label, one.megabytes, samples, result.drop, result.fidelity)
-        for one, samples, result in zip(built, own_ms, scored, strict=True)
+        _entry(one, result, turns, place)
+        for place, (one, result) in enumerate(zip(built, scored, strict=True), start=1)
     ]
     on_front = front(entries)
     recipe, *plain = [
-        _candidate(one, result, entry, entries[0], float_ms)
-        for one, result, entry in zip(built, scored, entries, strict=True)
+        _candidate(one, result, entries, place, turns)
+        for place, (one, result) in enumerate(zip(built, scored, strict=True))
     ]
     candidates = [
         candidate.model_copy(update={"front": is_front})
@@ -231,20 +231,38 @@ def _judge(
         passes=tuple(str(table["pass"]) for table in plan.recipe.passes),
         bundle_digest=read_manifest(built[0].bundle, stored=True)["digest"],
         fidelity_name=fidelity_name(reference.behaviour.family),
-        candidates=(_float_candidate(reference, float_ms), *candidates),
+        candidates=(_float_candidate(reference, turns), *candidates),
         refused=tuple(refused),
         same_bytes=nearest("size", entries[0], entries[1:]),
         same_latency=nearest("latency", entries[0], entries[1:]),
         dominated_by=dominators,
-        runs=len(float_ms),
+        runs=len(turns.samples_ms(0)),
         threads=plan.target.runtime.threads,
         host=host_info(),
         versions=versions(),
     )
 
 
-def _candidate(one: Built, result: Scored, entry: Entry, recipe: Entry, float_ms: Sequence[float]) -> Candidate:
-    latency, speedup = latency_figures(float_ms, entry.samples_ms)
+def _entry(one: Built, result: Scored, turns: Turns, place: int) -> Entry:
+    """`place`: of the bundle in the rounds."""
+    chosen = turns.chosen
+    return Entry(
+        one.label,
+        one.megabytes,
+        tuple(tuple(map(float, block.wall[chosen.rounds(block), place])) for block in chosen.blocks),
+        result.drop,
+        result.fidelity,
+        processes=tuple(block.process for block in chosen.blocks),
+        unsure=f"the machine was loaded while latencies were measured: {load_words(turns.blocks)}"
+        if chosen.loaded
+        else "",
+    )
+
+
+def _candidate(one: Built, result: Scored, entries: Sequence[Entry], place: int, turns: Turns) -> Candidate:
+    recipe, entry = entries[0], entries[place]
+    latency = percentile_figure(turns.chosen, place + 1, 0.5)
+    speedup = speed_figure(turns.chosen, 0, place + 1)
     against, why_not = ((), "") if entry is recipe else differences(recipe, entry)
     return Candidate(
         label=one.label,
@@ -262,13 +280,13 @@ def _candidate(one: Built, result: Scored, entry: Entry, recipe: Entry, float_ms
     )
 
 
-def _float_candidate(reference: FloatReference, float_ms: Sequence[float]) -> Candidate:
+def _float_candidate(reference: FloatReference, turns: Turns) -> Candidate:
     return Candidate(
         label="float",
         kind="float",
         scheme="fp32",
         megabytes=model_megabytes(reference.float_model),
-        latency=latency_figures(float_ms, float_ms)[0],
+        latency=percentile_figure(turns.chosen, 0, 0.5),
         drop=0.0,
     )
 

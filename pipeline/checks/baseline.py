@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.checks.gate import undecided
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Figure, Verdict
@@ -43,6 +44,8 @@ def _compare(name: str, earlier: Figure, now: Figure | None) -> BudgetResult:
     )
     if now is None or now.evidence is not earlier.evidence:
         return result.model_copy(update={"reason": "not measured in this run with the baseline's kind of evidence"})
+    if now.doubt is not None and now.doubt.covers(limit):
+        return result.model_copy(update=undecided(now.doubt, limit, kind.unit))
     margin = limit - now.value if kind.direction == "at most" else now.value - limit
     verdict = Verdict.PASS if margin >= 0 else Verdict.FAIL
     reason = "" if margin >= 0 else f"it was {earlier.value:.4g} {kind.unit} in the baseline"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,8 @@ import numpy as np
 from pipeline.checks.baseline import ACCURACY_POINTS, TOLERANCE
 from pipeline.core.report_types import Difference
 from pipeline.numerics.pareto import pareto_front
-from pipeline.numerics.statistics import jackknife_interval, ratio_interval
+from pipeline.numerics.statistics import jackknife_interval
+from pipeline.numerics.timing import CONFIDENCE, FEW_BLOCKS, log_interval
 
 MARGINS = {
     "size": 100 * TOLERANCE["bundle_mb"],
@@ -21,6 +23,9 @@ MARGINS = {
 }
 """Differences up to these are none, however well they are known: % of the bytes and of the latency, points of accuracy,
 share of neighbours or samples. Size, accuracy and fidelity as the regression check has them."""
+
+_KNOWN_WITHIN = 10.0
+"""% to each side: latencies that are known less well are neither different nor alike."""
 
 ENOUGH_RUNS = 20
 """Fewer interleaved inferences say nothing of which model is faster."""
@@ -36,14 +41,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Entry:
-    """One bundle, measured. `samples_ms`: inferences that took turns with those of all other entries. What could not be
-    measured is None or empty; `fidelity` is None for all entries where the kind of model has none."""
+    """One bundle, measured. `block_ms`: inferences of each load, which took turns with those of all other entries;
+    `processes`: of each load (none: all of one process); `unsure`: why the times do not tell which is faster. What
+    could not be measured is None or empty; `fidelity` is None for all entries where the kind of model has none."""
 
     label: str
     megabytes: float
-    samples_ms: tuple[float, ...] = ()
+    block_ms: tuple[tuple[float, ...], ...] = ()
     drop: Estimate | None = None
     fidelity: Estimate | None = None
+    processes: tuple[int, ...] = ()
+    unsure: str = ""
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        return tuple(ms for block in self.block_ms for ms in block)
 
 
 def differences(recipe: Entry, plain: Entry) -> tuple[tuple[Difference, ...], str]:
@@ -51,9 +63,12 @@ def differences(recipe: Entry, plain: Entry) -> tuple[tuple[Difference, ...], st
     why_not = _missing(recipe) or _missing(plain)
     if not why_not and (recipe.fidelity is None) != (plain.fidelity is None):
         why_not = f"the fidelity of {(recipe if recipe.fidelity is None else plain).label} was not measured"
+    latency = _latency(recipe, plain)
+    if not why_not and latency is not None and not _is_known(latency):
+        why_not = f"their latencies differ by anything from {latency.low:+.0f} to {latency.high:+.0f} %"
     found = [
         _size(recipe, plain),
-        _latency(recipe, plain),
+        latency,
         _accuracy("drop", "points", recipe.drop, plain.drop, 1.0),
         _accuracy("fidelity", "share", recipe.fidelity, plain.fidelity, -1.0),
     ]
@@ -69,7 +84,9 @@ def dominates(against: Sequence[Difference]) -> bool:
 def _missing(entry: Entry) -> str:
     if len(entry.samples_ms) < ENOUGH_RUNS:
         return f"the latency of {entry.label} was measured {len(entry.samples_ms)} times, of at least {ENOUGH_RUNS}"
-    return f"the accuracy of {entry.label} was not measured" if entry.drop is None else ""
+    if len(entry.block_ms) < FEW_BLOCKS:
+        return f"the latency of {entry.label} was measured in {len(entry.block_ms)} loads, of at least {FEW_BLOCKS}"
+    return entry.unsure or (f"the accuracy of {entry.label} was not measured" if entry.drop is None else "")
 
 
 def _size(recipe: Entry, plain: Entry) -> Difference:
@@ -77,10 +94,20 @@ def _size(recipe: Entry, plain: Entry) -> Difference:
 
 
 def _latency(recipe: Entry, plain: Entry) -> Difference | None:
-    if min(len(recipe.samples_ms), len(plain.samples_ms)) < ENOUGH_RUNS:
+    """By the ratio of medians within each load, over all loads (see numerics.timing)."""
+    if any(len(entry.samples_ms) < ENOUGH_RUNS or len(entry.block_ms) < FEW_BLOCKS for entry in (recipe, plain)):
         return None
-    value, low, high = (100 * (ratio - 1) for ratio in ratio_interval(plain.samples_ms, recipe.samples_ms))
+    pairs = zip(plain.block_ms, recipe.block_ms, strict=True)
+    logs = [math.log(float(np.median(own)) / float(np.median(other))) for own, other in pairs]
+    ends = log_interval(logs, recipe.processes or (0,) * len(logs), CONFIDENCE)
+    value, low, high = (100 * math.expm1(log) for log in (float(np.mean(logs)), *ends))
     return _difference("latency", "%", (value, low, high))
+
+
+def _is_known(latency: Difference) -> bool:
+    """A wide interval is no difference, but no likeness either."""
+    assert latency.low is not None and latency.high is not None  # noqa: S101  # latencies have one
+    return latency.outcome != "same" or (latency.high - latency.low) / 2 <= _KNOWN_WITHIN
 
 
 def _accuracy(axis: str, unit: str, recipe: Estimate | None, plain: Estimate | None, sign: float) -> Difference | None:

@@ -10,7 +10,7 @@ from pipeline.config.target import Budget, Target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import BudgetResult
-from pipeline.core.types import Figure, Scheme, Verdict
+from pipeline.core.types import Doubt, Figure, Scheme, Verdict
 
 
 def judge_budgets(target: Target, found: Measurements, scheme: Scheme) -> tuple[BudgetResult, ...]:
@@ -21,8 +21,8 @@ def judge_budgets(target: Target, found: Measurements, scheme: Scheme) -> tuple[
 def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme) -> BudgetResult:
     """PASS or FAIL if there is a figure with accepted evidence, else NOT_MEASURED with the reason.
 
-    A figure whose evidence is not accepted is shown, but neither passes nor fails. A budget that does not apply to the
-    kind of model is not required of it.
+    A figure whose evidence is not accepted is shown, but neither passes nor fails; nor does a noisy one whose doubt
+    covers the limit. A budget that does not apply to the kind of model is not required of it.
     """
     kind = BUDGETS[name]
     figure = found.figures.get(name)
@@ -45,12 +45,22 @@ def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme)
         return result.model_copy(
             update={"reason": f"{figure.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
         )
+    if figure.doubt is not None and figure.doubt.covers(budget.limit):
+        return result.model_copy(update=undecided(figure.doubt, budget.limit, kind.unit))
     margin = margin_of(figure, budget.limit, kind.direction)
     update: dict[str, object] = {"verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL, "margin": margin}
     if margin < 0:
         dominated_by, remedy = explain(name, budget.limit, found, scheme)
         update |= {"dominated_by": dominated_by, "remedy": remedy}
     return result.model_copy(update=update)
+
+
+def undecided(doubt: Doubt, limit: float, unit: str) -> dict[str, str]:
+    """The reason and the remedy of a limit that lies within a figure's doubt."""
+    if doubt.low is None or doubt.high is None:
+        return {"reason": doubt.why, "remedy": doubt.remedy}
+    left_open = f"[{doubt.low:.4g}, {doubt.high:.4g}], which the measurement leaves open ({doubt.why})"
+    return {"reason": f"the limit {limit:g} {unit} lies within {left_open}", "remedy": doubt.remedy}
 
 
 def margin_of(figure: Figure, limit: float, direction: str) -> float:

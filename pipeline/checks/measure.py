@@ -7,29 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from pipeline.checks.protocol import (
-    CandidatesRequest,
-    LatencyRequest,
-    MemoryRequest,
-    NodeRecord,
-    ProfileRequest,
-    Request,
-    VariantsRequest,
-)
+from pipeline.checks.protocol import MemoryRequest, NodeRecord, ProfileRequest, Request
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.memory import says_out_of_memory
-from pipeline.core.report_types import LatencyResult, MemoryResult
-from pipeline.core.types import Evidence, Figure, Json
-from pipeline.numerics.statistics import percentile_interval, ratio_interval, samples_needed
+from pipeline.core.report_types import MemoryResult
+from pipeline.core.types import Doubt, Evidence, Figure, Json
 from pipeline.runtime.feeds import read_feed
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _LEAKING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ORT_", "MALLOC_", "LD_PRELOAD", "PYTHON")
-_LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
+LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
+_FEW_PROCESSES = 3
+_REPEAT = "Run `edge check` on the bundle again, or set a limit that is further from the figure."
 
 
 def run_worker(request: Request, timeout_s: float) -> dict[str, Json]:
@@ -62,48 +54,12 @@ def run_worker(request: Request, timeout_s: float) -> dict[str, Json]:
     return result
 
 
-def measure_latency(request: LatencyRequest) -> LatencyResult:
-    """Percentiles of single inferences in ms, and the speed-up over the float model if there is one."""
-    result = run_worker(request, request.max_seconds + _LOAD_SECONDS)
-    samples, *others = result["samples_ms"]
-    note = "" if result["stopped"] == "settled" else f"stopped by {result['stopped']} before it settled"
-    return LatencyResult(
-        shape=_input_shapes(request.inputs),
-        threads=request.runtime.threads,
-        warmup=request.warmup,
-        samples_ms=tuple(samples),
-        float_samples_ms=tuple(others[0]) if others else (),
-        p50=_percentile(samples, 0.50, note),
-        p90=_percentile(samples, 0.90),
-        p95=_percentile(samples, 0.95),
-        p99=_percentile(samples, 0.99),
-        speedup=_figure(ratio_interval(others[0], samples), "x") if others else None,
-    )
-
-
-def measure_candidates(request: CandidatesRequest) -> tuple[tuple[float, ...], ...]:
-    """Milliseconds of single inferences, by model in the request's order; as many of each, taken in turn."""
-    result = run_worker(request, request.max_seconds + _LOAD_SECONDS)
-    return tuple(tuple(samples) for samples in result["samples_ms"])
-
-
-def latency_figures(float_ms: Sequence[float], samples_ms: Sequence[float]) -> tuple[Figure, Figure]:
-    """The median in ms, and the speed-up over the float model, of inferences that took turns with its own."""
-    return _percentile(list(samples_ms), 0.50), _figure(ratio_interval(float_ms, samples_ms), "x")
-
-
-def measure_variant(request: VariantsRequest) -> Figure:
-    """How many times faster the second runtime is than the first, medians of inferences that took turns."""
-    first, second = run_worker(request, _LOAD_SECONDS)["samples_ms"]
-    return _figure(ratio_interval(first, second), "x")
-
-
 def measure_memory(request: MemoryRequest, processes: int = 3) -> tuple[MemoryResult | None, str]:
     """Load time and peaks over `processes` fresh processes: the median, and the extremes as the interval.
 
     Where this system does not tell the peaks, (None, the reason).
     """
-    results = [run_worker(request, _LOAD_SECONDS) for _ in range(processes)]
+    results = [run_worker(request, LOAD_SECONDS) for _ in range(processes)]
     reason = next((result["reason"] for result in results if result["reason"]), "")
     if reason:
         return None, reason
@@ -116,7 +72,7 @@ def measure_memory(request: MemoryRequest, processes: int = 3) -> tuple[MemoryRe
 
 def profile(request: ProfileRequest) -> tuple[NodeRecord, ...]:
     """Times and shapes of all nodes that ran; their graph is written to `request.optimized_model`."""
-    return tuple(NodeRecord(**node) for node in run_worker(request, _LOAD_SECONDS)["nodes"])
+    return tuple(NodeRecord(**node) for node in run_worker(request, LOAD_SECONDS)["nodes"])
 
 
 def _environment() -> dict[str, str]:
@@ -135,23 +91,18 @@ def _cause(returncode: int, stderr: str) -> str:
     return f"{name}, most likely out of memory" if name == "SIGKILL" else f"{name} ({last})"
 
 
-def _percentile(samples: list[float], q: float, note: str = "") -> Figure:
-    needed = samples_needed(q)
-    if len(samples) < needed:
-        few = f"{len(samples)} runs are too few for a 95 % interval, which takes {needed}"
-        note = f"{note}; {few}" if note else few
-    return _figure(percentile_interval(samples, q), "ms", note)
-
-
 def _extremes(values: list[float], unit: str) -> Figure:
+    """The doubt reaches beyond the extremes by the distance between them: for three values that is a 95 % interval of
+    their mean (1.30 ranges to either side; Lord, The use of range in place of standard deviation in the t test,
+    Biometrika 1947), and wider than one for more."""
     note = f"median and extremes of {len(values)} processes"
-    return _figure((median(values), min(values), max(values)), unit, note)
+    low, high = min(values), max(values)
+    reach = high - low
+    doubt = Doubt(low=low - reach, high=high + reach, why=note, remedy=_REPEAT)
+    if len(values) < _FEW_PROCESSES:
+        doubt = Doubt(why=f"{len(values)} processes are too few for an interval, which takes {_FEW_PROCESSES}")
+    return Figure(value=median(values), unit=unit, evidence=Evidence.HOST, low=low, high=high, note=note, doubt=doubt)
 
 
-def _figure(interval: tuple[float, float, float], unit: str, note: str = "") -> Figure:
-    value, low, high = interval
-    return Figure(value=value, unit=unit, evidence=Evidence.HOST, low=low, high=high, note=note)
-
-
-def _input_shapes(inputs: Path) -> dict[str, tuple[int, ...]]:
+def input_shapes(inputs: Path) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in read_feed(inputs).items()}

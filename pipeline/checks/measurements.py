@@ -19,9 +19,10 @@ from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.measure import measure_latency, measure_memory, profile
-from pipeline.checks.protocol import LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.measure import measure_memory, profile
+from pipeline.checks.protocol import MemoryRequest, ProfileRequest
 from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.timing import TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.checks.weights import Graph, Weight
 from pipeline.config.target import Runtime, Shape, Target
@@ -119,7 +120,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, target.shape))
-        _latency(found, bundle, target.runtime, inputs, reference, begin("latency"))
+        _latency(found, bundle, target, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
     _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric)
@@ -155,16 +156,15 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
 def _latency(
     found: Measurements,
     bundle: Path,
-    runtime: Runtime,
+    target: Target,
     inputs: Path,
     reference: FloatReference | None,
     done: Progress,
 ) -> None:
     float_model = reference.float_model / MODEL if reference else None
-    request = LatencyRequest(
-        model=bundle / MODEL, float_model=float_model, inputs=inputs, runtime=runtime, max_seconds=12.0
+    found.latency = measure_latency(
+        bundle / MODEL, inputs, target.runtime, float_model, _limits(target, float_model is not None), progress=done
     )
-    found.latency = measure_latency(request)
     found.figures["latency_p50_ms"] = found.latency.p50
     found.figures["latency_p95_ms"] = found.latency.p95
     if found.latency.speedup is None:
@@ -172,6 +172,13 @@ def _latency(
     else:
         found.figures["min_speedup"] = found.latency.speedup
     done(1, 1)
+
+
+def _limits(target: Target, with_float: bool) -> dict[str, float]:
+    """What the timing has to decide: the limits that a figure of this machine may pass or fail."""
+    names = TIMED if with_float else TIMED[1:]
+    budgets = {name: target.budgets[name] for name in names if name in target.budgets}
+    return {name: budget.limit for name, budget in budgets.items() if Evidence.HOST in budget.evidence}
 
 
 def _memory(found: Measurements, bundle: Path, runtime: Runtime, inputs: Path, done: Progress) -> None:

@@ -11,51 +11,36 @@ from pipeline.config.target import Runtime
 from pipeline.core.types import Frozen
 
 Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
-class LatencyRequest(Frozen):
-    """Time single inferences of `model`, interleaved with `float_model` if there is one.
+class Subject(Frozen):
+    """A model under a runtime. `inputs`: a file of `write_feed`."""
 
-    `inputs`: a file of `write_feed`. Stops when the 95 % interval of both medians is within
-    `target_half_width` (a share) of them and at least `min_runs` are done, or at `max_runs` or `max_seconds`.
+    model: Path
+    inputs: Path
+    runtime: Runtime
+
+
+class TimingRequest(Frozen):
+    """Time single inferences of the `subjects`, which take turns in rounds, each round in an order drawn from `seed`.
+
+    Up to `blocks` times the models are loaded anew. A block has at least `min_rounds`, and goes on until
+    `block_seconds`, or `enough_rounds` and half of that time; but at `slow_seconds` it stops after two. After
+    `max_seconds` no block begins beyond the third.
     """
 
-    mode: Literal["latency"] = "latency"
-    model: Path
-    float_model: Path | None = None
-    inputs: Path
-    runtime: Runtime
-    warmup: Annotated[int, Field(ge=0)] = 10
-    min_runs: Annotated[int, Field(ge=50)] = 100
-    max_runs: Count = 1000
-    max_seconds: Annotated[float, Field(gt=0)] = 60.0
-    target_half_width: Annotated[float, Field(gt=0)] = 0.02
-
-
-class CandidatesRequest(Frozen):
-    """Time single inferences of each of `models` in turn, the first being the float model; `inputs`: a file of
-    `write_feed` for each. Stops as a LatencyRequest does."""
-
-    mode: Literal["candidates"] = "candidates"
-    models: tuple[Path, ...] = Field(min_length=2)
-    inputs: tuple[Path, ...] = Field(min_length=2)
-    runtime: Runtime
-    warmup: Annotated[int, Field(ge=0)] = 5
-    min_runs: Annotated[int, Field(ge=50)] = 100
-    max_runs: Count = 400
-    max_seconds: Annotated[float, Field(gt=0)] = 90.0
-    target_half_width: Annotated[float, Field(gt=0)] = 0.01
-
-
-class VariantsRequest(Frozen):
-    """Time single inferences of `model` under each of `runtimes` in turn, `runs` times."""
-
-    mode: Literal["variants"] = "variants"
-    model: Path
-    inputs: Path
-    runtimes: tuple[Runtime, ...] = Field(min_length=2)
-    warmup: Annotated[int, Field(ge=0)] = 10
-    runs: Count = 150
+    mode: Literal["timing"] = "timing"
+    subjects: tuple[Subject, ...] = Field(min_length=1)
+    seed: Annotated[int, Field(ge=0)] = 0
+    blocks: Count = 5
+    warmup: Count = 10
+    warmup_seconds: Positive = 0.3
+    min_rounds: Annotated[int, Field(ge=2)] = 10
+    enough_rounds: Count = 200
+    block_seconds: Positive = 0.5
+    slow_seconds: Positive = 3.0
+    max_seconds: Positive = 30.0
 
 
 class MemoryRequest(Frozen):
@@ -80,7 +65,7 @@ class ProfileRequest(Frozen):
     optimized_model: Path
 
 
-Request = LatencyRequest | CandidatesRequest | VariantsRequest | MemoryRequest | ProfileRequest
+Request = TimingRequest | MemoryRequest | ProfileRequest
 
 
 class NodeRecord(Frozen):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.checks.measure import measure_variant
-from pipeline.checks.protocol import VariantsRequest
+from pipeline.checks.protocol import Subject
+from pipeline.checks.timing import covers, measure_variant
 from pipeline.config.target import Runtime
 from pipeline.core.types import Figure, Progress, silent
 from pipeline.runtime.session import make_session
@@ -58,7 +58,8 @@ OPTIMIZERS = (
 """Names in ONNX Runtime 1.31 to 1.33. It ignores a name that it does not know, which then changes no graph below."""
 
 WORTH_IT = 1.01
-"""The lower end of the speed-up's interval must reach this: a change that nobody can feel is not worth a setting."""
+"""The speed-up must be known to reach this: a change that nobody can feel is not worth a setting."""
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class Tried:
 
     @property
     def helps(self) -> bool:
-        return self.speedup.low is not None and self.speedup.low >= WORTH_IT
+        return not self.undecided and self.speedup.value >= WORTH_IT
+
+    @property
+    def undecided(self) -> bool:
+        """Too few pairs, or a machine too loaded, to say whether it helps."""
+        return covers(self.speedup, WORTH_IT)
 
 
 @dataclass(frozen=True)
@@ -122,4 +128,6 @@ def _difference(before: Counter[str], after: Counter[str]) -> str:
 
 
 def _speedup(model: Path, inputs: Path, first: Runtime, second: Runtime) -> Figure:
-    return measure_variant(VariantsRequest(model=model, inputs=inputs, runtimes=(first, second)))
+    """Of `second` over `first`, until it is known whether that is worth a setting."""
+    subjects = [Subject(model=model, inputs=inputs, runtime=runtime) for runtime in (first, second)]
+    return measure_variant(subjects, WORTH_IT, max_seconds=_SECONDS)

@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import onnxruntime as ort
 from pydantic import TypeAdapter
 
+from pipeline.checks.cpu_time import read_cpu_time, shares, switches
 from pipeline.checks.events import node_records
-from pipeline.checks.protocol import (
-    CandidatesRequest,
-    LatencyRequest,
-    MemoryRequest,
-    ProfileRequest,
-    Request,
-    VariantsRequest,
-)
+from pipeline.checks.protocol import MemoryRequest, ProfileRequest, Request, Subject, TimingRequest
 from pipeline.checks.resident import peak_mb, reset_peak, resident_mb
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json
-from pipeline.numerics.statistics import percentile_interval
+from pipeline.numerics.timing import FEW_BLOCKS, FEW_ROUNDS
 from pipeline.runtime.feeds import Feed, read_feed
 from pipeline.runtime.session import make_session
 
+_Run: TypeAlias = tuple[ort.InferenceSession, Feed]
 _SPINNING_STOP = "session.force_spinning_stop"
-_CHECK_EVERY = 10
 
 
 def main() -> int:
@@ -49,66 +46,90 @@ def main() -> int:
 
 
 def answer(request: Request) -> dict[str, Json]:
-    if isinstance(request, LatencyRequest):
-        return latency(request)
-    if isinstance(request, CandidatesRequest):
-        return candidates(request)
-    if isinstance(request, VariantsRequest):
-        return variants(request)
+    if isinstance(request, TimingRequest):
+        return timing(request)
     if isinstance(request, MemoryRequest):
         return memory(request)
     return profile(request)
 
 
-def latency(request: LatencyRequest) -> dict[str, Json]:
-    """`load_ms` and `samples_ms`, lists over [model, float model if asked], and why it `stopped`: "settled",
-    "max_runs" or "max_seconds"."""
-    models = [request.model] if request.float_model is None else [request.model, request.float_model]
-    runtime = _interleavable(request.runtime) if len(models) > 1 else request.runtime
+def timing(request: TimingRequest) -> dict[str, Json]:
+    """`blocks`: the raw times of every load (see `_block`)."""
     begin = time.monotonic()
-    loaded = [_timed_load(model, runtime) for model in models]
-    runs = [(session, _feed(session, request.inputs)) for session, _ in loaded]
-    samples, stopped = _in_turn(request, runs, begin)
-    return {"load_ms": [ms for _, ms in loaded], "samples_ms": samples, "stopped": stopped}
+    generator = random.Random(request.seed)  # noqa: S311  # the order of inferences, no secret
+    subjects = [
+        subject.model_copy(update={"runtime": _interleavable(subject.runtime, len(request.subjects))})
+        for subject in request.subjects
+    ]
+    blocks: list[dict[str, Json]] = []
+    while len(blocks) < request.blocks:
+        if len(blocks) >= FEW_BLOCKS and time.monotonic() - begin >= request.max_seconds:
+            break
+        blocks.append(_block(request, subjects, generator))
+        gc.collect()
+    return {"blocks": blocks}
 
 
-def candidates(request: CandidatesRequest) -> dict[str, Json]:
-    """`samples_ms`: a list per model, of inferences that took turns; and why it `stopped`."""
+def _block(request: TimingRequest, subjects: Sequence[Subject], generator: random.Random) -> dict[str, Json]:
+    """One load: `load_ms` by model; `wall_ms`, `cpu_ms` by round and model; `switches` (involuntary) by round; what
+    `others` and other virtual machines (`steal`) took meanwhile."""
+    loaded = [_timed_load(subject.model, subject.runtime) for subject in subjects]
+    runs = [(session, _feed(session, subject.inputs)) for (session, _), subject in zip(loaded, subjects, strict=True)]
+    _warm_up(request, runs)
+    threads = max(subject.runtime.threads for subject in subjects)
+    clock = time.thread_time_ns if threads == 1 else time.process_time_ns
+    rows: list[_Round] = []
+    gc.disable()
+    before, begin = read_cpu_time(), time.monotonic()
+    while not _full(request, len(rows), time.monotonic() - begin):
+        order = generator.sample(range(len(runs)), len(runs))
+        rows.append(_round(runs, order, clock, threads))
+    others, steal = shares(before, read_cpu_time())
+    gc.enable()
+    return {
+        "load_ms": [ms for _, ms in loaded],
+        "wall_ms": [row.wall for row in rows],
+        "cpu_ms": [row.cpu for row in rows],
+        "switches": [row.switches for row in rows],
+        "others": others,
+        "steal": steal,
+    }
+
+
+@dataclass(frozen=True)
+class _Round:
+    wall: list[float]
+    cpu: list[float]
+    switches: int
+
+
+def _round(runs: Sequence[_Run], order: Sequence[int], clock: Callable[[], int], threads: int) -> _Round:
+    """Each model once, in `order`; times are by model. With one thread, CPU time is its own; with several, that of the
+    whole process, since the pool's threads do the work."""
+    wall, cpu = [0.0] * len(runs), [0.0] * len(runs)
+    switched = switches(threads)
+    for place in order:
+        wall[place], cpu[place] = _timed_run(*runs[place], clock)
+    return _Round(wall, cpu, switches(threads) - switched)
+
+
+def _warm_up(request: TimingRequest, runs: Sequence[_Run]) -> None:
+    """At least two rounds, but for models so slow that the second would take long."""
     begin = time.monotonic()
-    sessions = [make_session(model, _interleavable(request.runtime)) for model in request.models]
-    runs = [(session, _feed(session, inputs)) for session, inputs in zip(sessions, request.inputs, strict=True)]
-    samples, stopped = _in_turn(request, runs, begin)
-    return {"samples_ms": samples, "stopped": stopped}
-
-
-def _in_turn(
-    request: LatencyRequest | CandidatesRequest, runs: Sequence[tuple[ort.InferenceSession, Feed]], begin: float
-) -> tuple[list[list[float]], str]:
-    """Milliseconds per session, each round running all of them, and why the rounds stopped."""
-    for _ in range(request.warmup):
+    for done in range(request.warmup):
+        if done >= 1 and time.monotonic() - begin >= (request.warmup_seconds if done >= 2 else request.slow_seconds):
+            return
         for session, feed in runs:
             session.run(None, feed)
-    samples: list[list[float]] = [[] for _ in runs]
-    gc.disable()
-    while not (stopped := _stopped(request, samples, time.monotonic() - begin)):
-        for (session, feed), times in zip(runs, samples, strict=True):
-            times.append(_timed_run(session, feed))
-    return samples, stopped
 
 
-def variants(request: VariantsRequest) -> dict[str, Json]:
-    """`samples_ms`: a list per runtime, of inferences that took turns."""
-    sessions = [make_session(request.model, runtime) for runtime in map(_interleavable, request.runtimes)]
-    feed = _feed(sessions[0], request.inputs)
-    for _ in range(request.warmup):
-        for session in sessions:
-            session.run(None, feed)
-    samples: list[list[float]] = [[] for _ in sessions]
-    gc.disable()
-    for _ in range(request.runs):
-        for session, times in zip(sessions, samples, strict=True):
-            times.append(_timed_run(session, feed))
-    return {"samples_ms": samples}
+def _full(request: TimingRequest, rounds: int, seconds: float) -> bool:
+    """Whether a block has enough."""
+    if seconds >= request.slow_seconds:
+        return rounds >= FEW_ROUNDS
+    if seconds >= request.block_seconds:
+        return rounds >= request.min_rounds
+    return rounds >= max(request.enough_rounds, request.min_rounds) and seconds >= request.block_seconds / 2
 
 
 def memory(request: MemoryRequest) -> dict[str, Json]:
@@ -146,9 +167,9 @@ def profile(request: ProfileRequest) -> dict[str, Json]:
     return {"nodes": [record.model_dump() for record in node_records(events, request.warmup)]}
 
 
-def _interleavable(runtime: Runtime) -> Runtime:
+def _interleavable(runtime: Runtime, sessions: int) -> Runtime:
     """Idle threads of one session spin for a while, on the cores that the other one then needs."""
-    if runtime.threads == 1:
+    if runtime.threads == 1 or sessions == 1:
         return runtime
     config = {_SPINNING_STOP: "1", **runtime.session_config}
     return runtime.model_copy(update={"session_config": config})
@@ -160,29 +181,12 @@ def _timed_load(model: Path, runtime: Runtime) -> tuple[ort.InferenceSession, fl
     return session, (time.perf_counter_ns() - begin) / 1e6
 
 
-def _timed_run(session: ort.InferenceSession, feed: Feed) -> float:
-    begin = time.perf_counter_ns()
+def _timed_run(session: ort.InferenceSession, feed: Feed, clock: Callable[[], int]) -> tuple[float, float]:
+    """ms of wall and of CPU time; the reading of the CPU clock is outside the wall time."""
+    used, begin = clock(), time.perf_counter_ns()
     session.run(None, feed)
-    return (time.perf_counter_ns() - begin) / 1e6
-
-
-def _stopped(request: LatencyRequest | CandidatesRequest, samples: list[list[float]], seconds: float) -> str:
-    """Why to stop now, or an empty string. There is always at least one run."""
-    done = len(samples[0])
-    if done == 0:
-        return ""
-    settled = done >= request.min_runs and done % _CHECK_EVERY == 0
-    if settled and all(_half_width(times) <= request.target_half_width for times in samples):
-        return "settled"
-    if done >= request.max_runs:
-        return "max_runs"
-    return "max_seconds" if seconds >= request.max_seconds else ""
-
-
-def _half_width(times: list[float]) -> float:
-    """The longer arm of the median's 95 % interval, as a share of the median."""
-    median, low, high = percentile_interval(times, 0.5)
-    return max(high - median, median - low) / median
+    end = time.perf_counter_ns()
+    return (end - begin) / 1e6, (clock() - used) / 1e6
 
 
 def _feed(session: ort.InferenceSession, inputs: Path) -> Feed:

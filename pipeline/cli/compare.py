@@ -14,10 +14,12 @@ from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import ExitCode
+from pipeline.core.report_types import Comparison
 from pipeline.core.store import Store
 from pipeline.plan import make_plan
 from pipeline.report.comparison_files import comparison_folder, write_comparison
 from pipeline.report.comparison_terminal import render_comparison
+from pipeline.report.comparison_text import incomparable
 
 
 def run(
@@ -42,5 +44,11 @@ def run(
     else:
         render_comparison(comparison, console)
         console.print(f"Written to {folder}.", soft_wrap=True)
-    dominated = fail_if_dominated and comparison.dominated_by
-    return ExitCode.BUDGET_FAILED if dominated else ExitCode.PASS
+    return _exit_code(comparison) if fail_if_dominated else ExitCode.PASS
+
+
+def _exit_code(comparison: Comparison) -> ExitCode:
+    """Dominated is a failure; a plain scheme that may dominate or not leaves it open."""
+    if comparison.dominated_by:
+        return ExitCode.BUDGET_FAILED
+    return ExitCode.NOT_MEASURED if incomparable(comparison) else ExitCode.PASS

@@ -80,7 +80,7 @@ def compare(  # noqa: PLR0913  # as export
         typer.Option(help="Plain scheme to compare with, like w4a8 or w4a8-b64. Repeatable.", show_default="all"),
     ] = None,
     fail_if_dominated: Annotated[
-        bool, typer.Option("--fail-if-dominated", help="Exit with 1 if a plain scheme dominates the recipe.")
+        bool, typer.Option("--fail-if-dominated", help="Exit with 1 if a plain scheme dominates, 4 if unknown.")
     ] = False,
     output: Annotated[
         Path | None,

@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline.bundle.manifest import read_manifest
 from pipeline.checks.host import host_info
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.tune import Tuning, tune
+from pipeline.checks.tune import Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
@@ -44,15 +44,29 @@ def run(bundle: Path, target: str, write: bool) -> None:
 def _show(tuning: Tuning, console: Console) -> None:
     table = Table("switched off", "operators then", "speed", "95 % CI", "", box=None, pad_edge=False, padding=(0, 2))
     for entry in tuning.tried:
-        verdict = "[green]helps[/]" if entry.helps else "[dim]leave it on[/]"
-        table.add_row(entry.optimizer, entry.change, *_speed(entry.speedup), verdict)
+        table.add_row(entry.optimizer, entry.change, *_speed(entry.speedup), _verdict(entry))
     if tuning.speedup is not None:
         table.add_row("all that help", "", *_speed(tuning.speedup), "")
     console.print(table)
+    for entry in filter(lambda entry: entry.undecided and entry.speedup.doubt, tuning.tried):
+        console.print(f"{entry.optimizer}: {undecided_words(entry.speedup)}", markup=False, soft_wrap=True)
+
+
+def _verdict(entry: Tried) -> str:
+    if entry.undecided:
+        return "[yellow]not decided[/]"
+    return "[green]helps[/]" if entry.helps else "[dim]leave it on[/]"
+
+
+def undecided_words(speedup: Figure) -> str:
+    """Why a measured speed-up says neither that a setting helps nor that it does not."""
+    assert speedup.doubt is not None  # noqa: S101  # it is undecided
+    return f"not decided, and left on ({speedup.doubt.why})."
 
 
 def _speed(figure: Figure) -> tuple[str, str]:
-    return f"{figure.value:.3f}x", f"[{figure.low:.3f}, {figure.high:.3f}]"
+    interval = "" if figure.low is None or figure.high is None else f"[{figure.low:.3f}, {figure.high:.3f}]"
+    return f"{figure.value:.3f}x", interval
 
 
 def source_of(tuning: Tuning) -> str:

@@ -51,8 +51,26 @@ class DatasetAccuracy(Frozen):
         return min(value for name, value in self.scores.items() if name in (score, f"{score}_batched"))
 
 
+class Conditions(Frozen):
+    """What went on beside a timing. `loads`: of the models, each followed by rounds of inferences; `quiet_loads` of
+    them were hardly disturbed, and figures are made of those alone unless the machine was `loaded`. `interrupted`:
+    share of rounds in which a model was taken off its CPU; `switches`: involuntary context switches. `others`, `steal`:
+    shares of the machine's CPU time that other programs and other virtual machines took (null: not told here)."""
+
+    processes: int
+    loads: int
+    quiet_loads: int
+    rounds: int
+    interrupted: float
+    switches: int
+    others: float | None = None
+    steal: float | None = None
+    loaded: bool
+
+
 class LatencyResult(Frozen):
-    """Milliseconds of single inferences, interleaved with the float model's in the same process."""
+    """Milliseconds of single inferences, which took turns with the float model's in the same processes.
+    `cpu_speedup`: the speed-up by CPU time, which does not count what other programs took."""
 
     shape: dict[str, tuple[int, ...]]
     threads: int
@@ -64,6 +82,8 @@ class LatencyResult(Frozen):
     p95: Figure
     p99: Figure
     speedup: Figure | None = None
+    cpu_speedup: float | None = None
+    conditions: Conditions | None = None
 
 
 class MemoryResult(Frozen):

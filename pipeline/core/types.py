@@ -68,8 +68,26 @@ class Scheme(Frozen):
     nodes_to_exclude: tuple[str, ...] = ()
 
 
+class Doubt(Frozen):
+    """Which limits a noisy figure cannot decide: those between `low` and `high`; without them, any.
+
+    `why` says what leaves it open, `remedy` what would settle it.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    why: str
+    remedy: str = ""
+
+    def covers(self, limit: float) -> bool:
+        return (self.low is None or self.low < limit) and (self.high is None or limit < self.high)
+
+
 class Figure(Frozen):
-    """One number, with its unit, how it was got, and the ends of its 95 % confidence interval if it has one."""
+    """One number, with its unit, how it was got, and the ends of its 95 % confidence interval if it has one.
+
+    `doubt`: None where every repetition gives the same number (bytes, shares of weights), so that any limit is decided.
+    """
 
     value: float
     unit: str
@@ -77,6 +95,7 @@ class Figure(Frozen):
     low: float | None = None
     high: float | None = None
     note: str = ""
+    doubt: Doubt | None = None
 
 
 Progress = Callable[[int, int], None]

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 _RESAMPLES = 2000
 
 
-def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> tuple[float, float, float]:
+def percentile_interval(
+    samples: Sequence[float] | NDArray[np.float64], q: float, confidence: float = 0.95
+) -> tuple[float, float, float]:
     """The quantile `q` (0 < q < 1) of independent `samples`, and the ends of its confidence interval.
 
     The ends are order statistics: the number of samples below the true quantile is binomial, whatever the
@@ -142,7 +144,7 @@ def _check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must be between 0 and 1, not {value}")
 
 
-def _finite(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+def _finite(name: str, values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a list of at least one number, not of shape {array.shape}")

@@ -18,6 +18,9 @@ def verdict_sentence(comparison: Comparison) -> str:
     if comparison.dominated_by:
         others = ", ".join(comparison.dominated_by)
         return f"{recipe.label} is dominated by plain quantization: {others} loses nothing against it, and gains."
+    if unknown := incomparable(comparison):
+        others = ", ".join(candidate.label for candidate in unknown)
+        return f"Whether {recipe.label} is dominated by {others} is not known: {unknown[0].why_not}."
     if recipe.front:
         return f"{recipe.label} is not dominated: no plain scheme is as small, as fast and as accurate."
     return (
@@ -88,6 +91,11 @@ def margins_sentence(comparison: Comparison) -> str:
 
 def refused_sentences(comparison: Comparison) -> tuple[str, ...]:
     return tuple(f"Not compared: {entry.label}, {entry.reason.rstrip('.')}." for entry in comparison.refused)
+
+
+def incomparable(comparison: Comparison) -> list[Candidate]:
+    """The plain schemes of which nobody knows whether they dominate the recipe."""
+    return [candidate for candidate in comparison.candidates if candidate.why_not]
 
 
 def chosen(comparison: Comparison) -> Candidate:

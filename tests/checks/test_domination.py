@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,9 +14,9 @@ SURE = (0.0,) * 10
 
 
 def entry(label: str, megabytes: float, ms: float, drop: float, fidelity: float | None = None, noise=SURE) -> Entry:
-    """Latencies alternate by 1 % about `ms`, in step with those of all others; `noise` is added to the drop without
-    each group."""
-    times = tuple(ms * (0.99 if turn % 2 else 1.01) for turn in range(40))
+    """Eight loads, whose latencies lie by 1 % about `ms`, as those of all others do; `noise` is added to the drop
+    without each group."""
+    times = tuple((ms * 0.99, ms * 1.01, ms, ms, ms) for _ in range(8))
     own_drop = Estimate(drop, tuple(drop + shift for shift in noise))
     own_fidelity = None if fidelity is None else Estimate(fidelity, (fidelity,) * 10)
     return Entry(label, megabytes, times, own_drop, own_fidelity)
@@ -69,17 +71,31 @@ def test_what_is_hard_for_both_is_no_noise() -> None:
 
 
 def test_latencies_that_swing_are_no_difference() -> None:
-    times = tuple(5.0 if turn % 2 else 15.0 for turn in range(40))
-    swinging = Entry("a", 12.0, times, RECIPE.drop, RECIPE.fidelity)
+    """Nor are they alike: nothing is said about the pair."""
+    times = tuple((5.0 if load % 2 else 15.0,) * 5 for load in range(8))
+    swinging = Entry("a", 6.0, times, RECIPE.drop, RECIPE.fidelity)
     assert outcomes(swinging)["latency"] == "same"
+    assert differences(RECIPE, swinging)[1].startswith("their latencies differ by anything from -47 to +41 %")
+
+
+def test_a_loaded_machine_compares_nothing() -> None:
+    plain = dataclasses.replace(entry("a", 6.0, 5.0, 1.0, 0.9), unsure="the machine was loaded")
+    assert differences(RECIPE, plain)[1] == "the machine was loaded"
+
+
+LOADS = ((1.0,) * 5,) * 8
 
 
 @pytest.mark.parametrize(
     ("plain", "reason"),
     [
-        (Entry("a", 6.0, (1.0,) * (ENOUGH_RUNS - 1), Estimate(0.0), Estimate(1.0)), "latency of a was measured 19"),
-        (Entry("a", 6.0, (1.0,) * 40, None, Estimate(1.0)), "accuracy of a was not measured"),
-        (Entry("a", 6.0, (1.0,) * 40, Estimate(0.0), None), "fidelity of a was not measured"),
+        (
+            Entry("a", 6.0, ((1.0,) * (ENOUGH_RUNS - 1),), Estimate(0.0), Estimate(1.0)),
+            "latency of a was measured 19 times, of at least 20",
+        ),
+        (Entry("a", 6.0, ((1.0,) * 40,) * 2, Estimate(0.0), Estimate(1.0)), "a was measured in 2 loads, of at least 3"),
+        (Entry("a", 6.0, LOADS, None, Estimate(1.0)), "accuracy of a was not measured"),
+        (Entry("a", 6.0, LOADS, Estimate(0.0), None), "fidelity of a was not measured"),
     ],
 )
 def test_without_one_axis_nothing_is_comparable(plain: Entry, reason: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.core.report_types import (
     SkippedTensor,
     TensorGroup,
 )
-from pipeline.core.types import Evidence, Figure, Scheme, Verdict
+from pipeline.core.types import Doubt, Evidence, Figure, Scheme, Verdict
 from pipeline.quantize.schemes import SCHEMES
 
 SCHEME = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8)
@@ -65,6 +65,40 @@ def test_evidence_that_is_not_accepted_is_shown_but_decides_nothing() -> None:
     assert result.figure == figure(900.0, "ms")
     assert result.margin is None
     assert result.reason == "host evidence is shown, but only device or estimated evidence can pass or fail it"
+
+
+def doubtful(value: float, low: float | None, high: float | None) -> Figure:
+    doubt = Doubt(low=low, high=high, why="15 pairs in 5 loads of 1 process", remedy="Again.")
+    return Figure(value=value, unit="x", evidence=Evidence.HOST, low=value, high=value, doubt=doubt)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (1.096, None, None, Verdict.NOT_MEASURED),  # one pair: its interval of length 0 lies above the limit
+        (0.9, None, None, Verdict.NOT_MEASURED),  # and it does not fail either
+        (1.027, 0.86, 1.2, Verdict.NOT_MEASURED),
+        (0.97, 0.86, 1.2, Verdict.NOT_MEASURED),
+        (1.027, 1.0, 1.2, Verdict.PASS),
+        (0.97, 0.86, 0.99, Verdict.FAIL),
+    ],
+)
+def test_a_limit_within_the_doubt_neither_passes_nor_fails(
+    value: float, low: float | None, high: float | None, verdict: Verdict
+) -> None:
+    found = Measurements(figures={"min_speedup": doubtful(value, low, high)})
+    assert judge_budget("min_speedup", budget(1.0), found, SCHEME).verdict is verdict
+
+
+def test_an_undecided_limit_says_what_was_seen_and_what_to_do() -> None:
+    found = Measurements(figures={"min_speedup": doubtful(1.027, 0.86, 1.2)})
+    result = judge_budget("min_speedup", budget(1.0), found, SCHEME)
+    assert result.reason == (
+        "the limit 1 x lies within [0.86, 1.2], which the measurement leaves open (15 pairs in 5 loads of 1 process)"
+    )
+    assert (result.remedy, result.margin, result.figure) == ("Again.", None, found.figures["min_speedup"])
+    few = Measurements(figures={"min_speedup": doubtful(1.096, None, None)})
+    assert judge_budget("min_speedup", budget(1.0), few, SCHEME).reason == "15 pairs in 5 loads of 1 process"
 
 
 def test_what_was_not_measured_says_why() -> None:
@@ -367,6 +401,16 @@ def test_regressions(name: str, before: float, now: float, verdict: Verdict, sam
     baseline = sample_report.model_copy(update={"figures": {name: figure(before)}})
     (found,) = regressions(baseline, {name: figure(now)})
     assert (found.metric, found.verdict, found.required) == (f"baseline.{name}", verdict, True)
+
+
+def test_a_regression_within_the_doubt_is_not_decided(sample_report: Report) -> None:
+    """2.5x may become 2.25x; 2.2x +- 0.1x may be either."""
+    baseline = sample_report.model_copy(update={"figures": {"min_speedup": figure(2.5)}})
+    (found,) = regressions(baseline, {"min_speedup": doubtful(2.2, 2.1, 2.3)})
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert "the limit 2.25 x lies within [2.1, 2.3]" in found.reason
+    (found,) = regressions(baseline, {"min_speedup": doubtful(2.2, 2.15, 2.24)})
+    assert found.verdict is Verdict.FAIL
 
 
 def test_a_figure_that_is_gone_is_not_measured(sample_report: Report) -> None:

@@ -9,13 +9,15 @@ import pytest
 from onnx import helper
 
 from pipeline.checks.tune import Tried, _difference, executed_operators, tune, without
+from pipeline.cli.tune import undecided_words
 from pipeline.config.target import Runtime
-from pipeline.core.types import Evidence, Figure
+from pipeline.core.types import Doubt, Evidence, Figure
 from pipeline.runtime.feeds import write_feed
 
 
 def _tried(low: float) -> Tried:
-    return Tried("GeluFusion", "Gelu -1", Figure(value=low + 0.01, unit="x", evidence=Evidence.HOST, low=low, high=2.0))
+    figure = Figure(value=1.5, unit="x", evidence=Evidence.HOST, low=1.4, high=1.6)
+    return Tried("GeluFusion", "Gelu -1", figure.model_copy(update={"doubt": Doubt(low=low, high=2.0, why="noise")}))
 
 
 @pytest.fixture
@@ -34,8 +36,9 @@ def test_the_executed_graph_is_counted(scaled) -> None:
     assert executed_operators(scaled, without(Runtime(), ["MatMulScaleFusion"])) == Counter(MatMul=1, Mul=1)
 
 
-def test_only_optimizations_that_change_the_graph_are_timed(scaled, tmp_path) -> None:
+def test_only_optimizations_that_change_the_graph_are_timed(scaled, tmp_path, monkeypatch) -> None:
     write_feed(tmp_path / "inputs.npz", {"x": np.ones((1, 64, 64), np.float32)})
+    monkeypatch.setattr("pipeline.checks.tune._SECONDS", 0.1)
     tuning = tune(scaled, tmp_path / "inputs.npz", Runtime(disabled_optimizers=("SkipLayerNormFusion",)))
     assert [(entry.optimizer, entry.change) for entry in tuning.tried] == [
         ("MatMulScaleFusion", "FusedMatMul -1, MatMul +1, Mul +1")
@@ -46,8 +49,17 @@ def test_only_optimizations_that_change_the_graph_are_timed(scaled, tmp_path) ->
 
 
 @pytest.mark.parametrize(("low", "helps"), [(1.02, True), (1.01, True), (1.0, False), (0.9, False)])
-def test_a_setting_must_be_worth_it(low, helps) -> None:
+def test_a_setting_must_be_known_to_be_worth_it(low, helps) -> None:
+    """The doubt decides, not the interval that is shown."""
     assert _tried(low).helps is helps
+    assert _tried(low).undecided is not helps
+
+
+def test_too_few_pairs_leave_a_setting_on() -> None:
+    figure = Figure(value=3.0, unit="x", evidence=Evidence.HOST, doubt=Doubt(why="1 pair is too few"))
+    tried = Tried("GeluFusion", "Gelu -1", figure)
+    assert (tried.helps, tried.undecided) == (False, True)
+    assert undecided_words(figure) == "not decided, and left on (1 pair is too few)."
 
 
 def test_difference_names_what_changed() -> None:

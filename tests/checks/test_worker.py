@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from pipeline.checks import resident, worker
-from pipeline.checks.protocol import CandidatesRequest, LatencyRequest, MemoryRequest, ProfileRequest
+from pipeline.checks.protocol import MemoryRequest, ProfileRequest, Subject, TimingRequest
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 from pipeline.runtime.feeds import write_feed
@@ -24,59 +24,78 @@ def test_nothing_heavy_is_imported() -> None:
     assert {"torch", "transformers", "optimum", "onnx", "scipy", "onnxscript"}.isdisjoint(done.stdout.split())
 
 
-def latency_request(matmul: Path, inputs: Path, **changes: object) -> LatencyRequest:
-    return LatencyRequest.model_validate({"model": matmul, "inputs": inputs, "runtime": Runtime(), **changes})
+def timing_request(matmul: Path, inputs: Path, models: int = 2, **changes: object) -> TimingRequest:
+    subject = Subject(model=matmul, inputs=inputs, runtime=Runtime())
+    quick = {"blocks": 3, "enough_rounds": 12, "block_seconds": 1e-6, "warmup": 2}
+    return TimingRequest.model_validate({"subjects": (subject,) * models, **quick, **changes})
 
 
-def test_latency_stops_at_the_width_asked_for(matmul: Path, inputs: Path) -> None:
-    result = worker.latency(latency_request(matmul, inputs, min_runs=50, target_half_width=1e9))
-    assert result["stopped"] == "settled"
-    assert [len(times) for times in result["samples_ms"]] == [50]
-    assert all(ms > 0 for ms in [*result["samples_ms"][0], *result["load_ms"]])
+def test_every_block_has_the_raw_times_of_its_rounds(matmul: Path, inputs: Path) -> None:
+    result = worker.timing(timing_request(matmul, inputs))
+    assert len(result["blocks"]) == 3
+    for block in result["blocks"]:
+        assert len(block["load_ms"]) == 2
+        assert len(block["wall_ms"]) == len(block["cpu_ms"]) == len(block["switches"]) == 10
+        assert all(len(row) == 2 and min(row) > 0 for row in [*block["wall_ms"], *block["cpu_ms"]])
+
+
+def test_a_single_model_takes_no_turns(matmul: Path, inputs: Path) -> None:
+    (block,) = worker.timing(timing_request(matmul, inputs, models=1, blocks=1))["blocks"]
+    assert {len(row) for row in block["wall_ms"]} == {1}
 
 
 @pytest.mark.parametrize(
-    ("changes", "stopped", "runs"),
+    ("rounds", "seconds", "full"),
     [
-        ({"max_runs": 60, "target_half_width": 1e-12}, "max_runs", 60),
-        ({"max_seconds": 1e-9}, "max_seconds", 1),
+        (9, 0.6, False),  # fewer than min_rounds
+        (10, 0.6, True),
+        (150, 0.4, False),  # goes on until block_seconds
+        (200, 0.2, False),  # enough rounds, but half of that time is needed to see what others take
+        (200, 0.25, True),
+        (1, 9.0, False),  # slow models: two
+        (2, 3.0, True),
+        (2, 2.9, False),
     ],
 )
-def test_latency_stops_at_its_limits(
-    matmul: Path, inputs: Path, changes: dict[str, float], stopped: str, runs: int
+def test_when_a_block_is_full(matmul: Path, inputs: Path, rounds: int, seconds: float, full: bool) -> None:
+    subject = Subject(model=matmul, inputs=inputs, runtime=Runtime())
+    assert worker._full(TimingRequest(subjects=(subject,)), rounds, seconds) is full
+
+
+def test_no_block_begins_after_the_time_but_for_the_third(matmul: Path, inputs: Path) -> None:
+    result = worker.timing(timing_request(matmul, inputs, blocks=9, max_seconds=1e-9))
+    assert len(result["blocks"]) == 3
+
+
+def test_the_order_in_a_round_is_drawn_from_the_seed(
+    matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = worker.latency(latency_request(matmul, inputs, float_model=matmul, **changes))
-    assert result["stopped"] == stopped
-    assert [len(times) for times in result["samples_ms"]] == [runs, runs]
-
-
-def test_runs_alternate_between_the_models(matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed order would give each model the same place in every period of a neighbour."""
     order: list[int] = []
 
-    def note(session: object, _feed: object) -> float:
+    def note(session: object, _feed: object, _clock: object) -> tuple[float, float]:
         order.append(id(session))
-        return 1.0
+        return 1.0, 1.0
+
+    def orders(seed: int) -> list[bool]:
+        order.clear()
+        worker.timing(timing_request(matmul, inputs, blocks=1, seed=seed, min_rounds=40, warmup=1))
+        pairs = list(zip(order[0::2], order[1::2], strict=True))
+        assert all(len({first, second}) == 2 for first, second in pairs)
+        return [first == min(order) for first, _ in pairs]
 
     monkeypatch.setattr(worker, "_timed_run", note)
-    worker.latency(latency_request(matmul, inputs, float_model=matmul, min_runs=50))
-    assert len(order) == 100
-    assert (len(set(order[0::2])), len(set(order[1::2])), len(set(order))) == (1, 1, 2)
-
-
-def test_interval_is_watched_for_both_models(matmul: Path, inputs: Path) -> None:
-    request = latency_request(matmul, inputs, min_runs=50)
-    steady, wild = [10.0] * 50, [10.0, 20.0] * 25
-    assert worker._stopped(request, [steady, steady], 0.0) == "settled"
-    assert worker._stopped(request, [steady, wild], 0.0) == ""
-    tail_above, tail_below = [10.0] * 26 + [20.0] * 24, [5.0] * 24 + [10.0] * 26
-    assert worker._stopped(request, [steady, tail_above], 0.0) == ""
-    assert worker._stopped(request, [tail_below, steady], 0.0) == ""
-    assert worker._stopped(request, [steady[:40], steady[:40]], 0.0) == ""
+    first = orders(0)
+    assert 5 < sum(first) < 35
+    again, inverted = orders(0), orders(1)
+    assert first in (again, [not flag for flag in again])  # which session has the lower id is chance
+    assert first not in (inverted, [not flag for flag in inverted])
 
 
 def test_idle_threads_must_not_spin_beside_the_other_model() -> None:
-    assert worker._interleavable(Runtime()).session_config == {}
-    assert worker._interleavable(Runtime(threads=2)).session_config == {"session.force_spinning_stop": "1"}
+    assert worker._interleavable(Runtime(), 2).session_config == {}
+    assert worker._interleavable(Runtime(threads=2), 1).session_config == {}
+    assert worker._interleavable(Runtime(threads=2), 2).session_config == {"session.force_spinning_stop": "1"}
 
 
 @LINUX
@@ -137,10 +156,11 @@ def test_missing_input_is_named(matmul: Path, tmp_path: Path) -> None:
     assert caught.value.remedy == "Add ['x']."
 
 
-def test_candidates_take_turns_each_with_its_own_inputs(matmul: Path, inputs: Path) -> None:
-    request = CandidatesRequest(
-        models=(matmul, matmul, matmul), inputs=(inputs,) * 3, runtime=Runtime(), max_runs=50, min_runs=50
-    )
-    result = worker.candidates(request)
-    assert [len(times) for times in result["samples_ms"]] == [50] * 3
-    assert result["stopped"] in {"settled", "max_runs"}
+def test_wall_time_beyond_cpu_time_shows_a_sleep(matmul: Path, inputs: Path) -> None:
+    class Sleeper:
+        def run(self, _outputs: object, _feed: object) -> None:
+            time.sleep(0.02)
+
+    wall, cpu = worker._timed_run(Sleeper(), {}, time.thread_time_ns)  # type: ignore[arg-type]
+    assert wall >= 20.0
+    assert cpu < 10.0

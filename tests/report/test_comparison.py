@@ -195,3 +195,13 @@ def test_a_recipe_that_was_not_compared_is_told_of_a_better_plain_run() -> None:
     assert uncompared_note(this, plain) == (
         f"{note} An earlier run of plain w4a8-b128 kept 97.5 points at 12.4 MB, this one 91.6 at 12.5."
     )
+
+
+def test_what_could_not_be_compared_is_not_called_harmless(dominated: Comparison) -> None:
+    why = "the machine was loaded while latencies were measured"
+    unknown = [
+        candidate.model_copy(update={"dominates": False, "why_not": why if candidate.kind == "plain" else ""})
+        for candidate in dominated.candidates
+    ]
+    comparison = dominated.model_copy(update={"dominated_by": (), "candidates": tuple(unknown)})
+    assert verdict_sentence(comparison) == f"Whether cut <b> is dominated by w4a8, w4a8-b64 is not known: {why}."
