@@ -13,8 +13,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
-from pipeline.source.labels import check_labels
+from pipeline.source.labels import check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
+from pipeline.source.tables import Columns
 
 TEXT = ("transformers", "numpy")
 
@@ -47,7 +48,10 @@ class Reading:
             digest = "random"
             self.raw.append("random tensors")
         else:
-            dataset = load_calibration(spec, limit, exact=self.job.calibration_samples is not None)
+            dataset = load_calibration(
+                spec, limit, exact=self.job.calibration_samples is not None, columns=self.columns(optional=True)
+            )
+            self.notes += dataset.notes
             self.note_fewer(dataset, limit, "calibrates with")
             limit = len(dataset.samples)
             self.raw += [dataset.name] if dataset.kind == "tensor" else []
@@ -71,15 +75,25 @@ class Reading:
 
     def evaluation(self) -> Stage:
         specs = list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
-        sets = [dataset for spec in specs for dataset in load_evaluation(spec)]
+        sets = [self._numbered(dataset) for spec in specs for dataset in load_evaluation(spec, self.columns())]
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
+            self.notes += [note for note in dataset.notes if note not in self.notes]
             check_labels(dataset, self.source.task, self.source.config)
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs, **self.local()}
         return Stage("samples.evaluation", 3, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
+
+    def _numbered(self, dataset: Dataset) -> Dataset:
+        """With class indices in place of names; labels that an embedding is not scored with may be anything."""
+        scored = self.source.task.family != "embedding" or dataset.pairs
+        return number_labels(dataset, class_indices(self.source.config), strict=scored)
+
+    def columns(self, optional: bool = False) -> Columns:
+        """The columns that the flags name."""
+        return Columns(text=self.job.text_column, label=self.job.label_column, optional=optional)
 
     def default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
@@ -107,7 +121,12 @@ class Reading:
         return self.source.task.data == "text" and (self.source.path / "tokenizer.json").is_file()
 
     def config(self) -> dict[str, Any]:
-        return {"source": self.source_config(), "max_length": self.target.shape.sequence_length}
+        return {
+            "source": self.source_config(),
+            "max_length": self.target.shape.sequence_length,
+            "columns": self.columns(optional=True).model_dump(mode="json"),
+            "classes": class_indices(self.source.config),
+        }
 
     def source_config(self, of: ModelSource | None = None) -> dict[str, Any]:
         """What of a source (the model, unless another is given) can change a result; the path is not among it."""

@@ -51,7 +51,7 @@ class Training:
         if not specs:
             specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
             self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
-        sets = [load_training(spec, config.samples) for spec in specs]
+        sets = [load_training(spec, config.samples, self.reading.columns(optional=True)) for spec in specs]
         for dataset in sets:
             self.reading.note_fewer(dataset, config.samples or 0, "trains with")
         digests = [dataset.digest for dataset in sets]

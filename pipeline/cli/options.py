@@ -80,6 +80,15 @@ SaveModel = Annotated[
     bool, typer.Option("--save-model", help="Publish the compressed PyTorch model too, for transformers to load.")
 ]
 EvalData = Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the texts in .csv, .tsv and .jsonl files.", show_default="text, sentence, review, ..."
+    ),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of their labels: class names or indices.", show_default="label")
+]
 BlockSize = Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")]
 PerChannel = Annotated[
     bool | None,

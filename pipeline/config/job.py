@@ -36,6 +36,8 @@ class Job(Frozen):
     random_calibration: bool = False
     training_data: tuple[str, ...] = Field(default=(), description="data sets that distill trains on")
     eval_data: tuple[str, ...] = ()
+    text_column: str | None = Field(default=None, description="the column of the texts in .csv, .tsv and .jsonl files")
+    label_column: str | None = Field(default=None, description="the column of their labels")
     save_model: bool = Field(default=False, description="publish the compressed PyTorch model too")
     metric: str | None = Field(default=None, description="file.py:name of a function (outputs, references) -> float")
     references: Path | None = Field(default=None, description="a .csv with a row per evaluation sample")

@@ -11,13 +11,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Contents:
-    """`digest`: sha256 over the bytes that were read, independent of where they lie."""
+    """`digest`: sha256 over the bytes that were read, independent of where they lie. `notes`: what was assumed to read
+    them, for the report."""
 
     kind: Literal["text", "words", "image", "audio", "tensor"]
     samples: Sequence[Any]
     digest: str
     labels: Sequence[Any] | None = None
     pairs: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Lazy(Sequence[T], Generic[T]):

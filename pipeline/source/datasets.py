@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +14,12 @@ from pipeline.source.contents import Contents, Lazy
 from pipeline.source.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.source.image_folder import read_images
 from pipeline.source.manifest import MANIFEST, read_manifest
+from pipeline.source.tables import Columns
 from pipeline.source.tensor_files import read_tensors
-from pipeline.source.text_files import READERS, read_texts
+from pipeline.source.text_files import SUFFIXES as TEXT_SUFFIXES
+from pipeline.source.text_files import USUAL, read_texts
 
-SUFFIXES = (*READERS, ".npz")
+SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (labels/ beside images/ for objects) or of .wav"
 _GIVEN = {"source": "given by the user"}
 
@@ -28,10 +30,10 @@ class Dataset:
 
     `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; recordings are (float32 [n],
     rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays by input name, without
-    a batch axis. `labels`: similarity scores of pairs, a class index per word, the objects of an image as
-    [class, cx, cy, w, h] relative to it, class indices otherwise. `digest`: sha256 over the whole set's
-    contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
-    preprocessing as the manifest states them.
+    a batch axis. `labels`: similarity scores of pairs, a class per word, the objects of an image as
+    [class, cx, cy, w, h] relative to it, otherwise as `pipeline/source/labels.py` has them. `digest`: sha256 over the
+    whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
+    preprocessing as the manifest states them. `notes`: what was assumed to read them.
     """
 
     name: str
@@ -41,9 +43,10 @@ class Dataset:
     pairs: bool
     digest: str
     origin: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
-def load_calibration(spec: str, limit: int, exact: bool = False) -> Dataset:
+def load_calibration(spec: str, limit: int, exact: bool = False, columns: Columns = USUAL) -> Dataset:
     """`limit` samples of the set that `spec` names, evenly spread over it (the same ones every time); all, if there are
     fewer and not `exact`ly that many are asked for.
 
@@ -51,7 +54,7 @@ def load_calibration(spec: str, limit: int, exact: bool = False) -> Dataset:
     a folder of images, or a folder with a manifest.toml. UsageError if there is none, or it cannot be read,
     or has fewer samples than are asked for.
     """
-    dataset = load_whole(spec)
+    dataset = load_whole(spec, columns)
     count = len(dataset.samples)
     if exact and count < limit:
         raise UsageError(
@@ -61,31 +64,31 @@ def load_calibration(spec: str, limit: int, exact: bool = False) -> Dataset:
     return _evenly(dataset, min(count, limit))
 
 
-def load_whole(spec: str) -> Dataset:
+def load_whole(spec: str, columns: Columns = USUAL) -> Dataset:
     """All samples of the set that `spec` (see `load_calibration`) names; of one with parts, those to calibrate with.
 
     UsageError if there is none, or it cannot be read.
     """
     place = _locate(spec)
     if not _has_manifest(place):
-        return _own(place)
+        return _own(place, columns)
     manifest = read_manifest(place)
     return _dataset(manifest.name, manifest.read_calibration(place), manifest.origin)
 
 
-def load_training(spec: str, limit: int | None) -> Dataset:
+def load_training(spec: str, limit: int | None, columns: Columns = USUAL) -> Dataset:
     """`limit` samples evenly spread over the set that `spec` names, or all of them, if there are not so many too."""
-    return load_whole(spec) if limit is None else load_calibration(spec, limit)
+    return load_whole(spec, columns) if limit is None else load_calibration(spec, limit, columns=columns)
 
 
-def load_evaluation(spec: str) -> list[Dataset]:
+def load_evaluation(spec: str, columns: Columns = USUAL) -> list[Dataset]:
     """Every evaluation set that `spec` (see `load_calibration`) names; a file or a folder of images is one.
 
     UsageError if there is none, or it cannot be read.
     """
     place = _locate(spec)
     if not _has_manifest(place):
-        return [_own(place)]
+        return [_own(place, columns)]
     manifest = read_manifest(place)
     if not manifest.evaluation:
         raise UsageError(f"The data set {manifest.name!r} has no evaluation part.", "Give other data to evaluate on.")
@@ -122,17 +125,17 @@ def _has_manifest(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def _own(path: Path) -> Dataset:
-    return _dataset(path.resolve().stem if path.is_file() else path.resolve().name, _read(path), _GIVEN)
+def _own(path: Path, columns: Columns) -> Dataset:
+    return _dataset(path.resolve().stem if path.is_file() else path.resolve().name, _read(path, columns), _GIVEN)
 
 
-def _read(path: Path) -> Contents:
+def _read(path: Path, columns: Columns) -> Contents:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix.lower() == ".json":
         return read_coco(path)
-    if path.suffix.lower() in READERS:
-        return read_texts(path)
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return read_texts(path, columns)
     if path.suffix.lower() == ".npz":
         return read_tensors(path)
     raise UsageError(
@@ -149,7 +152,14 @@ def _read_folder(path: Path) -> Contents:
 
 def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
     return Dataset(
-        name, contents.kind, contents.samples, contents.labels, contents.pairs, contents.digest, dict(origin)
+        name,
+        contents.kind,
+        contents.samples,
+        contents.labels,
+        contents.pairs,
+        contents.digest,
+        dict(origin),
+        contents.notes,
     )
 
 
@@ -159,4 +169,4 @@ def _evenly(dataset: Dataset, limit: int) -> Dataset:
     chosen = [index * count // limit for index in range(limit)]
     labels = None if dataset.labels is None else [dataset.labels[index] for index in chosen]
     samples = Lazy(dataset.samples.__getitem__, chosen)
-    return Dataset(dataset.name, dataset.kind, samples, labels, dataset.pairs, dataset.digest, dataset.origin)
+    return replace(dataset, samples=samples, labels=labels)

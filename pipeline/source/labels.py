@@ -1,7 +1,14 @@
-"""Do a data set's labels fit the model? Asked before anything runs."""
+"""Do a data set's labels fit the model? Asked before anything runs.
+
+Readers give labels as they stand in a file: of a sample a number, the name of a class, or a list of these. What a
+model takes, `number_labels` makes of them: class indices (int), scores (float), and for labels that may hold together
+lists of 0 or 1 for each or the indices of those that hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core.errors import UsageError
@@ -19,11 +26,11 @@ def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:
     highest = max((_highest(label) for label in dataset.labels), default=-1)
     if highest < 0:
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
-    names = config.get("id2label")
-    if names and highest >= len(names):
+    classes = class_count(config) if task.family != "detector" else len(config.get("id2label") or ())
+    if classes and highest >= classes:
         raise UsageError(
-            f"The data set {dataset.name!r} has the label {highest}; the model has {len(names)} classes "
-            f"(0 to {len(names) - 1}).",
+            f"The data set {dataset.name!r} has the label {highest}; the model has {classes} classes "
+            f"(0 to {classes - 1}).",
             "Map the labels to the model's classes (id2label in its config.json), or name the right model.",
         )
 
@@ -33,3 +40,72 @@ def _highest(label: Any) -> int:
     if not isinstance(label, list):
         return int(label)
     return max((int(item[0] if isinstance(item, list) else item) for item in label), default=-1)
+
+
+def class_indices(config: Mapping[str, Any]) -> dict[str, int]:
+    """Name -> index of a model's classes, as its config.json has them (label2id, id2label or num_labels); two unnamed
+    ones where it is of transformers and says nothing, as the library then makes them. Empty if nothing is known."""
+    names = config.get("id2label") or {}
+    indices = {str(name): int(index) for index, name in dict(names).items()}
+    if not indices and "model_type" in config:
+        indices = {f"LABEL_{index}": index for index in range(config.get("num_labels", 2))}
+    given = config.get("label2id") or {}
+    return {**indices, **{str(name): int(index) for name, index in dict(given).items()}} if indices else {}
+
+
+def class_count(config: Mapping[str, Any]) -> int:
+    """How many classes the model has; 0 if its config.json does not tell."""
+    return len(set(class_indices(config).values()))
+
+
+def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = True) -> Dataset:
+    """The data set with the indices of `classes` in place of their names. UsageError if a name is none of them, or a
+    number may be a name or an index; without `strict`, no labels then."""
+    if dataset.labels is None or dataset.kind == "image":
+        return dataset
+    try:
+        by_name = _are_names(dataset, classes)
+        numbered = [_numbered(label, place, dataset, classes, by_name) for place, label in enumerate(dataset.labels, 1)]
+    except UsageError:
+        if strict:
+            raise
+        return replace(dataset, labels=None)
+    return replace(dataset, labels=numbered)
+
+
+def _numbered(label: Any, place: int, dataset: Dataset, classes: Mapping[str, int], by_name: bool) -> Any:
+    if isinstance(label, list):
+        return [_numbered(item, place, dataset, classes, by_name) for item in label]
+    if not isinstance(label, str) and not by_name:
+        return label
+    if str(label) not in classes:
+        known = ", ".join(classes) or "not named in its config.json"
+        raise UsageError(
+            f"Sample {place} of the data set {dataset.name!r} has the label {label!r}; the model's classes are "
+            f"{known}.",
+            "Write the names as they stand there, or class indices (0, 1, ...)."
+            if classes
+            else "Give class indices (0, 1, ...).",
+        )
+    return classes[str(label)]
+
+
+def _are_names(dataset: Dataset, classes: Mapping[str, int]) -> bool:
+    """Whether numbers are the names of classes: all are, and not all are the same as indices or cannot be indices."""
+    numbers = [label for label in _flat(dataset.labels) if not isinstance(label, str)]
+    if not numbers or not all(str(number) in classes for number in numbers):
+        return False
+    if all(classes[str(number)] == number for number in numbers):
+        return False
+    if all(0 <= number < len(classes) for number in numbers):
+        raise UsageError(
+            f"The labels of the data set {dataset.name!r} can be the names of the model's classes "
+            f"({', '.join(classes)}) or their indices (0 to {len(classes) - 1}).",
+            "Rename the model's classes in its config.json (id2label), or give --label-column with other labels.",
+        )
+    return True
+
+
+def _flat(labels: Any) -> Iterator[Any]:
+    for label in labels:
+        yield from _flat(label) if isinstance(label, list) else (label,)

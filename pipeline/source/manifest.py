@@ -16,7 +16,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
 from pipeline.source.contents import Contents, Lazy
 from pipeline.source.synthetic import render
-from pipeline.source.text_files import READERS, read_texts
+from pipeline.source.text_files import SUFFIXES, read_texts
 
 MANIFEST = "manifest.toml"
 CHECKED_IMAGES = 8
@@ -128,8 +128,8 @@ def _inside(file: str) -> str:
     parts = re.split(r"[/\\]", file)
     if ".." in parts or parts[0] == "" or ":" in file:
         raise UsageError(f"{MANIFEST} names the file {file!r}, which is outside its folder.")
-    if Path(file).suffix.lower() not in READERS:
-        raise UsageError(f"{MANIFEST} names the file {file!r}. Allowed: {', '.join(READERS)}.")
+    if Path(file).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{MANIFEST} names the file {file!r}. Allowed: {', '.join(SUFFIXES)}.")
     return file
 
 

@@ -18,7 +18,9 @@ from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import PREPROCESSOR, ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
+from pipeline.source.labels import number_labels
 from pipeline.source.samples import DATASET, Row, write_samples
+from pipeline.source.tables import Columns
 from pipeline.source.words import word_rows
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -35,7 +37,7 @@ def calibration(context: StageContext) -> dict[str, Json]:
     if config["random"]:
         count = write_samples(context.out, _random_rows(config["source"], config["limit"], config["max_length"]))
         return {"data": "random tensors", "samples": count, "random": True}
-    dataset = load_calibration(config["spec"], config["limit"])
+    dataset = _numbered(load_calibration(config["spec"], config["limit"], columns=_columns(config)), config)
     count = _write(dataset, context.out, _tokenized(context), context.progress)
     return {
         "data": dataset.name,
@@ -48,7 +50,10 @@ def calibration(context: StageContext) -> dict[str, Json]:
 
 def evaluation(context: StageContext) -> dict[str, Json]:
     """Stage function: one folder of held-out samples per evaluation set."""
-    datasets = [dataset for spec in context.config["specs"] for dataset in load_evaluation(spec)]
+    datasets = [
+        dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
+    ]
+    datasets = [_numbered(dataset, context.config) for dataset in datasets]
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
@@ -61,7 +66,7 @@ def training(context: StageContext) -> dict[str, Json]:
     if all sets are."""
     config = context.config
     source = with_tokenizer(config["source"], context.inputs)
-    sets = [load_training(spec, config["limit"]) for spec in config["specs"]]
+    sets = [_numbered(load_training(spec, config["limit"], _columns(config)), config) for spec in config["specs"]]
     aligned: list[list[int]] = []
     rows = (row for part in sets for row in _rows(part, source, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
@@ -72,6 +77,15 @@ def training(context: StageContext) -> dict[str, Json]:
     record = {"name": ", ".join(part.name for part in sets), "labels": known if labelled else None, "samples": count}
     (context.out / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return {"data": record["name"], "samples": count, "labelled": labelled}
+
+
+def _columns(config: dict[str, Any]) -> Columns:
+    return Columns.model_validate(config["columns"])
+
+
+def _numbered(dataset: Dataset, config: dict[str, Any]) -> Dataset:
+    """With class indices in place of names; what does not fit was refused when it was planned, if it is scored with."""
+    return number_labels(dataset, config["classes"], strict=False)
 
 
 def _tokenized(context: StageContext) -> dict[str, Any]:

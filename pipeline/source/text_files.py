@@ -2,54 +2,115 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.source.contents import Contents
+from pipeline.source.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
+USUAL = Columns()
 IGNORED = -100
 """The label of a token that is not scored, as the field writes it."""
 PAIR = ("sentence1", "sentence2", "score")
+_NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES}
 _COLUMNS = (
-    'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score".'
+    'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score"; '
+    "or name the columns with --text-column and --label-column."
 )
 
-Rows = list[tuple[int, dict[str, Any]]]
-"""Line number in the file (from 1) and the values by column name."""
 
-
-def read_texts(path: Path) -> Contents:
-    """Samples of a text file: str, or (sentence1, sentence2) with float scores, or str with int labels, or lists of
-    words with a class index each.
+def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
+    """Samples of a text file: str, or (sentence1, sentence2) with float scores, or lists of words with a label each.
 
     `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`: columns named in
-    the header; a `.tsv` may also have none and be score, sentence1, sentence2. Blank lines are skipped.
+    the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the column that
+    `columns` names, in "text", or in the only one that has another usual name. Their labels are as they stand there:
+    numbers, names of classes, or lists of these (see `pipeline/source/labels.py`).
     UsageError for invalid UTF-8, malformed lines, missing columns and values, and an empty file.
     """
     suffix = path.suffix.lower()
     digest = sha256_json({suffix: sha256_file(path)})
-    rows = READERS[suffix](_decode(path), path.name)
+    rows, notes = _read(suffix, _decode(path), path.name, columns)
     if not rows:
         raise UsageError(f"{path.name} has no samples.", "Write at least one.")
-    if _has_columns(rows, *PAIR):
+    if _names(rows, columns.text, columns, path.name):
+        return _single_texts(rows, str(columns.text), columns, Contents("text", [], digest, notes=notes), path.name)
+    if _has_columns(rows, *PAIR[:2]) and (_has_columns(rows, "score") or _has_columns(rows, "label")):
         pairs = [_pair(row, path.name) for row in rows]
-        return Contents("text", pairs, digest, _scores(rows, path.name), pairs=True)
+        return Contents("text", pairs, digest, _scores(rows, path.name), pairs=True, notes=notes)
     if _has_columns(rows, "tokens"):
         words = [_words(row, path.name) for row in rows]
         tags = [_tags(row, path.name) for row in rows] if _has_columns(rows, "labels") else None
-        return Contents("words", words, digest, tags)
-    if not _has_columns(rows, "text"):
-        raise UsageError(f"{path.name} has the columns {', '.join(rows[0][1]) or '(none)'}.", _COLUMNS)
-    texts = [_text(row, "text", path.name) for row in rows]
-    labels = [_label(row, path.name) for row in rows] if _has_columns(rows, "label") else None
-    return Contents("text", texts, digest, labels)
+        return Contents("words", words, digest, tags, notes=notes)
+    column, said = _text_column(rows, path.name)
+    return _single_texts(rows, column, columns, Contents("text", [], digest, notes=(*notes, *said)), path.name)
+
+
+def _read(suffix: str, content: str, name: str, columns: Columns) -> tuple[Rows, tuple[str, ...]]:
+    known = _NAMED | {column for column in (columns.text, columns.label) if column}
+
+    def is_header(cells: list[str]) -> bool:
+        return any(cell.strip() in known or cell.strip().lower() in _NAMED for cell in cells)
+
+    if suffix in (".txt", ".jsonl"):
+        return (_read_txt if suffix == ".txt" else _read_jsonl)(content, name), ()
+    if suffix == ".csv":
+        rows, notes = read_csv(content, name, is_header)
+    else:
+        rows, notes = read_tsv(content, name, is_header, [PAIR[2], PAIR[0], PAIR[1]])
+    return _lower(rows, known), notes
+
+
+def _lower(rows: Rows, known: set[str]) -> Rows:
+    """The usual names in lower case, where a file has Text and Label."""
+    header = list(rows[0][1]) if rows else []
+    usual = {name: name.lower() for name in header if name not in known and name.lower() in _NAMED - set(header)}
+    return [(line, {usual.get(name, name): value for name, value in row.items()}) for line, row in rows]
+
+
+def _single_texts(rows: Rows, column: str, columns: Columns, found: Contents, name: str) -> Contents:
+    texts = [_text(row, column, name) for row in rows]
+    return replace(found, samples=texts, labels=_labels(rows, columns, name))
+
+
+def _names(rows: Rows, column: str | None, columns: Columns, name: str) -> bool:
+    """Whether `column`, which the user named, is one of the file's. UsageError if it should be."""
+    if column is None or _has_columns(rows, column):
+        return column is not None
+    if columns.optional:
+        return False
+    raise UsageError(
+        f"{name} has no column {column!r}; it has {', '.join(filter(None, rows[0][1])) or '(none)'}.",
+        "Name one of these with --text-column or --label-column.",
+    )
+
+
+def _text_column(rows: Rows, name: str) -> tuple[str, tuple[str, ...]]:
+    """ "text", or the only column with another usual name, and what is to be said of that."""
+    if _has_columns(rows, "text"):
+        return "text", ()
+    found = [column for column in rows[0][1] if column in TEXT_NAMES]
+    if len(found) != 1:
+        raise UsageError(f"{name} has the columns {', '.join(filter(None, rows[0][1])) or '(none)'}.", _COLUMNS)
+    return found[0], (f"The texts of {name} were read from its column {found[0]!r}.",)
+
+
+def _labels(rows: Rows, columns: Columns, name: str) -> list[Any] | None:
+    if _names(rows, columns.label, columns, name):
+        column = str(columns.label)
+    else:
+        given = [column for column in ("label", "labels") if _has_columns(rows, column)]
+        if len(given) > 1:
+            raise UsageError(f'{name} has the columns "label" and "labels".', "Name one with --label-column.")
+        if not given:
+            return None
+        (column,) = given
+    return [_label(row, column, name) for row in rows]
 
 
 def _decode(path: Path) -> str:
@@ -57,10 +118,21 @@ def _decode(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path.name} is not valid UTF-8 at byte {error.start}.",
-            "Save it as UTF-8.",
-        ) from error
+        raise not_utf8(path.name, error) from error
+
+
+def not_utf8(name: str, error: UnicodeDecodeError) -> UsageError:
+    """What encoding the file `name` seems to have instead, where, and how to convert it."""
+    data: bytes = error.object
+    line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    guess = "UTF-16" if wide else "WINDOWS-1252"
+    said = "UTF-16" if wide else "Latin-1 or Windows-1252"
+    stem, suffix = Path(name).stem, Path(name).suffix
+    return UsageError(
+        f"{name} is not UTF-8: line {line} has the byte 0x{byte:02x}. It looks like {said}.",
+        f"Convert it: iconv -f {guess} -t UTF-8 {name} > {stem}.utf8{suffix}",
+    )
 
 
 def _read_txt(content: str, name: str) -> Rows:  # noqa: ARG001  # all readers take the file's name
@@ -86,33 +158,6 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _read_csv(content: str, name: str) -> Rows:
-    return _with_header(_table(csv.reader(io.StringIO(content), strict=True), name), name)
-
-
-def _read_tsv(content: str, name: str) -> Rows:
-    """Quotes have no meaning in a .tsv, as in the GLUE and STS files."""
-    table = _table(csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE), name)
-    if table and len(table[0][1]) == 3 and _is_number(table[0][1][0]):
-        table.insert(0, (0, [PAIR[2], PAIR[0], PAIR[1]]))
-    return _with_header(table, name)
-
-
-def _table(reader: Any, name: str) -> list[tuple[int, list[str]]]:
-    try:
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise UsageError(f"{name}, line {reader.line_num} cannot be read: {error}.") from error
-
-
-def _with_header(table: list[tuple[int, list[str]]], name: str) -> Rows:
-    header = [cell.strip() for cell in table[0][1]] if table else []
-    for number, cells in table[1:]:
-        if len(cells) != len(header):
-            raise UsageError(f"{name}, line {number} has {len(cells)} columns; the first line has {len(header)}.")
-    return [(number, dict(zip(header, cells, strict=True))) for number, cells in table[1:]]
-
-
 def _has_columns(rows: Rows, *columns: str) -> bool:
     """Whether the file has `columns`: its first sample decides, and every other one must then have them."""
     return all(column in rows[0][1] for column in columns)
@@ -128,7 +173,10 @@ def _value(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
 def _text(row: tuple[int, dict[str, Any]], column: str, name: str) -> str:
     value = _value(row, column, name)
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f'{name}, line {row[0]}: "{column}" must be a text that is not empty, not {value!r}.')
+        raise UsageError(
+            f'{name}, line {row[0]}: "{column}" must be a text that is not empty, not {value!r}.',
+            "Fill it in, or remove the row.",
+        )
     return value.strip()
 
 
@@ -139,50 +187,58 @@ def _words(row: tuple[int, dict[str, Any]], name: str) -> list[str]:
     return words
 
 
-def _tags(row: tuple[int, dict[str, Any]], name: str) -> list[int]:
+def _tags(row: tuple[int, dict[str, Any]], name: str) -> list[int | str]:
     tags, words = _value(row, "labels", name), row[1]["tokens"]
-    whole = isinstance(tags, list) and all(isinstance(tag, int) and not isinstance(tag, bool) for tag in tags)
-    if not whole or any(tag < 0 and tag != IGNORED for tag in tags):
-        raise UsageError(f'{name}, line {row[0]}: "labels" must be a list of class indices or {IGNORED}, not {tags!r}.')
+    if not isinstance(tags, list) or not all(_is_tag(tag) for tag in tags):
+        raise UsageError(
+            f'{name}, line {row[0]}: "labels" must be a list of class indices, class names or {IGNORED}, not {tags!r}.'
+        )
     if len(tags) != len(words):
         raise UsageError(f"{name}, line {row[0]} has {len(tags)} labels for {len(words)} tokens.", "Give one each.")
     return tags
+
+
+def _is_tag(tag: Any) -> bool:
+    if isinstance(tag, str):
+        return bool(tag.strip())
+    return isinstance(tag, int) and not isinstance(tag, bool) and (tag >= 0 or tag == IGNORED)
 
 
 def _pair(row: tuple[int, dict[str, Any]], name: str) -> tuple[str, str]:
     return _text(row, PAIR[0], name), _text(row, PAIR[1], name)
 
 
-def _scores(rows: Rows, name: str) -> list[float]:
+def _scores(rows: Rows, name: str) -> list[Any]:
+    """Of pairs: their "score", a number, or else their "label"."""
+    if not _has_columns(rows, "score"):
+        return [_label(row, "label", name) for row in rows]
     values = [(number, _value((number, row), "score", name)) for number, row in rows]
     for number, value in values:
-        if not _is_number(value):
+        if not is_number(value):
             raise UsageError(f'{name}, line {number}: "score" must be a number, not {value!r}.')
     return [float(value) for _, value in values]
 
 
-def _label(row: tuple[int, dict[str, Any]], name: str) -> int:
-    value = _value(row, "label", name)
-    if isinstance(value, bool) or not str(value).strip().isdecimal():
+def _label(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
+    """A number, a text, or a list of these."""
+    value = _value(row, column, name)
+    items = value if isinstance(value, list) else [value]
+    if not all(is_number(item) or (isinstance(item, str) and item.strip()) for item in items):
         raise UsageError(
-            f'{name}, line {row[0]}: "label" must be a class index (0, 1, ...), not {value!r}.',
+            f'{name}, line {row[0]}: "{column}" must be a class index (0, 1, ...), the name of a class, a number, or a '
+            f"list of these, not {value!r}.",
             "The model's config.json names the classes by index under id2label.",
         )
-    return int(value)
+    plain = [_plain(item) for item in items]
+    return plain if isinstance(value, list) else plain[0]
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except (ValueError, OverflowError):
-        return False
+def _plain(item: str | float) -> str | float:
+    """A number, whole ones as integers (spreadsheets and pandas write 1.0), or the name of a class."""
+    if not is_number(item):
+        return str(item).strip()
+    number = float(item)
+    return int(number) if number.is_integer() else number
 
 
-READERS: dict[str, Callable[[str, str], Rows]] = {
-    ".txt": _read_txt,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-}
+SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")

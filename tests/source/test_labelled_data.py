@@ -12,8 +12,8 @@ from PIL import Image
 
 from pipeline.core.errors import UsageError
 from pipeline.source.audio_folder import open_recording
-from pipeline.source.datasets import load_evaluation
-from pipeline.source.labels import check_labels
+from pipeline.source.datasets import Dataset, load_evaluation
+from pipeline.source.labels import check_labels, class_indices, number_labels
 from pipeline.source.tasks import TASKS
 from pipeline.source.words import align
 
@@ -34,7 +34,7 @@ def test_an_ignored_word_stays_ignored() -> None:
         ({"tokens": ["a"], "labels": [0, 1]}, "t.jsonl, line 1 has 2 labels for 1 tokens."),
         (
             {"tokens": ["a"], "labels": [-1]},
-            't.jsonl, line 1: "labels" must be a list of class indices or -100, not [-1].',
+            't.jsonl, line 1: "labels" must be a list of class indices, class names or -100, not [-1].',
         ),
     ],
 )
@@ -153,3 +153,62 @@ def test_a_set_without_any_object_has_nothing_to_score(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"The data set 'set' has no label that can be scored\."):
         check_labels(found, TASKS.get("object-detection"), {})
     check_labels(found, TASKS.get("image-classification"), {})
+
+
+THREE = {"bad": 0, "fair": 1, "good": 2}
+STARS = {"1": 0, "2": 1, "3": 2}
+
+
+def labelled(labels: list[object]) -> Dataset:
+    return Dataset("mine", "text", ["t"] * len(labels), labels, False, "digest", {})
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"id2label": {"0": "bad", "1": "fair", "2": "good"}}, THREE),
+        (
+            {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"no": 0, "yes": 1}},
+            {"LABEL_0", "LABEL_1", "no", "yes"},
+        ),
+        ({"model_type": "bert", "num_labels": 3}, {"LABEL_0", "LABEL_1", "LABEL_2"}),
+        ({"model_type": "bert"}, {"LABEL_0", "LABEL_1"}),
+        ({}, {}),
+    ],
+)
+def test_the_names_of_a_models_classes(config: dict[str, object], expected: object) -> None:
+    assert class_indices(config) == expected or set(class_indices(config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        (["good", "bad"], THREE, [2, 0]),
+        ([2, 0], THREE, [2, 0]),
+        (["good", 1], THREE, [2, 1]),
+        ([0.25, 3], {}, [0.25, 3]),
+        ([["good", "bad"], []], THREE, [[2, 0], []]),
+        ([[0, 1, 1], [1, 0, 0]], THREE, [[0, 1, 1], [1, 0, 0]]),
+        ([3, 1], STARS, [2, 0]),  # 3 can only be a name
+        ([0, 2], STARS, [0, 2]),  # 0 can only be an index
+        ([1, 0], {"0": 0, "1": 1}, [1, 0]),
+    ],
+)
+def test_class_names_become_indices(labels: list[object], classes: dict[str, int], expected: list[object]) -> None:
+    assert number_labels(labelled(labels), classes).labels == expected
+
+
+def test_names_that_no_class_has() -> None:
+    with pytest.raises(UsageError) as caught:
+        number_labels(labelled([0, "Good"]), THREE)
+    assert caught.value.message == (
+        "Sample 2 of the data set 'mine' has the label 'Good'; the model's classes are bad, fair, good."
+    )
+    assert number_labels(labelled(["Good"]), THREE, strict=False).labels is None
+    with pytest.raises(UsageError, match=r"the model's classes are not named in its config\.json"):
+        number_labels(labelled(["good"]), {})
+
+
+def test_numbers_that_may_be_names_or_indices_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"can be the names of the model's classes \(1, 2, 3\) or their indices"):
+        number_labels(labelled([1, 2]), STARS)

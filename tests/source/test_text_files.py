@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
+from pipeline.source.tables import Columns
 from pipeline.source.text_files import read_texts
 
 
@@ -27,11 +28,82 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("a.csv", 'text,label\n"a, ""b""",1\n\nc,0\n', ['a, "b"', "c"], [1, 0]),
         ("a.csv", "id, text\n7,a\n", ["a"], None),
         ("a.tsv", 'text\tlabel\n"quoted\t3\n', ['"quoted'], [3]),
+        # as pandas, spreadsheets and data sets of the field have it
+        ("a.csv", ",text,label\n0,a,1.0\n1,b,0.0\n", ["a", "b"], [1, 0]),
+        ("a.csv", '\ufefftext,label\n"a, he said ""so"" \U0001f916",good\n', ['a, he said "so" \U0001f916'], ["good"]),
+        ("a.csv", 'text,label\r\n"two\r\nlines",0.25\r\n', ["two\nlines"], [0.25]),
+        ("a.csv", "Text,Label\na,1\n", ["a"], [1]),
+        ("a.jsonl", '{"sentence": "a", "label": "good"}\n', ["a"], ["good"]),
+        ("a.jsonl", '{"text": "a", "labels": [0, 1.0]}\n{"text": "b", "labels": ["x"]}\n', ["a", "b"], [[0, 1], ["x"]]),
     ],
 )
 def test_texts(tmp_path: Path, name: str, content: str, samples: list[str], labels: list[int] | None) -> None:
     contents = read_texts(write(tmp_path, name, content))
     assert (contents.samples, contents.labels, contents.pairs) == (samples, labels, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "samples", "labels", "note"),
+    [
+        ("a.csv", "text;label\na, b;1\n", ["a, b"], [1], "a.csv was read with semicolons between its columns."),
+        ("a.csv", "label\ttext\n1\ta, b\n", ["a, b"], [1], "a.csv was read with tabs between its columns."),
+        ("a.csv", "id,sentence\n1,a\n", ["a"], None, "The texts of a.csv were read from its column 'sentence'."),
+        (
+            "a.tsv",
+            "fine\t1\nbad\t0\n",
+            ["fine", "bad"],
+            [1, 0],
+            "a.tsv has no header; its columns were read as text, label.",
+        ),
+        (
+            "a.tsv",
+            "ham\tsee you\nspam\twin\nham\tok\n",
+            ["see you", "win", "ok"],
+            ["ham", "spam", "ham"],
+            "label, text.",
+        ),
+    ],
+)
+def test_what_was_assumed_is_said(  # a table
+    tmp_path: Path, name: str, content: str, samples: list[str], labels: list[object] | None, note: str
+) -> None:
+    contents = read_texts(write(tmp_path, name, content))
+    assert (contents.samples, contents.labels) == (samples, labels)
+    (said,) = contents.notes
+    assert said.endswith(note)
+
+
+def test_a_header_of_unknown_names_is_not_taken_for_a_sample(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^a\.tsv has the columns comment_text, sentiment"):
+        read_texts(write(tmp_path, "a.tsv", "comment_text\tsentiment\nfine\tgood\nbad\tpoor\nok\tgood\n"))
+
+
+def test_columns_that_the_user_names(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text;satz;klasse;label\nx;a;gut;1\ny;b;schlecht;0\n")
+    named = Columns(text="satz", label="klasse")
+    contents = read_texts(path, named)
+    assert (contents.samples, contents.labels) == (["a", "b"], ["gut", "schlecht"])
+    other = write(tmp_path, "b.csv", "text,label\na,1\n")
+    with pytest.raises(UsageError) as caught:
+        read_texts(other, named)
+    assert caught.value.message == "b.csv has no column 'satz'; it has text, label."
+    assert read_texts(other, named.model_copy(update={"optional": True})).labels == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "remedy"),
+    [
+        ("text\nfür\n".encode("latin-1"), "line 2 has the byte 0xfc. It looks like Latin-1 or Windows", "WINDOWS-1252"),
+        ("text\na\n".encode("utf-16"), "line 1 has the byte 0xff. It looks like UTF-16.", "UTF-16"),
+    ],
+)
+def test_another_encoding_is_named_with_how_to_convert_it(
+    tmp_path: Path, content: bytes, message: str, remedy: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_texts(write(tmp_path, "a.csv", content))
+    assert caught.value.message.startswith(f"a.csv is not UTF-8: {message}")
+    assert caught.value.remedy == f"Convert it: iconv -f {remedy} -t UTF-8 a.csv > a.utf8.csv"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +125,11 @@ def test_pairs(tmp_path: Path, name: str, content: str) -> None:
     assert (contents.labels, contents.pairs) == ([4.5, 0.0], True)
 
 
+def test_pairs_with_classes(tmp_path: Path) -> None:
+    contents = read_texts(write(tmp_path, "a.tsv", "sentence1\tsentence2\tlabel\na\tb\tentailment\n"))
+    assert (contents.samples, contents.labels, contents.pairs) == ([("a", "b")], ["entailment"], True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -60,7 +137,11 @@ def test_pairs(tmp_path: Path, name: str, content: str) -> None:
         ("a.jsonl", "", "a.jsonl has no samples."),
         ("a.csv", "text,label\n", "a.csv has no samples."),
         ("a.tsv", "", "a.tsv has no samples."),
-        ("a.txt", b"good\nbad \xff\n", "a.txt is not valid UTF-8 at byte 9."),
+        (
+            "a.txt",
+            b"good\nbad \xff\n",
+            "a.txt is not UTF-8: line 2 has the byte 0xff. It looks like Latin-1 or Windows-1252.",
+        ),
         ("a.jsonl", "[1]\n", "a.jsonl, line 1 is not a JSON object."),
         ("a.jsonl", '{"title": "x", "body": "y"}\n', "a.jsonl has the columns title, body."),
         ("a.jsonl", "{}\n", "a.jsonl has the columns (none)."),
@@ -76,15 +157,26 @@ def test_pairs(tmp_path: Path, name: str, content: str) -> None:
         ("a.csv", "text,label\n ,1\n", "a.csv, line 2: \"text\" must be a text that is not empty, not ' '."),
         (
             "a.csv",
-            "text,label\na,good\n",
-            "a.csv, line 2: \"label\" must be a class index (0, 1, ...), not 'good'.",
+            "text,label\na,1\nb, \n",
+            'a.csv, line 3: "label" must be a class index (0, 1, ...), the name of a class, a number, or a list of '
+            "these, not ' '.",
         ),
         (
             "a.jsonl",
             '{"text": "a", "label": true}\n',
-            'a.jsonl, line 1: "label" must be a class index (0, 1, ...), not True.',
+            'a.jsonl, line 1: "label" must be a class index (0, 1, ...), the name of a class, a number, or a list of '
+            "these, not True.",
         ),
-        ("a.csv", "text,label\na,-1\n", "a.csv, line 2: \"label\" must be a class index (0, 1, ...), not '-1'."),
+        ("a.csv", "text,label,labels\na,1,1\n", 'a.csv has the columns "label" and "labels".'),
+        ("a.csv", "text,label,text\na,1,b\n", "a.csv has two columns 'text'."),
+        (
+            "a.csv",
+            'text,label\n"two\nlines",1\n,1\n',
+            "a.csv, line 4: \"text\" must be a text that is not empty, not ''.",
+        ),
+        ("a.csv", "satz;klasse\na;1\n", "a.csv has the columns satz;klasse."),
+        ("a.csv", "sentence,review\na,b\n", "a.csv has the columns sentence, review."),
+        ("a.tsv", "great film\t1\tx\n", "a.tsv has no samples."),
         (
             "a.tsv",
             "1\ta\tb\nnan\tc\td\n",
@@ -106,9 +198,10 @@ def test_a_malformed_json_line_is_named(tmp_path: Path) -> None:
 
 def test_missing_columns_say_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        read_texts(write(tmp_path, "a.csv", "body\nx\n"))
+        read_texts(write(tmp_path, "a.csv", "cells\nx\n"))
     assert caught.value.remedy == (
-        'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score".'
+        'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score"; '
+        "or name the columns with --text-column and --label-column."
     )
 
 
