@@ -23,6 +23,9 @@ def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:
         return
     if isinstance(dataset.labels[0], list) != (task.family in ("tokens", "detector")):
         return  # labels of another kind: the set is judged by its fidelity
+    if task.family == "classifier" and class_count(config) == 1:
+        return  # scores
+    _check_whole(dataset)
     highest = max((_highest(label) for label in dataset.labels), default=-1)
     if highest < 0:
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
@@ -33,6 +36,15 @@ def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:
             f"(0 to {classes - 1}).",
             "Map the labels to the model's classes (id2label in its config.json), or name the right model.",
         )
+
+
+def _check_whole(dataset: Dataset) -> None:
+    for place, label in enumerate(dataset.labels or (), 1):
+        if not isinstance(label, list) and (label < 0 or int(label) != label):
+            raise UsageError(
+                f"Sample {place} of the data set {dataset.name!r} has the label {label}; classes are numbered from 0.",
+                "Give class indices or the names of id2label in the model's config.json.",
+            )
 
 
 def _highest(label: Any) -> int:
@@ -61,8 +73,8 @@ def class_count(config: Mapping[str, Any]) -> int:
 def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = True) -> Dataset:
     """The data set with the indices of `classes` in place of their names. UsageError if a name is none of them, or a
     number may be a name or an index; without `strict`, no labels then."""
-    if dataset.labels is None or dataset.kind == "image":
-        return dataset
+    if not dataset.labels or (dataset.kind == "image" and isinstance(dataset.labels[0], list)):
+        return dataset  # objects of images are numbered already
     try:
         by_name = _are_names(dataset, classes)
         numbered = [_numbered(label, place, dataset, classes, by_name) for place, label in enumerate(dataset.labels, 1)]

@@ -23,13 +23,14 @@ def read_tensors(path: Path) -> Contents:
     """Samples of an .npz file whose arrays have the samples on their first axis.
 
     One uint8 array [N, H, W, 3] is images; any other set is model inputs by name, a dict of arrays without
-    the sample axis per sample. `y` or `labels` holds class indices [N], any integer dtype.
+    the sample axis per sample. `y` or `labels` holds class indices, class names or numbers [N], or several
+    per sample [N, labels].
     UsageError for pickles, arrays of objects or texts, unequal lengths, bad labels, and no samples.
     """
     arrays = _load(path)
     labels = _take_labels(arrays, path.name)
     count = _count(arrays, labels, path.name)
-    numbers = None if labels is None else [int(label) for label in labels]
+    numbers = None if labels is None else _plain(labels)
     digest = sha256_json({".npz": sha256_file(path)})
     if _are_images(arrays):
         (images,) = arrays.values()
@@ -57,7 +58,8 @@ def _array(archive: Any, name: str, file: str) -> NDArray[Any]:
                 "Save arrays of numbers only.",
             ) from error
         raise UsageError(f"{file}: the array {name!r} cannot be read: {error}.", "Write it again.") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+    allowed = "biufU" if name in LABELS else "biuf"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in allowed:
         given = getattr(array, "dtype", "no array")
         raise UsageError(f"{file}: {name!r} is {given}; allowed are booleans, integers and floats.")
     return array
@@ -71,12 +73,21 @@ def _take_labels(arrays: Arrays, file: str) -> NDArray[Any] | None:
     if not found:
         return None
     labels = arrays.pop(found[0])
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    finite = labels.dtype.kind in "Ubiu" or bool(np.isfinite(labels).all())
+    if labels.ndim not in (1, 2) or not finite:
         raise UsageError(
-            f"{file}: {found[0]!r} is {labels.dtype} {labels.shape}; labels are integers of shape (N,).",
-            "Give one class index per sample.",
+            f"{file}: {found[0]!r} is {labels.dtype} {labels.shape}; labels are class indices, class names or finite "
+            "numbers of shape (N,) or (N, labels).",
+            "Give one per sample, or one for each label of it.",
         )
     return labels
+
+
+def _plain(labels: NDArray[Any]) -> list[Any]:
+    """Whole numbers as integers, whatever the dtype."""
+    whole = labels.dtype.kind in "biu" or (labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all()))
+    listed: list[Any] = (labels.astype(np.int64) if whole else labels).tolist()
+    return listed
 
 
 def _count(arrays: Arrays, labels: NDArray[Any] | None, file: str) -> int:

@@ -50,6 +50,7 @@ def cut(source: dict[str, Any], corpus: Path, out: Path, tokenizer: dict[str, Ar
     """The samples of the corpus."""
     out.mkdir()
     config = {"source": source, "spec": str(corpus), "limit": 16, "max_length": 32, "random": False}
+    config |= {"columns": {}, "classes": {}}
     return Artifact(out, "samples", "k", "d", calibration(StageContext(config, tokenizer, out, silent)))
 
 

@@ -212,3 +212,12 @@ def test_names_that_no_class_has() -> None:
 def test_numbers_that_may_be_names_or_indices_are_refused() -> None:
     with pytest.raises(UsageError, match=r"can be the names of the model's classes \(1, 2, 3\) or their indices"):
         number_labels(labelled([1, 2]), STARS)
+
+
+@pytest.mark.parametrize("label", [0.5, -1])
+def test_a_classifier_takes_no_other_numbers(label: float) -> None:
+    with pytest.raises(
+        UsageError, match=rf"Sample 2 of the data set 'mine' has the label {label}; classes are numbered"
+    ):
+        check_labels(labelled([1, label]), TASKS.get("text-classification"), {"model_type": "bert"})
+    check_labels(labelled([1, label]), TASKS.get("text-classification"), {"num_labels": 1, "model_type": "bert"})

@@ -62,10 +62,15 @@ def test_anything_else_is_tensors(tmp_path: Path, arrays: dict[str, Any]) -> Non
         ({"x": np.array(1.0)}, "data.npz has no samples."),
         ({"x": np.array(["a"])}, "data.npz: 'x' is <U1; allowed are booleans, integers and floats."),
         ({"x": np.zeros(2), "y": np.zeros(2, int), "labels": np.zeros(2)}, "data.npz has both 'y' and 'labels'."),
-        ({"x": np.zeros(2), "y": np.zeros(2)}, "data.npz: 'y' is float64 (2,); labels are integers of shape (N,)."),
         (
-            {"x": np.zeros(2), "y": np.zeros((2, 1), int)},
-            "data.npz: 'y' is int64 (2, 1); labels are integers of shape (N,).",
+            {"x": np.zeros(2), "y": np.array([0, np.nan])},
+            "data.npz: 'y' is float64 (2,); labels are class indices, class names or finite numbers of shape (N,) or "
+            "(N, labels).",
+        ),
+        (
+            {"x": np.zeros(2), "y": np.zeros((2, 1, 1), int)},
+            "data.npz: 'y' is int64 (2, 1, 1); labels are class indices, class names or finite numbers of shape (N,) "
+            "or (N, labels).",
         ),
     ],
 )
@@ -113,3 +118,18 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
         archive.writestr("x.npy", stream.getvalue()[:200])
     with pytest.raises(UsageError, match=r"^data\.npz: the array 'x' cannot be read: "):
         read_tensors(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.array([2.0, 1.0], np.float32), [2, 1]),
+        (np.array([0.25, 1.0]), [0.25, 1.0]),
+        (np.array(["good", "bad"]), ["good", "bad"]),
+        (np.array([[True, False], [False, False]]), [[1, 0], [0, 0]]),
+    ],
+)
+def test_labels_of_other_kinds(tmp_path: Path, labels: np.ndarray, expected: list[object]) -> None:  # type: ignore[type-arg]
+    contents = read_tensors(save(tmp_path, x=np.zeros((2, 3), np.float32), y=labels))
+    assert contents.labels == expected
+    assert [type(label) for label in contents.labels or ()] == [type(label) for label in expected]
