@@ -18,13 +18,14 @@ from pipeline.config.loading import load_target, validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError
-from pipeline.core.report_types import QuantizationCheck, Report, StageRecord, Trial
+from pipeline.core.report_types import QuantizationCheck, RangeCheck, Report, StageRecord, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
 from pipeline.plan import Plan, apply_overrides, make_plan
 from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
+from pipeline.report.calibration import calibration_notes
 from pipeline.report.comparison_text import uncompared_note
 from pipeline.report.comparisons import comparison_key, known_comparison
 from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
@@ -100,6 +101,8 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         found = _measure(plan, bundle.path, outcomes, console)
         if "compare" in outcomes:
             found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
+        if "outside" in outcomes:
+            found.ranges = RangeCheck.model_validate(outcomes["outside"].artifact.facts)
         subject = _subject_of(plan, outcomes)
         trials, notes = _trials(store, subject, outcomes, found)
         subject = replace(subject, notes=(*subject.notes, *notes))
@@ -166,6 +169,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             *_stage_notes(facts),
             *_saved_notes(facts.get("model")),
             *sparsity_notes(passes),
+            *calibration_notes(facts),
             *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
         ),
     )
@@ -272,6 +276,8 @@ def check(
         found = measure(folder, aimed, reference, reasons, lambda title: console.begin(f"check {title}"), metric)
     if "compare" in inputs:
         found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
+    if "outside" in inputs:
+        found.ranges = RangeCheck.model_validate(inputs["outside"].facts)
     comparison = None
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)

@@ -122,7 +122,11 @@ class _Builder:
             self._probe(),
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
-            *([*self._quantize(bool(calibrated)), self._compare(bool(calibrated))] if rounded else []),
+            *(
+                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside()]
+                if rounded
+                else []
+            ),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
@@ -243,7 +247,7 @@ class _Builder:
             inputs = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=2))
+            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=3))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.scheme.activations == "static":
@@ -256,10 +260,10 @@ class _Builder:
             inputs["hessians"] = "calibrate.hessians"
         if self.scheme.min_sqnr_db is not None:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=2))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=3))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=3))
-        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=2))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=4))
+        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:
@@ -268,6 +272,19 @@ class _Builder:
         inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
         config = {"data": data}
         return Stage("compare", 2, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+
+    def _outside(self) -> list[Stage]:
+        """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
+        smoothed = self.scheme.smoothing is not None
+        inputs = {"channels": "calibrate.channels"} if smoothed else {}
+        inputs |= {"ranges": "calibrate.ranges"} if self.scheme.activations == "static" else {}
+        if not inputs:
+            return []
+        inputs |= {
+            "graph": "smooth" if smoothed else self._traced,
+            "evaluation": self.reading.stages["evaluation"].name,
+        }
+        return [Stage("outside", 1, "pipeline.checks.outside:run", {}, inputs, _ONNX)]
 
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
@@ -303,6 +320,7 @@ class _Builder:
             "reference": "reference",
             **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
+            **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({EARLIER: "trace"} if self._compressed else {}),
         }
         return Stage(

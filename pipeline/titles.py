@@ -22,6 +22,7 @@ _TITLES = {
     "quantize": "quantize",
     "write": "write ONNX",
     "compare": "compare with float",
+    "outside": "check ranges on evaluation data",
     "reference": "run float reference",
     "bundle": "bundle",
 }

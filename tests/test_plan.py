@@ -32,6 +32,7 @@ def stages(job: Job, **changes: object) -> dict[str, Stage]:
 
 
 SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float", "probe"]
+ROUNDED = ["quantize", "write", "compare", "outside"]
 END = ["reference", "bundle"]
 
 
@@ -43,8 +44,9 @@ END = ["reference", "bundle"]
         ("w4a8-dynamic", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
         ("w8", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
         ("fp16", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
-        ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", "quantize", "write", "compare", *END]),
-        ("w8a8", [*SAMPLES, "calibrate.channels", "smooth", "calibrate.ranges", "quantize", "write", "compare", *END]),
+        ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", *ROUNDED, *END]),
+        ("w8a8", [*SAMPLES, "calibrate.channels", "smooth", "calibrate.ranges", *ROUNDED, *END]),
+        ("w4a8-static", [*SAMPLES, "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END]),
         (
             "prune-w4",
             [*SAMPLES, "compress.0.prune", "trace", "calibrate.hessians", "quantize", "write", "compare", *END],

@@ -28,7 +28,7 @@ from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
-_ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare")
+_ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare", "outside")
 GOLDEN_SAMPLES = 4
 
 

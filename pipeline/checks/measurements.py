@@ -34,6 +34,7 @@ from pipeline.core.report_types import (
     MemoryResult,
     OperatorTime,
     QuantizationCheck,
+    RangeCheck,
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
@@ -88,6 +89,7 @@ class Measurements:
     quantization: QuantizationCheck | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    ranges: RangeCheck | None = None
 
     def compared(self, check: QuantizationCheck) -> None:
         """Take in what the stage `compare` found."""

@@ -142,6 +142,22 @@ class QuantizationCheck(Frozen):
     scores: dict[str, float] = Field(default={})
 
 
+class RangeCheck(Frozen):
+    """What calibration did not see of the evaluation data, in the float graph on the first `samples` of it. All are
+    shares: of the samples, those with any value outside a calibrated range, and those with inputs in a channel that was
+    zero in calibration (`never_seen_channels`: how many there are); of the values, those outside, over all `tensors`
+    with a calibrated range, and in the worst of them."""
+
+    samples: int
+    tensors: int
+    samples_outside: float = 0.0
+    values_outside: float = 0.0
+    worst_tensor: str = ""
+    worst_outside: float = 0.0
+    never_seen_channels: int = 0
+    samples_never_seen: float = 0.0
+
+
 class Coverage(Frozen):
     """What runs in INT8/INT4, counted in the graph that ONNX Runtime executes after its own optimization.
 
@@ -273,6 +289,7 @@ class Report(Frozen):
     tensors: tuple[TensorGroup, ...] = ()
     coverage: Coverage | None = None
     quantization: QuantizationCheck | None = None
+    ranges: RangeCheck | None = None
     trials: tuple[Trial, ...] = ()
     calibration: dict[str, Json] = Field(default={})
     passes: tuple[dict[str, Json], ...] = ()

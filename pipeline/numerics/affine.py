@@ -16,7 +16,9 @@ Codes = NDArray[np.int8]
 Bytes = NDArray[np.uint8]
 Axis: TypeAlias = int | tuple[int, ...] | None
 
-_TINY = np.float32(1e-12)  # keeps all-zero channels at code 0 instead of 0/0
+_TINY = np.float32(1e-16)
+"""The least magnitude that gets a scale: the product of two such scales is still a normal float32. A channel of zeros
+has it, since 0 needs no larger one and its bias may (see `bias_floor`)."""
 
 
 def largest_code(reduce_range: bool) -> int:
@@ -70,13 +72,21 @@ def mean_shift(weight: Float, rounded: Float, mean: Float) -> Float:
     return (change * seen).sum(1).astype(np.float32)
 
 
+def is_empty(low: float, high: float) -> bool:
+    """Nothing but zeros lies in [low, high]."""
+    return low == 0 == high
+
+
 def affine_uint8(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """(scale, zero point) of unsigned 8-bit codes that cover [low, high] and represent 0 exactly (eq. 4-6).
 
-    Zero must be exact because padding and ReLU produce it. ValueError if low > high or either is not finite.
+    Zero must be exact because padding and ReLU produce it. The empty range says nothing of a scale, which is then 1, as
+    that of ONNX Runtime's DynamicQuantizeLinear. ValueError if low > high or either is not finite.
     """
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ValueError(f"not a range: [{low}, {high}]")
+    if is_empty(low, high):
+        return np.float32(1), np.uint8(0)
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max((high - low) / 255.0, float(_TINY)))
     zero_point = np.uint8(np.clip(np.rint(-low / float(scale)), 0, 255))

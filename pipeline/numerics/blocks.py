@@ -34,6 +34,7 @@ def quantize_blocks(weight: Float, form: BlockFormat, importance: Float | None =
     """Codes 0 .. 2^bits - 1 and scales of `weight` [rows, columns], each rounded to the nearest code.
 
     A last, shorter block is padded with zeros. `importance` [columns] weighs squared errors in the choice of scales.
+    A block of zeros has the scale 0: it takes none, and must not be taken for one of the row's.
     Returns uint8 codes [rows, blocks, size] and float32 scales [rows, blocks], whose values `scale_bits` can hold.
     """
     blocks = split_blocks(weight, form.size)
@@ -71,7 +72,7 @@ def block_codes(blocks: Float, scale: Float, form: BlockFormat) -> Bytes:
 
 
 def _rounded(blocks: Float, scale: Float, form: BlockFormat) -> Float:
-    codes: Float = np.rint(blocks / scale[..., None])
+    codes: Float = np.rint(blocks / divisors(scale)[..., None])
     codes += np.float32(form.zero_point)
     return np.clip(codes, 0, 2 * form.zero_point - 1, out=codes)
 
@@ -79,25 +80,31 @@ def _rounded(blocks: Float, scale: Float, form: BlockFormat) -> Float:
 def _full_range_scale(blocks: Float, form: BlockFormat) -> Float:
     """The value of largest magnitude gets code 0, the only one that reaches the zero point's distance."""
     at = np.abs(blocks).argmax(axis=-1)[..., None]
-    scale = np.take_along_axis(blocks, at, axis=-1)[..., 0] / np.float32(-form.zero_point)
-    filled: Float = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-    return filled
+    scale: Float = np.take_along_axis(blocks, at, axis=-1)[..., 0] / np.float32(-form.zero_point)
+    return scale
+
+
+def divisors(scale: Float) -> Float:
+    """What blocks can be divided by: their scales, and 1 for a block of zeros."""
+    return np.where(scale == 0, np.float32(1), scale)
 
 
 def _storable(scale: Float, form: BlockFormat) -> Float:
-    """The nearest scales that the format can hold; codes are rounded with these, not with the exact ones."""
+    """The nearest scales that the format can hold, 0 for a block of zeros alone; codes are rounded with these, not with
+    the exact ones."""
     if form.scale_bits == 32:
         return scale
     half = scale.astype(np.float16).astype(np.float32)
-    return np.where(half == 0, np.copysign(_TINY_HALF, scale), half)
+    return np.where((half == 0) & (scale != 0), np.copysign(_TINY_HALF, scale), half)
 
 
-def fits_half(weight: Float, form: BlockFormat) -> bool:
+def fits_half(weight: Float, form: BlockFormat, each_row: bool = False) -> bool:
     """Can float16 hold the largest scale of `weight` at full precision? Smaller blocks then lose nothing that counts
-    beside it."""
-    largest = float(np.abs(weight).max(initial=0.0)) / form.zero_point
+    beside it. `each_row`: the largest scale of every row that is not zero, for rows that are used one by one."""
+    magnitude = np.abs(weight)
+    largest = (magnitude.max(axis=1, initial=0.0) if each_row else magnitude.max(initial=0.0)) / form.zero_point
     kind = np.finfo(np.float16)
-    return largest == 0 or float(kind.smallest_normal) <= largest <= float(kind.max)
+    return bool(np.all((largest == 0) | ((largest >= kind.smallest_normal) & (largest <= kind.max))))
 
 
 def _error(blocks: Float, scale: Float, form: BlockFormat, importance: Float | None) -> Float:
@@ -117,14 +124,14 @@ def widening(scale: Float, form: BlockFormat, largest: int) -> tuple[Float, Floa
     Products can then run in integers over whole rows, as with the group scales of QServe (Lin et al., arXiv
     2405.04532, sec. 4.1), which are integer factors. `scale`: float32 [rows, blocks] of signed codes; `largest`: of the
     8-bit codes. Returns float32 divisors [rows, blocks], whose values `scale_bits` can hold and of which none takes a
-    code beyond `largest`, and float32 scales [rows].
+    code beyond `largest`, and float32 scales [rows]. Codes of a block of zeros are 0 whatever divides them: 1 does.
+    A row of nothing else has the scale 0.
     """
     row = (np.abs(scale).max(axis=1) * np.float32(form.zero_point) / np.float32(largest)).astype(np.float32)
-    divisor = row[:, None] / scale
-    if form.scale_bits == 16:
-        limit = np.finfo(np.float16).max
-        divisor = np.clip(divisor, -limit, limit).astype(np.float16).astype(np.float32)
-    return divisor, row
+    kind = np.float16 if form.scale_bits == 16 else np.float32
+    exact = np.where(scale == 0, 1.0, row[:, None].astype(np.float64) / divisors(scale))
+    limit = float(np.finfo(kind).max)
+    return np.clip(exact, -limit, limit).astype(kind).astype(np.float32), row
 
 
 def dequantize_blocks(codes: Bytes, scale: Float, columns: int, bits: Literal[8, 4] = 4) -> Float:

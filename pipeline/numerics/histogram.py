@@ -24,7 +24,9 @@ class StreamingHistogram:
         self.high = -np.inf
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count all values (any shape); ValueError if one is not finite."""
+        """Count all values (any shape, none too); ValueError if one is not finite."""
+        if values.size == 0:
+            return
         low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("values are not finite")

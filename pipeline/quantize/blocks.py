@@ -17,17 +17,17 @@ Arrays = dict[str, NDArray[Any]]
 
 def linear_format(scheme: Scheme, weight: Float) -> BlockFormat:
     """For a product's weight of either orientation."""
-    return _format(scheme, weight, scheme.block_size, scheme.weights)
+    return _format(scheme, weight, scheme.block_size, scheme.weights, each_row=False)
 
 
 def table_format(scheme: Scheme, weight: Float) -> BlockFormat:
-    return _format(scheme, weight, scheme.embedding_block_size, scheme.embeddings)
+    return _format(scheme, weight, scheme.embedding_block_size, scheme.embeddings, each_row=True)
 
 
-def _format(scheme: Scheme, weight: Float, size: int, bits: int) -> BlockFormat:
+def _format(scheme: Scheme, weight: Float, size: int, bits: int, each_row: bool) -> BlockFormat:
     """`scale_bits` of the scheme, but 32 where float16 cannot hold the scales: the plan's entry says which."""
     kind = cast("Literal[8, 4]", bits)  # what is stored in blocks
-    scale_bits = scheme.scale_bits if fits_half(weight, BlockFormat(size, kind)) else 32
+    scale_bits = scheme.scale_bits if fits_half(weight, BlockFormat(size, kind), each_row) else 32
     return BlockFormat(size, kind, scale_bits)
 
 

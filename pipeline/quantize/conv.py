@@ -32,10 +32,21 @@ def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme, smallest: in
         return find_region(graph, layers, smallest)
     convolutions = [layer for layer in layers if layer.op == "conv"]
     if scheme.weights == 16:
-        fits = [layer for layer in convolutions if np.abs(layer.weight).max() <= np.finfo(np.float16).max]
-        beyond = [layer for layer in convolutions if layer not in fits]
-        return Region(halves=tuple(fits), left=tuple(_left(layer, scheme) for layer in beyond))
+        fits = [layer for layer in convolutions if not beyond_half(layer.weight)]
+        return Region(
+            halves=tuple(fits), left=tuple(_left(layer, scheme) for layer in convolutions if beyond_half(layer.weight))
+        )
     return Region(left=tuple(_left(layer, scheme) for layer in convolutions))
+
+
+def beyond_half(weight: Float) -> str:
+    """Why float16 cannot hold `weight`; empty if it can."""
+    largest, kind = float(np.abs(weight).max(initial=0.0)), np.finfo(np.float16)
+    if largest > float(kind.max):
+        return "it has values beyond float16's largest, 65504"
+    if 0 < largest < float(kind.smallest_normal):
+        return "all of its values are below float16's smallest at full precision, 0.000061"
+    return ""
 
 
 def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
@@ -44,7 +55,7 @@ def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
     elif scheme.weights == 4:
         reason = "ONNX Runtime has no 4-bit convolution: use w8a8"
     elif scheme.weights == 16:
-        reason = "it has values beyond float16's largest, 65504"
+        reason = beyond_half(layer.weight)
     else:
         reason = f"the scheme {scheme.name} keeps weights in float"
     return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)

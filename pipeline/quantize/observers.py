@@ -40,6 +40,9 @@ class MinMax:
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
 
     def range(self) -> tuple[float, float]:
+        """ValueError if no value was seen."""
+        if self._low > self._high:
+            raise ValueError("no values were seen")
         return self._low, self._high
 
     def state(self) -> State:

@@ -14,16 +14,16 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.numerics.affine import affine_uint8, largest_code, quantize_symmetric
+from pipeline.numerics.affine import affine_uint8, is_empty, largest_code, quantize_symmetric
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.blocks import linear_format, store_linear, store_table, store_widened, table_format
 from pipeline.quantize.calibrate import MEANS, RANGES
-from pipeline.quantize.conv import quantize_region, region_of, spread
+from pipeline.quantize.conv import beyond_half, quantize_region, region_of, spread
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import Layer, LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, LinearEntry, QuantizationPlan, TableEntry
-from pipeline.quantize.region import Region
-from pipeline.trace.graph import MODEL, load_model
+from pipeline.quantize.region import Region, landing
+from pipeline.trace.graph import MODEL, load_model, name_of
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"
@@ -47,9 +47,10 @@ def run(context: StageContext) -> dict[str, Json]:
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
     layers, left = find_layers(graph, scheme.nodes_to_exclude)
     layers, sensitive = _split(layers, context)
-    region = region_of(graph, layers, scheme)
-    left = [*left, *sensitive, *region.left]
     found = calibrated(context)
+    layers, unseen = _without_unseen(layers, found.ranges)
+    region = region_of(graph, layers, scheme)
+    left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, scheme, found, context.progress)
     if not sensitive:
         _refuse_nothing(plan, scheme)
@@ -60,6 +61,7 @@ def run(context: StageContext) -> dict[str, Json]:
         "tables": len(plan.tables),
         "convolutions": len(plan.convolutions),
         "float32_scales": _wider_scales(plan, scheme),
+        "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
     }
@@ -95,17 +97,34 @@ def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], lis
     return kept, left
 
 
+def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], list[LeftInFloat]]:
+    """Layers to round, and the convolutions around a tensor that calibration never saw active: no range is known, and
+    one of nothing would make a later input zero. (Products find their range at run time then: see `_integer`.)"""
+    empty = {name for name, ends in ranges.items() if is_empty(*map(float, ends))}
+    unseen = {id(layer) for layer in layers if layer.op == "conv" and empty.intersection(_ends(layer))}
+    reason = "its input or its output is zero on every calibration sample, so that no range is known"
+    left = [
+        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
+        for layer in layers
+        if id(layer) in unseen
+    ]
+    return [layer for layer in layers if id(layer) not in unseen], left
+
+
+def _ends(layer: Layer) -> tuple[str, str]:
+    return layer.activation, name_of(landing(layer.node.outputs[0]))
+
+
 def calibrated(context: StageContext) -> Calibrated:
     """What calibration found, for every tensor that may be rounded; nothing for schemes that need nothing."""
-    if "hessians" in context.inputs:
-        return Calibrated(hessians=Hessians(context.inputs["hessians"]))
+    hessians = Hessians(context.inputs["hessians"]) if "hessians" in context.inputs else None
     if "ranges" not in context.inputs:
-        return Calibrated()
+        return Calibrated(hessians=hessians)
     artifact = context.inputs["ranges"]
     scheme = Scheme.model_validate(context.config["scheme"])
     graph = load_model(context.inputs["graph"].file(MODEL)).graph
     whole = region_of(graph, find_layers(graph, scheme.nodes_to_exclude)[0], scheme)
-    return Calibrated(spread(load_file(artifact.file(RANGES)), whole), load_file(artifact.file(MEANS)))
+    return Calibrated(spread(load_file(artifact.file(RANGES)), whole), load_file(artifact.file(MEANS)), hessians)
 
 
 def decide(
@@ -147,8 +166,10 @@ def quantize_layers(
             linears.append(_integer(layer, scheme, found.ranges, arrays))
         else:
             inputs = found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
-            in_blocks = _weight_only if scheme.activations == "float" else _widened
-            linears.append(in_blocks(layer, scheme, inputs, arrays))
+            if scheme.activations == "float":
+                linears.append(_weight_only(layer, scheme, inputs, arrays))
+            else:
+                linears.append(_widened(layer, scheme, inputs, found.ranges, arrays))
         progress(done, len(layers))
     return QuantizationPlan(linears=tuple(linears), tables=tuple(tables), left_in_float=tuple(kept)), arrays
 
@@ -170,9 +191,7 @@ def _reason(layer: Layer, scheme: Scheme, bits: int) -> str:
     columns = layer.weight.shape[1]
     if layer.op == "table" and bits == 4 and columns % 2:
         return f"its rows have {columns} values: two 4-bit codes share a byte, so that the number must be even"
-    if bits == 16 and np.abs(layer.weight).max() > np.finfo(np.float16).max:
-        return "it has values beyond float16's largest, 65504"
-    return ""
+    return beyond_half(layer.weight) if bits == 16 else ""
 
 
 def _left(layer: Layer, reason: str) -> LeftEntry:
@@ -198,30 +217,36 @@ def _weight_only(layer: Layer, scheme: Scheme, inputs: Curvature | None, arrays:
     )
 
 
-def _widened(layer: Layer, scheme: Scheme, inputs: Curvature | None, arrays: Arrays) -> LinearEntry:
+def _widened(layer: Layer, scheme: Scheme, inputs: Curvature | None, ranges: Arrays, arrays: Arrays) -> LinearEntry:
     """4-bit weights that become 8-bit ones when the model is loaded, 8-bit activations."""
     name, form = layer.weight_name, linear_format(scheme, layer.weight)
     if f"{name}.codes" not in arrays:
         store_widened(name, layer.weight, form, inputs, largest_code(scheme.reduce_range), arrays)
-    return LinearEntry(method="dynamic", bits=4, block_size=form.size, scale_bits=form.scale_bits, **_entry(layer))
+    return LinearEntry(
+        bits=4,
+        block_size=form.size,
+        scale_bits=form.scale_bits,
+        **_rounding(layer, scheme, ranges),
+        **_entry(layer),
+    )
 
 
 def _integer(layer: Layer, scheme: Scheme, ranges: Arrays, arrays: Arrays) -> LinearEntry:
     """8-bit weights and activations."""
-    entry = _entry(layer)
     axis = 0 if scheme.per_channel else None
     codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range)
     arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
-    if scheme.activations == "dynamic":
-        return LinearEntry(method="dynamic", **entry)
-    low, high = (float(end) for end in ranges[layer.activation])
-    activation_scale, zero_point = affine_uint8(low, high)
-    return LinearEntry(
-        method="static",
-        activation_scale=float(activation_scale),
-        activation_zero_point=int(zero_point),
-        **entry,
-    )
+    return LinearEntry(**_rounding(layer, scheme, ranges), **_entry(layer))
+
+
+def _rounding(layer: Layer, scheme: Scheme, ranges: Arrays) -> dict[str, Any]:
+    """How the layer's input is rounded. One that calibration never saw active has no range: it is found at run time,
+    whatever the scheme."""
+    low, high = ranges[layer.activation] if scheme.activations == "static" else (0.0, 0.0)
+    if is_empty(float(low), float(high)):
+        return {"method": "dynamic"}
+    scale, zero_point = affine_uint8(float(low), float(high))
+    return {"method": "static", "activation_scale": float(scale), "activation_zero_point": int(zero_point)}
 
 
 def _entry(layer: Layer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ W8 = Scheme(name="w8", weights=8, embeddings=8, scale_bits=16, accuracy_level=4)
 W4 = Scheme(name="w4", weights=4, embeddings=4, block_size=32, embedding_block_size=128, scale_bits=16, rounding="gptq")
 W4A8 = W4.model_copy(update={"name": "w4a8", "accuracy_level": 4})
 W4A8_DYNAMIC = W4.model_copy(update={"name": "w4a8-dynamic", "activations": "dynamic"})
+W4A8_STATIC = W4.model_copy(update={"name": "w4a8-static", "activations": "static"})
 FP16 = Scheme(name="fp16", weights=16, embeddings=16)
 
 SCHEMES: Registry[Scheme] = Registry(
@@ -31,6 +32,7 @@ SCHEMES: Registry[Scheme] = Registry(
         "w4": "pipeline.quantize.schemes:W4",
         "w4a8": "pipeline.quantize.schemes:W4A8",
         "w4a8-dynamic": "pipeline.quantize.schemes:W4A8_DYNAMIC",
+        "w4a8-static": "pipeline.quantize.schemes:W4A8_STATIC",
         "fp16": "pipeline.quantize.schemes:FP16",
     },
 )
@@ -64,12 +66,12 @@ def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where
 
 
 def _check_consistent(scheme: Scheme) -> None:
-    taken = {"float": (32, 16, 8, 4), "dynamic": (8, 4), "static": (8,)}[scheme.activations]
+    taken = {"float": (32, 16, 8, 4), "dynamic": (8, 4), "static": (8, 4)}[scheme.activations]
     if scheme.weights not in taken:
         raise UsageError(
             f"The scheme {scheme.name!r} rounds activations to 8 bits ({scheme.activations}) but stores weights in "
             f"{scheme.weights}.",
-            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
+            'Use weights = 8 or 4, or activations = "float".',
         )
     if scheme.rounding == "gptq" and scheme.weights != 4:
         raise UsageError(

@@ -20,7 +20,8 @@ def run(context: StageContext) -> dict[str, Json]:
     """For each activation that feeds quantized products: 1/s on its channels before them, their weights' rows times s.
 
     1/s is a `Mul` only where the operators before cannot take it over: in a post-norm transformer, a normalization
-    also feeds a residual sum. The facts say how many activations there are, and how many of them cost nothing.
+    also feeds a residual sum. The facts say how many activations there are, how many of them cost nothing, and how many
+    of their channels calibration never saw active (see `smoothing_factors`).
     """
     scheme = Scheme.model_validate(context.config["scheme"])
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
@@ -28,14 +29,21 @@ def run(context: StageContext) -> dict[str, Json]:
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
-    absorbed = 0
+    absorbed = never_seen = 0
     for group in groups:
         largest = np.max([magnitudes[layer.activation] for layer in group], axis=0)
         factors = smoothing_factors(largest, [layer.weight for layer in group], scheme.smoothing)
         absorbed += _smooth(group, factors)
+        never_seen += int(np.count_nonzero(largest == 0))
     save_model(model, context.out / MODEL)
     activations = {layer.activation for group in groups for layer in group}
-    return {"alpha": scheme.smoothing, "activations": len(activations), "absorbed": absorbed}
+    return {
+        "alpha": scheme.smoothing,
+        "activations": len(activations),
+        "absorbed": absorbed,
+        "channels": sum(group[0].weight.shape[0] for group in groups),
+        "never_seen": never_seen,
+    }
 
 
 def _groups(layers: list[Layer]) -> list[list[Layer]]:

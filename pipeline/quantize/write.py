@@ -67,22 +67,26 @@ def _constants(node: ir.Node, weight: str, arrays: Arrays) -> tuple[ir.Value, ir
 def _dynamic(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:
     """DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul by both scales: ONNX Runtime fuses the last three, or
     all four, into one kernel."""
-    codes, scales = (
-        _widened(node, entry, arrays, quantized) if entry.bits == 4 else _constants(node, entry.weight, arrays)
-    )
+    codes, scales = _weight(node, entry, arrays, quantized)
     activation = node.inputs[0]
     assert activation is not None  # noqa: S101
-    key = str(activation.name)
-    if key not in quantized:
-        outputs = [f"{key}.codes", f"{key}.scale", f"{key}.zero_point"]
-        quantized[key] = emit(node, "DynamicQuantizeLinear", [activation], outputs)
-    x, scale, zero_point = quantized[key]
+    outputs = [f"{activation.name}.dynamic.{part}" for part in ("codes", "scale", "zero_point")]
+    if outputs[0] not in quantized:
+        quantized[outputs[0]] = emit(node, "DynamicQuantizeLinear", [activation], outputs)
+    x, scale, zero_point = quantized[outputs[0]]
     name = str(node.name)
     (summed,) = emit(node, "MatMulInteger", [x, codes, zero_point], [f"{name}/int32"])
     (real,) = emit(node, "Cast", [summed], [f"{name}/float"], to=ir.DataType.FLOAT)
     (both,) = emit(node, "Mul", [scale, scales], [f"{name}/scale"])
     (result,) = emit(node, "Mul", [real, both], [f"{name}/product"])
     replace(node, result)
+
+
+def _weight(
+    node: ir.Node, entry: LinearEntry, arrays: Arrays, shared: dict[str, list[ir.Value]]
+) -> tuple[ir.Value, ir.Value]:
+    """8-bit codes [K, N] and their scales [N] or [1]."""
+    return _widened(node, entry, arrays, shared) if entry.bits == 4 else _constants(node, entry.weight, arrays)
 
 
 def _widened(
@@ -114,7 +118,7 @@ def _int4(graph: ir.Graph, name: str, packed: NDArray[np.uint8], shape: tuple[in
 
 def _static(node: ir.Node, entry: LinearEntry, arrays: Arrays, quantized: dict[str, list[ir.Value]]) -> None:
     """QuantizeLinear -> DequantizeLinear around the activation, DequantizeLinear on the weight (QDQ form)."""
-    codes, scales = _constants(node, entry.weight, arrays)
+    codes, scales = _weight(node, entry, arrays, quantized)
     activation, graph = node.inputs[0], node.graph
     assert activation is not None and graph is not None  # noqa: S101
     key = str(activation.name)

@@ -15,6 +15,7 @@ from pipeline.config.target import Target
 from pipeline.core.report_types import Comparison, HostInfo, Report, StageRecord, Trial
 from pipeline.core.types import Json, Scheme
 from pipeline.report import comparison_text
+from pipeline.report.calibration import range_warnings
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ def assemble(
         tensors=found.tensors,
         coverage=found.coverage,
         quantization=found.quantization,
+        ranges=found.ranges,
         trials=tuple(trials),
         host=host,
         versions=versions(),
         notes=(*_quantization_notes(found), *found.notes, *subject.notes, *_host_notes(host, subject.scheme)),
-        warnings=(*found.warnings, *comparison_text.warnings(comparison)),
+        warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.ranges)),
         comparison=comparison,
     )
 

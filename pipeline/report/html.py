@@ -13,6 +13,7 @@ from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
 from pipeline.report import text
+from pipeline.report.calibration import range_sentence
 from pipeline.report.comparison_html import shown
 from pipeline.report.curves import training_plots
 from pipeline.report.passes import pass_tables, pass_words
@@ -51,6 +52,7 @@ def html(report: Report) -> str:
         report=report,
         summary=text.summary(report),
         host_sentence=text.host_sentence(report),
+        range_sentence=range_sentence(report),
         meters={
             result.metric: meter(result.figure.value, result.limit, result.verdict)
             for result in report.budgets

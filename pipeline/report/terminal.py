@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Verdict
+from pipeline.report.calibration import range_sentence
 from pipeline.report.comparison_text import nearest_sentences
 from pipeline.report.text import (
     evidence_text,
@@ -36,7 +37,7 @@ def render(report: Report, console: Console) -> None:
     for warning in report.warnings:
         console.print(Padding(Text("Warning: ", "bold yellow") + Text(printable(warning)), (0, 0, 0, 2), expand=False))
     nearest = () if report.comparison is None else nearest_sentences(report.comparison)
-    for sentence in filter(None, [quantization_sentence(report), *nearest]):
+    for sentence in filter(None, [quantization_sentence(report), range_sentence(report), *nearest]):
         console.print(_indented(sentence))
     for note in filter(None, [host_sentence(report), *report.notes]):
         console.print(_indented(f"Note: {note}"))

@@ -46,6 +46,17 @@ def test_outputs_by_hand() -> None:
     assert value("embedding_cosine", given) == pytest.approx((0.2 + 0.0) / 2)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "expected"),
+    [
+        ([[0.0, 5.0], [0.0, 0.0]], 400.0),  # the mean of 0 and 1 over 1e-4 of the mean size, 12.5
+        ([[0.0, 0.0], [0.0, 0.0]], 13.0),  # 25 and 1: no size anywhere: the errors themselves
+    ],
+)
+def test_a_teacher_of_zeros_has_no_relative_error(teacher: list[list[float]], expected: float) -> None:
+    assert value("outputs_mse", outputs([[0.0, 5.0], [1.0, 0.0]], teacher)) == pytest.approx(expected)
+
+
 def test_similarity_by_hand() -> None:
     """The teacher's two rows are at right angles, the student's at 60 degrees: both entries off the diagonal differ by
     a half."""

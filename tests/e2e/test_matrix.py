@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCHEMES = ("fp32", "fp16", "w8a8-dynamic", "w8a8", "w8", "w4", "w4a8", "w4a8-dynamic")
+SCHEMES = ("fp32", "fp16", "w8a8-dynamic", "w8a8", "w8", "w4", "w4a8", "w4a8-dynamic", "w4a8-static")
 LOWEST_SQNR_DB = {
     "fp16": 50.0,
     "w8a8-dynamic": 20.0,
@@ -18,6 +18,7 @@ LOWEST_SQNR_DB = {
     "w4": 5.0,
     "w4a8": 5.0,
     "w4a8-dynamic": 5.0,
+    "w4a8-static": 5.0,
 }
 """Of models with random weights, whose outputs depend little on their inputs; trained ones do better (see the docs)."""
 
@@ -131,7 +132,7 @@ def test_every_source_under_every_scheme(
     edge, tiny, tiny_bert, vision, images, workspace, source: str, scheme: str
 ) -> None:
     done = edge("export", *_flags(source, scheme, workspace, images, vision, tiny_bert, tiny, edge))
-    if source == "resnet" and scheme in ("w8a8-dynamic", "w8", "w4", "w4a8", "w4a8-dynamic"):
+    if source == "resnet" and scheme in ("w8a8-dynamic", "w8", "w4", "w4a8", "w4a8-dynamic", "w4a8-static"):
         assert done.returncode == 3
         assert f"The scheme {scheme!r} takes none of the model's weights" in done.stderr
         return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.numerics.affine import Axis, affine_uint8, dequantize, largest_code, quantize_symmetric
+from pipeline.numerics.affine import Axis, affine_uint8, dequantize, is_empty, largest_code, quantize_symmetric
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 WEIGHTS = npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=FINITE)
@@ -101,10 +101,17 @@ def test_affine_worked_by_hand(low: float, high: float, scale: float, zero_point
     assert (found.dtype.name, zero.dtype.name) == ("float32", "uint8")
 
 
-def test_empty_range_has_a_scale_above_zero() -> None:
-    scale, zero_point = affine_uint8(0.0, 0.0)
-    assert scale > 0
-    assert zero_point == 0
+def test_empty_range_has_the_scale_of_dynamic_quantize_linear_in_onnx_runtime() -> None:
+    assert affine_uint8(0.0, 0.0) == (1.0, 0)
+    assert [is_empty(*ends) for ends in ((0, 0), (0, 1e-30), (-1, 0), (2, 2))] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("size", [1e-14, 1e-9, 1e9])
+def test_scales_follow_the_values_however_small(size: float) -> None:
+    weight = np.array([[-1, 2], [3, 4]], np.float32) * np.float32(size)
+    codes, _ = quantize_symmetric(weight, 0, reduce_range=False)
+    np.testing.assert_array_equal(codes, quantize_symmetric(weight / np.float32(size), 0, reduce_range=False)[0])
+    assert affine_uint8(-size, size)[0] == pytest.approx(2 * size / 255, rel=1e-6)
 
 
 @given(ENDS, st.data())

@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from pipeline.numerics.blocks import (
     BlockFormat,
     dequantize_blocks,
+    divisors,
     fits_half,
     pack_nibbles,
     quantize_blocks,
@@ -60,10 +61,12 @@ def test_clipping_worked_by_hand() -> None:
     assert codes.tolist() == [[[0] + [7] * 127]]
 
 
-def test_zeros_have_code_eight() -> None:
-    codes, scale = quantize_blocks(np.zeros((2, 32), np.float32), BlockFormat(16))
-    assert (codes == 8).all()
-    assert scale.tolist() == [[1.0, 1.0]] * 2
+@pytest.mark.parametrize("scale_bits", [16, 32])
+@pytest.mark.parametrize(("bits", "zero"), [(4, 8), (8, 128)])
+def test_blocks_of_zeros_have_the_scale_zero(bits: int, zero: int, scale_bits: int) -> None:
+    codes, scale = quantize_blocks(np.zeros((2, 32), np.float32), BlockFormat(16, bits, scale_bits))  # type: ignore[arg-type]
+    assert (codes == zero).all()
+    assert scale.tolist() == [[0.0, 0.0]] * 2
 
 
 def test_last_block_is_padded_with_zeros() -> None:
@@ -116,9 +119,10 @@ def test_float16_scales_are_what_codes_were_rounded_with(weight: NDArray[np.floa
     """Storing the scales as float16 changes nothing any more."""
     codes, scale = quantize_blocks(weight, BlockFormat(16, bits, 16))
     np.testing.assert_array_equal(scale, scale.astype(np.float16).astype(np.float32))
-    assert (scale != 0).all()
     zero_point = 2 ** (bits - 1)
-    steps = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16))).reshape(codes.shape) / scale[..., None]
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16))).reshape(codes.shape)
+    np.testing.assert_array_equal(scale == 0, ~padded.any(axis=-1))
+    steps = padded / divisors(scale)[..., None]
     nearest = np.clip(np.rint(steps) + zero_point, 0, 2 * zero_point - 1)
     np.testing.assert_array_equal(codes, nearest)
 
@@ -137,6 +141,12 @@ def test_blocks_too_small_for_float16_become_zero() -> None:
 def test_what_float16_scales_can_stand_for(largest: float, fits: bool) -> None:
     """A scale is an eighth of the largest magnitude; float16 is at full precision from 6.1e-5 to 65504."""
     assert fits_half(np.array([[0, -largest]], np.float32), BlockFormat(16)) is fits
+
+
+@pytest.mark.parametrize(("smallest", "fits"), [(0, True), (5e-4, True), (4e-4, False), (1e-9, False)])
+def test_rows_used_one_by_one_must_each_fit(smallest: float, fits: bool) -> None:
+    """A row of an embedding table is not beside another one."""
+    assert fits_half(np.array([[0, 1], [0, smallest]], np.float32), BlockFormat(16), each_row=True) is fits
 
 
 def test_importance_decides_which_error_counts() -> None:
@@ -199,6 +209,31 @@ def test_widening_worked_by_hand() -> None:
     assert np.rint(np.array([-8, 7]) / divisor[0, 1]).tolist() == [16, -14]
 
 
+def test_blocks_of_zeros_are_not_taken_for_the_rows_largest() -> None:
+    """Scales 0.01 and 0: the row's is 0.08 / 63, and whatever divides the zeros leaves them zeros."""
+    scale = np.array([[0.01, 0], [0, 0]], np.float32)
+    divisor, row = widening(scale, BlockFormat(16), 63)
+    np.testing.assert_allclose(row, [0.08 / 63, 0], rtol=1e-6)
+    np.testing.assert_allclose(divisor, [[8 / 63, 1], [1, 1]], rtol=1e-6)
+
+
+@given(WEIGHTS, st.sampled_from([16, 32]), st.integers(1, 3))
+def test_blocks_and_rows_of_zeros_change_nothing_else(weight: NDArray[np.float32], scale_bits: int, more: int) -> None:
+    form = BlockFormat(16, 4, 16 if scale_bits == 16 else 32)
+    whole = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16)))
+    grown = np.pad(whole, ((0, more), (0, 16 * more)))
+    codes, scale = quantize_blocks(whole, form)
+    codes_grown, scale_grown = quantize_blocks(grown, form)
+    rows, blocks = scale.shape
+    np.testing.assert_array_equal(codes_grown[:rows, :blocks], codes)
+    np.testing.assert_array_equal(scale_grown[:rows, :blocks], scale)
+    divisor, row = widening(scale, form, 63)
+    divisor_grown, row_grown = widening(scale_grown, form, 63)
+    np.testing.assert_array_equal(divisor_grown[:rows, :blocks], divisor)
+    np.testing.assert_array_equal(row_grown[:rows], row)
+    assert not row_grown[rows:].any()
+
+
 @given(WEIGHTS, st.sampled_from([16, 32]), st.sampled_from([63, 127]))
 def test_widened_codes_are_near_and_in_range(weight: NDArray[np.float32], scale_bits: int, largest: int) -> None:
     """Half a step of the row away; float16 adds 2^-11 of the code."""
@@ -207,6 +242,7 @@ def test_widened_codes_are_near_and_in_range(weight: NDArray[np.float32], scale_
     divisor, row = widening(scale, form, largest)
     signed = codes.astype(np.float64) - 8
     widened = np.rint(signed / divisor[..., None])
+    assert np.isfinite(divisor).all()
     assert np.abs(widened).max() <= largest
     error = np.abs(widened * row[:, None, None] - signed * scale[..., None])
     assert (error <= (0.5 + largest * 2.0**-11) * row[:, None, None] * (1 + 1e-5)).all()

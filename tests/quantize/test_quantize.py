@@ -135,6 +135,16 @@ def test_scales_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_s
     assert load_file(plan.file(quantize.CODES))["W.scales"].dtype == np.float32
 
 
+def test_values_below_float16_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
+    node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
+    constants = {"W": np.full((64, 64), 1e-5, np.float32), "V": np.ones((64, 64), np.float32)}
+    other = helper.make_node("MatMul", ["y", "V"], ["z"], name="z")
+    graph = make_graph([node, other], constants, {"x": ["rows", 64]}, {"z": ["rows", 64]})
+    plan = run_stage(quantize.run, Scheme(name="t", weights=16), graph=graph)
+    reason = "all of its values are below float16's smallest at full precision, 0.000061"
+    assert [(entry["weight"], entry["reason"]) for entry in plan.facts["left_in_float"]] == [("W", reason)]
+
+
 def test_values_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
     node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
     graph = make_graph([node], {"W": np.full((64, 64), 7e4, np.float32)}, {"x": ["rows", 64]}, {"y": ["rows", 64]})

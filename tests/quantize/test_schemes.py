@@ -65,14 +65,14 @@ def test_unknown_name() -> None:
     assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8' or 'w8'?")
     assert refusal("int8") == (
         "Unknown scheme 'int8'.",
-        "Allowed: fp16, fp32, w4, w4a8, w4a8-dynamic, w8, w8a8, w8a8-dynamic.",
+        "Allowed: fp16, fp32, w4, w4a8, w4a8-dynamic, w4a8-static, w8, w8a8, w8a8-dynamic.",
     )
 
 
 def test_table_without_a_base() -> None:
     assert refusal({"weights": 8}) == (
         "recipe r: a scheme table needs `base`.",
-        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, w4a8-dynamic, fp16.",
+        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, w4a8-dynamic, w4a8-static, fp16.",
     )
 
 
@@ -94,15 +94,15 @@ def test_unknown_observer() -> None:
     [
         (
             "w4",
-            {"activations": "static"},
-            "The scheme 'w4' rounds activations to 8 bits (static) but stores weights in 4.",
-            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
+            {"weights": 16, "rounding": "nearest", "activations": "static"},
+            "The scheme 'w4' rounds activations to 8 bits (static) but stores weights in 16.",
+            'Use weights = 8 or 4, or activations = "float".',
         ),
         (
             "w8a8",
             {"weights": 32},
             "The scheme 'w8a8' rounds activations to 8 bits (static) but stores weights in 32.",
-            'Use weights = 8, weights = 4 with activations = "dynamic", or activations = "float".',
+            'Use weights = 8 or 4, or activations = "float".',
         ),
         (
             "w4",

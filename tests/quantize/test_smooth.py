@@ -57,7 +57,8 @@ def test_outputs_are_unchanged(
     artifact = smoothed(outliers, samples, run_stage, SCHEME.model_copy(update={"smoothing": alpha}))
     for actual, expected in zip(run_model(artifact, ids=ids), run_model(outliers, ids=ids), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    assert artifact.facts == {"alpha": alpha, "activations": 1, "absorbed": 0}
+    facts = {"alpha": alpha, "activations": 1, "absorbed": 0, "channels": 100, "never_seen": 0}
+    assert artifact.facts == facts
 
 
 def test_readers_share_one_multiplication(outliers: Artifact, samples: Artifact, run_stage: Make) -> None:
@@ -138,6 +139,6 @@ def test_operators_before_take_the_factors_where_they_can(
     x = draw(size=(3, 5, 64)).astype(np.float32)
     artifact = smoothed(graph, make_samples([{"x": x}]), run_stage)
     np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-4, atol=1e-4)
-    assert artifact.facts == {"alpha": 0.5, "activations": 2, "absorbed": 1 if residual else 2}
+    assert {"activations": 2, "absorbed": 1 if residual else 2}.items() <= artifact.facts.items()
     multiplied = [node.input[0] for node in onnx.load(artifact.file("model.onnx")).graph.node if node.op_type == "Mul"]
     assert multiplied == (["h"] if residual else [])

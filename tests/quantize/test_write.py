@@ -50,6 +50,11 @@ METHODS = {
     "gptq": Scheme(name="t", weights=4, embeddings=4, scale_bits=16, rounding="gptq"),
     **{f"widened{size}": Scheme(name="t", weights=4, activations="dynamic", block_size=size) for size in (32, 128)},
     "widened-gptq": Scheme(name="t", weights=4, activations="dynamic", embeddings=4, scale_bits=16, rounding="gptq"),
+    **{
+        f"widened-static{size}": Scheme(name="t", weights=4, activations="static", block_size=size)
+        for size in (32, 128)
+    },
+    "widened-static-gptq": Scheme(name="t", weights=4, activations="static", scale_bits=16, rounding="gptq"),
     "all16": Scheme(name="t", weights=16, embeddings=16),
 }
 
@@ -197,6 +202,7 @@ def test_onnx_runtime_agrees_with_the_reference_evaluator(
         ("widened32", 19),
         ("widened128", 17),
         ("widened-gptq", 16),
+        ("widened-static32", 19),
     ],
 )
 def test_noise_against_float_is_what_the_bits_allow(
@@ -274,7 +280,7 @@ def test_a_dynamic_product_alone_is_one_kernel(written: Quantized, tmp_path: Pat
     assert sorted(operators(written(scheme), tmp_path)) == ["DynamicQuantizeMatMul", "Gather", "MatMul"]
 
 
-@pytest.mark.parametrize("method", ["static", "static-per-tensor"])
+@pytest.mark.parametrize("method", ["static", "static-per-tensor", "widened-static32", "widened-static-gptq"])
 def test_static_products_share_one_quantization_and_are_fused(method: str, written: Quantized, tmp_path: Path) -> None:
     found = operators(written(METHODS[method]), tmp_path)
     assert found.count("MatMulIntegerToFloat") == 2

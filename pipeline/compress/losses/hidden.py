@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.losses.views import Loss, Pair
+from pipeline.compress.losses.views import Loss, Pair, relative
 
 
 def hidden_mse(pair: Pair) -> Tensor:
@@ -19,7 +19,7 @@ def hidden_mse(pair: Pair) -> Tensor:
     terms = []
     for ours, theirs in zip(pair.student.features, pair.teacher.features, strict=True):
         error, size = (ours - theirs).square(), theirs.square()
-        terms.append((_per_sample(error, pair.mask) / _per_sample(size, pair.mask).clamp(min=1e-12)).mean())
+        terms.append(relative(_per_sample(error, pair.mask), _per_sample(size, pair.mask)))
     return torch.stack(terms).mean()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.losses.views import Loss, Pair
+from pipeline.compress.losses.views import Loss, Pair, relative
 
 NEIGHBOUR_TEMPERATURE = 0.05
 """Similarities that differ by this much differ by a factor of e in weight: about the spread within a neighbourhood."""
@@ -15,7 +15,7 @@ NEIGHBOUR_TEMPERATURE = 0.05
 def outputs_mse(pair: Pair) -> Tensor:
     """|student - teacher|^2 / |teacher|^2 of each row, the mean over rows: free of the outputs' scale."""
     error = (pair.student.outputs - pair.teacher.outputs).square().sum(-1)
-    return (error / pair.teacher.outputs.square().sum(-1).clamp(min=1e-12)).mean()
+    return relative(error, pair.teacher.outputs.square().sum(-1))
 
 
 def embedding_cosine(pair: Pair) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -48,3 +49,13 @@ class Loss(NamedTuple):
     compute: Callable[[Pair], Tensor]
     needs: str = ""
     families: tuple[str, ...] = ("embedding", "classifier", "tokens", "detector")
+
+
+_LEAST = 1e-4
+
+
+def relative(error: Tensor, size: Tensor) -> Tensor:
+    """The mean of `error` [rows] over `size` [rows]. A row of no size has no relative error, and must not outweigh all
+    others: no size counts as less than 1e-4 of their mean; where all are 0, the errors count as they are."""
+    mean = size.mean()
+    return (error / torch.where(mean > 0, size.clamp(min=_LEAST * mean), torch.ones_like(size))).mean()

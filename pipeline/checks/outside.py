@@ -1,0 +1,154 @@
+"""Stage function: how far calibration covers the evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from pipeline.checks.reference import evaluation_folders
+from pipeline.core.report_types import RangeCheck
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.numerics.affine import is_empty
+from pipeline.quantize.calibrate import CHANNELS, RANGES
+from pipeline.source.samples import Row, open_samples
+from pipeline.trace.graph import MODEL, add_constant, load_model, save_model
+
+SAMPLES = 64
+"""Of all evaluation sets together."""
+
+_SCRATCH = "watched.onnx"
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class _Shares:
+    """Of the samples so far: per tensor, the sum of its shares of values outside; and how many samples have any, or
+    have inputs in a channel that calibration never saw active."""
+
+    outside: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
+    with_outside: int = 0
+    with_never_seen: int = 0
+
+    def add(self, outside: dict[str, float], never_seen: bool) -> None:
+        self.samples += 1
+        self.with_outside += any(outside.values())
+        self.with_never_seen += never_seen
+        self.outside = {name: self.outside.get(name, 0.0) + share for name, share in outside.items()}
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Facts are the record `RangeCheck`; nothing is written.
+
+    The float graph that was calibrated runs over the first evaluation samples; what is counted is reduced inside it.
+    """
+    artifacts = context.inputs
+    ranges = load_file(artifacts["ranges"].file(RANGES)) if "ranges" in artifacts else {}
+    known = {name: ends for name, ends in ranges.items() if not is_empty(*map(float, ends))}
+    channels = load_file(artifacts["channels"].file(CHANNELS)) if "channels" in artifacts else {}
+    never = {name: largest == 0 for name, largest in channels.items() if not largest.all()}
+    shares = _Shares()
+    if known or never:
+        model = context.out / _SCRATCH
+        names = _watch(artifacts["graph"].file(MODEL), known, never, model)
+        try:
+            _stream(model, names, artifacts["evaluation"].path, shares, context)
+        finally:
+            model.unlink()
+            model.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+    return _record(shares, len(known), sum(int(mask.sum()) for mask in never.values())).model_dump(mode="json")
+
+
+def _record(shares: _Shares, tensors: int, never_seen: int) -> RangeCheck:
+    count = max(shares.samples, 1)
+    worst = max(shares.outside, key=lambda name: shares.outside[name], default="")
+    return RangeCheck(
+        samples=shares.samples,
+        tensors=tensors,
+        samples_outside=shares.with_outside / count,
+        values_outside=sum(shares.outside.values()) / count / max(tensors, 1),
+        worst_tensor=worst,
+        worst_outside=shares.outside[worst] / count if worst else 0.0,
+        never_seen_channels=never_seen,
+        samples_never_seen=shares.with_never_seen / count,
+    )
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Of the watched graph: per tensor the output with its share of values outside, and those with the largest
+    magnitude in channels never seen."""
+
+    outside: dict[str, str]
+    never_seen: tuple[str, ...]
+
+
+def _watch(source: Path, ranges: Arrays, never: dict[str, NDArray[np.bool_]], path: Path) -> _Outputs:
+    model = load_model(source)
+    graph = model.graph
+    values = {str(value.name): value for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]}
+    outside = {name: _share(graph, values[name], ends) for name, ends in ranges.items()}
+    unseen = [_largest(graph, values[name], mask) for name, mask in never.items()]
+    graph.outputs.clear()
+    for value in (*outside.values(), *unseen):
+        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape([])
+        graph.outputs.append(value)
+    save_model(model, path)
+    return _Outputs({name: str(v.name) for name, v in outside.items()}, tuple(str(v.name) for v in unseen))
+
+
+def _share(graph: ir.Graph, value: ir.Value, ends: NDArray[np.float32]) -> ir.Value:
+    """The share of the tensor's values outside `ends` and 0."""
+    low, high = (
+        add_constant(graph, f"{value.name}/{name}", end)
+        for name, end in (("low", np.minimum(ends[0], 0)), ("high", np.maximum(ends[1], 0)))
+    )
+    below, above = _added(graph, "Less", [value, low]), _added(graph, "Greater", [value, high])
+    real = _added(graph, "Cast", [_added(graph, "Or", [below, above], value)], value, to=ir.DataType.FLOAT)
+    return _added(graph, "ReduceMean", [real], value, keepdims=0)
+
+
+def _largest(graph: ir.Graph, value: ir.Value, mask: NDArray[np.bool_]) -> ir.Value:
+    """The largest magnitude in the channels (last axis) of `mask`."""
+    channels = add_constant(graph, f"{value.name}/never_seen", mask.astype(np.float32))
+    chosen = _added(graph, "Mul", [_added(graph, "Abs", [value]), channels], value)
+    return _added(graph, "ReduceMax", [chosen], value, keepdims=0)
+
+
+def _added(
+    graph: ir.Graph, op_type: str, inputs: list[ir.Value], of: ir.Value | None = None, **attributes: Any
+) -> ir.Value:
+    """The output of a new node, which is named after the tensor that it watches (the first input, unless given)."""
+    name = f"{(of or inputs[0]).name}/{op_type}"
+    node = ir.node(op_type, inputs, attributes=attributes or None, name=name)
+    node.outputs[0].name = f"{name}/watched"
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _stream(model: Path, outputs: _Outputs, evaluation: Path, shares: _Shares, context: StageContext) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    wanted = [*outputs.outside.values(), *outputs.never_seen]
+    for row in _rows(evaluation, [entry.name for entry in session.get_inputs()]):
+        found = dict(zip(wanted, (float(value) for value in session.run(wanted, row)), strict=True))
+        outside = {name: found[output] for name, output in outputs.outside.items()}
+        shares.add(outside, any(found[output] > 0 for output in outputs.never_seen))
+        context.progress(shares.samples, 0)
+
+
+def _rows(evaluation: Path, names: list[str]) -> Iterator[Row]:
+    """As many samples of each set."""
+    folders = evaluation_folders(evaluation)
+    for folder in folders:
+        yield from open_samples(folder, max(SAMPLES // len(folders), 1)).select(names)
