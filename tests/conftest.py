@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes, its load decides
+settings.load_profile("any machine")
 
 Save = Callable[..., Path]
 TraceModel = Callable[[Path, Path], Path]
