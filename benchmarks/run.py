@@ -16,7 +16,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks import cnn, layers, low_rank, minilm, passes, peers, resnet, sparsify, texten, times, two_processes
+from benchmarks import (
+    cnn,
+    kill,
+    layers,
+    low_rank,
+    minilm,
+    passes,
+    peers,
+    resnet,
+    sparsify,
+    texten,
+    times,
+    two_processes,
+)
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -56,6 +69,7 @@ ROWS = [
     *resnet.ROWS,
     *two_processes.ROWS,
     *sparsify.ROWS,
+    *kill.ROWS,
     *texten.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),

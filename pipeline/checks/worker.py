@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from pipeline.checks.protocol import MemoryRequest, ProfileRequest, Request, Sub
 from pipeline.checks.resident import peak_mb, reset_peak, resident_mb
 from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
+from pipeline.core.parent import end_with_parent
 from pipeline.core.types import Json
 from pipeline.numerics.timing import FEW_BLOCKS, FEW_ROUNDS
 from pipeline.runtime.feeds import Feed, read_feed
@@ -36,6 +39,7 @@ _SPINNING_STOP = "session.force_spinning_stop"
 
 
 def main() -> int:
+    end_with_parent(signal.SIGKILL, os.getppid())
     request = TypeAdapter[Request](Request).validate_json(sys.stdin.read())
     try:
         result = answer(request)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from pipeline.core.errors import ExitCode
+from pipeline.core.parent import end_with_parent
 
 _CAUSES: dict[int, str] = {
     signal.SIGKILL: ": most likely out of memory",
@@ -29,8 +30,10 @@ def supervised(work: Callable[[], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     finished, finish = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        end_with_parent(signal.SIGTERM, parent)  # which the work answers by tidying up
         _finish(work(), finish)
     os.close(finish)
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal tells the child too, which hears it only once

@@ -1,0 +1,35 @@
+"""kill -9 at random moments: the next run gives the same bytes, and nothing is left. benchmarks/kill.py does more."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill import Export, kill_once
+
+
+@pytest.fixture
+def export(workspace: Path, tiny: list[str]) -> Export:
+    return Export(workspace, [flag for flag in tiny if flag not in ("--output", "out")])
+
+
+def test_killed_exports(export: Export) -> None:
+    generator = random.Random(0)  # noqa: S311  # moments, no secrets
+    assert [kill_once(export, generator) for _ in range(3)] == [""] * 3
+
+
+def test_what_is_left_is_seen(export: Export) -> None:
+    for place in (
+        "store/staging/x",
+        "store/work/run-x",
+        "store/scratch/x",
+        "tmp/x",
+        ".out-edge-new-x",
+        "store/locks/run-x",
+    ):
+        (export.place / place).mkdir(parents=True)
+    assert sorted(export.left_behind()) == [
+        *(".out-edge-new-x", "store/locks/run-x", "store/scratch/x", "store/staging/x", "store/work/run-x", "tmp/x")
+    ]
