@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import onnxruntime as ort
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress, silent
+from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, words
 from pipeline.source.samples import Samples
 
 Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
@@ -46,16 +48,14 @@ def load_metric(spec: str) -> Metric:
     """The function that `file.py:name` names. Its file is run as any Python module is. UsageError if it is not there,
     cannot be imported, or is no function."""
     file, _, name = spec.rpartition(":")
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not file or not name or path.suffix != ".py" or not path.is_file():
         raise UsageError(f"--metric {spec!r} is not an existing file.py:name.", _FORM)
     described = importlib.util.spec_from_file_location(f"_edge_metric_{path.stem}", path)
     assert described is not None and described.loader is not None  # noqa: S101  # it is a .py file
     module = importlib.util.module_from_spec(described)
-    try:
+    with users_code(lambda error: f"{path.name} cannot be imported: {type(error).__name__}: {words(error)}.", _FORM):
         described.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's code can raise anything, and must not end us with its code
-        raise UsageError(f"{path.name} cannot be imported: {type(error).__name__}: {error}.", _FORM) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{path.name} has no function {name!r}.", _FORM)
@@ -64,12 +64,12 @@ def load_metric(spec: str) -> Metric:
 
 def read_references(path: Path) -> list[dict[str, str]]:
     """A .csv with a header: a dict of texts by column per sample, in order. UsageError if it is missing or ragged."""
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"There is no file {str(path)!r}.", "Give --references a .csv with a row per sample.")
+    content = read_bytes(path, Limit.TEXT)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name} cannot be read as CSV: {error}.", "Save it as UTF-8 with a header.") from error
     for number, row in enumerate(rows, start=2):
@@ -108,17 +108,27 @@ def collect(session: ort.InferenceSession, samples: Samples, progress: Progress 
 def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence[Any]) -> float:
     """The metric's value; StageError if it raises or does not give a finite number."""
     name = getattr(metric, "__name__", "metric")
-    try:
+    with users_code(
+        lambda error: f"The metric {name!r} failed: {type(error).__name__}: {words(error)}.", "Correct it.", StageError
+    ):
         value = metric(outputs, references)
-    except (Exception, SystemExit) as error:  # as above
-        raise StageError(f"The metric {name!r} failed: {type(error).__name__}: {error}.", "Correct it.") from error
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise StageError(f"The metric {name!r} returned {value!r}, which is not a finite number.", _FORM)
+        number = _number(value)
+        if not math.isfinite(number):
+            raise StageError(f"The metric {name!r} returned {_short(value)}, which is not a finite number.", _FORM)
     return number
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, int):
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)[:200]
 
 
 def with_metric(

@@ -35,7 +35,7 @@ def run(
     folder = comparison_folder(plan.job.output, plan.target.name, plan.source.name)
     terminal = Terminal(verbose)
     with terminal.running():
-        terminal.console.print(f"{headline(plan)}, beside plain quantization")
+        terminal.console.print(headline(plan).append(", beside plain quantization"))
         comparison = run_comparison(plan, against, Store(store or default_store()), terminal)
     write_comparison(comparison, folder)
     console = output_console()

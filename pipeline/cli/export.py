@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.api import check, default_store, run_export
 from pipeline.checks.user_metric import load_user_metric
@@ -88,11 +89,13 @@ def _plan(fields: dict[str, Any]) -> Plan:
     return make_plan(validate(Job, fields, "the command line"))
 
 
-def headline(plan: Plan) -> str:
+def headline(plan: Plan) -> Text:
     """Model, target and recipe, for the line that a command begins with."""
-    return (
-        f"[bold]{plan.source.name}[/] ({plan.source.task.name}) -> [bold]{plan.target.name}[/] "
-        f"({plan.target.title}), recipe {plan.recipe.name}"
+    return Text.assemble(
+        (plan.source.name, "bold"),
+        f" ({plan.source.task.name}) -> ",
+        (plan.target.name, "bold"),
+        f" ({plan.target.title}), recipe {plan.recipe.name}",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.api import default_store
 from pipeline.bundle.manifest import read_manifest
@@ -31,7 +32,7 @@ def list_targets(console: Console) -> None:
     """A block per target: device, recipe, budgets."""
     for name in available("targets"):
         target = load_target(name)
-        console.print(f"[bold]{name}[/]  {target.title}; default recipe {target.recipe}")
+        console.print(Text(name, "bold").append(f"  {target.title}; default recipe {target.recipe}", "not bold"))
         table = Table("budget", "limit", "", "evidence", box=None, pad_edge=False, padding=(0, 2))
         for metric, budget in target.budgets.items():
             kind = BUDGETS[metric]
@@ -57,13 +58,11 @@ def inspect_bundle(bundle: Path, console: Console) -> None:
     metadata = read_metadata(bundle)
     model = onnx.load(bundle / MODEL, load_external_data=False)
     provenance = manifest["provenance"]
-    console.print(
-        f"[bold]{provenance['model']}[/] for {provenance['target']}, recipe {provenance['recipe']}, "
-        f"scheme {metadata.scheme.name}, task {metadata.task}"
-    )
+    made = f" for {provenance['target']}, recipe {provenance['recipe']}, scheme {metadata.scheme.name}"
+    console.print(Text.assemble((provenance["model"], "bold"), made, f", task {metadata.task}"))
     for side, entries in (("input", metadata.inputs), ("output", metadata.outputs)):
         for entry in entries:
-            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}", markup=False)
+            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}")
     console.print(_files(manifest["files"]))
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)

@@ -17,7 +17,9 @@ from pipeline.cli import options as flag
 from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
-from pipeline.core.errors import EdgeError, ExitCode, StageError, UsageError, causes
+from pipeline.core.errors import EdgeError, ExitCode, Interrupted, ResourceError, StageError, UsageError, causes
+from pipeline.core.memory import is_out_of_memory
+from pipeline.core.untrusted import shown
 
 app = typer.Typer(
     name="edge",
@@ -252,22 +254,30 @@ def main(arguments: list[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a background job that was told to ignore it
             signal.signal(number, _interrupt)
     try:
+        _require_unicode(given)
         result: Any = app(args=given or ["--help"], prog_name="edge", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except Interrupted:
         return _message(StageError("Interrupted.", _RESUME))
     except BaseException as error:  # noqa: BLE001  # the one place where a bug (or a Rust panic) becomes exit code 70
-        return _failure(error, debug="--debug" in given)
+        return failure(error, debug="--debug" in given)
     if not given:
         return ExitCode.BAD_USAGE
     return int(result) if isinstance(result, int) else ExitCode.PASS
 
 
+def _require_unicode(given: list[str]) -> None:
+    """UsageError for bytes that are no UTF-8: such a name can be neither shown nor written into a report."""
+    odd = [word for word in given if word.encode("utf-8", "replace").decode() != word]
+    if odd:
+        raise UsageError(f"The argument {shown(odd[0])} is not valid UTF-8.", "Give the file another name.")
+
+
 _RESUME = "Finished stages are kept: run the same command again."
 
 
-def _failure(error: BaseException, debug: bool) -> int:
+def failure(error: BaseException, debug: bool = False) -> int:
     """Show what went wrong; the exit code that says it."""
     if debug:
         traceback.print_exception(error)
@@ -283,12 +293,14 @@ def _failure(error: BaseException, debug: bool) -> int:
     if any(isinstance(cause, BrokenPipeError) for cause in causes(error)):  # rich raises SystemExit from it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return _message(StageError("Standard output was closed before all was written."))
+    if is_out_of_memory(error):
+        return _message(ResourceError("Out of memory.", "Use a smaller input, or a machine with more memory."))
     return _bug(error)
 
 
 def _message(error: EdgeError) -> int:
     lines = [f"error: {error.message}", *(f"  {line}" for line in error.remedy.splitlines())]
-    print(*lines, sep="\n", file=sys.stderr)  # noqa: T201  # this is the command's output
+    print(*map(shown, lines), sep="\n", file=sys.stderr)  # noqa: T201  # this is the command's output
     return error.exit_code
 
 
@@ -302,16 +314,12 @@ def _refused(error: OSError) -> EdgeError:
 def _bug(error: BaseException) -> int:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     print(  # noqa: T201
-        f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})",
+        shown(f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})"),
         "  This should not happen. Please report it with the output of the same command and --debug.",
         sep="\n",
         file=sys.stderr,
     )
     return ExitCode.BUG
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which typer would answer with an exit code of its own."""
 
 
 def _interrupt(_: int, __: object) -> NoReturn:

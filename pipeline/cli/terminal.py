@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,20 +19,35 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 from rich.text import Text
 
 from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.types import Progress
+from pipeline.core.untrusted import shown
 from pipeline.titles import title_of
 
 PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""
 
 
+class SafeConsole(RichConsole):
+    """A console for texts that others may have written: what a terminal would obey is shown as `\\u001b`, and nothing
+    is read as markup or emoji, so that styles are given as `Text` only."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As rich does, with every text made safe before it is laid out."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else shown(text), style, control)
+
+
 def output_console() -> RichConsole:
     """Standard output, as wide as the terminal."""
-    console = RichConsole(highlight=False)
+    console = SafeConsole()
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     return console
@@ -45,7 +62,7 @@ class Terminal(Console):
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
         self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
-        self.console = RichConsole(file=self._file, highlight=False)
+        self.console = SafeConsole(self._file)
         if not self.console.is_terminal:
             self.console.width = PIPED_WIDTH
         self._bars = RichProgress(
@@ -88,6 +105,6 @@ class Terminal(Console):
         return advance
 
     def finished(self, stage: Stage, outcome: Outcome) -> None:
-        state = "[dim]cached[/]" if outcome.cached else f"{outcome.seconds:.1f} s"
-        note = " [yellow](its stored result was damaged)[/]" if outcome.rebuilt else ""
-        self.console.print(f"  [green]ok[/]  {title_of(stage.name):<28} {state}{note}")
+        state = ("cached", "dim") if outcome.cached else f"{outcome.seconds:.1f} s"
+        note = (" (its stored result was damaged)", "yellow") if outcome.rebuilt else ""
+        self.console.print(Text.assemble("  ", ("ok", "green"), f"  {title_of(stage.name):<28} ", state, note))

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.bundle.manifest import read_manifest
 from pipeline.checks.host import host_info
@@ -34,8 +35,8 @@ def run(bundle: Path, target: str, write: bool) -> None:
     console = output_console()
     _show(tuning, console)
     source = source_of(tuning)
-    console.print(f"disabled_optimizers = {list(tuning.runtime.disabled_optimizers)}", markup=False, soft_wrap=True)
-    console.print(f'sources: "{source}"', markup=False, soft_wrap=True)
+    console.print(f"disabled_optimizers = {list(tuning.runtime.disabled_optimizers)}", soft_wrap=True)
+    console.print(f'sources: "{source}"', soft_wrap=True)
     if file is not None:
         write_disabled_optimizers(file, tuning.runtime.disabled_optimizers, source)
         console.print(f"Written to {file}. The next export carries it in its bundle.", soft_wrap=True)
@@ -52,10 +53,10 @@ def _show(tuning: Tuning, console: Console) -> None:
         console.print(f"{entry.optimizer}: {undecided_words(entry.speedup)}", markup=False, soft_wrap=True)
 
 
-def _verdict(entry: Tried) -> str:
+def _verdict(entry: Tried) -> Text:
     if entry.undecided:
-        return "[yellow]not decided[/]"
-    return "[green]helps[/]" if entry.helps else "[dim]leave it on[/]"
+        return Text("not decided", "yellow")
+    return Text("helps", "green") if entry.helps else Text("leave it on", "dim")
 
 
 def undecided_words(speedup: Figure) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tomlkit
 
-from pipeline.config.loading import load_target, validate
+from pipeline.config.loading import load_target, read_toml, validate
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import write_whole
@@ -28,6 +28,7 @@ def local_target_file(name: str) -> Path:
 
 def write_disabled_optimizers(path: Path, optimizers: Sequence[str], source: str) -> None:
     """Set `runtime.disabled_optimizers` and its entry in `runtime.sources`; UsageError if the file has mistakes."""
+    read_toml(path)  # refuses what tomlkit would stumble over
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     runtime = document.setdefault("runtime", tomlkit.table())
     runtime["disabled_optimizers"] = list(optimizers)

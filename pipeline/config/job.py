@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.config.target import LONGEST, MOST_BATCHED, MOST_THREADS
 from pipeline.core.types import Frozen, Json
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -26,13 +27,13 @@ class Job(Frozen):
     opset: Annotated[int, Field(ge=min(OPSETS), le=max(OPSETS))] | None = Field(
         default=None, description="None: the newest for what is traced, the oldest that does for an ONNX file"
     )
-    batch_size: Annotated[int, Field(gt=0)] | None = None
-    sequence_length: Annotated[int, Field(gt=1)] | None = None
-    threads: Annotated[int, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] | None = None
+    sequence_length: Annotated[int, Field(gt=1, le=LONGEST)] | None = None
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
     calibration_data: str | None = None
-    calibration_samples: Annotated[int, Field(gt=0)] | None = None
+    calibration_samples: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
     random_calibration: bool = False
     training_data: tuple[str, ...] = Field(default=(), description="data sets that distill trains on")
     eval_data: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
-from pipeline.core.errors import UsageError, suggest
+from pipeline.core.errors import UsageError, first_line, suggest
+from pipeline.core.untrusted import Limit, plain, read_text
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN = 40  # mistakes of one file
@@ -56,7 +57,7 @@ def _load(kind: str, folder: str, name: str, model: type[Model]) -> Model:
 def _locate(kind: str, folder: str, name: str) -> Path:
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(f"There is no {kind} file {name!r}.", f"`edge {folder}` lists the {kind}s by name.")
         return path
     known = available(folder)
@@ -66,10 +67,17 @@ def _locate(kind: str, folder: str, name: str) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. UsageError if it is no plain file, too large, malformed, or holds what no key takes
+    (`untrusted.plain`)."""
+    text = read_text(path, Limit.TOML)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name} is not valid TOML: {error}.") from error
+        data = tomllib.loads(text)
+    except RecursionError as error:
+        raise UsageError(f"{path.name} is not valid TOML: it is nested too deeply.") from error
+    except ValueError as error:  # malformed, or a number of thousands of digits
+        raise UsageError(f"{path.name} is not valid TOML: {first_line(error)}.") from error
+    plain(data, path.name)
+    return data
 
 
 def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:

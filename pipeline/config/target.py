@@ -15,6 +15,10 @@ Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
 
 
+MOST_THREADS, MOST_BATCHED, LONGEST = 1024, 65_536, 1_048_576
+"""Threads, samples of a batch and tokens of a sequence that can be asked for."""
+
+
 class Cluster(Frozen):
     """Cores of one kind."""
 
@@ -45,7 +49,7 @@ class Runtime(Frozen):
     """How ONNX Runtime is set up on the device. `session_config` are its session configuration entries."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    threads: Annotated[int, Field(gt=0)] = 1
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] = 1
     session_config: dict[str, str] = Field(default={})
     disabled_optimizers: tuple[str, ...] = ()
     sources: dict[str, Source] = Field(default={})
@@ -54,8 +58,8 @@ class Runtime(Frozen):
 class Shape(Frozen):
     """The input shape that latency and memory are measured at."""
 
-    batch_size: Annotated[int, Field(gt=0)] = 1
-    sequence_length: Annotated[int, Field(gt=0)] = 128
+    batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] = 1
+    sequence_length: Annotated[int, Field(gt=0, le=LONGEST)] = 128
 
 
 class Budget(Frozen):

@@ -18,6 +18,10 @@ class ExitCode(IntEnum):
     BUG = 70
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which typer would answer with an exit code of its own."""
+
+
 class EdgeError(Exception):
     """Base of all errors that a user can act on.
 

@@ -27,6 +27,7 @@ from pipeline.quantize.observers import ChannelMax, ChannelMean
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
+from pipeline.runtime.session import Session
 from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
@@ -138,7 +139,7 @@ def _stream(
     progress: Progress,
     batch: int,
 ) -> None:
-    session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+    session = Session(path, _options(), ["CPUExecutionProvider"])
     wanted = [name for group in outputs.values() for name in group]
     done = checkpoint.restore(list(observers.values()))
     for positions, inputs in batches(session, samples, batch, done, _VALUES):

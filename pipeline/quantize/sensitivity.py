@@ -19,6 +19,7 @@ from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import Layer, find_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
+from pipeline.runtime.session import Session
 from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
@@ -118,7 +119,7 @@ class _Bench:
     def _outputs(self, path: Path) -> Iterator[NDArray[Any]]:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = Session(path, options, ["CPUExecutionProvider"])
         output = session.get_outputs()[0].name
         for row in self.rows.select([entry.name for entry in session.get_inputs()]):
             yield session.run([output], row)[0]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from pipeline.config.target import Runtime
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StageError, UsageError, first_line
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
@@ -36,7 +39,7 @@ def make_session(
     Disabled optimizers go in as the session config entry that apps in any language can set, not as the
     Python-only keyword. `profile_prefix`: record a profile in files that start so; `optimized_model`: write
     the graph that will run there (without the weights that lie in external files).
-    UsageError if a provider is not in this build of ONNX Runtime.
+    UsageError if a provider is not in this build of ONNX Runtime; StageError if it cannot run the graph.
     """
     check_providers(runtime.providers)
     options = session_options(runtime)
@@ -45,7 +48,47 @@ def make_session(
         options.profile_file_prefix = os.fspath(profile_prefix)
     if optimized_model is not None:
         options.optimized_model_filepath = os.fspath(optimized_model)
-    return ort.InferenceSession(os.fspath(model), options, providers=list(runtime.providers))
+    try:
+        return Session(model, options, runtime.providers)
+    except SESSION_ERRORS as error:
+        raise StageError(f"ONNX Runtime {ort.__version__} cannot load {model.name}: {first_line(error)}") from error
+
+
+class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
+    """A session whose refusal of a sample is a StageError: ids beyond a table, shapes that do not fit each other."""
+
+    def __init__(self, model: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
+        super().__init__(os.fspath(model), options, providers=list(providers))
+        self._name = model.name
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[Any]:
+        """Outputs in the order of `output_names`."""
+        try:
+            return super().run(output_names, input_feed, run_options)
+        except SESSION_ERRORS as error:
+            raise StageError(
+                f"ONNX Runtime {ort.__version__} cannot run {self._name} on a sample: {first_line(error)}",
+                "Check that the samples (ids, shapes, lengths) are what the model takes.",
+            ) from error
+
+
+def run_within(session: ort.InferenceSession, feed: Mapping[str, Any], seconds: float) -> list[Any]:
+    """All outputs. StageError if they are not there after `seconds`: a loop in the graph may never end."""
+    options = ort.RunOptions()
+    watch = threading.Timer(seconds, setattr, (options, "terminate", True))
+    watch.start()
+    try:
+        return session.run(None, feed, options)
+    except SESSION_ERRORS as error:
+        if options.terminate:
+            raise StageError(
+                f"One inference took longer than {seconds:g} s and was stopped.", "Does a loop of the graph end?"
+            ) from error
+        raise
+    finally:
+        watch.cancel()
 
 
 def session_options(runtime: Runtime) -> ort.SessionOptions:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UsageError, first_line
+from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import refused
 from pipeline.source.datasets import Dataset
 from pipeline.source.samples import Row
 
@@ -22,18 +23,21 @@ def audio_rows(dataset: Dataset, path: Path) -> Iterator[Row]:
                 f"{extractor.sampling_rate}.",
                 "Resample the recordings.",
             )
-        made = extractor(values, sampling_rate=rate, return_tensors="np")
-        name = extractor.model_input_names[0]
-        yield {name: made[name].astype("float32")}
+        with refused(f"The feature extractor of {path.name!r} cannot take a recording of {dataset.name!r}", _REMEDY):
+            made = extractor(values, sampling_rate=rate, return_tensors="np")
+            name = extractor.model_input_names[0]
+            row = {name: made[name].astype("float32")}
+        yield row
 
 
 def load_extractor(path: Path) -> Any:
     from transformers import AutoFeatureExtractor  # noqa: PLC0415  # seconds to import, and only audio needs it
 
-    try:
-        return AutoFeatureExtractor.from_pretrained(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(
-            f"The folder {path.name!r} has no audio feature extractor that loads here: {first_line(error)}",
-            "Add its preprocessor_config.json, or give model inputs as .npz.",
-        ) from error
+    with refused(f"The folder {path.name!r} has no audio feature extractor that loads here", _REMEDY):
+        extractor = AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
+        if not isinstance(extractor.sampling_rate, int) or not extractor.model_input_names:
+            raise UsageError(f"The feature extractor of {path.name!r} takes no recordings.", _REMEDY)
+        return extractor
+
+
+_REMEDY = "Add its preprocessor_config.json, or give model inputs as .npz."

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, refused, require_file
 from pipeline.source.contents import Contents, Lazy
 
 Recording = tuple[NDArray[np.float32], int]
@@ -39,28 +40,37 @@ def read_audio(folder: Path) -> Contents:
         )
     labels = None if files else [label for label, members in enumerate(found.values()) for _ in members]
     files = files or [file for members in found.values() for file in members]
+    for file in files:
+        require_file(file, Limit.AUDIO)
     digest = sha256_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
     return Contents("audio", Lazy(lambda index: open_recording(files[index]), range(len(files))), digest, labels)
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and p.is_file() and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and p.name[0] != ".")
 
 
 def _classes(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+_REMEDY = "Convert it to 16-bit PCM."
+_FASTEST = 1_000_000
+
+
 def open_recording(path: Path) -> Recording:
     """PCM of 8, 16 or 32 bits, its channels averaged; UsageError for anything else."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            content = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise UsageError(f"{path.name} is not a PCM .wav file: {error}.", "Convert it to 16-bit PCM.") from error
+    size = require_file(path, Limit.AUDIO)
+    with refused(f"{path.name} is not a PCM .wav file", _REMEDY), wave.open(str(path), "rb") as file:
+        width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+        frames = file.getnframes()
+        content = file.readframes(min(frames, size))
     if width not in _DTYPES or not content:
-        raise UsageError(f"{path.name} has {8 * width}-bit samples or none.", "Convert it to 16-bit PCM.")
+        raise UsageError(f"{path.name} has {8 * width}-bit samples or none.", _REMEDY)
+    if len(content) != frames * channels * width:
+        raise UsageError(f"{path.name} is cut short: its header promises {frames} samples.", "Write it again.")
+    if not 0 < rate <= _FASTEST:
+        raise UsageError(f"{path.name} has {rate} samples a second.", _REMEDY)
     values = np.frombuffer(content, _DTYPES[width]).reshape(-1, channels).astype(np.float64).mean(axis=1)
     scale = 2.0 ** (8 * width - 1)
     return ((values - scale * (width == 1)) / scale).astype(np.float32), rate  # 8-bit samples are unsigned

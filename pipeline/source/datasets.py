@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pipeline.config.loading import search_folders
 from pipeline.core.errors import UsageError, suggest
+from pipeline.core.untrusted import user_path
 from pipeline.source.audio_folder import has_audio, read_audio
 from pipeline.source.contents import Contents, Lazy
 from pipeline.source.detection_files import is_yolo, read_coco, read_yolo
@@ -112,7 +113,7 @@ def _locate(spec: str) -> Path:
     known = available_sets()
     if spec in known:
         return known[spec]
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if not path.exists():
         raise UsageError(
             f"There is no data set {spec!r}, and no such file or folder. {suggest(spec, known)}",

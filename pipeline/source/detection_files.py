@@ -5,13 +5,15 @@ Labels of an image: a list of [class, centre x, centre y, width, height], relati
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, read_json, read_text, refused, require_file
 from pipeline.source.contents import Contents, Lazy
 from pipeline.source.image_folder import EXTENSIONS, open_image
 
@@ -32,11 +34,12 @@ def read_yolo(folder: Path) -> Contents:
     if not files:
         raise UsageError(f"There is no image in {folder.name}/{IMAGES}.", f"Allowed: {', '.join(EXTENSIONS)}.")
     labels = [folder / LABELS / f"{file.stem}.txt" for file in files]
-    return _contents(files, [_objects(path) for path in labels], [path for path in labels if path.is_file()])
+    objects = [_objects(path) for path in labels]
+    return _contents(files, objects, [path for path in labels if path.is_file()])
 
 
 def _objects(path: Path) -> Objects:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path, Limit.TEXT).split("\n") if os.path.lexists(path) else []
     return [_object(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -44,11 +47,19 @@ def _object(line: str, where: str) -> list[float]:
     try:
         kind, *box = line.split()
         numbers = [float(int(kind)), *map(float, box)]
-    except ValueError:
+    except (ValueError, OverflowError):
         numbers = []
-    if len(numbers) != 5 or numbers[0] < 0:
-        raise UsageError(f"{where} is {line.strip()!r}; allowed is `class cx cy w h`, relative to the image.")
+    if len(numbers) != 5 or not _is_object(numbers):
+        raise UsageError(f"{where} is {line.strip()[:80]!r}; allowed is `class cx cy w h`, relative to the image.")
     return numbers
+
+
+def _is_object(numbers: list[float]) -> bool:
+    """A class that can be, and a box of finite numbers whose sides are not negative."""
+    return all(map(math.isfinite, numbers)) and 0 <= numbers[0] < _CLASSES and min(numbers[3:]) >= 0
+
+
+_CLASSES = 2**31
 
 
 def read_coco(path: Path) -> Contents:
@@ -57,29 +68,34 @@ def read_coco(path: Path) -> Contents:
     Classes are the file's category ids, which COCO-trained models of the DETR type predict as they are. Crowd regions
     are left out. UsageError for a file that is none, and for images that are missing.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+    data = read_json(path)
+    with refused(f"{path.name} is not a COCO annotation file", "It needs `images` and `annotations`."):
         images = sorted(data["images"], key=lambda image: image["file_name"])
         boxes: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         for entry in data["annotations"]:
             if not entry.get("iscrowd"):
                 boxes[entry["image_id"]].append(entry)
-        labels = [[_relative(entry, image) for entry in boxes[image["id"]]] for image in images]
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"{path.name} is not a COCO annotation file: {error!r}.", "It needs `images` and `annotations`."
-        ) from error
+        labels = [[_relative(entry, image, path.name) for entry in boxes[image["id"]]] for image in images]
+    if not images:
+        raise UsageError(f"{path.name} names no image.", "It needs `images` and `annotations`.")
     return _contents([_beside(path, image["file_name"]) for image in images], labels, [path])
 
 
-def _relative(entry: dict[str, Any], image: dict[str, Any]) -> list[float]:
-    x, y, width, height = entry["bbox"]
+def _relative(entry: dict[str, Any], image: dict[str, Any], name: str) -> list[float]:
+    x, y, width, height = map(float, entry["bbox"])
     across, down = image["width"], image["height"]
     centre = [(x + width / 2) / across, (y + height / 2) / down]
-    return [float(entry["category_id"]), *centre, width / across, height / down]
+    numbers = [float(entry["category_id"]), *centre, width / across, height / down]
+    if not _is_object(numbers):
+        raise UsageError(
+            f"{name} has the box {entry['bbox']!r} of class {entry['category_id']!r} in {image['file_name']!r}."
+        )
+    return numbers
 
 
-def _beside(path: Path, name: str) -> Path:
+def _beside(path: Path, name: Any) -> Path:
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise UsageError(f"{path.name} names the image {name!r}, which is outside its folder.")
     for place in (path.parent / name, path.parent / IMAGES / name):
         if place.is_file():
             return place
@@ -87,5 +103,7 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _contents(files: list[Path], labels: list[Objects], others: list[Path]) -> Contents:
+    for file in files:
+        require_file(file, Limit.IMAGE)
     digest = sha256_json({file.name: sha256_file(file) for file in [*files, *others]})
     return Contents("image", Lazy(lambda index: open_image(files[index]), range(len(files))), digest, labels)

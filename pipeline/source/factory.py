@@ -26,6 +26,7 @@ from pipeline.config.recipe import InputSpec
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.quiet import quiet
+from pipeline.core.untrusted import user_path, users_code, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,14 +60,15 @@ def build(model: str) -> Built:
     with quiet():
         module = _import(match["place"])
         made = _call(_attribute(module, match["name"]), f"The factory {model!r}")
-    made = _checked(made, model).eval()
-    return Built(made, _examples(module), _digest(made, module))
+    with quiet(), users_code(lambda error: f"The model of the factory {model!r} raised {_said(error)}"):
+        made = _checked(made, model).eval()
+        return Built(made, _examples(module), _digest(made, module))
 
 
 def _import(place: str) -> ModuleType:
     if not place.endswith(".py"):
         return _imported(lambda: importlib.import_module(place), f"The module {place!r}")
-    path = Path(place).expanduser()
+    path = user_path(place)
     if not path.is_file():
         raise UsageError(f"There is no file {place!r}.", "A factory is named file.py:name or package.module:name.")
     return _imported(lambda: _load_file(path.resolve()), f"The file {path.name!r}")
@@ -86,10 +88,8 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _imported(load: Callable[[], ModuleType], what: str) -> ModuleType:
-    try:
+    with users_code(lambda error: f"{what} cannot be imported: {_said(error)}"):
         return load()
-    except (Exception, SystemExit) as error:  # the user's code may raise anything, and must not end this process
-        raise UsageError(f"{what} cannot be imported: {_said(error)}") from error
 
 
 def _attribute(module: ModuleType, name: str) -> Callable[[], Any]:
@@ -101,15 +101,13 @@ def _attribute(module: ModuleType, name: str) -> Callable[[], Any]:
 
 
 def _call(function: Callable[[], Any], what: str) -> Any:
-    try:
+    with users_code(lambda error: f"{what} raised {_said(error)}", "It is called without arguments."):
         return function()
-    except (Exception, SystemExit) as error:  # as above
-        raise UsageError(f"{what} raised {_said(error)}", "It is called without arguments.") from error
 
 
 def _said(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})."
+    return f"{type(error).__name__}: {words(error)} ({Path(frame.filename).name}, line {frame.lineno})."
 
 
 def _checked(made: Any, model: str) -> nn.Module:
@@ -128,7 +126,9 @@ def _examples(module: ModuleType) -> dict[str, InputSpec]:
         return {}
     where = f"{EXAMPLES}() of {_file(module)}"
     given = _call(getattr(module, EXAMPLES), where)
-    if not isinstance(given, dict) or not all(hasattr(value, "dtype") and value.ndim > 0 for value in given.values()):
+    if not isinstance(given, dict) or not all(
+        hasattr(value, "dtype") and value.ndim > 0 and value.numel() for value in given.values()
+    ):
         raise UsageError(f"{where} must return a dict of tensors by input name, each with a batch axis.")
     return {str(name): _spec(value, f"{where}, {name!r}") for name, value in given.items()}
 

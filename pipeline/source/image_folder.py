@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, refused, require_file
 from pipeline.source.contents import Contents, Lazy
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -36,13 +38,15 @@ def read_images(folder: Path) -> Contents:
 
 
 def _images(folder: Path) -> list[Path]:
-    allowed = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    allowed = (path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
     return sorted(path for path in allowed if not path.name.startswith("."))
 
 
 def _check(folder: Path, files: list[Path], classes: dict[Path, list[Path]]) -> None:
     if not files:
         raise UsageError(f"There is no image in the folder {folder.name!r}.", f"Allowed: {', '.join(EXTENSIONS)}.")
+    for file in files:
+        require_file(file, Limit.IMAGE)
     empty = [path.name for path, members in classes.items() if not members]
     if empty:
         raise UsageError(
@@ -53,10 +57,27 @@ def _check(folder: Path, files: list[Path], classes: dict[Path, list[Path]]) -> 
 
 def open_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3], turned upright as EXIF says; UsageError if the file cannot be decoded."""
-    try:
-        with Image.open(path) as image:
+    require_file(path, Limit.IMAGE)
+    with refused(f"The image {path.name!r} cannot be decoded", _REMEDY), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below says it
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_image(image, path.name)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+
+
+_REMEDY = "Replace it or take it out of the folder."
+_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+_WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def _check_image(image: Image.Image, name: str) -> None:
+    """UsageError for what would be decoded into something else than what it shows."""
+    width, height = image.size
+    if width * height > Limit.PIXELS:
         raise UsageError(
-            f"The image {path.name!r} cannot be decoded: {error}.", "Replace it or take it out of the folder."
-        ) from error
+            f"The image {name!r} has {width} x {height} pixels; at most {Limit.PIXELS:,} are read.", _REMEDY
+        )
+    if image.mode in _WIDE_MODES:
+        raise UsageError(f"The image {name!r} has more than 8 bits a channel.", "Convert it to 8 bits.")
+    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        raise UsageError(f"The image {name!r} is animated.", "Give a still image.")

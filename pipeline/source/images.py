@@ -6,18 +6,19 @@ written anew on Pillow because the processors that most configs name want torchv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
 from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
+from pipeline.core.untrusted import Limit, read_json_object
 
 CROPPING = {"Bit", "CLIP", "DeiT", "MobileNetV1", "MobileNetV2"}
 """Processors that crop unless their config says otherwise."""
@@ -31,6 +32,12 @@ _UNKNOWN_STEPS = ("do_pad", "do_flip_channel_order", "rescale_offset")
 _NPZ = "Prepare the images yourself and give them as model inputs in an .npz file."
 
 
+LARGEST_SIDE = 16_384
+"""Pixels of a side of what images are made into."""
+Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+Spread = Annotated[float, Field(gt=0)]
+
+
 class ImagePreprocessing(Frozen):
     """What is done to an image, in this order; None leaves a step out.
 
@@ -40,12 +47,12 @@ class ImagePreprocessing(Frozen):
     rescaling.
     """
 
-    resize: tuple[int, int] | int | None = None
+    resize: tuple[Side, Side] | Side | None = None
     resample: Literal[0, 1, 2, 3, 4, 5] = 2
-    crop: tuple[int, int] | None = None
-    rescale: float | None = None
+    crop: tuple[Side, Side] | None = None
+    rescale: Annotated[float, Field(gt=0)] | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
 
     @classmethod
     def from_config(cls, config: Path | Mapping[str, Any]) -> Self:
@@ -79,15 +86,9 @@ class ImagePreprocessing(Frozen):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"The model's folder has no {path.name}, which says how images are prepared.", _NPZ)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path.name} is not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path.name} is not a JSON object.")
-    return values
+    return read_json_object(path)
 
 
 def _kind(given: Mapping[str, Any]) -> str:
@@ -137,6 +138,8 @@ def _convnext(size: int | tuple[int, int], crop_pct: float) -> dict[str, Any]:
     """ConvNeXT and ResNet: below 384, resize to size / crop_pct and crop; from 384, squeeze into a square."""
     if not isinstance(size, int):
         raise UsageError(f"{PREPROCESSOR}: a ConvNext processor's size must be the shortest edge, not {size}.", _NPZ)
+    if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
+        raise UsageError(f"{PREPROCESSOR}: crop_pct is {crop_pct!r}, not a share.", _NPZ)
     return {"resize": int(size / crop_pct), "crop": (size, size)} if size < 384 else {"resize": (size, size)}
 
 
@@ -147,7 +150,7 @@ def _size(size: Any, kind: str) -> int | tuple[int, int]:
     if isinstance(size, dict) and set(size) == {"height", "width"}:
         return size["height"], size["width"]
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
-        return int(size["shortest_edge"])
+        return size["shortest_edge"]
     raise UsageError(
         f"{PREPROCESSOR} has the size {size!r}; allowed are height and width, or shortest_edge, or a single number "
         "if image_processor_type is given.",
@@ -166,6 +169,11 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int] | int, resample: int
     if isinstance(size, int):
         short = min(height, width)
         size = (size * height // short, size * width // short)
+    if size[0] * size[1] > Limit.PIXELS:
+        raise UsageError(
+            f"An image of {height} x {width} pixels would become one of {size[0]} x {size[1]}, which is too large.",
+            "Take it out of the folder, or crop it.",
+        )
     picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling(resample))
     return np.asarray(picture)
 

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, StringConstraints
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from pipeline.config.loading import read_toml, validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
+from pipeline.core.untrusted import Limit, require_file
 from pipeline.source.contents import Contents, Lazy
 from pipeline.source.synthetic import render
 from pipeline.source.text_files import SUFFIXES, read_texts
@@ -42,7 +43,7 @@ class ImagePart(Frozen):
     """Images `first` to `first + samples - 1`; `sha256` is over the bytes of the first `CHECKED_IMAGES`."""
 
     first: NonNegativeInt
-    samples: PositiveInt
+    samples: Annotated[int, Field(gt=0, le=1_000_000)]
     sha256: Sha256
 
 
@@ -81,7 +82,7 @@ class ImageManifest(_Manifest):
 
     kind: Literal["image"]
     generator: Literal["procedural"]
-    size: PositiveInt
+    size: Annotated[int, Field(gt=0, le=4096)]
     seed: NonNegativeInt
     calibration: ImagePart
     evaluation: tuple[NamedImagePart, ...] = ()
@@ -108,8 +109,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _open_texts(folder: Path, part: TextPart) -> Contents:
     path = folder / _inside(part.file)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"{folder.name}/{MANIFEST} names {part.file!r}, which is missing.", "Restore the file.")
+    require_file(path, Limit.TEXT)
     if sha256_file(path) != part.sha256:
         raise UsageError(
             f"{folder.name}/{part.file} is not the file that {MANIFEST} describes: its sha256 differs.",
@@ -126,7 +128,7 @@ def _open_texts(folder: Path, part: TextPart) -> Contents:
 def _inside(file: str) -> str:
     """`file` if it stays within the manifest's folder on every system, and is a text file."""
     parts = re.split(r"[/\\]", file)
-    if ".." in parts or parts[0] == "" or ":" in file:
+    if ".." in parts or parts[0] == "" or ":" in file or "\0" in file:
         raise UsageError(f"{MANIFEST} names the file {file!r}, which is outside its folder.")
     if Path(file).suffix.lower() not in SUFFIXES:
         raise UsageError(f"{MANIFEST} names the file {file!r}. Allowed: {', '.join(SUFFIXES)}.")

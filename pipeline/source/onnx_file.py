@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
-from onnx.external_data_helper import ExternalDataInfo
 
 from pipeline.config.loading import validate
 from pipeline.config.recipe import InputSpec
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, read_bytes, refused, require_file
+from pipeline.source.onnx_checks import check_graph, check_names, check_tensor, check_type
 
+_LONGEST = 200
+"""Characters of the name of an axis."""
 QUANTIZED = (
     "QuantizeLinear",
     "DequantizeLinear",
@@ -37,39 +40,68 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
     UsageError if it is no ONNX file, is quantized already, or its external data is missing, too short, or outside its
     folder.
     """
-    model = _load(path)
-    data = _external_files(model, path)
-    _refuse_quantized(model, path.name)
+    content = read_bytes(path, Limit.GRAPH)
+    with refused(f"The file {path.name!r} is no ONNX model: it is cut short, or something else", _AGAIN):
+        model = _parse(content, path.name)
+        data = _external_files(model, path)
+        _refuse_quantized(model, path.name)
+        check_graph(model, path.name)
+        inputs = _inputs(model, path.name)
     files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
-    return _inputs(model, path.name), sha256_json({"onnx": files})
+    return inputs, sha256_json({"onnx": files})
 
 
-def _load(path: Path) -> ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise UsageError(
-            f"The file {path.name!r} is no ONNX model: it is cut short, or something else.", "Export or copy it again."
-        ) from error
+_AGAIN = "Export or copy it again."
+
+
+def _parse(content: bytes, name: str) -> ModelProto:
+    model = ModelProto.FromString(content)
     if not model.graph.node or not model.opset_import:
-        raise UsageError(f"The file {path.name!r} holds no ONNX graph.", "Export or copy it again.")
+        raise UsageError(f"The file {name!r} holds no ONNX graph.", _AGAIN)
     return model
 
 
+def has_loops(path: Path) -> bool:
+    """Whether a file that `read_onnx` accepted may compute for ever."""
+    return any(node.op_type == "Loop" for node in _nodes(onnx.load(path, load_external_data=False)))
+
+
 def _external_files(model: ModelProto, path: Path) -> list[Path]:
-    tensors = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     files: dict[str, Path] = {}
-    for tensor in tensors:
-        info = ExternalDataInfo(tensor)
-        file = files.setdefault(info.location, _inside(path, info.location))
-        end = int(info.offset or 0) + int(info.length or 0)
-        if file.stat().st_size < end:
+    for tensor in _tensors(model):
+        stored = check_tensor(tensor, path.name)
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location, offset, length = _place(tensor, path.name)
+        file = files.setdefault(location, _inside(path, location))
+        end = offset + (stored if length is None else length)
+        if length not in (None, stored):
             raise UsageError(
-                f"The data file {info.location!r} of {path.name!r} is cut short: {tensor.name!r} ends at byte {end}, "
+                f"{path.name!r}: the tensor {tensor.name!r} takes {stored} bytes; {length} are kept in {location!r}.",
+                _AGAIN,
+            )
+        if require_file(file, Limit.WEIGHTS) < end:
+            raise UsageError(
+                f"The data file {location!r} of {path.name!r} is cut short: {tensor.name!r} ends at byte {end}, "
                 f"the file has {file.stat().st_size}.",
                 "Copy both files again.",
             )
     return sorted(files.values())
+
+
+def _place(tensor: TensorProto, name: str) -> tuple[str, int, int | None]:
+    """(file, offset, length or None for all that the tensor takes) of external data."""
+    given = {entry.key: entry.value for entry in tensor.external_data}
+    numbers = {}
+    for key in ("offset", "length"):
+        text = given.get(key, "0" if key == "offset" else "")
+        if text and not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+            raise UsageError(f"{name!r}: the {key} of {tensor.name!r} in its data file is {text[:40]!r}.", _AGAIN)
+        numbers[key] = int(text) if text else None
+    return given.get("location", ""), numbers["offset"] or 0, numbers["length"]
+
+
+_DIGITS = 18
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -105,15 +137,20 @@ def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _inside(path: Path, location: str) -> Path:
+    if not location or "\0" in location:
+        raise UsageError(f"{path.name!r} keeps weights in a file without a proper name ({location!r}).", _AGAIN)
     file = path.parent / location
-    if Path(location).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+    folder = os.path.realpath(path.parent)
+    if Path(location).is_absolute() or not Path(os.path.realpath(file)).is_relative_to(folder):
         raise UsageError(
             f"{path.name!r} keeps weights in {location!r}, which is outside its folder.", "Put both in one folder."
         )
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(
             f"The data file {location!r} of {path.name!r} is missing.", "It belongs beside the .onnx file: copy both."
         )
+    if file.samefile(path):
+        raise UsageError(f"{path.name!r} names itself as its data file.", _AGAIN)
     return file
 
 
@@ -127,12 +164,14 @@ def _refuse_quantized(model: ModelProto, name: str) -> None:
 def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:
     constants = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in constants]
+    check_names(values, name)
     if not values:
         raise UsageError(f"{name!r} has no inputs.", "A constant graph needs no compression.")
     return {value.name: _spec(value, name) for value in values}
 
 
 def _spec(value: ValueInfoProto, name: str) -> InputSpec:
+    check_type(value, name, "input")
     tensor = value.type.tensor_type
     if not tensor.HasField("shape") or not tensor.shape.dim:
         raise UsageError(
@@ -141,7 +180,9 @@ def _spec(value: ValueInfoProto, name: str) -> InputSpec:
     if tensor.elem_type == TensorProto.UNDEFINED:
         raise UsageError(f"{name!r} does not say the type of its input {value.name!r}.", "Export it with input types.")
     sizes = [
-        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or ("batch" if not place else f"axis{place}")
+        axis.dim_value
+        if axis.HasField("dim_value")
+        else axis.dim_param[:_LONGEST] or ("batch" if not place else f"axis{place}")
         for place, axis in enumerate(tensor.shape.dim)
     ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ import numpy as np
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
-from pipeline.core.errors import UsageError, first_line
+from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
+from pipeline.core.untrusted import refused
 from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.source.images import PREPROCESSOR, ImagePreprocessing
+from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
 from pipeline.source.labels import number_labels
+from pipeline.source.model_config import read_config
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.tables import Columns
 from pipeline.source.words import word_rows
@@ -28,6 +29,7 @@ VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "se
 PREPROCESSOR_FILES = ("preprocessor_config.json",)
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
+_TOKENIZER_FILES = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
 
 
@@ -157,10 +159,18 @@ def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: li
 def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
     tokenizer = load_tokenizer(source)
     for sample in _sequences(dataset, source["family"]):
-        encoded = tokenizer(*sample, truncation=True, max_length=max_length)
-        yield {
-            name: np.asarray([encoded[name]], dtype=np.int64) for name in tokenizer.model_input_names if name in encoded
-        }
+        with refused(f"The tokenizer of {source['name']!r} cannot encode a text of {dataset.name!r}", _TOKENIZER_FILES):
+            encoded = tokenizer(*sample, truncation=True, max_length=max_length)
+            row = {
+                name: np.asarray([encoded[name]], dtype=np.int64)
+                for name in tokenizer.model_input_names
+                if name in encoded
+            }
+        if not row or not all(array.size for array in row.values()):
+            raise UsageError(
+                f"The tokenizer of {source['name']!r} makes nothing of a text of {dataset.name!r}.", _TOKENIZER_FILES
+            )
+        yield row
 
 
 def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
@@ -186,15 +196,16 @@ def load_tokenizer(source: dict[str, Any]) -> Any:
     """The folder's own tokenizer, or the one of `with_tokenizer`; UsageError if there is none."""
     from transformers import AutoTokenizer  # noqa: PLC0415  # seconds to import, and images do not need it
 
-    try:
-        place = source.get(TOKENIZER, source["path"])
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=source["trust_remote_code"])
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load: "
-            f"{first_line(error)}",
-            "Add its tokenizer.json, or give model inputs as .npz.",
-        ) from error
+    place = Path(source.get(TOKENIZER, source["path"]))
+    with refused(
+        f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load",
+        "Add its tokenizer.json, or give model inputs as .npz.",
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=source["trust_remote_code"])
+        names = tokenizer.model_input_names
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise UsageError(f"tokenizer_config.json of {place.name!r}: model_input_names is {names!r}.")
+        return tokenizer
 
 
 def tokenizer_inputs(source: dict[str, Any]) -> list[str]:
@@ -232,8 +243,13 @@ def image_size(source: dict[str, Any]) -> tuple[int, int] | None:
     folder = Path(source["path"])
     if source["preprocessing"] is not None or (folder / PREPROCESSOR).is_file():
         return image_preprocessing(source).size
-    size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("image_size")
-    return (size, size) if isinstance(size, int) else tuple(size) if size else None
+    size = read_config(folder).get("image_size")
+    if size is None:
+        return None
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides):
+        raise UsageError(f"config.json of {folder.name!r}: image_size is {size!r}, not a height and a width.")
+    return sides[0], sides[1]
 
 
 def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterator[Row]:
@@ -243,13 +259,15 @@ def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterato
         return
     if source["data"] == "audio":
         raise UsageError("There are no random recordings.", "Give real ones with --calibration-data.")
-    config = json.loads((Path(source["path"]) / "config.json").read_text(encoding="utf-8"))
+    config = read_config(Path(source["path"]))
     generator = np.random.default_rng(0)
     for _ in range(count):
         if source["data"] == "image":
             shape = (1, config.get("num_channels", 3), *(image_size(source) or (224, 224)))
             yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
         else:
+            if "vocab_size" not in config:
+                raise UsageError(f"config.json of {source['name']!r} has no vocab_size to draw tokens from.")
             ids = generator.integers(0, config["vocab_size"], (1, max_length), dtype=np.int64)
             yield {
                 "input_ids": ids,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, refused, require_file
 from pipeline.source.contents import Contents, Lazy
 
 LABELS = ("y", "labels")
@@ -39,30 +41,71 @@ def read_tensors(path: Path) -> Contents:
 
 
 def _load(path: Path) -> Arrays:
-    try:
-        zipfile.ZipFile(path).close()
-    except zipfile.BadZipFile as error:
+    require_file(path, Limit.ARRAYS)
+    if not zipfile.is_zipfile(path):
         message = f"{path.name} is not an .npz archive: damaged, or a pickle, which is refused as unsafe."
-        raise UsageError(message, "Write it with numpy.savez.") from error
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: _array(archive, name, path.name) for name in archive.files}
+        raise UsageError(message, _WRITE)
+    with refused(f"{path.name} is a damaged archive", _WRITE), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_members(members, path.name)
+        return {member.filename.removesuffix(".npy"): _array(archive, member, path.name) for member in members}
 
 
-def _array(archive: Any, name: str, file: str) -> NDArray[Any]:
-    try:
-        array = archive[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
+def _check_members(members: list[zipfile.ZipInfo], file: str) -> None:
+    """UsageError for what numpy.savez does not write, and for more than fits."""
+    names = [member.filename for member in members]
+    if odd := [name for name in names if not name.endswith(".npy")]:
+        raise UsageError(f"{file}: {odd[0]!r} is no array; allowed are .npy members.", _WRITE)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"{file} has {twice[0]!r} twice.", _WRITE)
+    locked = [member.filename for member in members if member.flag_bits & _ENCRYPTED]
+    if locked:
+        raise UsageError(f"{file}: {locked[0]!r} is encrypted.", _WRITE)
+    packed = [member.filename for member in members if member.compress_type not in _METHODS]
+    if packed:
+        raise UsageError(f"{file}: {packed[0]!r} is compressed by a method that numpy does not write.", _WRITE)
+    total = sum(member.file_size for member in members)
+    if total > Limit.ARRAYS:
+        raise UsageError(f"{file} unpacks to {total:,} bytes; at most {Limit.ARRAYS:,} are read.", "Split it.")
+
+
+_ENCRYPTED = 1  # bit 0 of the general purpose flags (PKWARE's APPNOTE, 4.4.4)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_WRITE = "Write it with numpy.savez."
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: str) -> NDArray[Any]:
+    """One array of numbers. Its header is read first: it may promise more than there is."""
+    name = member.filename.removesuffix(".npy")
+    with refused(f"{file}: the array {name!r} cannot be read", "Write it again."):
+        with archive.open(member) as stream:
+            shape, dtype = _header(stream)
+            begin = stream.tell()
+        if dtype.hasobject:
             raise UsageError(
                 f"{file}: the array {name!r} holds Python objects (a pickle), which is refused as unsafe.",
                 "Save arrays of numbers only.",
-            ) from error
-        raise UsageError(f"{file}: the array {name!r} cannot be read: {error}.", "Write it again.") from error
-    allowed = "biufU" if name in LABELS else "biuf"
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in allowed:
-        given = getattr(array, "dtype", "no array")
-        raise UsageError(f"{file}: {name!r} is {given}; allowed are booleans, integers and floats.")
-    return array
+            )
+        if dtype.kind not in ("biufU" if name in LABELS else "biuf"):
+            raise UsageError(f"{file}: {name!r} is {dtype}; allowed are booleans, integers and floats.")
+        if begin + math.prod(shape) * dtype.itemsize != member.file_size:
+            raise UsageError(
+                f"{file}: the array {name!r} cannot be read: it has another size than its header says.",
+                "Write it again.",
+            )
+        with archive.open(member) as stream:
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an .npy file, which is left behind its header."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"its format {version} is not known")
+    shape, _, dtype = readers[version](stream)
+    return shape, dtype
 
 
 def _take_labels(arrays: Arrays, file: str) -> NDArray[Any] | None:
@@ -80,6 +123,8 @@ def _take_labels(arrays: Arrays, file: str) -> NDArray[Any] | None:
             "numbers of shape (N,) or (N, labels).",
             "Give one per sample, or one for each label of it.",
         )
+    if labels.dtype.kind in "iuf" and labels.size and not -_LARGEST <= labels.min() <= labels.max() <= _LARGEST:
+        raise UsageError(f"{file}: {found[0]!r} has labels from {labels.min()} to {labels.max()}, which is too large.")
     return labels
 
 
@@ -88,6 +133,10 @@ def _plain(labels: NDArray[Any]) -> list[Any]:
     whole = labels.dtype.kind in "biu" or (labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all()))
     listed: list[Any] = (labels.astype(np.int64) if whole else labels).tolist()
     return listed
+
+
+_LARGEST = 2**53
+"""Whole numbers up to here are the same as float64."""
 
 
 def _count(arrays: Arrays, labels: NDArray[Any] | None, file: str) -> int:

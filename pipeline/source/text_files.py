@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
 from pipeline.source.contents import Contents
 from pipeline.source.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
@@ -17,6 +17,8 @@ USUAL = Columns()
 IGNORED = -100
 """The label of a token that is not scored, as the field writes it."""
 PAIR = ("sentence1", "sentence2", "score")
+_LARGEST = 2**53
+"""Of labels; whole numbers up to here are the same as float64."""
 _NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES}
 _COLUMNS = (
     'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score"; '
@@ -34,8 +36,9 @@ def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     UsageError for invalid UTF-8, malformed lines, missing columns and values, and an empty file.
     """
     suffix = path.suffix.lower()
+    content = _decode(path)
     digest = sha256_json({suffix: sha256_file(path)})
-    rows, notes = _read(suffix, _decode(path), path.name, columns)
+    rows, notes = _read(suffix, content, path.name, columns)
     if not rows:
         raise UsageError(f"{path.name} has no samples.", "Write at least one.")
     if _names(rows, columns.text, columns, path.name):
@@ -116,9 +119,18 @@ def _labels(rows: Rows, columns: Columns, name: str) -> list[Any] | None:
 def _decode(path: Path) -> str:
     """The file's text with plain newlines, without a byte-order mark."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = plain_newlines(read_bytes(path, Limit.TEXT).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise not_utf8(path.name, error) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(f"{path.name} has a NUL character in line {line}.", "Give a text file in UTF-8.")
+    longest = max(map(len, text.split("\n")))
+    if longest > Limit.LINE:
+        raise UsageError(
+            f"{path.name} has a line of {longest:,} characters; at most {Limit.LINE:,} are read.", "Split it."
+        )
+    return text
 
 
 def not_utf8(name: str, error: UnicodeDecodeError) -> UsageError:
@@ -149,10 +161,7 @@ def _lines(content: str) -> Iterator[tuple[int, str]]:
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where} is not valid JSON: {error}.") from error
+    value = parse_json(line, where)
     if not isinstance(value, dict):
         raise UsageError(f"{where} is not a JSON object.", _COLUMNS)
     return value
@@ -201,7 +210,7 @@ def _tags(row: tuple[int, dict[str, Any]], name: str) -> list[int | str]:
 def _is_tag(tag: Any) -> bool:
     if isinstance(tag, str):
         return bool(tag.strip())
-    return isinstance(tag, int) and not isinstance(tag, bool) and (tag >= 0 or tag == IGNORED)
+    return isinstance(tag, int) and not isinstance(tag, bool) and (0 <= tag <= _LARGEST or tag == IGNORED)
 
 
 def _pair(row: tuple[int, dict[str, Any]], name: str) -> tuple[str, str]:
@@ -229,6 +238,8 @@ def _label(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
             f"list of these, not {value!r}.",
             "The model's config.json names the classes by index under id2label.",
         )
+    if any(is_number(item) and abs(float(item)) > _LARGEST for item in items):
+        raise UsageError(f'{name}, line {row[0]}: "{column}" is {str(value)[:40]}, which is too large.')
     plain = [_plain(item) for item in items]
     return plain if isinstance(value, list) else plain[0]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.untrusted import read_json, read_json_object, refused, users_code, words
 from pipeline.source.factory import build
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
@@ -25,7 +24,8 @@ def load_source(source: dict[str, Any]) -> nn.Module:
     """The float32 model, in evaluation mode, of a source as stages get it (`kind`, `path`, `auto_class`, ...); the
     caller may change it."""
     if source["kind"] == "factory":
-        return copy.deepcopy(build(source["entry"]).model).float()
+        with users_code(lambda error: f"The model of {source['entry']!r} cannot be copied as float32: {words(error)}."):
+            return copy.deepcopy(build(source["entry"]).model).float()
     return load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"], source["pickle"])
 
 
@@ -34,7 +34,11 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
     graph. Weights come from safetensors, or with `pickle` from tensors in a pickle (`weights_only`). StageError if
     transformers cannot build it or weights are missing."""
     loader = getattr(transformers, auto_class)
-    try:
+    with refused(
+        f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}",
+        "Check config.json's model_type and architectures, or name another --task.",
+        StageError,
+    ):
         model, info = loader.from_pretrained(
             path,
             dtype=torch.float32,
@@ -44,11 +48,6 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError, UnpicklingError) as error:
-        raise StageError(
-            f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}: {error}",
-            "Check config.json's model_type and architectures, or name another --task.",
-        ) from error
     _refuse_random_weights(path.name, auto_class, info)
     return model.eval()
 
@@ -122,7 +121,7 @@ def pool(hidden: Tensor, attention_mask: Tensor, mode: str) -> Tensor:
 
 def sentence_modules(path: Path) -> tuple[str, bool]:
     """(pooling mode, normalize?) from a sentence-transformers folder; UsageError for a module we cannot export."""
-    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    modules = _module_list(path)
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if unknown or kinds[:2] != ["Transformer", "Pooling"]:
@@ -130,11 +129,23 @@ def sentence_modules(path: Path) -> tuple[str, bool]:
             f"The sentence encoder {path.name!r} is built of {', '.join(kinds)}.",
             "Only Transformer + Pooling (+ Normalize) can be exported; merge other modules into the model first.",
         )
-    return _pooling_mode(path / modules[1]["path"] / "config.json"), "Normalize" in kinds
+    return _pooling_mode(path, modules[1]["path"]), "Normalize" in kinds
 
 
-def _pooling_mode(file: Path) -> str:
-    config = json.loads(file.read_text(encoding="utf-8"))
+def _module_list(path: Path) -> list[dict[str, str]]:
+    modules = read_json(path / "modules.json")
+    if not isinstance(modules, list) or not all(
+        isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path"), str)
+        for module in modules
+    ):
+        raise UsageError(f"modules.json of {path.name!r} is not a list of modules with a type and a path each.")
+    return modules
+
+
+def _pooling_mode(path: Path, place: str) -> str:
+    if Path(place).name != place or "\0" in place:
+        raise UsageError(f"modules.json of {path.name!r} names the folder {place!r}, which is outside the model's.")
+    config = read_json_object(path / place / "config.json")
     flags = {
         "cls": "pooling_mode_cls_token",
         "mean": "pooling_mode_mean_tokens",
@@ -144,7 +155,7 @@ def _pooling_mode(file: Path) -> str:
     chosen = [mode for mode, flag in flags.items() if config.get(flag) or config.get("pooling_mode") == mode]
     if len(chosen) != 1:
         raise UsageError(
-            f"The pooling of {file.parent.parent.name!r} is {' + '.join(chosen) or 'not given'}.",
+            f"The pooling of {path.name!r} is {' + '.join(chosen) or 'not given'}.",
             f"Exactly one of {', '.join(POOLING_MODES)} can be exported.",
         )
     return chosen[0]

@@ -24,8 +24,10 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.runtime.session import SESSION_ERRORS
+from pipeline.core.untrusted import LOOP_SECONDS, refused
+from pipeline.runtime.session import SESSION_ERRORS, run_within
 from pipeline.source.inputs import random_rows
+from pipeline.source.onnx_file import has_loops
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
@@ -52,9 +54,10 @@ def run(context: StageContext) -> dict[str, Json]:
     path = Path(source["entry"])
     expected = _outputs(path, source)
     context.progress(1, 3)
-    model = raised(path, opset)
-    tidy(model)
-    save_model(model, context.out / MODEL)
+    with refused(f"The graph of {path.name} cannot be worked with", "Export it again.", StageError):
+        model = raised(path, opset)
+        tidy(model)
+        save_model(model, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(model)), encoding="utf-8")
     context.progress(2, 3)
     difference = _difference(expected, _outputs(context.out / MODEL, source), path.name)
@@ -119,13 +122,14 @@ def _outputs(path: Path, source: dict[str, Any]) -> list[NDArray[Any]]:
     """All outputs on all cases, one after the other."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    loops = has_loops(path)
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return [
             np.asarray(output)
             for batch, length, seed in _CASES
             for row in random_rows(source["inputs"], 1, length, seed, batch)
-            for output in session.run(None, row)
+            for output in run_within(session, row, LOOP_SECONDS if loops else _SECONDS)
         ]
     except SESSION_ERRORS as error:
         raise StageError(
@@ -133,6 +137,10 @@ def _outputs(path: Path, source: dict[str, Any]) -> list[NDArray[Any]]:
             "An operator or type that it does not have must be exported otherwise; `values` of an integer input bound "
             "what it is tried with.",
         ) from error
+
+
+_SECONDS = 1800
+"""Of one inference without loops, which ends some time: on one slow core, that of a network of 10^13 MACs."""
 
 
 def _difference(expected: list[NDArray[Any]], actual: list[NDArray[Any]], name: str) -> float:

@@ -63,13 +63,13 @@ def test_invalid_toml_is_told_with_its_place() -> None:
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "binary.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match=r"binary\.toml is not valid TOML"):
+    with pytest.raises(UsageError, match=r"^binary\.toml is not valid UTF-8 at byte 0\."):
         read_toml(path)
 
 
 def test_a_directory_is_no_target_file(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
-    assert refused("folder.toml").message == "There is no target file 'folder.toml'."
+    assert refused("folder.toml").message == "'folder.toml' is a folder, not a file."
 
 
 def test_several_mistakes_are_reported_at_once() -> None:

@@ -1,0 +1,110 @@
+"""What reads each kind of input: the same functions that the command line calls, as far as the bytes are looked at."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+Fields = dict[str, Any]
+
+
+def export(samples: bool = True, load: bool = False, trace: bool = False, **fields: Any) -> None:
+    """Plan an export; then make its samples, load the model, or trace it."""
+    from pipeline.config.job import Job
+    from pipeline.config.loading import validate
+    from pipeline.core.store import Store
+    from pipeline.core.types import silent
+    from pipeline.plan import make_plan
+    from pipeline.runner import run_stages
+
+    given = {"target": "target.toml", "recipe": "w8a8-dynamic", "calibration_samples": 12, **fields}
+    plan = make_plan(validate(Job, given, "the command line"))
+    wanted = [stage for stage in plan.stages if samples and stage.name.startswith("samples.")]
+    wanted += [stage for stage in plan.stages if trace and stage.name == "trace.float"]
+    store = Store(Path("store"))
+    store.prepare()
+    outcomes = run_stages(wanted, store, lambda _: silent, lambda *_: None)
+    for name in ("samples.calibration", "samples.evaluation"):
+        if name in outcomes:
+            outcomes[name].artifact.file("artifact.json")
+    if load:
+        _load(plan)
+
+
+def _load(plan: Any) -> None:
+    """As the stages that need the PyTorch model do."""
+    from pipeline.core.stage import Stage, execute
+    from pipeline.core.store import Store
+
+    stage = next(stage for stage in plan.stages if stage.name == "trace.float")
+    execute(
+        Stage("load", 1, "benchmarks.fuzz.probes:load_stage", stage.config, {}, (), stage.local),
+        {},
+        Store(Path("store")),
+    )
+
+
+def load_stage(context: Any) -> dict[str, Any]:
+    """Stage function: the model is loaded, and nothing is done with it."""
+    from pipeline.source.torch_model import load_source, wrap
+
+    source = context.config["source"]
+    wrap(load_source(source), source)
+    return {}
+
+
+def data(spec: str) -> None:
+    """Every sample of a set."""
+    from pipeline.source.datasets import load_evaluation
+
+    for dataset in load_evaluation(spec):
+        for _ in islice(dataset.samples, 100):
+            pass
+
+
+def bundle(folder: str) -> None:
+    from pipeline.bundle.verify import verify
+    from pipeline.cli.lists import inspect_bundle
+    from pipeline.cli.terminal import output_console
+
+    inspect_bundle(Path(folder), output_console())
+    verify(folder)
+
+
+def example(folder: str) -> None:
+    """What `check` reads of a bundle before it measures."""
+    from pipeline.bundle.manifest import read_manifest
+    from pipeline.checks.measurements import example_feed
+    from pipeline.config.target import Shape
+
+    read_manifest(Path(folder))
+    example_feed(Path(folder), Shape())
+
+
+def baseline(path: str) -> None:
+    from pipeline.report.write import read_report, write_reports
+
+    report = read_report(Path(path))
+    Path("out").mkdir(exist_ok=True)
+    write_reports(report, Path("out"))
+
+
+def metric(spec: str) -> None:
+    from pipeline.checks.user_metric import call, load_user_metric
+
+    loaded = load_user_metric(spec, None)
+    assert loaded is not None  # noqa: S101
+    call(loaded.function, [{"y": 1.0}], [1])
+
+
+def references(path: str) -> None:
+    from pipeline.checks.user_metric import read_references
+
+    read_references(Path(path))
+
+
+def command(*arguments: str) -> int:
+    from pipeline.cli.main import main
+
+    return main(list(arguments))
