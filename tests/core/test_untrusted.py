@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_json_is_read_as_it_was_written(tree) -> None:
     [
         ({"a": {"b": [1, 2**63]}}, "r.toml: a.b.1 is a number beyond 64 bits."),
         ({"a": float("nan")}, "r.toml: a is nan, which is not a finite number."),
-        ({"a": __import__("datetime").date(2020, 1, 1)}, "r.toml: a is a date or a time; no key here takes one."),
+        ({"a": date(2020, 1, 1)}, "r.toml: a is a date or a time; no key here takes one."),
     ],
 )
 def test_trees_that_no_key_takes(tree, said) -> None:
