@@ -11,6 +11,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
+from pipeline.metrics.judge import smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_labels, class_indices, number_labels
@@ -54,6 +55,8 @@ class Reading:
             self.notes += dataset.notes
             self.note_fewer(dataset, limit, "calibrates with")
             limit = len(dataset.samples)
+            if self.recipe.passes:  # what they change is judged on these samples
+                self._require_enough(dataset, "--calibration-samples")
             self.raw += [dataset.name] if dataset.kind == "tensor" else []
             digest = dataset.digest
         config = {
@@ -79,6 +82,7 @@ class Reading:
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
             self.notes += [note for note in dataset.notes if note not in self.notes]
+            self._require_enough(dataset, "--eval-data")
             check_labels(dataset, self.source.task, self.source.config)
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
@@ -94,6 +98,17 @@ class Reading:
     def columns(self, optional: bool = False) -> Columns:
         """The columns that the flags name."""
         return Columns(text=self.job.text_column, label=self.job.label_column, optional=optional)
+
+    def _require_enough(self, dataset: Dataset, flag: str) -> None:
+        """UsageError for fewer samples than outputs can be compared on; pairs whose sides are embedded count twice."""
+        task = self.source.task
+        least, sides = smallest_set(task.family), 2 if dataset.pairs and task.family == "embedding" else 1
+        if len(dataset.samples) * sides < least:
+            raise UsageError(
+                f"The data set {dataset.name!r} has {len(dataset.samples)} samples; at least {-(-least // sides)} are "
+                f"needed to compare the outputs of {task.name} on.",
+                f"Give more with {flag}.",
+            )
 
     def default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that

@@ -21,7 +21,7 @@ def job(tiny_encoder: Path, tmp_path: Path) -> Job:
     return Job(
         model=str(tiny_encoder),
         calibration_data=str(texts),
-        calibration_samples=8,
+        calibration_samples=12,
         eval_data=(str(texts),),
         target="phone",
     )
@@ -223,3 +223,18 @@ def test_another_recipe_for_the_same_model_shares_what_it_can(job: Job, tmp_path
     by_name = [{stage.name: stage for stage in one.stages} for one in (plan, plain)]
     assert all(by_name[0][name] == by_name[1][name] for name in shared)
     assert not any(name.startswith("compress.") for name in by_name[1])
+
+
+def test_ten_texts_are_too_few_to_compare_neighbours_on(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "ten.txt").write_text("a text\n" * 10)
+    with pytest.raises(UsageError) as caught:
+        stages(job, eval_data=(str(tmp_path / "ten.txt"),))
+    assert caught.value.message == (
+        "The data set 'ten' has 10 samples; at least 11 are needed to compare the outputs of feature-extraction on."
+    )
+
+
+def test_passes_are_judged_on_the_calibration_samples(job: Job) -> None:
+    with pytest.raises(UsageError, match="has 10 samples; at least 11 are needed") as caught:
+        stages(job, recipe="prune-w4", calibration_samples=10)
+    assert caught.value.remedy == "Give more with --calibration-samples."

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pipeline.compress.edits.factorized import LowRankLinear
 from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, hold_out
 from pipeline.compress.training.pupil import Observed, flip_shift, set_mode
 from pipeline.compress.training.schedule import learning_rate_factor
@@ -106,6 +107,11 @@ def test_blocks_are_the_members_of_the_outermost_stacks() -> None:
     assert block_names(model) == ["stage.0", "stage.1", "blocks.0"]
     with pytest.raises(StageError, match="Linear has no stack of alike blocks"):
         block_names(nn.Linear(2, 2))
+
+
+def test_a_factorized_layer_is_no_stack_of_blocks() -> None:
+    pooler = LowRankLinear(nn.Linear(2, 2), 1)
+    assert block_names(nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2)]), "pooler": pooler})) == ["blocks.0"]
 
 
 class Blocks(nn.Module):

@@ -108,6 +108,10 @@ class CpConv(_Convolutions):
         return torch.einsum("mr,rn,rh,rw->mnhw", expand, reduce, vertical[:, 0, :, 0], horizontal[:, 0, 0])
 
 
+FACTORIZED = (LowRankLinear, LowRankEmbedding, Tucker2Conv, CpConv)
+"""The layers that the pass makes; each is one layer, though it has parts."""
+
+
 def _like(layer: nn.Linear | nn.Embedding | nn.Conv2d) -> dict[str, Any]:
     return {"device": layer.weight.device, "dtype": layer.weight.dtype}
 

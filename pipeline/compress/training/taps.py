@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.compress.edits.factorized import FACTORIZED
 from pipeline.compress.heads import attention_heads
 from pipeline.core.errors import StageError
 
@@ -36,7 +37,7 @@ class Taps:
 
 def block_names(model: nn.Module) -> list[str]:
     """The blocks of a model in order: the members of its outermost lists of modules of one class. A Sequential
-    of a single module is none. StageError if there are none."""
+    of a single module is none, and a factorized layer is one layer. StageError if there are none."""
     found: list[str] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{other}.") for other in found)
@@ -51,6 +52,8 @@ def block_names(model: nn.Module) -> list[str]:
 
 
 def _alike(module: nn.Module) -> bool:
+    if isinstance(module, FACTORIZED):
+        return False
     children = list(module.children())
     kinds = {type(child) for child in children}
     return len(kinds) == 1 and (len(children) > 1 or isinstance(module, nn.ModuleList))
