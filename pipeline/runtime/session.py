@@ -17,11 +17,17 @@ from pipeline.core.errors import StageError, UsageError, first_line
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
 
+
+class SessionError(StageError):
+    """ONNX Runtime refused a graph or a sample, in words."""
+
+
 _OWN = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
 SESSION_ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in _OWN if issubclass(kind, Exception)),
     RuntimeError,
     ValueError,
+    SessionError,
 )
 """What making or running a session raises: an exception class per status code of ONNX Runtime, which share no base, and
 what its Python side raises for inputs that do not fit."""
@@ -51,7 +57,7 @@ def make_session(
     try:
         return Session(model, options, runtime.providers)
     except SESSION_ERRORS as error:
-        raise StageError(f"ONNX Runtime {ort.__version__} cannot load {model.name}: {first_line(error)}") from error
+        raise SessionError(f"ONNX Runtime {ort.__version__} cannot load {model.name}: {first_line(error)}") from error
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
@@ -68,7 +74,7 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
         try:
             return super().run(output_names, input_feed, run_options)
         except SESSION_ERRORS as error:
-            raise StageError(
+            raise SessionError(
                 f"ONNX Runtime {ort.__version__} cannot run {self._name} on a sample: {first_line(error)}",
                 "Check that the samples (ids, shapes, lengths) are what the model takes.",
             ) from error
