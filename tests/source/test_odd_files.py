@@ -307,7 +307,6 @@ X = npy(np.zeros((3, 2), np.float32))
         ({"x.npy": npy(np.zeros(3, [("a", "f4"), ("b", "i8")]))}, "d.npz: 'x' is [('a', '<f4'), ('b', '<i8')]"),
         ({"x.npy": npy(np.zeros(3, np.complex64))}, "d.npz: 'x' is complex64; allowed are booleans"),
         ({"x.npy": npy(np.array([{}], dtype=object))}, "d.npz: the array 'x' holds Python"),
-        ({"x.npy": X, "y.npy": npy(np.array([0, -1, 2]))}, "d.npz: 'y' has labels from -1 to 2; they begin at 0."),
         ({"x.npy": X, "y.npy": npy(np.array([0, 1, 2**63], np.uint64))}, "d.npz: 'y' has labels from 0 to 9223372036"),
     ],
 )  # fmt: skip
@@ -347,7 +346,7 @@ def test_any_archive(tmp_path: Path, content: bytes, place: int) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("t.txt", b"a\0b", "t.txt has a NUL character at place 1."),
+        ("t.txt", b"a\0b", "t.txt has a NUL character in line 1."),
         ("t.txt", b"x" * 1_000_001, "t.txt has a line of 1,000,001 characters; at most 1,000,000 are read."),
         ("t.jsonl", b"[" * 5000, "t.jsonl, line 1 is nested more than 64 levels deep."),
         (
@@ -355,9 +354,16 @@ def test_any_archive(tmp_path: Path, content: bytes, place: int) -> None:
             b'{"text": "\\ud800"}',
             "t.jsonl, line 1 has a text with half a surrogate pair, which is no character.",
         ),
-        ("t.jsonl", b'{"text": "a", "label": 99999999999999999999}', 't.jsonl, line 1: "label" must be a class index'),
-        ("t.csv", b"text,label\na," + b"9" * 5000, 't.csv, line 2: "label" must be a class index (0, 1, ...), not '),
-        ("t.jsonl", b'{"tokens": ["a"], "labels": [10000000000]}', 't.jsonl, line 1: "labels" must be a list of class'),
+        (
+            "t.jsonl",
+            b'{"text": "a", "label": 99999999999999999999}',
+            't.jsonl, line 1: "label" is 99999999999999999999, which is too',
+        ),
+        (
+            "t.jsonl",
+            b'{"tokens": ["a"], "labels": [10000000000000000000]}',
+            't.jsonl, line 1: "labels" must be a list of class',
+        ),
         (
             "t.jsonl",
             b'{"text": "a", "n": ' + b"9" * 5000 + b"}",
