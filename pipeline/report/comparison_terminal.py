@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,30 +15,39 @@ from pipeline.report.comparison_text import (
     verdict_sentence,
 )
 from pipeline.report.text import interval, number, printable
+from pipeline.report.wrapping import fits, print_wrapped
 
 _STYLES = {"better": "green", "same": "dim", "worse": "red"}
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
     """Print a row per candidate, what they mean, and the sentence that sums it up."""
-    console.print(_table(comparison))
+    _print_candidates(comparison, console)
     for sentence in refused_sentences(comparison):
-        console.print(_indented(sentence))
+        print_wrapped(sentence, console, indent=2)
     for sentence in [*nearest_sentences(comparison), margins_sentence(comparison)]:
-        console.print(_indented(sentence))
+        print_wrapped(sentence, console, indent=2)
     warned = bool(comparison.dominated_by)
     lead = Text("\nWARNING ", "bold yellow") if warned else Text("\n")
-    console.print(lead + Text(printable(verdict_sentence(comparison)), "bold"))
+    print_wrapped(lead + Text(printable(verdict_sentence(comparison)), "bold"), console)
 
 
-def _table(comparison: Comparison) -> Table:
+def _print_candidates(comparison: Comparison, console: Console) -> None:
+    """As a table, or as a list where that has no room."""
+    columns = ("", "MB", "ms", "speed", "95 % CI", "drop", comparison.fidelity_name or "fidelity", "against it")
+    rows = [(_cells(candidate), candidate.kind == "recipe") for candidate in by_size(comparison)]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("", "MB", "ms", "speed", "95 % CI", "drop", comparison.fidelity_name or "fidelity", "against it"):
-        left = name in {"", "95 % CI", "against it"}
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for candidate in by_size(comparison):
-        table.add_row(*_cells(candidate), style="bold" if candidate.kind == "recipe" else "")
-    return table
+    for name in columns:
+        table.add_column(name, justify="left" if name in {"", "95 % CI", "against it"} else "right", no_wrap=True)
+    for cells, is_recipe in rows:
+        table.add_row(*cells, style="bold" if is_recipe else "")
+    if fits(table, console):
+        console.print(table)
+        return
+    for cells, is_recipe in rows:
+        print_wrapped(Text(cells[0].plain, "bold" if is_recipe else ""), console)
+        shown = zip(columns[1:], cells[1:], strict=True)
+        print_wrapped(", ".join(f"{name} {cell.plain}" for name, cell in shown if cell.plain), console, indent=2)
 
 
 def by_size(comparison: Comparison) -> list[Candidate]:
@@ -71,7 +79,3 @@ def _against(candidate: Candidate) -> Text:
         return Text("dominates it", "bold yellow")
     worse = [difference.axis for difference in candidate.against if difference.outcome == "worse"]
     return Text(f"worse in {', '.join(worse)}" if worse else "alike", _STYLES["worse" if worse else "same"])
-
-
-def _indented(line: str) -> Padding:
-    return Padding(Text(printable(line)), (0, 0, 0, 2), expand=False)

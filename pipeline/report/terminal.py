@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,37 +24,58 @@ from pipeline.report.text import (
     summary,
     value_text,
 )
+from pipeline.report.wrapping import fits, print_wrapped
 
 STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_MEASURED: "bold yellow"}
 
 
 def render(report: Report, console: Console) -> None:
     """Print the budgets, why those that do not pass do not, the overall verdict and the notes."""
-    console.print(_table(report))
+    _print_budgets(report, console)
     for result in report.budgets:
         if result.verdict is not Verdict.PASS:
             _print_why(result, console)
-    console.print(_headline(report))
+    print_wrapped(_headline(report), console)
     for warning in report.warnings:
-        console.print(Padding(Text("Warning: ", "bold yellow") + Text(printable(warning)), (0, 0, 0, 2), expand=False))
+        print_wrapped(Text("Warning: ", "bold yellow") + Text(printable(warning)), console, indent=2)
     nearest = () if report.comparison is None else nearest_sentences(report.comparison)
     for sentence in filter(None, [quantization_sentence(report), range_sentence(report), *nearest]):
-        console.print(_indented(sentence))
+        print_wrapped(sentence, console, indent=2)
     for note in filter(None, [host_sentence(report), *report.notes]):
-        console.print(_indented(f"Note: {note}"))
+        print_wrapped(f"Note: {note}", console, indent=2)
 
 
-def _table(report: Report) -> Table:
+_COLUMNS = ("budget", "figure", "95 % CI", "limit", "margin", "evidence", "verdict")
+_DETAILS = ("95 % CI", "evidence")
+
+
+def _print_budgets(report: Report, console: Console) -> None:
+    """As a table; without two columns, which follow as text, where it has no room; as a list where that has none."""
+    rows = [_cells(result) for result in report.budgets]
+    table, short = _table(rows, _COLUMNS), _table(rows, [name for name in _COLUMNS if name not in _DETAILS])
+    if fits(table, console):
+        console.print(table)
+    elif fits(short, console):
+        console.print(short)
+        details = [" ".join(filter(None, (row[name].plain for name in ("budget", *_DETAILS)))) for row in rows]
+        print_wrapped(f"95 % CI and evidence: {', '.join(details)}.", console)
+    else:
+        for row in rows:
+            print_wrapped(row["budget"] + Text(" ") + row["verdict"], console)
+            rest = [f"{name} {row[name].plain}" for name in _COLUMNS[1:-1] if row[name].plain]
+            print_wrapped(", ".join(rest), console, indent=2)
+
+
+def _table(rows: Sequence[dict[str, Text]], columns: Sequence[str]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("budget", "figure", "95 % CI", "limit", "margin", "evidence", "verdict"):
-        right = name in {"figure", "margin"}
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for result in report.budgets:
-        table.add_row(*_cells(result))
+    for name in columns:
+        table.add_column(name, justify="right" if name in {"figure", "margin"} else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
     return table
 
 
-def _cells(result: BudgetResult) -> list[Text]:
+def _cells(result: BudgetResult) -> dict[str, Text]:
     shown = [
         result.metric,
         value_text(result),
@@ -62,22 +84,19 @@ def _cells(result: BudgetResult) -> list[Text]:
         margin_text(result).split()[0],
         str(result.figure.evidence) if result.figure else "-",
     ]
-    cells = [Text(printable(text)) for text in shown]
-    return [*cells, Text(str(result.verdict), style=STYLES[result.verdict])]
-
-
-def _indented(line: str) -> Padding:
-    return Padding(Text(printable(line)), (0, 0, 0, 2), expand=False)
+    cells = [*(Text(printable(text)) for text in shown), Text(str(result.verdict), style=STYLES[result.verdict])]
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
 def _print_why(result: BudgetResult, console: Console) -> None:
     kind = "" if result.required else " (optional)"
-    console.print(Text(f"{result.verdict} ", STYLES[result.verdict]) + Text(printable(result.metric) + kind, "bold"))
+    title = Text(f"{result.verdict} ", STYLES[result.verdict]) + Text(printable(result.metric) + kind, "bold")
+    print_wrapped(title, console)
     missing = "" if result.figure else evidence_text(result)
     dominated = f"dominated by {', '.join(result.dominated_by)}" if result.dominated_by else ""
     for line in (result.reason, missing, dominated, result.remedy and f"remedy: {result.remedy}"):
         if line:
-            console.print(_indented(line))
+            print_wrapped(line, console, indent=2)
 
 
 def _headline(report: Report) -> Text:
