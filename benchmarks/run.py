@@ -2,6 +2,7 @@
 
     make bench                     # the rows that are not there yet
     make bench ID=minilm.int8.mb   # this row, again
+    make bench ID=minilm.int8      # all rows whose names begin so
     make bench ARGS=--again        # all rows, again
 
 A row is written as soon as it is measured, so that an interrupted run goes on where it stopped.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import (
     cnn,
+    gate_speed,
     kill,
     layers,
     low_rank,
@@ -70,6 +72,7 @@ ROWS = [
     *two_processes.ROWS,
     *sparsify.ROWS,
     *kill.ROWS,
+    *gate_speed.ROWS,
     *texten.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
@@ -89,15 +92,16 @@ ROWS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--id", help="measure only this row")
+    parser.add_argument("--id", help="measure only this row, or these that begin so")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already too")
     arguments = parser.parse_args()
     known = {row.id: row for row in ROWS}
-    if arguments.id is not None and arguments.id not in known:
+    named = [row for row in ROWS if arguments.id and f"{row.id}.".startswith(f"{arguments.id}.")]
+    if arguments.id is not None and not named:
         print(f"error: unknown row {arguments.id!r}\n  Allowed: {', '.join(known)}.", file=sys.stderr)
         return 2
     done = _read()
-    wanted = [known[arguments.id]] if arguments.id else [row for row in ROWS if arguments.again or row.id not in done]
+    wanted = named or [row for row in ROWS if arguments.again or row.id not in done]
     for row in wanted:
         measured = row.measure()
         done[row.id] = _record(row, measured)
