@@ -14,7 +14,7 @@ from pipeline.core.stage import Stage
 from pipeline.metrics.judge import smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
-from pipeline.source.labels import check_labels, class_indices, number_labels
+from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
 from pipeline.source.tables import Columns
 
@@ -52,6 +52,7 @@ class Reading:
             dataset = load_calibration(
                 spec, limit, exact=self.job.calibration_samples is not None, columns=self.columns(optional=True)
             )
+            self.check_kind(dataset)
             self.notes += dataset.notes
             self.note_fewer(dataset, limit, "calibrates with")
             limit = len(dataset.samples)
@@ -78,10 +79,11 @@ class Reading:
 
     def evaluation(self) -> Stage:
         specs = list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
-        sets = [self._numbered(dataset) for spec in specs for dataset in load_evaluation(spec, self.columns())]
+        sets = [self.numbered(dataset) for spec in specs for dataset in load_evaluation(spec, self.columns())]
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
             self.notes += [note for note in dataset.notes if note not in self.notes]
+            self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
             check_labels(dataset, self.source.task, self.source.config)
             if self.metric is not None:
@@ -90,7 +92,12 @@ class Reading:
         local = {"specs": specs, **self.local()}
         return Stage("samples.evaluation", 3, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
 
-    def _numbered(self, dataset: Dataset) -> Dataset:
+    def check_kind(self, dataset: Dataset) -> None:
+        """UsageError if the samples cannot become inputs of the model."""
+        task = self.source.task
+        check_kind(dataset, task.name, task.data, task.family)
+
+    def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
         scored = self.source.task.family != "embedding" or dataset.pairs
         return number_labels(dataset, class_indices(self.source.config), strict=scored)

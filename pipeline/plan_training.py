@@ -15,6 +15,7 @@ from pipeline.core.registry import load_attribute
 from pipeline.core.stage import Stage
 from pipeline.plan_samples import TEXT, Reading
 from pipeline.source.datasets import load_training
+from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
 
 _TORCH = ("torch", "transformers", "numpy")
@@ -53,6 +54,8 @@ class Training:
             self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
         sets = [load_training(spec, config.samples, self.reading.columns(optional=True)) for spec in specs]
         for dataset in sets:
+            self.reading.check_kind(dataset)
+            check_labels(self.reading.numbered(dataset), self.source.task, self.source.config)
             self.reading.note_fewer(dataset, config.samples or 0, "trains with")
         digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": config.samples, **self.reading.config()}

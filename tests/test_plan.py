@@ -114,6 +114,13 @@ def test_a_set_smaller_than_the_recipes_number_is_used_whole_and_noted(job: Job)
         make_plan(job.model_copy(update={"calibration_samples": 21}))
 
 
+@pytest.mark.parametrize("role", ["calibration_data", "eval_data"])
+def test_samples_of_another_kind_are_refused_when_it_is_planned(job: Job, role: str) -> None:
+    given = "images-procedural" if role == "calibration_data" else ("images-procedural",)
+    with pytest.raises(UsageError, match="holds image samples; feature-extraction takes text"):
+        make_plan(job.model_copy(update={role: given}))
+
+
 def test_a_budget_that_the_target_does_not_have(job: Job) -> None:
     with pytest.raises(UsageError, match="The target 'phone' has no budget 'max_power_w'"):
         make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0}}))

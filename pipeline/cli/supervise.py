@@ -66,7 +66,7 @@ def _finish(code: int, finish: int) -> None:
 def _stopped(how: str) -> int:
     print(  # noqa: T201  # this is the command's output
         f"error: The process {how}.",
-        "  Finished stages are kept: run the same command again, with more memory or a shorter --sequence-length;",
+        "  Finished stages are kept: run it again with more memory or, for texts, a smaller --sequence-length;",
         "  --verbose shows what the libraries said last.",
         sep="\n",
         file=sys.stderr,

@@ -127,5 +127,5 @@ class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
         if is_out_of_memory(error):
             raise ResourceError(
                 f"Stage {self.stage}: out of memory.",
-                "Lower --sequence-length or --batch-size, or use a machine with more memory; finished stages are kept.",
+                "Use a machine with more memory or, for texts, a smaller --sequence-length; finished stages are kept.",
             ) from error

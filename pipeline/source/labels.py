@@ -1,4 +1,4 @@
-"""Do a data set's labels fit the model? Asked before anything runs.
+"""Do a data set's samples and labels fit the model? Asked before anything runs.
 
 Readers give labels as they stand in a file: of a sample a number, the name of a class, or a list of these. What a
 model takes, `number_labels` makes of them: class indices (int), scores (float), and for labels that may hold together
@@ -14,6 +14,16 @@ from typing import Any
 from pipeline.core.errors import UsageError
 from pipeline.source.datasets import Dataset
 from pipeline.source.tasks import Task
+
+
+def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
+    """UsageError if samples of the set's kind cannot become inputs of a model of the `task`, which `takes` another."""
+    fitting = {"tensor", takes} | ({"words"} if family == "tokens" else set())
+    if dataset.kind not in fitting:
+        raise UsageError(
+            f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.",
+            "Give a data set of that kind with --calibration-data or --eval-data.",
+        )
 
 
 def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:

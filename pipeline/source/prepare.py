@@ -18,7 +18,7 @@ from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing
 from pipeline.source.inputs import fitted, random_rows, tensor_rows
-from pipeline.source.labels import number_labels
+from pipeline.source.labels import check_kind, number_labels
 from pipeline.source.model_config import read_config
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.tables import Columns
@@ -144,11 +144,7 @@ def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: li
         return tensor_rows(dataset, source["inputs"])
     if dataset.kind == "words" and source["family"] == "tokens":
         return word_rows(dataset, load_tokenizer(source), max_length, aligned)
-    if dataset.kind != source["data"]:
-        raise UsageError(
-            f"The data set {dataset.name!r} holds {dataset.kind} samples; {source['task']} takes {source['data']}.",
-            "Give a data set of that kind with --calibration-data or --eval-data.",
-        )
+    check_kind(dataset, source["task"], source["data"], source["family"])
     if dataset.kind == "image":
         return _image_rows(dataset, source)
     if dataset.kind == "audio":
