@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx_ir import DataType
 
+from pipeline.checks.operators import MOVES
 from pipeline.checks.weights import Constant, Graph, Weight, stored_bits
 from pipeline.core.report_types import SkippedTensor
 
@@ -50,8 +51,15 @@ class Stored:
         if found is None:
             known = self.reasons.without_plan or self._said_in(weight.name)
             return _skipped(weight, weight.name, weight.megabytes, known or self._said_of_alike(weight, names))
+        if found.name != weight.name and self._is_joined(found, weight):
+            return _skipped(weight, f"{found.name} and others", weight.megabytes, self._reason(found, weight))
         size = math.prod(found.tensor.dims) * stored_bits(found.tensor) / 8 / 1e6
         return _skipped(weight, found.name, size, self._reason(found, weight))
+
+    def _is_joined(self, found: Constant, weight: Weight) -> bool:
+        """Whether ONNX Runtime made `weight`, when it loaded the file, of `found` and other constants."""
+        folded = self._graph.constant_behind(weight.name) is not None
+        return folded and weight.values > math.prod(found.tensor.dims)
 
     def _reason(self, found: Constant, weight: Weight) -> str:
         said = self.reasons.by_weight.get(found.name) or self.reasons.without_plan
@@ -59,6 +67,8 @@ class Stored:
         if said or bits < 32:
             return said or WIDENED.format(bits=bits)
         own = next((own for own in self._graph.weights if own.name == found.name), weight)
+        if own.op_type in MOVES:
+            own = weight
         if own.body:
             return f"it is read in the body of {own.body}, where no weight was quantized"
         return f"no scheme takes the weights of {own.op_type}" if own.op_type not in _PLANNED else NOT_PLANNED

@@ -687,3 +687,26 @@ def test_products_of_recurrent_layers_branches_loops_and_einsum_as_they_really_r
     assert sum(item.megabytes for item in result.left_in_float) == pytest.approx((512 + 3 * 64) * 4 / 1e6)
     reasons = {item.reason for item in result.left_in_float}
     assert {f"it is read in the body of {kind}, where no weight was quantized" for kind in ("If", "Loop")} <= reasons
+
+
+def test_a_weight_that_is_put_together_at_load_is_told_whole(save_model, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """PyTorch's recurrent weights are cut and joined in another order of gates: 2 * 256 of the 512 values of W."""
+    constants = {
+        "rnn.weight_ih": np.arange(256, dtype=np.float32).reshape(32, 8),
+        "rnn.weight_back": np.arange(256, dtype=np.float32).reshape(32, 8) + 1,
+        "r": np.ones((2, 32, 8), np.float32),
+        "axes": np.array([0]),
+    }
+    nodes = [
+        node("Unsqueeze", ["rnn.weight_ih", "axes"], ["forward"]),
+        node("Unsqueeze", ["rnn.weight_back", "axes"], ["back"]),
+        node("Concat", ["forward", "back"], ["w"], axis=0),
+        node("LSTM", ["x", "w", "r"], ["y"], hidden_size=8, direction="bidirectional"),
+    ]
+    path = save_model(nodes, constants, [5, 1, 8])
+    model, records = run(path, np.ones((5, 1, 8), np.float32), tmp_path)
+    left = coverage(model, records, Stored(path, Reasons())).left_in_float
+    assert {(item.name, item.megabytes, item.reason) for item in left} == {
+        ("rnn.weight_ih and others", 0.002048, "no scheme takes the weights of LSTM"),
+        ("r", 0.002048, "no scheme takes the weights of LSTM"),
+    }
