@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from benchmarks.row import Measured
 from pipeline.checks.measurements import example_feed
 from pipeline.checks.protocol import Subject
-from pipeline.checks.timing import known_within, speed_figure, take_turns
+from pipeline.checks.timing import Turns, known_within, load_words, speed_figure, take_turns
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.numerics.timing import FEW_PROCESSES
@@ -28,8 +29,14 @@ def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
         subjects = [
             Subject(model=folder.path / MODEL, inputs=inputs, runtime=target.runtime) for folder in (other, bundle)
         ]
-        turns = take_turns(subjects, known_within(0.005, FEW_PROCESSES, 10))
+        turns = in_one_run(subjects)
     figure = speed_figure(turns.chosen, 0, 1)
-    if turns.chosen.loaded:
-        print(f"On a loaded machine: {figure.note}", file=sys.stderr)
     return Measured(figure.value, float(np.median(turns.samples_ms(0))))
+
+
+def in_one_run(subjects: Sequence[Subject], max_seconds: float = 240.0) -> Turns:
+    """The times of models that took turns, until their ratios are known within half a per cent."""
+    turns = take_turns(subjects, known_within(0.005, FEW_PROCESSES, 10), max_seconds)
+    if turns.chosen.loaded:
+        print(f"A loaded machine: {load_words(turns.blocks)}.", file=sys.stderr)
+    return turns

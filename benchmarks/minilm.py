@@ -74,15 +74,31 @@ def speedup(recipe: str, target: str) -> Measured:
 
 def stsb_dev(recipe: str, target: str) -> Measured:
     """Spearman correlation x100 on STS-B dev, beside float's."""
+    bundle, original = _both(recipe, target, _pair_texts(), "stsb")
+    return Measured(_pair_score(bundle), _pair_score(original))
+
+
+def _pair_texts() -> list[str]:
     pairs = sts_dev()
-    texts = [pair[1] for pair in pairs] + [pair[2] for pair in pairs]
-    scores = np.array([pair[0] for pair in pairs])
+    return [pair[1] for pair in pairs] + [pair[2] for pair in pairs]
 
-    def score(embeddings: Array) -> float:
-        half = len(pairs)
-        return spearman_of_pairs(embeddings[:half], embeddings[half:], scores)
 
-    return Measured(*(score(embeddings) for embeddings in _both(recipe, target, texts, "stsb")))
+def _pair_score(embeddings: Array) -> float:
+    scores = np.array([pair[0] for pair in sts_dev()])
+    return spearman_of_pairs(embeddings[: len(scores)], embeddings[len(scores) :], scores)
+
+
+def stsb_dev_of(model: Path, float_model: Path, runtime: Runtime) -> Measured:
+    """The same of any ONNX file of the default model."""
+    texts = _pair_texts()
+    original = _float_embeddings(str(float_model), tuple(texts), "stsb")
+    return Measured(_pair_score(_embed(model, runtime, texts, make_plan(Job()).source.path)), _pair_score(original))
+
+
+def top10_of(model: Path, float_model: Path, runtime: Runtime) -> Measured:
+    """As `top10`, of any ONNX file of the default model."""
+    original = _float_embeddings(str(float_model), tuple(ag_news()), "agnews")
+    return Measured(top_k_overlap(original, _embed(model, runtime, ag_news(), make_plan(Job()).source.path), k=10), 1.0)
 
 
 def top10(recipe: str, target: str) -> Measured:

@@ -5,7 +5,9 @@ optimum's ONNX command line cannot share an environment with transformers 5, so 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,14 +22,17 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import quantize_dynamic
 
+from benchmarks.latency import in_one_run
 from benchmarks.minilm import MODEL, artifacts
 from benchmarks.row import Measured
 from pipeline.checks.measurements import example_feed
+from pipeline.checks.protocol import Subject
+from pipeline.checks.timing import speed_figure
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.plan import make_plan
-from pipeline.runtime.session import make_session
+from pipeline.runtime.feeds import write_feed
 from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_source, wrap
 from pipeline.trace.examples import example_inputs, text_inputs
@@ -38,7 +43,6 @@ ROOT = Path(__file__).parents[1]
 _ENVIRONMENT = ROOT / ".venv-peer"
 _PACKAGES = ("torch~=2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
 _ROUNDS = 3
-_RUNS = 300
 _PREPARE = """
 import os
 import sys
@@ -123,18 +127,47 @@ def _peers(scratch: str) -> float:
 
 def speedup_vs_ort_dynamic(recipe: str, target: str) -> Measured:
     """Latency of the exporter's own graph after ONNX Runtime's `quantize_dynamic` with its defaults (per tensor) over
-    the bundle's; medians of interleaved single inferences, each file with the session settings that it is used with.
-    Beside it the plain file's ms."""
+    the bundle's, each file with the session settings that it is used with; beside it the plain file's ms."""
+    return _against_plain(recipe, target)[0]
+
+
+def speedup_vs_tuned_dynamic(recipe: str, target: str) -> Measured:
+    """The same with the plain file under the bundle's own session settings: what of the speed lies in the file."""
+    return _against_plain(recipe, target)[1]
+
+
+@cache
+def _against_plain(recipe: str, target: str) -> tuple[Measured, Measured]:
+    """The plain file without and with the target's settings, in one run with the bundle and the float model."""
     made, profile = artifacts(recipe, target), load_target(target)
-    feed = example_feed(made["bundle"].path, profile.shape)
     with tempfile.TemporaryDirectory() as scratch:
-        plain = plain_dynamic(Path(scratch))
-        sessions = [
-            make_session(plain, Runtime(threads=profile.runtime.threads)),
-            make_session(made["bundle"].path / MODEL, profile.runtime),
+        inputs = Path(scratch) / "inputs.npz"
+        write_feed(inputs, example_feed(made["bundle"].path, profile.shape))
+        files = [
+            (made["bundle"].path / MODEL, profile.runtime),
+            (kept_plain_dynamic(), untuned(profile.runtime)),
+            (kept_plain_dynamic(), profile.runtime),
+            (made["trace.float"].path / MODEL, profile.runtime),
         ]
-        times = _interleaved(sessions, feed)
-    return Measured(times[0] / times[1], times[0])
+        turns = in_one_run([Subject(model=file, inputs=inputs, runtime=runtime) for file, runtime in files])
+    plain, tuned = (
+        Measured(speed_figure(turns.chosen, place, 0).value, float(np.median(turns.samples_ms(place))))
+        for place in (1, 2)
+    )
+    return plain, tuned
+
+
+def untuned(runtime: Runtime) -> Runtime:
+    """ONNX Runtime's defaults with the same threads."""
+    return Runtime(threads=runtime.threads)
+
+
+@cache
+def kept_plain_dynamic() -> Path:
+    """The file of `plain_dynamic`, until this process ends."""
+    scratch = tempfile.mkdtemp(prefix="edge-bench-")
+    atexit.register(shutil.rmtree, scratch)
+    return plain_dynamic(Path(scratch))
 
 
 def plain_dynamic(scratch: Path) -> Path:
@@ -149,14 +182,3 @@ def plain_dynamic(scratch: Path) -> Path:
     onnx.save(graph, scratch / "float.onnx")
     quantize_dynamic(scratch / "float.onnx", scratch / "plain.onnx")
     return scratch / "plain.onnx"
-
-
-def _interleaved(sessions: list[object], feed: dict[str, np.ndarray]) -> list[float]:
-    """Median ms of each session, after a tenth of the runs as warm-up."""
-    times: list[list[float]] = [[] for _ in sessions]
-    for _ in range(_RUNS + _RUNS // 10):
-        for session, taken in zip(sessions, times, strict=True):
-            begin = time.perf_counter_ns()
-            session.run(None, feed)  # type: ignore[attr-defined]
-            taken.append((time.perf_counter_ns() - begin) / 1e6)
-    return [median(taken[_RUNS // 10 :]) for taken in times]
