@@ -43,7 +43,9 @@ def read_audio(folder: Path) -> Contents:
     for file in files:
         require_file(file, Limit.AUDIO)
     digest = sha256_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
-    return Contents("audio", Lazy(lambda index: open_recording(files[index]), range(len(files))), digest, labels)
+    names = () if labels is None else tuple(path.name for path in found)
+    recordings = Lazy(lambda index: open_recording(files[index]), range(len(files)))
+    return Contents("audio", recordings, digest, labels, classes=names)
 
 
 def _recordings(folder: Path) -> list[Path]:

@@ -12,7 +12,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Contents:
     """`digest`: sha256 over the bytes that were read, independent of where they lie. `notes`: what was assumed to read
-    them, for the report."""
+    them, for the report. `classes`: the names of the classes that labels number, where the data say them (sub-folders).
+    """
 
     kind: Literal["text", "words", "image", "audio", "tensor"]
     samples: Sequence[Any]
@@ -20,6 +21,7 @@ class Contents:
     labels: Sequence[Any] | None = None
     pairs: bool = False
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 class Lazy(Sequence[T], Generic[T]):

@@ -34,7 +34,8 @@ class Dataset:
     a batch axis. `labels`: similarity scores of pairs, a class per word, the objects of an image as
     [class, cx, cy, w, h] relative to it, otherwise as `pipeline/source/labels.py` has them. `digest`: sha256 over the
     whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
-    preprocessing as the manifest states them. `notes`: what was assumed to read them.
+    preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of
+    the classes that labels number, where the data say them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dataset:
     digest: str
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def load_calibration(spec: str, limit: int, exact: bool = False, columns: Columns = USUAL) -> Dataset:
@@ -161,6 +163,7 @@ def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
         contents.digest,
         dict(origin),
         contents.notes,
+        contents.classes,
     )
 
 

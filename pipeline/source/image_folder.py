@@ -34,7 +34,9 @@ def read_images(folder: Path) -> Contents:
         labels = [label for label, members in enumerate(found.values()) for _ in members]
     _check(folder, files, {} if labels is None else found)
     digest = sha256_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
-    return Contents("image", Lazy(lambda index: open_image(files[index]), range(len(files))), digest, labels)
+    names = () if labels is None else tuple(path.name for path in found)
+    images = Lazy(lambda index: open_image(files[index]), range(len(files)))
+    return Contents("image", images, digest, labels, classes=names)
 
 
 def _images(folder: Path) -> list[Path]:

@@ -81,11 +81,14 @@ def class_count(config: Mapping[str, Any]) -> int:
 
 
 def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = True) -> Dataset:
-    """The data set with the indices of `classes` in place of their names. UsageError if a name is none of them, or a
-    number may be a name or an index; without `strict`, no labels then."""
+    """The data set with the indices of `classes` in place of their names; names of sub-folders too, unless none is a
+    class: then their sorted positions stay. UsageError if a name is none of them, or a number may be a name or an
+    index; without `strict`, no labels then."""
     if not dataset.labels or (dataset.kind == "image" and isinstance(dataset.labels[0], list)):
         return dataset  # objects of images are numbered already
     try:
+        if dataset.classes:
+            return _by_folder(dataset, classes)
         by_name = _are_names(dataset, classes)
         numbered = [_numbered(label, place, dataset, classes, by_name) for place, label in enumerate(dataset.labels, 1)]
     except UsageError:
@@ -93,6 +96,26 @@ def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = T
             raise
         return replace(dataset, labels=None)
     return replace(dataset, labels=numbered)
+
+
+def _by_folder(dataset: Dataset, classes: Mapping[str, int]) -> Dataset:
+    odd = [name for name in dataset.classes if name not in classes]
+    if len(odd) < len(dataset.classes):
+        if odd:
+            raise UsageError(
+                f"The sub-folder {odd[0]!r} of the data set {dataset.name!r} is none of the model's classes "
+                f"({', '.join(classes)}).",
+                "Give sub-folders the names of the model's classes, or take this one out.",
+            )
+        indices = [classes[name] for name in dataset.classes]
+        return replace(dataset, labels=[indices[label] for label in dataset.labels or ()], classes=())
+    if all(name.startswith("LABEL_") for name in classes):  # the model's classes have no names
+        return dataset
+    note = (
+        f"The sub-folders of {dataset.name!r} are none of the model's classes by name: their sorted positions are the "
+        "class indices."
+    )
+    return replace(dataset, notes=(*dataset.notes, note))
 
 
 def _numbered(label: Any, place: int, dataset: Dataset, classes: Mapping[str, int], by_name: bool) -> Any:

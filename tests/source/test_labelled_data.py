@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,40 @@ def test_a_classifier_takes_no_other_numbers(label: float) -> None:
     ):
         check_labels(labelled([1, label]), TASKS.get("text-classification"), {"model_type": "bert"})
     check_labels(labelled([1, label]), TASKS.get("text-classification"), {"num_labels": 1, "model_type": "bert"})
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "expected", "notes"),
+    [
+        (("bad", "good"), THREE, [0, 2, 2], 0),
+        (("cat", "dog"), {"dog": 0, "cat": 1}, [1, 0, 0], 0),
+        (("n01", "n02"), THREE, [0, 1, 1], 1),
+        (("n01", "n02"), {"LABEL_0": 0, "LABEL_1": 1}, [0, 1, 1], 0),
+        (("n01", "n02"), {}, [0, 1, 1], 0),
+    ],
+)
+def test_sub_folders_with_the_names_of_classes(
+    folders: tuple[str, ...], classes: dict[str, int], expected: list[int], notes: int
+) -> None:
+    """Their order need not be the model's."""
+    found = number_labels(replace(labelled([0, 1, 1]), kind="image", classes=folders), classes)
+    assert (found.labels, len(found.notes)) == (expected, notes)
+
+
+def test_a_sub_folder_that_is_no_class_among_those_that_are() -> None:
+    data = replace(labelled([0, 1]), classes=("bad", "goood"))
+    with pytest.raises(UsageError) as caught:
+        number_labels(data, THREE)
+    assert caught.value.message == (
+        "The sub-folder 'goood' of the data set 'mine' is none of the model's classes (bad, fair, good)."
+    )
+
+
+def test_folders_tell_the_names_of_their_classes(tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        record(tmp_path / "sounds" / name / "r.wav", [0, 0], 2)
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "images" / name / "i.png")
+    for kind in ("sounds", "images"):
+        (dataset,) = load_evaluation(str(tmp_path / kind))
+        assert (dataset.classes, dataset.labels) == (("cat", "dog"), [0, 1])
