@@ -7,6 +7,7 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
@@ -27,8 +28,11 @@ from pipeline.plan_training import Training
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training
+from pipeline.source.lengths import check_length, check_padding, longest_text
 from pipeline.source.model import ModelSource, resolve_model
+from pipeline.source.onnx_file import check_patterns
 from pipeline.source.prepare import TOKENIZER
+from pipeline.source.samples import PROOF
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
@@ -47,6 +51,8 @@ class Plan:
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
     metric: UserMetric | None = None
+    length_notes: tuple[str, ...] = ()
+    """Those of `notes` that say why `target` has shorter texts than its file."""
 
 
 def make_plan(job: Job) -> Plan:
@@ -58,22 +64,46 @@ def make_plan(job: Job) -> Plan:
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
-    return _build(job, source, target, recipe, scheme, metric)
+    check_length(source, job.sequence_length)
+    check_padding(source)
+    if source.kind == "onnx":
+        check_patterns(Path(source.entry), scheme.nodes_to_exclude)
+    target, length_notes = _within(target, source)
+    return _build(job, source, target, recipe, scheme, metric, length_notes)
 
 
 def with_recipe(plan: Plan, recipe: Recipe) -> Plan:
     """The same model, data and target with another recipe, which the flags for the scheme do not change."""
     scheme = resolve_scheme(recipe.scheme, {}, f"recipe {recipe.name}")
-    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric)
+    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric, plan.length_notes)
+
+
+def _within(target: Target, source: ModelSource) -> tuple[Target, tuple[str, ...]]:
+    """The target with texts that the model takes, and a note if they are shorter than it asks for."""
+    longest, asked = longest_text(source), target.shape.sequence_length
+    if longest is None or longest.tokens >= asked:
+        return target, ()
+    shape = target.shape.model_copy(update={"sequence_length": longest.tokens})
+    note = (
+        f"Texts are cut to {longest.tokens} tokens, and measured so, instead of the target's {asked}: the model takes "
+        f"no more ({longest.said_by})."
+    )
+    return target.model_copy(update={"shape": shape}), (note,)
 
 
 def _build(
-    job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, metric: UserMetric | None
+    job: Job,
+    source: ModelSource,
+    target: Target,
+    recipe: Recipe,
+    scheme: Scheme,
+    metric: UserMetric | None,
+    length_notes: tuple[str, ...],
 ) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
     stages = tuple(builder.stages())
-    notes = (*builder.notes, *builder.training.notes, *builder.reading.notes)
-    return Plan(job, source, target, recipe, scheme, stages, notes, metric)
+    notes = (*length_notes, *builder.notes, *builder.training.notes, *builder.reading.notes)
+    return Plan(job, source, target, recipe, scheme, stages, notes, metric, length_notes)
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
@@ -145,7 +175,8 @@ class _Builder:
         }
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
-            return Stage(name, 1, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
+            inputs |= {PROOF: self.reading.stages["evaluation"].name}
+            return Stage(name, 2, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
         return Stage(name, 6, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:

@@ -99,12 +99,16 @@ def test_only_what_uses_a_setting_is_made_again(job: Job) -> None:
 
 def test_random_calibration_is_noted(job: Job) -> None:
     plan = make_plan(job.model_copy(update={"random_calibration": True}))
-    assert plan.notes == ("Calibrated on random tensors (--random-calibration): accuracy will suffer.",)
+    assert plan.notes == (
+        "Texts are cut to 64 tokens, and measured so, instead of the target's 128: the model takes no more "
+        "(max_position_embeddings in config.json).",
+        "Calibrated on random tensors (--random-calibration): accuracy will suffer.",
+    )
 
 
 def test_a_set_smaller_than_the_recipes_number_is_used_whole_and_noted(job: Job) -> None:
     plan = make_plan(job.model_copy(update={"calibration_samples": None}))
-    (note,) = plan.notes
+    _, note = plan.notes  # the first: the model takes fewer tokens than the target
     assert note == (
         "The data set 'texts' has 20 samples and is used whole: the recipe w8a8-dynamic calibrates with up to 512."
     )

@@ -138,13 +138,14 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
 
     Real values, since data-dependent kernels (dynamic ranges) must see what an app sees.
     """
-    arrays = golden_arrays(bundle, 0, read_golden(bundle).inputs)
+    arrays, metadata = golden_arrays(bundle, 0, read_golden(bundle).inputs), read_metadata(bundle)
+    longest = min(shape.sequence_length, metadata.max_length or shape.sequence_length)  # apps cut texts to the latter
     feed = {}
-    for entry in read_metadata(bundle).inputs:
+    for entry in metadata.inputs:
         if entry.name not in arrays:
             raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
         golden = arrays[entry.name]
-        sizes = {"batch": shape.batch_size, "sequence": shape.sequence_length}
+        sizes = {"batch": shape.batch_size, "sequence": longest}
         if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
             sizes = {"batch": shape.batch_size}
         wanted = tuple(

@@ -26,10 +26,11 @@ _ASSUMED = 16
 
 
 class InputSpec(Frozen):
-    """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic), and for
+    """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
+    scalar has none), and for
     integers the values it may have, 0 to `values` - 1."""
 
-    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(min_length=1, max_length=16)
+    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(max_length=16)
     dtype: Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"] = "float32"
     values: Annotated[int, Field(gt=0)] = 2
 

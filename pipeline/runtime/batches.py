@@ -42,7 +42,7 @@ def batches(
             positions = group[start : start + size]
             if passed >= begin:
                 rows = [samples[position] for position in positions]
-                yield positions, {name: np.concatenate([row[name] for row in rows]) for name in names}
+                yield positions, _stacked(rows, names)
             passed += len(positions)
 
 
@@ -84,6 +84,12 @@ def _padded(arrays: Sequence[NDArray[Any]], value: int) -> NDArray[Any]:
 def takes_batches(session: ort.InferenceSession) -> bool:
     """Is the batch axis of every input dynamic?"""
     return all(entry.shape and not isinstance(entry.shape[0], int) for entry in session.get_inputs())
+
+
+def _stacked(rows: Sequence[Row], names: Sequence[str]) -> Row:
+    if len(rows) == 1:  # scalars, of graphs whose samples run one at a time, cannot be stacked
+        return {name: rows[0][name] for name in names}
+    return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
 
 def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples, position: int) -> None:

@@ -51,7 +51,7 @@ def judged_outputs(
 
 
 def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
-    return {name: array[place : place + 1] for name, array in arrays.items()}
+    return {name: array[place : place + 1] if array.ndim else array for name, array in arrays.items()}
 
 
 def judged_names(family: Family, offered: list[str]) -> list[str]:
@@ -79,6 +79,7 @@ def judged_rows(
     if output.ndim <= 2:
         return output.reshape(len(output), -1)
     mask = inputs.get(MASK, np.ones(output.shape[:2], np.int64))
+    mask = mask[:, -output.shape[1] :]  # a decoder's mask is as long as its past and the new tokens, which are the last
     if family == "tokens":
         return output[mask.astype(bool)]
     return (output * mask[..., None]).sum(1) / mask.sum()

@@ -22,17 +22,19 @@ _SIDE = 14
 
 
 def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
-    """One row per sample of arrays, with a batch axis. A model with one input takes a file's only array, whatever its
-    name."""
+    """One row per sample of arrays, with a batch axis where the input has one. A model with one input takes a file's
+    only array, whatever its name."""
+    scalars = [name for name, spec in specs.items() if not spec["shape"]]
     for number, sample in enumerate(dataset.samples):
         if len(specs) == 1 and len(sample) == 1:
             sample = dict(zip(specs, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
-        row = {name: array[None] for name, array in sample.items()}
+        row = {name: np.asarray(array) if name in scalars else array[None] for name, array in sample.items()}
         yield fitted(row, specs, f"{dataset.name}, sample {number}")
 
 
 def fitted(row: Row, specs: Specs, where: str) -> Row:
-    """The row in the declared dtypes; UsageError if an input is missing, or its dtype or a fixed axis differs."""
+    """The row in the declared dtypes; UsageError if an input is missing, its values do not fit the dtype, or a fixed
+    axis differs."""
     missing = [name for name in specs if name not in row]
     if missing:
         raise UsageError(
@@ -43,9 +45,6 @@ def fitted(row: Row, specs: Specs, where: str) -> Row:
 
 def _fit(array: NDArray[Any], declared: Json, where: str) -> NDArray[Any]:
     spec = InputSpec.model_validate(declared)
-    wanted = np.dtype(spec.dtype)
-    if not np.can_cast(array.dtype, wanted, casting="same_kind"):
-        raise UsageError(f"{where} is {array.dtype}; the model takes {spec.dtype}.", "Convert the data.")
     fits = array.ndim == len(spec.shape) and all(
         isinstance(size, str) or size == given for size, given in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
@@ -55,24 +54,66 @@ def _fit(array: NDArray[Any], declared: Json, where: str) -> NDArray[Any]:
             f"{where} has the shape {array.shape}; the model takes [{shown}].",
             "Make the samples of one size, or declare the axis that differs as dynamic.",
         )
-    return array.astype(wanted)
+    return _cast(array, np.dtype(spec.dtype), where)
+
+
+def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:
+    """Integers and booleans take any type that holds their values, floats any float type."""
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and wanted.kind != "f"):
+        raise UsageError(f"{where} is {array.dtype}; the model takes {wanted}.", "Convert the data.")
+    cast = array.astype(wanted)
+    if wanted.kind in "biu" and not (cast == array).all():
+        raise UsageError(f"{where} has values that {wanted} cannot hold, which the model takes.", "Convert the data.")
+    return cast
+
+
+def fixed_length(specs: Specs) -> int | None:
+    """The tokens that every text must have, of a model whose token ids [batch, tokens] have a fixed second axis."""
+    ids = [spec["shape"][1] for spec in specs.values() if len(spec["shape"]) == 2 and spec["dtype"].startswith("int")]
+    return min((size for size in ids if isinstance(size, int)), default=None)
 
 
 def random_rows(specs: Specs, count: int, dynamic: int, seed: int = 0, batch: int = 1) -> Iterator[Row]:
-    """Standard normal floats, or integers below `values`; dynamic axes get the length `dynamic`, the first `batch`, and
-    the sides of images (inputs of four axes) 14 times as many values: networks halve them five times and more."""
+    """Standard normal floats, or integers below `values`; an input's first axis gets the length `batch`, other dynamic
+    axes `dynamic`, and the sides of images (inputs of four axes) 14 times as many values: networks halve them five
+    times and more.
+
+    Axes of one name are equally long, and one called "a + b" is as long as the axes `a` and `b` together.
+    """
     generator = np.random.default_rng(seed)
+    declared = {name: InputSpec.model_validate(spec) for name, spec in specs.items()}
+    sizes = axis_sizes(declared, batch, dynamic)
     for _ in range(count):
-        yield {
-            name: _random(InputSpec.model_validate(declared), generator, batch, dynamic)
-            for name, declared in specs.items()
-        }
+        yield {name: _random(spec, generator, sizes) for name, spec in declared.items()}
 
 
-def _random(spec: InputSpec, generator: np.random.Generator, batch: int, dynamic: int) -> NDArray[Any]:
-    first = batch if isinstance(spec.shape[0], str) else spec.shape[0]
-    length = dynamic * _SIDE if len(spec.shape) == 4 else dynamic
-    shape = (first, *(length if isinstance(size, str) else size for size in spec.shape[1:]))
+def axis_sizes(specs: dict[str, InputSpec], batch: int, dynamic: int) -> dict[str, int]:
+    """A length for every name of an axis."""
+    sizes: dict[str, int] = {}
+    for spec in specs.values():
+        for place, axis in enumerate(spec.shape):
+            if isinstance(axis, str) and not _terms(axis):
+                side = dynamic * _SIDE if len(spec.shape) == 4 and not _is_cache(axis) else dynamic
+                sizes.setdefault(axis, batch if place == 0 else side)
+    for axis in {axis for spec in specs.values() for axis in spec.shape if isinstance(axis, str)}:
+        if terms := _terms(axis):
+            sizes[axis] = sum(int(term) if term.isdigit() else sizes.get(term, dynamic) for term in terms)
+    return sizes
+
+
+def _terms(axis: str) -> list[str]:
+    """The parts of "past_sequence_length + sequence_length"; none of a plain name."""
+    parts = [part.strip() for part in axis.split("+")]
+    return parts if len(parts) > 1 and all(parts) else []
+
+
+def _is_cache(axis: str) -> bool:
+    """Whether an axis of an input of four is a decoder's cache [batch, heads, past, head size], not an image's side."""
+    return "past" in axis or "seq" in axis
+
+
+def _random(spec: InputSpec, generator: np.random.Generator, sizes: dict[str, int]) -> NDArray[Any]:
+    shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
     if spec.dtype.startswith("float"):
-        return generator.standard_normal(shape).astype(spec.dtype)
-    return generator.integers(0, 2 if spec.dtype == "bool" else spec.values, shape).astype(spec.dtype)
+        return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
+    return np.asarray(generator.integers(0, 2 if spec.dtype == "bool" else spec.values, shape)).astype(spec.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import onnx
@@ -49,6 +50,28 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
         inputs = _inputs(model, path.name)
     files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
     return inputs, sha256_json({"onnx": files})
+
+
+def check_patterns(path: Path, patterns: Iterable[str]) -> None:
+    """UsageError if a pattern of --nodes-to-exclude matches no node of the file. What local functions hold gets its
+    names only when they are inlined, so that files with some are not checked here."""
+    model = _parse(read_bytes(path, Limit.GRAPH), path.name)
+    names = [name for node in model.graph.node for name in _names_of(node)]
+    for pattern in patterns if not model.functions else ():
+        if not any(fnmatchcase(name, pattern) for name in names):
+            weighted = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv", "Gather")]
+            shown = ", ".join(_names_of(node)[0] for node in weighted[:3])
+            raise UsageError(
+                f"--nodes-to-exclude {pattern!r} matches no node of {path.name!r}.",
+                f"Names look like: {shown or 'none, as it has no weighted nodes'}. * matches anything.",
+            )
+
+
+def _names_of(node: NodeProto) -> list[str]:
+    """What a node may be called once it is imported: a nameless one is named after its output, and a Gemm becomes a
+    product and a sum."""
+    name = node.name or f"{node.output[0] if node.output else ''}/{node.op_type}"
+    return [name, f"{name}/product", f"{name}/sum"] if node.op_type == "Gemm" else [name]
 
 
 _AGAIN = "Export or copy it again."
@@ -173,7 +196,7 @@ def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:
 def _spec(value: ValueInfoProto, name: str) -> InputSpec:
     check_type(value, name, "input")
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or not tensor.shape.dim:
+    if not tensor.HasField("shape"):
         raise UsageError(
             f"{name!r} does not say how many axes its input {value.name!r} has.", "Export it with an input shape."
         )

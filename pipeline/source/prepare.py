@@ -17,7 +17,7 @@ from pipeline.core.untrusted import refused
 from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
 from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing
-from pipeline.source.inputs import fitted, random_rows, tensor_rows
+from pipeline.source.inputs import fitted, fixed_length, random_rows, tensor_rows
 from pipeline.source.labels import check_kind, number_labels
 from pipeline.source.model_config import read_config
 from pipeline.source.samples import DATASET, Row, write_samples
@@ -143,7 +143,9 @@ def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: li
     if dataset.kind == "tensor":
         return tensor_rows(dataset, source["inputs"])
     if dataset.kind == "words" and source["family"] == "tokens":
-        return word_rows(dataset, load_tokenizer(source), max_length, aligned)
+        tokenizer = load_tokenizer(source)
+        words = word_rows(dataset, tokenizer, max_length, aligned)
+        return (_as_declared(row, source, tokenizer, dataset.name) for row in words)
     check_kind(dataset, source["task"], source["data"], source["family"])
     if dataset.kind == "image":
         return _image_rows(dataset, source)
@@ -166,7 +168,24 @@ def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Ite
             raise UsageError(
                 f"The tokenizer of {source['name']!r} makes nothing of a text of {dataset.name!r}.", _TOKENIZER_FILES
             )
-        yield row
+        yield _as_declared(row, source, tokenizer, dataset.name)
+
+
+def _as_declared(row: Row, source: dict[str, Any], tokenizer: Any, where: str) -> Row:
+    """The row in the dtypes that a graph declares, and padded at its end if all its texts have one length."""
+    length = fixed_length(source["inputs"])
+    if length is not None:
+        if tokenizer.pad_token_id is None:
+            raise UsageError(
+                f"The inputs of {source['name']!r} have {length} tokens, and its tokenizer has no padding token.",
+                'Name one as "pad_token" in tokenizer_config.json, or export the graph with a dynamic sequence axis.',
+            )
+        fill = {"input_ids": tokenizer.pad_token_id}
+        row = {
+            name: np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=fill.get(name, 0))
+            for name, array in row.items()
+        }
+    return fitted(row, source["inputs"], where)
 
 
 def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
@@ -262,9 +281,10 @@ def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterato
             shape = (1, config.get("num_channels", 3), *(image_size(source) or (224, 224)))
             yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
         else:
-            if "vocab_size" not in config:
+            words = config.get("text_config", config)
+            if not isinstance(words, dict) or "vocab_size" not in words:
                 raise UsageError(f"config.json of {source['name']!r} has no vocab_size to draw tokens from.")
-            ids = generator.integers(0, config["vocab_size"], (1, max_length), dtype=np.int64)
+            ids = generator.integers(0, words["vocab_size"], (1, max_length), dtype=np.int64)
             yield {
                 "input_ids": ids,
                 "attention_mask": np.ones_like(ids),

@@ -18,6 +18,8 @@ from pipeline.core.errors import IntegrityError
 INDEX = "index.json"
 DATASET = "dataset.json"
 """Beside the samples of an evaluation set: its name, labels and a few of its texts."""
+PROOF = "samples"
+"""The role, in a stage's inputs, of the evaluation samples that a graph is proven on."""
 Row = dict[str, NDArray[Any]]
 """One sample: input name -> array with a batch axis of length 1."""
 

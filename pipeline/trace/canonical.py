@@ -13,6 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
+from pipeline.trace.fold_weights import fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
 from pipeline.trace.whole_gather import simplify_gathers
@@ -35,6 +36,7 @@ def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
         RemoveUnusedNodesPass()(model)
     name_axes(graph)
     fold_norms(graph)
+    fold_weights(graph)
     for node in list(graph):
         if node.op_type == "Gemm":
             split_gemm(node)

@@ -86,7 +86,7 @@ def test_same_file_same_bytes(imported, tmp_path) -> None:
 
 def test_an_operator_that_nobody_has(imported, tmp_path) -> None:
     path = old_file(tmp_path / "old.onnx", 17, "NoSuchOperator")
-    with pytest.raises(StageError, match=r"ONNX Runtime .* cannot run old\.onnx: .*NoSuchOperator"):
+    with pytest.raises(StageError, match=r"ONNX Runtime .* cannot load old\.onnx: .*NoSuchOperator"):
         imported(path)
 
 
