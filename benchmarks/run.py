@@ -33,6 +33,7 @@ from benchmarks import (
     times,
     two_processes,
 )
+from benchmarks.fuzz import runs as fuzz
 from benchmarks.row import Measured, Row
 from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
@@ -82,6 +83,7 @@ ROWS = [
     *kill.ROWS,
     *gate_speed.ROWS,
     *texten.ROWS,
+    *fuzz.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

@@ -211,7 +211,7 @@ def _big(model: ModelProto, dice: Random) -> None:
 
 def _deep(model: ModelProto, dice: Random) -> None:
     graph = helper.make_graph([], "inner", [], [])
-    for number in range(dice.choice((5, 20, 30, 90))):
+    for number in range(dice.choice((5, 12, 20))):
         node = helper.make_node(
             "If", ["yes"], [f"o{number}"], then_branch=graph, else_branch=helper.make_graph([], "none", [], [])
         )
