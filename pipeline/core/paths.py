@@ -105,16 +105,17 @@ def open_plain(path: Path, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
-            raise _odd(path) from error
+            raise odd_place(path) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _odd(path)
+        raise odd_place(path)
     return descriptor
 
 
-def _odd(path: Path) -> StageError:
-    return StageError(f"{path} is {kind_of(path)}, where a plain file belongs.", "Remove it and run the command again.")
+def odd_place(path: Path, belongs: str = "a plain file") -> StageError:
+    """What to raise where something else than a file or folder of ours stands."""
+    return StageError(f"{path} is {kind_of(path)}, where {belongs} belongs.", "Remove it and run the command again.")
 
 
 @contextmanager

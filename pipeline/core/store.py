@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.core.artifact import RECORD, Artifact, open_artifact
 from pipeline.core.digest import SHA256
 from pipeline.core.errors import IntegrityError, UsageError
-from pipeline.core.paths import FOLDER, NOTHING, is_unfinished, kind_of, locked, open_plain, require_place
+from pipeline.core.paths import FOLDER, NOTHING, is_unfinished, kind_of, locked, odd_place, open_plain, require_place
 
 _IN_USE, _WORK = "in-use", "work"
 _REMEDY = "Name a writable folder with --store or the environment variable EDGE_STORE."
@@ -98,8 +98,12 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def scratch(self, key: str) -> Path:
-        """Where the builder of `key` may leave what a later try goes on from, under its lock; gone after `commit`."""
-        return self._scratch / key
+        """Where the builder of `key` may leave what a later try goes on from, under its lock; gone after `commit`.
+        StageError if something else than a folder is there."""
+        path = self._scratch / key
+        if kind_of(path) not in (NOTHING, FOLDER):
+            raise odd_place(path, FOLDER)
+        return path
 
     def commit(self, folder: Path, key: str) -> Artifact:
         """Flush a sealed staging folder to disk and rename it into place."""

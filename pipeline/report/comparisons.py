@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config.target import Shape
 from pipeline.core.digest import pretty_json, sha256_json
 from pipeline.core.documents import DocumentError, read_json
-from pipeline.core.paths import write_whole
+from pipeline.core.paths import FOLDER, NOTHING, kind_of, odd_place, write_whole
 from pipeline.core.report_types import COMPARISON_VERSION, Comparison
 
 _FOLDER = "comparisons"
@@ -23,8 +23,10 @@ def comparison_key(bundle_digest: str, evaluation_digest: str, shape: Shape, met
 
 
 def keep_comparison(store: Path, key: str, comparison: Comparison) -> None:
-    """Replace what was known under `key`."""
+    """Replace what was known under `key`. StageError if something else than a folder is in the place of all of them."""
     folder = store / _FOLDER
+    if kind_of(folder) not in (NOTHING, FOLDER):
+        raise odd_place(folder, FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{key}.json", pretty_json(comparison.model_dump(mode="json")))
 

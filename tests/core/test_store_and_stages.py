@@ -273,6 +273,14 @@ def test_a_note_of_use_follows_no_link(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_builder_leaves_nothing_behind_a_link(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (store.root / "scratch" / stage_key(stage(), {})).symlink_to(tmp_path / "mine")
+    with pytest.raises(StageError, match="is a link, where a folder belongs"):
+        execute(stage(), {}, store)
+    assert leftovers(store) == []
+
+
 @pytest.mark.parametrize("key", ["", "..", "../../etc", "0" * 63, "0" * 64 + "/..", "G" * 64, "/etc/passwd"])
 def test_only_hashes_are_keys(store: Store, key: str) -> None:
     with pytest.raises(IntegrityError, match="is no key of the store"):

@@ -9,7 +9,7 @@ from pages import Page
 from rich.console import Console
 
 from pipeline.config.target import Shape
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Difference, HostInfo, Refusal, Report, Trial
 from pipeline.core.types import Evidence, Figure
 from pipeline.report.comparison_files import comparison_folder, write_comparison
@@ -205,3 +205,21 @@ def test_what_could_not_be_compared_is_not_called_harmless(dominated: Comparison
     ]
     comparison = dominated.model_copy(update={"dominated_by": (), "candidates": tuple(unknown)})
     assert verdict_sentence(comparison) == f"Whether cut <b> is dominated by w4a8, w4a8-b64 is not known: {why}."
+
+
+def test_comparisons_are_not_kept_behind_a_link(dominated, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "comparisons").symlink_to(tmp_path / "mine")
+    with pytest.raises(StageError, match="is a link, where a folder belongs"):
+        keep_comparison(tmp_path, "0" * 64, dominated)
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_somebodys_folder_is_not_written_to(dominated, tmp_path) -> None:
+    write_comparison(dominated, tmp_path / "mine")
+    (tmp_path / "mine" / ".compare.json.edge-new-abcdefgh").touch()  # of a killed run
+    write_comparison(dominated, tmp_path / "mine")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["compare.html", "compare.json"]
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(UsageError, match=r"holds 'thesis\.txt', which edge did not write"):
+        write_comparison(dominated, tmp_path / "mine")
