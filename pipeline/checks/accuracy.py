@@ -21,7 +21,7 @@ from pipeline.numerics.statistics import paired_share_interval, subsample_interv
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
 from pipeline.source.samples import Samples, open_samples
 
 Array = NDArray[np.float32]
@@ -55,7 +55,8 @@ def measure_accuracy(
     Drops are in points: of the task metric (float minus bundle) where a set has labels that the judge takes, else of
     the judge's fidelity; of one at a time and batches, the worse.
     """
-    session = make_session(model, runtime)
+    # answers do not depend on the number of threads, only the time that thousands of texts take
+    session = make_session(model, runtime.model_copy(update={"threads": available_cores()}))
     results = []
     for folder in evaluation_folders(evaluation):
         dataset = read_dataset(folder)
