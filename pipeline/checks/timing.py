@@ -31,6 +31,7 @@ from pipeline.numerics.timing import (
 
 SECONDS = 60.0
 """How long one measurement may go on; a process that has begun is finished."""
+_WORTH_TELLING = 0.005
 _PATIENCE = 5
 """Processes before a measurement gives up on a limit: with fewer, Student's t still falls much faster than noise."""
 _OWN, _FLOAT = 0, 1
@@ -272,7 +273,7 @@ def load_words(blocks: Sequence[Block]) -> str:
     parts = []
     if seen.others is not None:
         parts.append(f"other programs took {seen.others:.0%} of the CPU time")
-    if seen.steal:
+    if seen.steal and seen.steal >= _WORTH_TELLING:
         parts.append(f"other virtual machines {seen.steal:.0%}")
     return ", ".join([*parts, f"{seen.interrupted:.0%} of the rounds were interrupted"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.checks.timing import (
     covers,
     known_within,
     latency_result,
+    load_words,
     measure_latency,
     repeat,
     settles,
@@ -93,6 +95,12 @@ def test_a_loaded_machine_decides_only_what_is_far(monkeypatch: pytest.MonkeyPat
     )
     assert not covers(speed_figure(run(far, 1.0).chosen, 1, 0), 1.0)
     assert far.processes == 1
+
+
+@pytest.mark.parametrize(("steal", "said"), [(None, False), (0.0, False), (0.004, False), (0.03, True)])
+def test_what_other_virtual_machines_took_is_said_where_there_is_some(steal: float | None, said: bool) -> None:
+    words = load_words([dataclasses.replace(block(1), steal=steal)])
+    assert ("other virtual machines 3%" in words) is said
 
 
 def test_no_process_begins_that_would_end_too_late() -> None:
