@@ -14,7 +14,7 @@ from benchmarks.data import ag_news, gsm8k_problems, imdb_reviews
 from benchmarks.minilm import MODEL, artifacts
 from benchmarks.row import Measured
 from pipeline.config.job import Job
-from pipeline.config.loading import load_recipe, load_target
+from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.plan import make_plan
@@ -45,22 +45,24 @@ def batch_top10_difference() -> Measured:
     """The largest |top-10 overlap one text at a time - in padded batches of 16| over targets and kinds of text; beside
     it the lowest overlap of any of them. Prints all."""
     differences, overlaps = [], []
-    for target in TARGETS:
-        made = artifacts(load_target(target).recipe, target)
+    for target in map(load_target, TARGETS):
         for name in SETS:
-            alone, padded = top10(made["bundle"].path, load_target(target).runtime, made["trace.float"].path, name)
-            print(f"  {target} ({load_recipe(load_target(target).recipe).name}) {name}: {alone:.4f}, {padded:.4f}")
+            alone, padded = top10(target.recipe, target.runtime.model_dump_json(), name)
+            print(f"  {target.name} ({target.recipe}), {name}: {alone:.4f} alone, {padded:.4f} in padded batches")
             differences.append(abs(alone - padded))
             overlaps += [alone, padded]
     return Measured(max(differences), min(overlaps))
 
 
-def top10(bundle: Path, runtime: Runtime, original: Path, texts: str) -> tuple[float, float]:
-    """Share of float's ten nearest neighbours that the bundle keeps: (one text at a time, in padded batches)."""
-    expected = _float(original, texts)
-    session = make_session(bundle / MODEL, runtime)
-    rows = _tokens(texts)
-    return tuple(top_k_overlap(expected, embed(session, rows, size), k=10) for size in (1, BATCH))  # type: ignore[return-value]
+@cache
+def top10(recipe: str, runtime: str, texts: str) -> tuple[float, float]:
+    """Share of float's ten nearest neighbours that a recipe's bundle keeps: (one text at a time, in padded batches).
+    `runtime`: as JSON; targets that share it and the recipe share the model."""
+    made = artifacts(recipe, next(name for name in TARGETS if load_target(name).recipe == recipe))
+    session = make_session(made["bundle"].path / MODEL, Runtime.model_validate_json(runtime))
+    expected, rows = _float(made["trace.float"].path, texts), _tokens(texts)
+    alone, padded = (top_k_overlap(expected, embed(session, rows, size), k=10) for size in (1, BATCH))
+    return alone, padded
 
 
 @cache

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    batching,
     cnn,
     gate_speed,
     kill,
@@ -69,9 +70,16 @@ ROWS = [
     ),
     *readme_speeds.ROWS,
     *minilm.rows("minilm.int8_static", *_STATIC),
+    Row(
+        "minilm.batch_top10_difference",
+        "share",
+        "lowest overlap of all targets and kinds of text",
+        batching.batch_top10_difference,
+    ),
     *minilm.rows("minilm.int4", *_INT4),
     *minilm.rows("minilm.w4a8", "w4a8", "robot"),
-    *minilm.rows("minilm.robot", "w4a8-dynamic", "robot"),
+    *minilm.rows("minilm.robot", "w4a8-static", "robot"),
+    *minilm.rows("minilm.w4a8_dynamic", "w4a8-dynamic", "robot"),
     *minilm.rows("minilm.pruned", "prune-w4", "robot"),
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
     *layers.ROWS,

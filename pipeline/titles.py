@@ -22,7 +22,7 @@ _TITLES = {
     "quantize": "quantize",
     "write": "write ONNX",
     "compare": "compare with float",
-    "outside": "check ranges on evaluation data",
+    "outside": "check calibrated ranges",
     "reference": "run float reference",
     "bundle": "bundle",
 }

@@ -8,7 +8,7 @@ from pipeline.core.errors import UsageError, suggest
 from pipeline.quantize.schemes import SCHEMES
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "w8a8-dynamic-e4": {"base": "w8a8-dynamic", "embeddings": 4},
+    "w8a8-e4": {"base": "w8a8", "embeddings": 4},
     "w4a8-b64": {"base": "w4a8", "block_size": 64},
     "w4a8-b128": {"base": "w4a8", "block_size": 128},
 }

@@ -68,7 +68,13 @@ def assemble(
         trials=tuple(trials),
         host=host,
         versions=versions(),
-        notes=(*_quantization_notes(found), *found.notes, *subject.notes, *_host_notes(host, subject.scheme)),
+        notes=(
+            *_quantization_notes(found),
+            *found.notes,
+            *subject.notes,
+            *_batch_notes(subject.scheme),
+            *_host_notes(host, subject.scheme),
+        ),
         warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.ranges)),
         comparison=comparison,
     )
@@ -80,6 +86,16 @@ def _subject_fields(subject: Subject) -> dict[str, Any]:
 
 def _quantization_notes(found: Measurements) -> tuple[str, ...]:
     return () if found.quantization is None else warnings(found.quantization)
+
+
+def _batch_notes(scheme: Scheme) -> list[str]:
+    """What a reader must know before trusting a score in other batches."""
+    if scheme.activations != "dynamic":
+        return []
+    return [
+        "Ranges of activations are found at run time, over the whole batch: the answer to a sample depends on what "
+        "runs beside it. Calibrated ranges (w8a8, w4a8-static) do not have this."
+    ]
 
 
 def _host_notes(host: HostInfo, scheme: Scheme) -> list[str]:

@@ -74,7 +74,7 @@ def test_shipped_target_has_the_common_runtime_and_shape(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "recipe"),
-    [("phone", "w8a8-dynamic"), ("phone-budget", "w8a8-dynamic"), ("car", "w8a8"), ("robot", "w4a8-dynamic")],
+    [("phone", "w8a8"), ("phone-budget", "w8a8"), ("car", "w8a8"), ("robot", "w4a8-static")],
 )
 def test_default_recipe(name: str, recipe: str) -> None:
     assert load_target(name).recipe == recipe
