@@ -10,16 +10,19 @@ from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import Metadata, read_metadata
+from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import FloatReference, Measurements, measure
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target, validate
+from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError
+from pipeline.core.quiet import quiet
 from pipeline.core.report_types import QuantizationCheck, RangeCheck, Report, StageRecord, Trial
-from pipeline.core.stage import Outcome, Stage
+from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
 from pipeline.plan import Plan, apply_overrides, make_plan
@@ -187,7 +190,7 @@ def _saved_notes(saved: dict[str, Any] | None) -> list[str]:
 
 
 def _stage_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """What passes and traces have to say beside their figures."""
+    """What stages have to say beside their figures."""
     return [note for values in facts.values() for note in values.get("notes", [])]
 
 
@@ -273,6 +276,7 @@ def check(
         reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
         metadata = read_metadata(folder)
         reasons = left_reasons(inputs.get("plan"), metadata.scheme)
+        notes = _tried(place, aimed, inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation", metric)
         found = measure(folder, aimed, reference, reasons, lambda title: console.begin(f"check {title}"), metric)
     if "compare" in inputs:
         found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
@@ -282,7 +286,7 @@ def check(
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
         comparison = known_comparison(place.root, key)
-    report = assemble(_subject_in(manifest, metadata), aimed, found, (), earlier, comparison)
+    report = assemble(_subject_in(manifest, metadata, notes), aimed, found, (), earlier, comparison)
     if output is not None:
         publish_reports(report, Path(output))
     return report
@@ -318,7 +322,19 @@ def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
     return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")
 
 
-def _subject_in(manifest: dict[str, Any], metadata: Metadata) -> Subject:
+def _tried(
+    store: Store, target: Target, inputs: dict[str, Artifact], evaluation: str, metric: UserMetric | None
+) -> tuple[str, ...]:
+    """The stage `judge` for this target's limits, which may be others than the export's; its notes."""
+    given = {"float": "float", "evaluation": evaluation, PROBE: PROBE}
+    if any(role not in inputs for role in given.values()):
+        return ()
+    with quiet():
+        outcome = execute(judge_stage(target, metric), {name: inputs[role] for name, role in given.items()}, store)
+    return tuple(outcome.artifact.facts["notes"])
+
+
+def _subject_in(manifest: dict[str, Any], metadata: Metadata, notes: tuple[str, ...]) -> Subject:
     provenance = manifest["provenance"]
     return Subject(
         model=provenance["model"],
@@ -330,5 +346,5 @@ def _subject_in(manifest: dict[str, Any], metadata: Metadata) -> Subject:
         calibration={},
         passes=(),
         stages=(),
-        notes=("An existing bundle was checked; nothing was rebuilt.",),
+        notes=("An existing bundle was checked; nothing was rebuilt.", *notes),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
+from pipeline.checks.decides import ACCURACY_BUDGETS, judge_stage
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
 from pipeline.compress.distill import Distill
@@ -134,6 +135,7 @@ class _Builder:
         metric: UserMetric | None = None,
     ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
+        self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.reading = Reading(job, source, target, recipe, metric)
         self.training = Training(job, source, recipe, self.reading)
@@ -150,6 +152,7 @@ class _Builder:
             self.reading.remember("evaluation", self.reading.evaluation()),
             self._trace("trace.float", None),
             self._probe(),
+            judge_stage(self.target, self.metric),
             *self._compress(),
             *([self._trace("trace", self._compressed)] if self._compressed else []),
             *(
@@ -205,7 +208,7 @@ class _Builder:
         self._compressed = f"compress.{number}.{table['pass']}"
         # only a search by the target's limits looks at the scheme, so that others are shared between schemes
         searches = getattr(config, "searches", False)
-        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in _ACCURACY}
+        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in ACCURACY_BUDGETS}
         values = {
             "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
             "source": self.reading.source_config(),
@@ -323,7 +326,7 @@ class _Builder:
 
     def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
-        config = {"family": self.source.task.family}
+        config = {"family": self.reading.family()}
         return Stage(PROBE, 1, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _reference(self) -> Stage:
@@ -367,6 +370,3 @@ def _require_texts(sets: list[Dataset], where: str) -> None:
                 f"{where}: the data set {dataset.name!r} holds {dataset.kind} samples; tokens are counted in texts.",
                 "Give data = a text file or a set of texts.",
             )
-
-
-_ACCURACY = ("max_accuracy_drop", "min_top10_overlap", "min_agreement")

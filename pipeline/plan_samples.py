@@ -11,12 +11,13 @@ from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
-from pipeline.metrics.judge import smallest_set
+from pipeline.metrics.judge import Family, label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
 from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
 from pipeline.source.tables import Columns
+from pipeline.source.tasks import family_named
 
 TEXT = ("transformers", "numpy")
 
@@ -36,6 +37,7 @@ class Reading:
         self.stages: dict[str, Stage] = {}
         self.raw: list[str] = []
         self.notes: list[str] = []
+        self._sets: list[Dataset] | None = None
 
     def remember(self, role: str, stage: Stage) -> Stage:
         self.stages[role] = stage
@@ -78,14 +80,13 @@ class Reading:
             )
 
     def evaluation(self) -> Stage:
-        specs = list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
-        sets = [self.numbered(dataset) for spec in specs for dataset in load_evaluation(spec, self.columns())]
+        specs, sets = self._evaluation_specs(), self.evaluation_sets()
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
             self.notes += [note for note in dataset.notes if note not in self.notes]
             self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
-            check_labels(dataset, self.source.task, self.source.config)
+            check_labels(dataset, self.family(), self.source.config)
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
@@ -108,14 +109,32 @@ class Reading:
 
     def _require_enough(self, dataset: Dataset, flag: str) -> None:
         """UsageError for fewer samples than outputs can be compared on; pairs whose sides are embedded count twice."""
-        task = self.source.task
-        least, sides = smallest_set(task.family), 2 if dataset.pairs and task.family == "embedding" else 1
+        task, family = self.source.task, self.family()
+        least, sides = smallest_set(family), 2 if dataset.pairs and family == "embedding" else 1
         if len(dataset.samples) * sides < least:
             raise UsageError(
                 f"The data set {dataset.name!r} has {len(dataset.samples)} samples; at least {-(-least // sides)} are "
                 f"needed to compare the outputs of {task.name} on.",
                 f"Give more with {flag}.",
             )
+
+    def _evaluation_specs(self) -> list[str]:
+        return list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
+
+    def evaluation_sets(self) -> list[Dataset]:
+        """Read once: their labels tell what a model puts out whose config does not."""
+        if self._sets is None:
+            read = (dataset for spec in self._evaluation_specs() for dataset in load_evaluation(spec, self.columns()))
+            self._sets = [self.numbered(dataset) for dataset in read]
+        return self._sets
+
+    def family(self, of: ModelSource | None = None) -> Family:
+        """What the model (or another source) puts out, as far as it is known before its graph is."""
+        source = of or self.source
+        if source.task.family != "classifier":
+            return source.task.family
+        kinds = [label_kind(dataset.labels, dataset.pairs, "classifier") for dataset in self.evaluation_sets()]
+        return family_named(source.task, source.config, kinds)
 
     def default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that
@@ -160,7 +179,7 @@ class Reading:
             "digest": source.digest,
             "task": task.name,
             "auto_class": task.auto_class,
-            "family": task.family,
+            "family": self.family(source),
             "data": task.data,
             "sentence_transformer": source.sentence_transformer,
             "output": task.output,

@@ -55,7 +55,7 @@ class Training:
         sets = [load_training(spec, config.samples, self.reading.columns(optional=True)) for spec in specs]
         for dataset in sets:
             self.reading.check_kind(dataset)
-            check_labels(self.reading.numbered(dataset), self.source.task, self.source.config)
+            check_labels(self.reading.numbered(dataset), self.reading.family(), self.source.config)
             self.reading.note_fewer(dataset, config.samples or 0, "trains with")
         digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
@@ -83,7 +83,7 @@ class Training:
         check: Callable[[Distill, str, str], None] = load_attribute(
             "pipeline.compress.training.recorded:require_recordable"
         )  # it loads torch
-        check(config, self.source.task.family, f"pass {number + 1} of recipe {self.recipe.name}")
+        check(config, self.reading.family(), f"pass {number + 1} of recipe {self.recipe.name}")
         values = {"source": self.reading.source_config(teacher)}
         inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
         run = "pipeline.compress.training.recorded:run"

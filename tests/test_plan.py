@@ -31,7 +31,7 @@ def stages(job: Job, **changes: object) -> dict[str, Stage]:
     return {stage.name: stage for stage in make_plan(job.model_copy(update=changes)).stages}
 
 
-SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float", "probe"]
+SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float", "probe", "judge"]
 ROUNDED = ["quantize", "write", "compare", "outside"]
 END = ["reference", "bundle"]
 
@@ -92,7 +92,10 @@ def changed(before: dict[str, Stage], after: dict[str, Stage]) -> list[str]:
 def test_only_what_uses_a_setting_is_made_again(job: Job) -> None:
     plan = stages(job, recipe="prune-w4")
     assert changed(plan, stages(job, recipe="prune-w4", budgets={"latency_p95_ms": 1.0, "bundle_mb": 1.0})) == []
-    assert changed(plan, stages(job, recipe="prune-w4", budgets={"max_accuracy_drop": 9.0})) == ["compress.0.prune"]
+    assert changed(plan, stages(job, recipe="prune-w4", budgets={"max_accuracy_drop": 9.0})) == [
+        "judge",
+        "compress.0.prune",
+    ]
     assert changed(plan, stages(job, recipe="prune-w4", threads=2)) == ["bundle"]
     assert changed(plan, stages(job, recipe="prune-w4", opset=22)) == ["trace.float", "trace"]
 

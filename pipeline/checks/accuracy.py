@@ -174,7 +174,7 @@ def samples_of_rows(family: Family, dataset: dict[str, Any], rows: int) -> NDArr
         return np.tile(np.arange(rows // 2), 2)
     if family == "tokens" and labels is not None:
         return np.repeat(np.arange(len(labels)), [len(tags) for tags in labels])
-    if family == "tokens":
+    if family in ("tokens", "token_scores"):
         return np.arange(rows) * min(rows, 100) // rows
     return np.arange(rows)
 

@@ -13,35 +13,60 @@ from typing import Any
 
 import onnxruntime as ort
 
+from pipeline.core.digest import sha256_file
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Progress, silent
+from pipeline.core.types import Json, Progress, silent
 from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, words
 from pipeline.source.samples import Samples
 
 Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
 _FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."
+CONTRACT = (
+    "A metric is a function (outputs, references) -> float, in points, higher is better. outputs: a list with a dict "
+    "per sample, output name -> array with a batch axis of 1. references: a list with the label of each sample, or its "
+    "row of --references as a dict of texts. Example: def right(outputs, references): return 100 * sum("
+    'o["logits"].argmax() == int(r) for o, r in zip(outputs, references)) / len(references)'
+)
+_MISFITS = (TypeError, KeyError, AttributeError, IndexError, NameError, ImportError)
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
 class UserMetric:
-    """A metric and, if the data set has no labels for it, its references."""
+    """A metric and, if the data set has no labels for it, its references. `spec`, `file`: where they were given."""
 
     function: Metric
     references: list[dict[str, str]] | None = None
+    spec: str = ""
+    file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "metric")
+
+    def identity(self) -> dict[str, Json]:
+        """What of it changes a result: the file's bytes (not those of what it imports), its name, the references."""
+        code = sha256_file(Path(self.spec.rpartition(":")[0]).expanduser())
+        return {"code": code, "name": self.name, "references": self.references}
+
+    def place(self) -> dict[str, Json]:
+        """Where to load it from again."""
+        return {"spec": self.spec, "references": None if self.file is None else str(self.file)}
 
     def references_for(self, dataset: str, labels: Sequence[Any] | None, samples: int) -> Sequence[Any]:
         """The given references, else the set's labels: one per sample (of embedded pairs, one per pair)."""
         return check_references(labels if self.references is None else self.references, dataset, samples)
 
 
-def load_user_metric(spec: str | None, references: Path | None) -> UserMetric | None:
+def load_user_metric(spec: str | None, references: str | Path | None) -> UserMetric | None:
     """What the flags --metric and --references name; None without them."""
     if spec is None:
         if references is not None:
             raise UsageError("--references without --metric says nothing.", _FORM)
         return None
-    return UserMetric(load_metric(spec), read_references(references) if references is not None else None)
+    references = None if references is None else Path(references)
+    return UserMetric(load_metric(spec), None if references is None else read_references(references), spec, references)
 
 
 def load_metric(spec: str) -> Metric:
@@ -113,9 +138,26 @@ def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence
     ):
         value = metric(outputs, references)
         number = _number(value)
-        if not math.isfinite(number):
+        if not abs(number) <= _LARGEST:
             raise StageError(f"The metric {name!r} returned {_short(value)}, which is not a finite number.", _FORM)
     return number
+
+
+def fitted_value(
+    metric: UserMetric, session: ort.InferenceSession, samples: Samples, references: Sequence[Any]
+) -> float:
+    """The float model's value. The metric is tried on two samples first: UsageError with its contract if they are not
+    what it takes, or if it fails on all samples. Other failures on two may mean that two are too few."""
+    few = collect(session, samples.part([*range(min(2, len(samples)))]))
+    try:
+        call(metric.function, few, references[: len(few)])
+    except StageError as error:
+        if isinstance(error.__cause__, _MISFITS):
+            raise UsageError(error.message, CONTRACT) from error
+    try:
+        return call(metric.function, collect(session, samples), references)
+    except StageError as error:
+        raise UsageError(error.message, CONTRACT) from error
 
 
 def _number(value: Any) -> float:

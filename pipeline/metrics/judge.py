@@ -27,12 +27,13 @@ from pipeline.metrics.fidelity import (
 )
 from pipeline.metrics.task import accuracy, label_f1, spearman_of_pairs, spearman_of_scores, token_scores
 
-Family = Literal["embedding", "classifier", "tokens", "detector", "scores", "labels"]
-"""What a model puts out: a vector per sample, logits of exclusive classes per sample or per token, boxes, numbers (one
-logit, or the outputs of a regression), or independent logits of labels."""
-Kind = Literal["none", "pairs", "classes", "numbers", "sets", "vectors", "tags", "objects"]
+Family = Literal["embedding", "classifier", "tokens", "detector", "scores", "token_scores", "labels"]
+"""What a model puts out: a vector per sample, logits of exclusive classes per sample or per token, boxes, numbers per
+sample (one logit, or the outputs of a regression) or per token, or independent logits of labels."""
+Kind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects"]
 """What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
-sample, 0 or 1 per label of a sample, several numbers per sample, a class per token, or the objects of an image."""
+sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per
+token, or the objects of an image."""
 _TOP_K = 10
 
 
@@ -132,6 +133,8 @@ class Tokens(Classes):
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
         tags = np.concatenate([np.asarray(of_sample, np.int64) for of_sample in labels])
+        if len(tags) != len(rows):
+            raise ValueError(f"{len(tags)} labels for {len(rows)} tokens")
         return token_scores(rows, _checked(tags, rows.shape[1]))
 
 
@@ -171,7 +174,7 @@ class LabelSets:
 
     smallest: int = 1
     limits: Mapping[str, str] = field(default_factory=lambda: {"min_agreement": "agreement"})
-    takes: tuple[Kind, ...] = ("sets",)
+    takes: tuple[Kind, ...] = ("sets", "indices")
     words: str = "the decisions on independent labels"
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
@@ -179,7 +182,12 @@ class LabelSets:
         return _least(scores, {"agreement": 100.0 * (1.0 - scores["agreement"])})
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
-        return label_f1(decisions(rows), np.asarray(labels, np.float64) > 0)
+        if label_kind(labels, False, "labels") == "sets":
+            return label_f1(decisions(rows), np.asarray(labels, np.float64) > 0)
+        wanted = np.zeros(rows.shape, bool)
+        for row, indices in enumerate(labels):
+            wanted[row, _checked(np.asarray(indices, np.int64), rows.shape[1])] = True
+        return label_f1(decisions(rows), wanted)
 
     def lost(self, of_float: dict[str, float], of_other: dict[str, float], fidelity: Judgement) -> tuple[str, float]:  # noqa: ARG002
         primary = max(of_other, key=lambda name: of_float[name] - of_other[name])
@@ -214,14 +222,17 @@ JUDGES: Mapping[Family, Judge] = {
     "tokens": Tokens(),
     "detector": Detections(),
     "scores": Numbers(),
+    "token_scores": Numbers(takes=(), words="numbers on single tokens"),
     "labels": LabelSets(),
 }
 
 
 def family_of(declared: Family, columns: int) -> Family:
     """What a model of the kind `declared` really puts out, given the size of its outputs' last axis: a class needs a
-    rival, so that one logit is a number."""
-    return "scores" if declared in ("classifier", "labels") and columns == 1 else declared
+    rival and a direction a second axis, so that one value is a number."""
+    if columns > 1 or declared in ("scores", "token_scores", "detector"):
+        return declared
+    return "token_scores" if declared == "tokens" else "scores"
 
 
 def judge(family: Family, reference: Array, other: Array) -> Judgement:
@@ -251,9 +262,14 @@ def _list_kind(labels: Sequence[Any], family: Family) -> Kind:
         return "tags" if family == "tokens" else "objects"
     if any(isinstance(item, (list, tuple)) for label in labels for item in label):
         return "objects"
-    if len({len(label) for label in labels}) > 1:
+    values = [item for label in labels for item in label]
+    if not values:
         return "tags"
-    return "sets" if all(item in (0, 1) for label in labels for item in label) else "vectors"
+    alike = len({len(label) for label in labels}) == 1
+    if alike and all(item in (0, 1) for item in values):
+        return "sets"
+    whole = all(float(item).is_integer() and item >= 0 for item in values)
+    return "indices" if whole and (family == "labels" or not alike) else "vectors"
 
 
 def _checked(labels: Array, classes: int) -> Array:

@@ -80,6 +80,6 @@ def judged_rows(
         return output.reshape(len(output), -1)
     mask = inputs.get(MASK, np.ones(output.shape[:2], np.int64))
     mask = mask[:, -output.shape[1] :]  # a decoder's mask is as long as its past and the new tokens, which are the last
-    if family == "tokens":
+    if family in ("tokens", "token_scores"):
         return output[mask.astype(bool)]
     return (output * mask[..., None]).sum(1) / mask.sum()

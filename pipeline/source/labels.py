@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from pipeline.core.errors import UsageError
+from pipeline.metrics.judge import JUDGES, Family, Kind, label_kind
 from pipeline.source.datasets import Dataset
-from pipeline.source.tasks import Task
+
+_CLASSES: tuple[Kind, ...] = ("classes", "indices", "tags", "objects")
 
 
 def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
@@ -26,20 +30,37 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
         )
 
 
-def check_labels(dataset: Dataset, task: Task, config: dict[str, Any]) -> None:
-    """UsageError if no sample has a label to score, or a label is no class of the model (`id2label` of its config;
-    without one nothing is known yet)."""
-    if dataset.labels is None or task.family == "embedding" or dataset.pairs:
+def check_labels(dataset: Dataset, family: Family, config: dict[str, Any]) -> None:
+    """UsageError if no sample has a label to score, all labels are equal where an order is asked for, or a label is no
+    class of the model (`id2label` of its config; without one nothing is known yet). Labels of a kind that says nothing
+    about the outputs do not count."""
+    kind = label_kind(dataset.labels, dataset.pairs, family)
+    if family == "classifier" and kind == "numbers" and not dataset.pairs:
+        _check_whole(dataset)
+    if kind not in JUDGES[family].takes:
         return
-    if isinstance(dataset.labels[0], list) != (task.family in ("tokens", "detector")):
-        return  # labels of another kind: the set is judged by its fidelity
-    if task.family == "classifier" and class_count(config) == 1:
-        return  # scores
-    _check_whole(dataset)
-    highest = max((_highest(label) for label in dataset.labels), default=-1)
+    if kind in ("pairs", "numbers", "vectors") or family == "scores":
+        _check_order(dataset)
+    elif kind in _CLASSES:
+        _check_classes(dataset, family, config)
+    elif not np.any(dataset.labels):
+        raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
+
+
+def _check_order(dataset: Dataset) -> None:
+    labels = np.asarray(dataset.labels, np.float64).reshape(len(dataset.samples), -1)
+    if (labels == labels[:1]).all(axis=0).any():
+        raise UsageError(
+            f"The data set {dataset.name!r} has the same score everywhere: there is no order to compare with.",
+            "Give scores that differ, or leave them out.",
+        )
+
+
+def _check_classes(dataset: Dataset, family: Family, config: dict[str, Any]) -> None:
+    highest = max((_highest(label) for label in dataset.labels or ()), default=-1)
     if highest < 0:
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
-    classes = class_count(config) if task.family != "detector" else len(config.get("id2label") or ())
+    classes = class_count(config) if family != "detector" else len(config.get("id2label") or ())
     if classes and highest >= classes:
         raise UsageError(
             f"The data set {dataset.name!r} has the label {highest}; the model has {classes} classes "

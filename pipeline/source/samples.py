@@ -55,12 +55,36 @@ class Samples(Sequence[Row]):
         for position in range(begin, self._count):
             yield {name: self._inputs[name][position] for name in wanted}
 
+    def part(self, positions: Sequence[int]) -> Samples:
+        """The samples at `positions`, in that order."""
+        return _Part(self, positions)
+
     def _require(self, names: Iterable[str]) -> None:
         missing = [name for name in names if name not in self._inputs]
         if missing:
             raise IntegrityError(
                 f"The graph asks for the input {missing[0]!r}; the samples have {', '.join(self._inputs)}."
             )
+
+
+class _Part(Samples):
+    """Some samples of a set."""
+
+    def __init__(self, whole: Samples, positions: Sequence[int]) -> None:
+        self._count, self._inputs = len(positions), whole._inputs  # a set of its own kind
+        self._whole, self._positions = whole, positions
+
+    def __getitem__(self, position: int) -> Row:  # type: ignore[override]  # as above
+        return self._whole[self._positions[position]]
+
+    def shapes(self, position: int, names: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        return self._whole.shapes(self._positions[position], names)
+
+    def select(self, names: Iterable[str], begin: int = 0) -> Iterator[Row]:
+        self._require(wanted := list(names))
+        for position in range(begin, self._count):
+            row = self[position]
+            yield {name: row[name] for name in wanted}
 
 
 class _Input:

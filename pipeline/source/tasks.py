@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.core.registry import Registry
+from pipeline.metrics.judge import Family, Kind
 
 
 @dataclass(frozen=True)
 class Task:
     """`auto_class`: the transformers class that loads the model. `data`: the kind of its samples. `output`: the
-    graph output that is judged, `family`: how (embeddings by their geometry, classifiers by their decisions,
-    tokens by the decision on each, detectors by the mAP of `output` and `pred_boxes`). `calibration`: the data used if
+    graph output that is judged, `family`: what it is if neither config.json nor the graph say otherwise (see
+    `family_named`); a detector's `pred_boxes` belong to it. `calibration`: the data used if
     none is given; empty if there is none."""
 
     name: str
@@ -20,7 +22,7 @@ class Task:
     data: Literal["text", "image", "audio"]
     calibration: str
     output: str
-    family: Literal["embedding", "classifier", "tokens", "detector"]
+    family: Family
     architecture_suffixes: tuple[str, ...]
 
 
@@ -85,3 +87,26 @@ TASKS: Registry[Task] = Registry(
         "object-detection": "pipeline.source.tasks:OBJECT_DETECTION",
     },
 )
+
+_PROBLEMS: dict[str, Family] = {
+    "regression": "scores",
+    "multi_label_classification": "labels",
+    "single_label_classification": "classifier",
+}
+"""`problem_type` in config.json, as transformers' own losses understand it."""
+
+
+def family_named(task: Task, config: dict[str, Any], kinds: Iterable[Kind] = ()) -> Family:
+    """What a model of the task puts out: of a classifier, what its config.json says (`problem_type`, or a single
+    label), else what its evaluation labels (`kinds`) show. The size of the outputs has the last word
+    (`metrics.judge.family_of`)."""
+    if task.family != "classifier":
+        return task.family
+    if (problem := config.get("problem_type")) in _PROBLEMS:
+        return _PROBLEMS[problem]
+    if config.get("num_labels") == 1 or len(config.get("id2label") or ()) == 1:
+        return "scores"
+    given = set(kinds)
+    if given & {"sets", "indices"}:
+        return "labels"
+    return "scores" if "vectors" in given else "classifier"

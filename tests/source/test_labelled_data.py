@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import UsageError
+from pipeline.metrics.judge import Kind
 from pipeline.source.audio_folder import open_recording
 from pipeline.source.datasets import Dataset, load_evaluation
 from pipeline.source.labels import check_labels, class_indices, number_labels
-from pipeline.source.tasks import TASKS
+from pipeline.source.tasks import TASKS, family_named
 from pipeline.source.words import align
 
 
@@ -136,14 +137,14 @@ def test_coco_files_that_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("task", "fits"), [("text-classification", False), ("feature-extraction", True)])
 def test_labels_beyond_the_classes(tmp_path: Path, task: str, fits: bool) -> None:
     path = tmp_path / "set.csv"
-    path.write_text("text,label\na,0\nb,2\n")
+    path.write_text("text,label\na,0\nb,2\n" + "a,0\n" * 10)
     (found,) = load_evaluation(str(path))
-    check_labels(found, TASKS.get(task), {"id2label": {"0": "a", "1": "b", "2": "c"}})
+    check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a", "1": "b", "2": "c"}})
     if fits:
-        check_labels(found, TASKS.get(task), {"id2label": {"0": "a"}})
+        check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a"}})
         return
     with pytest.raises(UsageError) as caught:
-        check_labels(found, TASKS.get(task), {"id2label": {"0": "a", "1": "b"}})
+        check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a", "1": "b"}})
     assert caught.value.message == "The data set 'set' has the label 2; the model has 2 classes (0 to 1)."
 
 
@@ -152,8 +153,8 @@ def test_a_set_without_any_object_has_nothing_to_score(tmp_path: Path) -> None:
     (tmp_path / "set/labels").mkdir()
     (found,) = load_evaluation(str(tmp_path / "set"))
     with pytest.raises(UsageError, match=r"The data set 'set' has no label that can be scored\."):
-        check_labels(found, TASKS.get("object-detection"), {})
-    check_labels(found, TASKS.get("image-classification"), {})
+        check_labels(found, TASKS.get("object-detection").family, {})
+    check_labels(found, TASKS.get("image-classification").family, {})
 
 
 THREE = {"bad": 0, "fair": 1, "good": 2}
@@ -220,8 +221,9 @@ def test_a_classifier_takes_no_other_numbers(label: float) -> None:
     with pytest.raises(
         UsageError, match=rf"Sample 2 of the data set 'mine' has the label {label}; classes are numbered"
     ):
-        check_labels(labelled([1, label]), TASKS.get("text-classification"), {"model_type": "bert"})
-    check_labels(labelled([1, label]), TASKS.get("text-classification"), {"num_labels": 1, "model_type": "bert"})
+        check_labels(labelled([1, label]), TASKS.get("text-classification").family, {"model_type": "bert"})
+    one = {"num_labels": 1, "model_type": "bert"}
+    check_labels(labelled([1, label, 1]), family_named(TASKS.get("text-classification"), one), one)
 
 
 @pytest.mark.parametrize(
@@ -259,3 +261,20 @@ def test_folders_tell_the_names_of_their_classes(tmp_path: Path) -> None:
     for kind in ("sounds", "images"):
         (dataset,) = load_evaluation(str(tmp_path / kind))
         assert (dataset.classes, dataset.labels) == (("cat", "dog"), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds", "family"),
+    [
+        ({"problem_type": "multi_label_classification"}, [], "labels"),
+        ({"problem_type": "regression", "id2label": {"0": "a", "1": "b"}}, [], "scores"),
+        ({"problem_type": "single_label_classification"}, ["sets"], "classifier"),
+        ({"id2label": {"0": "LABEL_0"}}, [], "scores"),
+        ({}, ["classes"], "classifier"),
+        ({}, ["sets"], "labels"),
+        ({}, ["vectors"], "scores"),
+    ],
+)
+def test_what_a_classifier_really_puts_out(config: dict[str, object], kinds: list[Kind], family: str) -> None:
+    assert family_named(TASKS.get("text-classification"), config, kinds) == family
+    assert family_named(TASKS.get("feature-extraction"), config, kinds) == "embedding"

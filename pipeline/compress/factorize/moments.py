@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from pipeline.compress.factorize.layers import Candidate, Layer
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.importance.taylor import PROBES, objective
 from pipeline.compress.trial import batches, judged
+from pipeline.metrics.judge import Family
 from pipeline.numerics.low_rank import Double
 from pipeline.source.torch_model import wrap
 
@@ -76,9 +77,7 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
     """
     model, generator = wrap(watched.model, watched.source), torch.Generator().manual_seed(watched.seed)
     totals = dict.fromkeys((layer.name for layer in layers), 0.0)
-    family: Literal["embedding", "classifier"] = (
-        "embedding" if watched.source["family"] in ("embedding", "detector") else "classifier"
-    )
+    family: Family = watched.source["family"]
 
     def watch(name: str, module: Layer, inputs: Tensor, output: Tensor) -> Tensor:  # noqa: ARG001
         # a new leaf if all before it is frozen, cloned since what follows may change it in place

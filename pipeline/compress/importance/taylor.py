@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from pipeline.compress.importance.reads import feature_axis, hooked
 from pipeline.compress.trial import batches, judged
 from pipeline.compress.units import Slices, UnitGroup
 from pipeline.core.errors import StageError
+from pipeline.metrics.judge import Family, family_of
 from pipeline.source.torch_model import wrap
 
 PROBES = 2
@@ -44,16 +44,22 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     return [total / (done * PROBES) for total in totals]
 
 
-def objective(outputs: Tensor, family: Literal["embedding", "classifier"], generator: torch.Generator) -> Tensor:
-    """A label-free L of outputs [samples, dimensions], summed over the samples.
+def objective(outputs: Tensor, family: Family, generator: torch.Generator) -> Tensor:
+    """A label-free L of outputs [samples, dimensions], summed over the samples. One logit counts as a number: the
+    chance of an only class is always 1.
 
     The distance to the model's own outputs is useless here: it is at its minimum, so its gradient is zero. Its
     curvature is not. A classifier is scored by log p(y) of a class y drawn from its own distribution, whose squared
-    gradient is the Fisher information, the curvature of the KL divergence. An embedding f is scored by <v, f> with
-    v standard normal, whose expected squared gradient |df/dg|^2 is the curvature of the squared error, so the
-    score is the squared change of the embedding that removing the unit causes, to first order.
+    gradient is the Fisher information, the curvature of the KL divergence; each of independent labels by yes or no,
+    drawn likewise. An embedding f, or numbers, are scored by <v, f> with v standard normal, whose expected squared
+    gradient |df/dg|^2 is the curvature of the squared error, so the score is the squared change of the embedding that
+    removing the unit causes, to first order.
     """
-    if family == "classifier":
+    found = family_of(family, outputs.shape[-1])
+    if found == "labels":
+        drawn = torch.bernoulli(outputs.detach().sigmoid(), generator=generator)
+        return -nn.functional.binary_cross_entropy_with_logits(outputs, drawn, reduction="sum")
+    if found in ("classifier", "tokens"):
         chances = outputs.detach().softmax(-1)
         drawn = torch.multinomial(chances, 1, generator=generator)
         return outputs.log_softmax(-1).gather(-1, drawn).sum()

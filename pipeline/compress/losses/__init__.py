@@ -15,6 +15,7 @@ LOSSES: Registry[Loss] = Registry(
         "soft_labels": "pipeline.compress.losses.labels:SOFT_LABELS",
         "hard_labels": "pipeline.compress.losses.labels:HARD_LABELS",
         "outputs_mse": "pipeline.compress.losses.outputs:OUTPUTS_MSE",
+        "numbers_mse": "pipeline.compress.losses.outputs:NUMBERS_MSE",
         "embedding_cosine": "pipeline.compress.losses.outputs:EMBEDDING_COSINE",
         "similarity": "pipeline.compress.losses.outputs:SIMILARITY",
         "neighbours": "pipeline.compress.losses.outputs:NEIGHBOURS",

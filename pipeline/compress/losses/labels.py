@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
 from pipeline.compress.losses.views import Loss, Pair
+from pipeline.core.errors import StageError
 
 
 def soft_labels(pair: Pair) -> Tensor:
@@ -13,6 +14,11 @@ def soft_labels(pair: Pair) -> Tensor:
 
     Hinton et al. (arXiv 1503.02531, sec. 2); T^2 keeps gradients of the same size when T changes.
     """
+    if pair.teacher.outputs.shape[-1] == 1:
+        raise StageError(
+            "distill: the loss 'soft_labels' compares shares of several classes; this model puts out one number.",
+            "Use losses = { numbers_mse = 1.0 }.",
+        )
     temperature = pair.temperature
     student = (pair.student.outputs / temperature).log_softmax(-1)
     teacher = (pair.teacher.outputs / temperature).log_softmax(-1)

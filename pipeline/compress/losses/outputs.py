@@ -56,7 +56,15 @@ def _similarities(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     return ours, theirs, others
 
 
-_VECTORS = ("embedding", "classifier")
+def numbers_mse(pair: Pair) -> Tensor:
+    """Mean squared error over the variance of the teacher's numbers in the batch, the mean over outputs: what is lost
+    of their variance. For one logit and regressions, whose zero means nothing."""
+    error = (pair.student.outputs - pair.teacher.outputs).square().mean(0)
+    return (error / pair.teacher.outputs.var(0, correction=0).clamp(min=1e-12)).mean()
+
+
+_VECTORS = ("embedding", "classifier", "labels")
+NUMBERS_MSE = Loss(numbers_mse, families=("scores", "token_scores"))
 OUTPUTS_MSE = Loss(outputs_mse)
 EMBEDDING_COSINE = Loss(embedding_cosine, families=_VECTORS)
 SIMILARITY = Loss(similarity, families=_VECTORS)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.metrics.judge import JUDGES
+
 
 @dataclass(frozen=True)
 class View:
@@ -48,7 +50,7 @@ class Loss(NamedTuple):
 
     compute: Callable[[Pair], Tensor]
     needs: str = ""
-    families: tuple[str, ...] = ("embedding", "classifier", "tokens", "detector")
+    families: tuple[str, ...] = tuple(JUDGES)
 
 
 _LEAST = 1e-4

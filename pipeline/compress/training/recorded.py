@@ -41,7 +41,7 @@ def require_recordable(config: Distill, family: str, where: str) -> None:
 
 
 def _obstacle(config: Distill, family: str) -> str:
-    if family == "tokens":
+    if family in ("tokens", "token_scores"):
         return "judges single tokens"
     if config.augment != "none":
         return "augments images, which the teacher has to see as well"

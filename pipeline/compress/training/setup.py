@@ -34,6 +34,9 @@ _DEFAULTS: dict[str, dict[str, float]] = {
     "classifier": {"soft_labels": 1.0},
     "tokens": {"soft_labels": 1.0},
     "detector": {"outputs_mse": 1.0},
+    "scores": {"numbers_mse": 1.0},
+    "token_scores": {"numbers_mse": 1.0},
+    "labels": {"outputs_mse": 1.0},
 }
 
 

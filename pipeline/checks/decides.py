@@ -1,0 +1,233 @@
+"""Stage function: can the judge fail a model at all? A budget that destroyed weights meet decides nothing.
+
+Asked before anything expensive runs: of the evaluation sets, the labels and the limits that the gate and the searches
+will go by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pipeline.checks.accuracy import compare
+from pipeline.checks.destroyed import destroy
+from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
+from pipeline.config.target import Runtime, Target
+from pipeline.core.budgets import BUDGETS
+from pipeline.core.errors import StageError, UsageError
+from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.stage import Stage, StageContext
+from pipeline.core.types import Json
+from pipeline.metrics.judge import JUDGES
+from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
+from pipeline.runtime.infer import judged_outputs
+from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
+from pipeline.source.samples import Samples, open_samples
+from pipeline.trace.graph import MODEL, load_model, save_model
+
+Array = NDArray[np.float32]
+JUDGE = "judge"
+"""The name of this stage."""
+DROP = "max_accuracy_drop"
+ACCURACY_BUDGETS = (DROP, *dict.fromkeys(name for judge in JUDGES.values() for name in judge.limits))
+DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
+_SHARE = 96
+"""Samples of a set that are asked first; the whole set only if they cannot tell."""
+_BATCH = 16
+_SCRATCH = "destroyed.onnx"
+_BROKEN: tuple[type[Exception], ...] = (StageError, *SESSION_ERRORS)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One budget that accuracy decides, as the target has it."""
+
+    name: str
+    limit: float
+    required: bool
+
+    @property
+    def can_fail(self) -> bool:
+        """Could any model miss it? Not a drop of a hundred points or more, nor a share of none."""
+        return self.limit < 100 if self.name == DROP else self.limit > 0
+
+    def holds(self, result: DatasetAccuracy, score: str) -> bool:
+        return result.drop <= self.limit if self.name == DROP else result.scores[score] >= self.limit
+
+    def met(self, result: DatasetAccuracy, score: str, who: str) -> str:
+        """`a model with destroyed weights drops 0.20 points there, and 1 are allowed`."""
+        if self.name == DROP:
+            return f"{who} drops {result.drop:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
+        return f"{who} scores {result.scores[score]:.3f} there, and {self.limit:g} are asked for"
+
+
+def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
+    """The stage for a target's limits; its inputs are the traced float graph, the evaluation samples as it takes them,
+    and what `probe` found."""
+    limits = {
+        name: {"limit": budget.limit, "required": budget.required}
+        for name, budget in target.budgets.items()
+        if name in ACCURACY_BUDGETS
+    }
+    config = {"limits": limits, "metric": metric.identity() if metric else None}
+    inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
+    local = {"given": metric.place() if metric else None}
+    return Stage(JUDGE, 1, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Facts: what a report must say. UsageError for a required budget that cannot fail, for labels that do not fit the
+    model's outputs, and for a metric that does not."""
+    limits = [Limit(name, **given) for name, given in context.config["limits"].items()]
+    folders = evaluation_folders(context.inputs["evaluation"].path)
+    given = context.config["given"]
+    metric = load_user_metric(given["spec"], given["references"]) if given else None
+    notes: list[str] = [_unfailing(limit) for limit in limits if not limit.can_fail]
+    with _models(context) as (of_float, destroyed):
+        if destroyed is None:
+            notes.append("The graph has no weights that could be destroyed: nobody tried whether a budget can fail.")
+        for number, folder in enumerate(folders):
+            tried = _Tried(folder, behaviour_in(context.inputs), of_float, destroyed, metric)
+            notes += [note for limit in limits if limit.can_fail and (note := tried.ask(limit))]
+            context.progress(number + 1, len(folders))
+    return {"notes": list(dict.fromkeys(notes))}
+
+
+def _unfailing(limit: Limit) -> str:
+    unit = BUDGETS[limit.name].unit
+    return f"The budget {limit.name} cannot fail: its limit, {limit.limit:g} {unit}, lets any model pass."
+
+
+@contextmanager
+def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, ort.InferenceSession | None]]:
+    """Sessions of the float graph and of the destroyed one; None if it has nothing to destroy."""
+    runtime = Runtime(threads=available_cores())
+    place = context.inputs["float"].file(MODEL)
+    model, scratch = load_model(place), context.out / _SCRATCH
+    try:
+        if destroyed := destroy(model):
+            save_model(model, scratch)
+        yield make_session(place, runtime), make_session(scratch, runtime) if destroyed else None
+    finally:
+        scratch.unlink(missing_ok=True)
+        scratch.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+
+
+class _Tried:
+    """One evaluation set, with what the float model and those that must fail say of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        behaviour: Behaviour,
+        of_float: ort.InferenceSession,
+        destroyed: ort.InferenceSession | None,
+        metric: UserMetric | None,
+    ) -> None:
+        self._dataset, self._samples, self._behaviour = read_dataset(folder), open_samples(folder), behaviour
+        self._float, self._destroyed, self._metric = of_float, destroyed, metric
+        self._known: dict[bool, dict[str, DatasetAccuracy]] = {}
+
+    def ask(self, limit: Limit) -> str:
+        """What to say of a budget that need not decide; empty if it can fail here. UsageError if it is required."""
+        score = JUDGES[self._behaviour.family].limits.get(limit.name, "")
+        if limit.name != DROP and not score:
+            return ""  # it does not apply to this kind of output
+        met = self._met(limit, score, whole=False)
+        if met and self._share(whole=True) != self._share(whole=False):
+            met = self._met(limit, score, whole=True)
+        if not met:
+            return ""
+        message = f"The budget {limit.name} cannot fail on {self._dataset['name']!r}: {met}."
+        if limit.required:
+            raise UsageError(
+                message,
+                "Give more, or more varied, evaluation samples (--eval-data), a stricter limit "
+                f"(--budget {limit.name}=...), or for max_accuracy_drop a --metric of your own.",
+            )
+        return message
+
+    def _met(self, limit: Limit, score: str, whole: bool) -> str:
+        """Which of the models that must fail meets the limit, in words."""
+        for who, result in self._results(whole, limit.name == DROP).items():
+            if limit.holds(result, score):
+                return limit.met(result, score, who)
+        return ""
+
+    def _results(self, whole: bool, drop: bool) -> Mapping[str, DatasetAccuracy]:
+        if drop and self._metric is not None:
+            return self._by_metric(self._metric)
+        if whole not in self._known:
+            self._known[whole] = self._judged(self._share(whole))
+        return self._known[whole]
+
+    def _share(self, whole: bool) -> list[int]:
+        """Evenly spread samples, a pair being one."""
+        count = len(self._samples) // (2 if self._dataset["pairs"] else 1)
+        return (
+            sorted({place * count // _SHARE for place in range(_SHARE)})
+            if count > _SHARE and not whole
+            else [*range(count)]
+        )
+
+    def _judged(self, chosen: list[int]) -> dict[str, DatasetAccuracy]:
+        half, labels = len(self._samples) // 2, self._dataset["labels"]
+        samples = self._samples.part(
+            [*chosen, *(place + half for place in chosen)] if self._dataset["pairs"] else chosen
+        )
+        part = {**self._dataset, "samples": len(chosen), "labels": labels and [labels[place] for place in chosen]}
+        reference = self._rows(self._float, samples)
+        found = {}
+        for who, outputs in self._impostors(reference, samples).items():
+            try:
+                found[who] = compare(self._behaviour.family, part, reference, outputs)
+            except ValueError as error:
+                if len(chosen) < len(self._share(whole=True)):
+                    return self._judged(self._share(whole=True))
+                raise UsageError(
+                    f"The model cannot be judged on {self._dataset['name']!r}: {error}.",
+                    "Correct the labels, or give more samples.",
+                ) from error
+        return found
+
+    def _impostors(self, reference: Array, samples: Samples) -> dict[str, Array]:
+        """Outputs that must fail. What is not finite fails by itself; the boxes of images have no mean answer."""
+        found = {}
+        if self._behaviour.family != "detector":
+            found[CONSTANT] = np.broadcast_to(reference.mean(axis=0), reference.shape).astype(np.float32)
+        if self._destroyed is not None:
+            with suppress(*_BROKEN):
+                found[DESTROYED] = self._rows(self._destroyed, samples)
+        return found
+
+    def _rows(self, session: ort.InferenceSession, samples: Samples) -> Array:
+        batch = _BATCH if self._behaviour.independent else 1
+        return judged_outputs(session, samples, family=self._behaviour.family, batch=batch)
+
+    def _by_metric(self, metric: UserMetric) -> dict[str, DatasetAccuracy]:
+        """The user's own drop, of the whole set."""
+        references = metric.references_for(self._dataset["name"], self._dataset["labels"], self._dataset["samples"])
+        of_float = fitted_value(metric, self._float, self._samples, references)
+        if self._destroyed is None:
+            return {}
+        try:
+            of_destroyed = collect(self._destroyed, self._samples)
+            value = call(metric.function, of_destroyed, references)
+        except _BROKEN:  # a metric need not be defined for what is not finite
+            return {}
+        result = DatasetAccuracy(
+            dataset=self._dataset["name"],
+            samples=self._dataset["samples"],
+            labelled=True,
+            primary=metric.name,
+            scores={},
+            drop=of_float - value,
+        )
+        return {DESTROYED: result}

@@ -1,0 +1,82 @@
+"""A float graph whose weights say nothing: the same operators, sizes and spread, but values drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+READERS = frozenset(
+    {
+        *("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Gather", "GatherND", "GatherElements"),
+        *("LSTM", "GRU", "RNN", "FusedMatMul", "FusedConv", "FusedGemm", "Attention", "EmbedLayerNormalization"),
+    }
+)
+"""Operators that read what a model has learned: products, convolutions, tables and recurrences."""
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
+
+def destroy(model: ir.Model, seed: int = 0) -> int:
+    """Draw the constants that `READERS` read, in all graphs, from a normal distribution around 0 with the root mean
+    square that they had; biases and scales of normalizations stay. Returns how many were drawn: 0 if none is read."""
+    generator = np.random.default_rng(seed)
+    found: dict[int, ir.Value] = {}
+    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+        for node in graph.all_nodes():
+            if node.op_type in READERS:
+                found |= {id(value): value for operand in node.inputs for value in _behind(operand)}
+    for value in found.values():
+        _draw(value, generator)
+    return len(found)
+
+
+def _behind(value: ir.Value | None) -> Iterator[ir.Value]:
+    """The constants that a value is computed from, if it is from constants alone, that can be weights: floats with more
+    than one value in two axes or more."""
+    constants = _constants(value)
+    for constant in constants or ():
+        array = _tensor(constant)
+        if array is not None and array.dtype in _FLOATS and len(array.shape) > 1 and array.size > 1:
+            yield constant
+
+
+def _constants(value: ir.Value | None) -> list[ir.Value] | None:
+    """None if the value depends on the inputs of the model."""
+    if value is None:
+        return []
+    if _tensor(value) is not None:
+        return [value]
+    node = value.producer()
+    if node is None or not node.inputs or node.attributes.get("body") or node.attributes.get("then_branch"):
+        return None
+    parts = [_constants(each) for each in node.inputs]
+    return None if any(part is None for part in parts) else [each for part in parts for each in part or ()]
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    if value.is_initializer() and not value.is_graph_input():
+        return value.const_value
+    node = value.producer()
+    if node is not None and node.op_type == "Constant" and "value" in node.attributes:
+        return node.attributes["value"].as_tensor()
+    return None
+
+
+def _draw(value: ir.Value, generator: np.random.Generator) -> None:
+    tensor = _tensor(value)
+    assert tensor is not None  # noqa: S101  # `_behind` gives constants only
+    drawn = ir.tensor(_like(tensor.numpy(), generator), name=tensor.name)
+    node = value.producer()
+    if node is None:
+        value.const_value = drawn
+    else:
+        node.attributes["value"] = ir.AttrTensor("value", drawn)
+
+
+def _like(array: NDArray[np.generic], generator: np.random.Generator) -> NDArray[np.generic]:
+    values = array.astype(np.float32)
+    size = float(np.sqrt(np.mean(np.square(values[np.isfinite(values)], dtype=np.float64)))) if values.size else 0.0
+    drawn = generator.standard_normal(array.shape, dtype=np.float32) * np.float32(size)
+    return drawn.astype(array.dtype)
