@@ -28,7 +28,7 @@ from pipeline.trace.failure import cannot_export
 from pipeline.trace.fuse_attention import OPSET
 from pipeline.trace.graph import CONFIG, MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.module import trace_module, uncollected
-from pipeline.trace.parity import check_parity
+from pipeline.trace.parity import check_parity, fresh
 
 Tensors = dict[str, torch.Tensor]
 
@@ -130,6 +130,7 @@ def _forms(model: nn.Module, source: dict[str, Any], opset: int, examples: Tenso
 
 
 def _traced(model: nn.Module, source: dict[str, Any], opset: int, examples: Tensors) -> ir.Model:
+    model = fresh(model)
     return (
         trace_module(model, examples, source, opset) if source["kind"] == "factory" else trace(model, examples, opset)
     )
