@@ -21,7 +21,7 @@ from pipeline.core.memory import is_out_of_memory
 
 DEPTH = 64
 """Levels of lists and tables within each other that are read from JSON and TOML."""
-LOOP_SECONDS = 60
+LOOP_SECONDS = 30
 """Seconds that one inference of a given ONNX file with loops may take: nothing else says that a loop ends."""
 
 
