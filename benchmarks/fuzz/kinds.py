@@ -365,7 +365,7 @@ def names(place: Path, seeds: Path, dice: Random) -> Case:
         )
     if which == 3:
         flag = dice.choice(("--model", "--target", "--recipe", "--task", "--metric", "--references", "--baseline", "--budget", "--nodes-to-exclude",
-                            "--calibration-data", "--eval-data", "--store", "--opset", "--threads", "--training-data"))  # fmt: skip
+                            "--calibration-data", "--eval-data", "--opset", "--threads", "--training-data"))  # fmt: skip
         value = dice.choice(
             (
                 name,

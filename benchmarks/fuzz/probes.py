@@ -33,16 +33,15 @@ def export(samples: bool = True, load: bool = False, trace: bool = False, **fiel
 
 
 def _load(plan: Any) -> None:
-    """As the stages that need the PyTorch model do."""
-    from pipeline.core.stage import Stage, execute
+    """As the stages that need the PyTorch model do, with libraries kept quiet."""
+    from pipeline.core.stage import Stage
     from pipeline.core.store import Store
+    from pipeline.core.types import silent
+    from pipeline.runner import run_stages
 
-    stage = next(stage for stage in plan.stages if stage.name == "trace.float")
-    execute(
-        Stage("load", 1, "benchmarks.fuzz.probes:load_stage", stage.config, {}, (), stage.local),
-        {},
-        Store(Path("store")),
-    )
+    traced = next(stage for stage in plan.stages if stage.name == "trace.float")
+    stage = Stage("load", 1, "benchmarks.fuzz.probes:load_stage", traced.config, {}, (), traced.local)
+    run_stages([stage], Store(Path("store")), lambda _: silent, lambda *_: None)
 
 
 def load_stage(context: Any) -> dict[str, Any]:
