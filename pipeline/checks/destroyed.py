@@ -23,36 +23,48 @@ def destroy(model: ir.Model, seed: int = 0) -> int:
     square that they had; biases and scales of normalizations stay. Returns how many were drawn: 0 if none is read."""
     generator = np.random.default_rng(seed)
     found: dict[int, ir.Value] = {}
+    known: dict[int, list[ir.Value] | None] = {}
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for node in graph.all_nodes():
             if node.op_type in READERS:
-                found |= {id(value): value for operand in node.inputs for value in _behind(operand)}
+                found |= {id(value): value for operand in node.inputs for value in _behind(operand, known)}
     for value in found.values():
         _draw(value, generator)
     return len(found)
 
 
-def _behind(value: ir.Value | None) -> Iterator[ir.Value]:
+def _behind(value: ir.Value | None, known: dict[int, list[ir.Value] | None]) -> Iterator[ir.Value]:
     """The constants that a value is computed from, if it is from constants alone, that can be weights: floats with more
     than one value in two axes or more."""
-    constants = _constants(value)
-    for constant in constants or ():
+    for constant in _constants(value, known) or ():
         array = _tensor(constant)
         if array is not None and array.dtype in _FLOATS and len(array.shape) > 1 and array.size > 1:
             yield constant
 
 
-def _constants(value: ir.Value | None) -> list[ir.Value] | None:
-    """None if the value depends on the inputs of the model."""
+def _constants(value: ir.Value | None, known: dict[int, list[ir.Value] | None]) -> list[ir.Value] | None:
+    """None if the value depends on the inputs of the model. `known` keeps what was asked: most values are read by
+    several, so that paths through a graph are many more than its values."""
     if value is None:
         return []
+    if id(value) not in known:
+        known[id(value)] = _computed_from(value, known)
+    return known[id(value)]
+
+
+def _computed_from(value: ir.Value, known: dict[int, list[ir.Value] | None]) -> list[ir.Value] | None:
     if _tensor(value) is not None:
         return [value]
     node = value.producer()
     if node is None or not node.inputs or node.attributes.get("body") or node.attributes.get("then_branch"):
         return None
-    parts = [_constants(each) for each in node.inputs]
-    return None if any(part is None for part in parts) else [each for part in parts for each in part or ()]
+    found: list[ir.Value] = []
+    for each in node.inputs:
+        part = _constants(each, known)
+        if part is None:
+            return None
+        found += part
+    return found
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol | None:

@@ -199,3 +199,14 @@ def test_weights_in_branches_and_behind_constant_steps_are_found() -> None:
     graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", 1, None)])
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     assert destroy(model) == 2
+
+
+def test_a_deep_residual_graph_is_searched_once() -> None:
+    """x + x, sixty times over: 2 ** 60 paths lead from the last value to the first."""
+    nodes = [helper.make_node("Add", [f"h{n}", f"h{n}"], [f"h{n + 1}"]) for n in range(60)]
+    nodes.append(helper.make_node("MatMul", ["h60", "w"], ["y"]))
+    x = helper.make_tensor_value_info("h0", TensorProto.FLOAT, ["n", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(WEIGHT, "w")])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    assert destroy(model) == 1
