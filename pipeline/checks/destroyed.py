@@ -26,6 +26,8 @@ def destroy(model: ir.Model, seed: int = 0) -> int:
     known: dict[int, list[ir.Value] | None] = {}
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for node in graph.all_nodes():
+            for output in node.outputs:
+                _constants(output, known)  # in the graph's order, so that nothing is asked far back
             if node.op_type in READERS:
                 found |= {id(value): value for operand in node.inputs for value in _behind(operand, known)}
     for value in found.values():

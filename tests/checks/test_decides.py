@@ -202,9 +202,9 @@ def test_weights_in_branches_and_behind_constant_steps_are_found() -> None:
 
 
 def test_a_deep_residual_graph_is_searched_once() -> None:
-    """x + x, sixty times over: 2 ** 60 paths lead from the last value to the first."""
-    nodes = [helper.make_node("Add", [f"h{n}", f"h{n}"], [f"h{n + 1}"]) for n in range(60)]
-    nodes.append(helper.make_node("MatMul", ["h60", "w"], ["y"]))
+    """x + x, two thousand times over: 2 ** 2000 paths lead from the last value to the first."""
+    nodes = [helper.make_node("Add", [f"h{n}", f"h{n}"], [f"h{n + 1}"]) for n in range(2000)]
+    nodes.append(helper.make_node("MatMul", ["h2000", "w"], ["y"]))
     x = helper.make_tensor_value_info("h0", TensorProto.FLOAT, ["n", 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(WEIGHT, "w")])
