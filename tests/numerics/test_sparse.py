@@ -83,14 +83,14 @@ def one_by_one(weight: Floats, hessian: Doubles, gone: Mask) -> Doubles:
     factor)."""
     rest = weight.astype(np.float64)
     for j in range(weight.shape[1]):
-        inverse = np.linalg.inv(hessian[j:, j:])
-        errors = np.where(gone[:, j], rest[:, j], 0) / inverse[0, 0]
-        rest[:, j:] -= np.outer(errors, inverse[0])
+        row = np.linalg.solve(hessian[j:, j:], np.eye(1, len(hessian) - j)[0])  # the inverse's first
+        errors = np.where(gone[:, j], rest[:, j], 0) / row[0]
+        rest[:, j:] -= np.outer(errors, row)
     return np.where(gone, 0, rest)
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
-@pytest.mark.parametrize("columns", [64, 128, 200, 320])
+@pytest.mark.parametrize("columns", [64, 128, 264])
 def test_sparsegpt_equals_solving_one_column_at_a_time(amount: Amount, columns: int) -> None:
     weight, hessian = drawn(columns, 12, columns)
     found, _ = sparsegpt(weight, hessian, amount)
