@@ -5,6 +5,9 @@ torch and transformers are imported inside, so that tests which need neither sta
 
 from __future__ import annotations
 
+import one_core  # noqa: F401
+
+# isort: split
 import json
 import string
 from collections.abc import Callable, Sequence
