@@ -106,7 +106,11 @@ Baseline = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    typer.Option(help="Your own metric: file.py:name of a function (outputs, references) -> float, higher is better."),
+    typer.Option(
+        help="Your own metric: file.py:name of a function (outputs, references) -> float, in points, higher is better. "
+        "outputs: a dict per sample, output name -> array with a batch axis of 1; references: the sample's label, or "
+        "its row of --references."
+    ),
 ]
 References = Annotated[
     Path | None,
