@@ -12,7 +12,7 @@ _TITLES = {
     "teacher": "record the teacher's outputs",
     "trace.float": "trace float model",
     "probe": "probe float model",
-    "judge": "try the judge",
+    "judge": "check the judge can fail",
     "trace": "trace compressed model",
     "model": "save compressed model",
     "calibrate.channels": "calibrate channels",

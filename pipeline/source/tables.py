@@ -57,11 +57,13 @@ def read_tsv(
     content: str, name: str, is_header: Callable[[list[str]], bool], scored: list[str]
 ) -> tuple[Rows, tuple[str, ...]]:
     """As `read_csv`. Quotes have no meaning in a .tsv, as in the GLUE and STS files. Without a header three columns
-    that begin with a number are `scored`, and two are text and label, in the order that the values show."""
+    that begin with a number are `scored` (the documented form), and two are text and label, as the values show."""
     table = _table(csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE), name)
     if not table or is_header(table[0][1]):
         return _with_header(table, name), ()
-    columns = scored if len(table[0][1]) == 3 and is_number(table[0][1][0]) else _text_and_label(table)
+    if len(table[0][1]) == 3 and is_number(table[0][1][0]):
+        return _with_header([(0, scored), *table], name), ()
+    columns = _text_and_label(table)
     if not columns:
         return _with_header(table, name), ()
     note = f"{name} has no header; its columns were read as {', '.join(columns)}."
