@@ -51,6 +51,8 @@ def run_worker(request: Request, timeout_s: float) -> dict[str, Json]:
     result: dict[str, Json] = json.loads(done.stdout.splitlines()[-1])
     if "error" in result:
         raise UsageError(result["error"], result["remedy"])
+    if "refused" in result:
+        raise StageError(f"Measuring {request.mode} failed: {result['refused']}", result["remedy"])
     return result
 
 

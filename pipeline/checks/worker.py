@@ -32,7 +32,7 @@ from pipeline.core.parent import end_with_parent
 from pipeline.core.types import Json
 from pipeline.numerics.timing import FEW_BLOCKS, FEW_ROUNDS
 from pipeline.runtime.feeds import Feed, read_feed
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import SessionError, make_session
 
 _Run: TypeAlias = tuple[ort.InferenceSession, Feed]
 _SPINNING_STOP = "session.force_spinning_stop"
@@ -45,6 +45,8 @@ def main() -> int:
         result = answer(request)
     except UsageError as error:
         result = {"error": error.message, "remedy": error.remedy}
+    except SessionError as error:
+        result = {"refused": error.message, "remedy": error.remedy}
     sys.stdout.write(json.dumps(result) + "\n")
     return 0
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.core.paths import FILE, kind_of, open_plain
+from pipeline.core.paths import FILE, kind_of, open_plain, read_at_most
 from pipeline.core.types import Json
 
 MAX_BYTES = 64_000_000
@@ -25,7 +25,7 @@ def read_bounded(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         if kind != FILE:
             raise DocumentError("is missing" if kind == "nothing" else f"is {kind}")
         with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
-            content = file.read(max_bytes + 1)
+            content = read_at_most(file, max_bytes + 1)
     except (OSError, ValueError) as error:
         raise DocumentError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > max_bytes:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from pydantic import AfterValidator
 
@@ -28,6 +28,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_PIECE = 1 << 20
 _LONGEST_NAME = 220
 """Bytes of a name; file systems take 255, and the folders that an export fills and swaps have the name in theirs."""
 _LONGEST_PATH = 3900
@@ -180,3 +181,12 @@ def _name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """A name that users give and that becomes a part of paths."""
+
+
+def read_at_most(file: BinaryIO, count: int) -> bytes:
+    """The next `count` bytes, or what there is, in pieces: `read(count)` sets memory aside for all of them at once."""
+    pieces, left = [], count
+    while left and (piece := file.read(min(left, _PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)

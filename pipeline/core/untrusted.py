@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.core.errors import EdgeError, Interrupted, UsageError, first_line
 from pipeline.core.memory import is_out_of_memory
+from pipeline.core.paths import read_at_most
 
 DEPTH = 64
 """Levels of lists and tables within each other that are read from JSON and TOML."""
@@ -97,7 +98,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(limit + 1)[: limit + 1]
+            return read_at_most(file, limit + 1)
     except OSError as error:
         raise UsageError(f"{path.name!r} cannot be read: {_reason(error)}.") from error
 

@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError, first_line
+from pipeline.core.memory import says_out_of_memory
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
@@ -57,7 +58,7 @@ def make_session(
     try:
         return Session(model, options, runtime.providers)
     except SESSION_ERRORS as error:
-        raise SessionError(f"ONNX Runtime {ort.__version__} cannot load {model.name}: {first_line(error)}") from error
+        raise refusal(f"load {model.name}", error) from error
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
@@ -74,10 +75,16 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
         try:
             return super().run(output_names, input_feed, run_options)
         except SESSION_ERRORS as error:
-            raise SessionError(
-                f"ONNX Runtime {ort.__version__} cannot run {self._name} on a sample: {first_line(error)}",
-                "Check that the samples (ids, shapes, lengths) are what the model takes.",
-            ) from error
+            remedy = "Check that the samples (ids, shapes, lengths) are what the model takes."
+            raise refusal(f"run {self._name} on a sample", error, remedy) from error
+
+
+def refusal(what: str, error: Exception, remedy: str = "") -> MemoryError | SessionError:
+    """The error to raise from a session's own: a MemoryError where it ran out of memory, which says nothing about the
+    graph or the sample."""
+    if says_out_of_memory(str(error)):
+        return MemoryError(first_line(error))
+    return SessionError(f"ONNX Runtime {ort.__version__} cannot {what}: {first_line(error)}", remedy)
 
 
 def run_within(session: ort.InferenceSession, feed: Mapping[str, Any], seconds: float) -> list[Any]:

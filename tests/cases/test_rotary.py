@@ -16,7 +16,6 @@ from text_models import IDS, SMALL, save_text_model
 from torch import Tensor, nn
 
 import pipeline.trace.canonical
-from pipeline.core.artifact import open_artifact
 from pipeline.trace.to_onnx import _proven
 
 MODERN = {**SMALL, **IDS, "max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2}
@@ -25,6 +24,11 @@ QWEN = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddin
 
 def operators(folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "model.onnx", load_external_data=False).graph.node)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))["facts"]
+    return facts
 
 
 def unmended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +43,7 @@ def test_rotary_encoder_keeps_its_operators(
     model = save_text_model(tmp_path / "model", kind, save_tokenizer, **settings)
     traced = trace_model(model, tmp_path / "traced")
     assert operators(traced)["RotaryEmbedding"] == 4  # queries and keys of two layers
-    assert open_artifact(traced).facts["notes"] == []
+    assert facts_of(traced)["notes"] == []
     signature = json.loads((traced / "signature.json").read_text())
     assert [entry["name"] for entry in signature["outputs"]] == ["last_hidden_state"]  # and no cache
 
@@ -51,10 +55,10 @@ def test_operator_that_onnx_runtime_refuses_is_written_out_and_said(
     model = save_text_model(tmp_path / "model", "Qwen3Model", save_tokenizer, **QWEN)
     traced = trace_model(model, tmp_path / "traced")
     assert operators(traced)["RotaryEmbedding"] == 0
-    (note,) = open_artifact(traced).facts["notes"]
+    (note,) = facts_of(traced)["notes"]
     assert note.startswith("The graph is exported with the operators of opset 22: ONNX Runtime ")
     assert "cannot run the exported graph on input_ids [2, 16]" in note and "RotaryEmbedding" in note
-    assert open_artifact(traced).facts["opset"] == 23
+    assert facts_of(traced)["opset"] == 23
 
 
 class Masked(nn.Module):

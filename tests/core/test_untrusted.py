@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
+import tracemalloc
 from datetime import date
 from pathlib import Path
 
@@ -203,3 +204,13 @@ def test_escapes_are_those_of_json() -> None:
     assert shown("a\x1b[2J\u202e\x9b\n") == "a\\u001b[2J\\u202e\\u009b\n"
     assert json.loads('"' + shown("\x9b\u2066") + '"') == "\x9b\u2066"
     assert shown(string.printable.replace("\x0b", "").replace("\x0c", "").replace("\r", "")).isascii()
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "small.txt").write_bytes(b"x" * 3_000_000)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "small.txt", 10**9)) == 3_000_000
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

@@ -138,7 +138,7 @@ def test_a_limit_below_what_libraries_need_is_told_before_they_are_loaded(edge, 
 
 def test_little_memory_is_one_clear_message(edge, tiny, tmp_path) -> None:
     done = edge(
-        *("export", *tiny, "--store", str(tmp_path / "fresh"), "--batch-size", "200000"),
+        *("export", *tiny, "--store", str(tmp_path / "fresh"), "--batch-size", "65536"),
         preexec_fn=partial(_limit, 4_000_000_000),
     )
     assert done.returncode == 3, done.stderr

@@ -170,7 +170,9 @@ def test_images_are_as_large_as_the_processor_makes_them(edge, images, workspace
 
     torch.manual_seed(0)
     resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
-    vit = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
+    vit = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32, num_labels=5
+    )
     for name, model in (("resnet", ResNetForImageClassification(resnet)), ("vit", ViT(vit))):
         model.eval().save_pretrained(workspace / name)
         (workspace / name / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "do_normalize": False}))
