@@ -25,7 +25,7 @@ BUNDLES = {
     "w4": "robot",
     "w4a8": "robot",
     "w4a8-dynamic": "robot",
-    "prune-w4": "robot",
+    "w4a8-static": "robot",
 }
 """Recipe -> the target that it is shown for."""
 _PLAIN, _TUNED, _TUNED_AS = "plain_dynamic", "plain_dynamic_tuned", "phone"

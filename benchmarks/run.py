@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import (
     batching,
+    cases,
     cnn,
     gate_speed,
     kill,
@@ -88,6 +89,7 @@ ROWS = [
     *resnet.ROWS,
     *two_processes.ROWS,
     *sparsify.ROWS,
+    *cases.ROWS,
     *kill.ROWS,
     *gate_speed.ROWS,
     *texten.ROWS,
