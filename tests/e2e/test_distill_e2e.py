@@ -68,6 +68,7 @@ def test_other_training_data_train_anew(edge, tiny, recipe, workspace) -> None:
     assert states["samples.training.1"] == states["compress.1.distill"] == "run"
 
 
+@pytest.mark.slow
 def test_a_teacher_is_asked_once_for_all_students(edge, tiny, recipe, workspace) -> None:
     cached = "cache_teacher = true\nlosses = { embedding_cosine = 1.0 }"
     (workspace / "recover.toml").write_text(RECIPE.format(steps=6) + cached)

@@ -51,6 +51,7 @@ def report(workspace) -> dict:
     return json.loads((workspace / "out/report.json").read_text())
 
 
+@pytest.mark.slow
 def test_an_encoder_with_thin_layers_and_a_thin_table(edge, tiny, workspace) -> None:
     (workspace / "recipes").mkdir()
     (workspace / "recipes/thin.toml").write_text(TEXT)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from pipeline import verify
@@ -81,6 +82,7 @@ def report(workspace: Path) -> dict:
     return json.loads((workspace / "out/report.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_of_four_survives_gptq_at_four_bits(edge, tiny, workspace) -> None:
     done = edge("export", *tiny, "--recipe", recipe(workspace, SPARSE_W4))
     assert done.returncode == 0, done.stderr
@@ -120,6 +122,7 @@ def test_convolutions_of_a_factory_in_static_int8(edge, workspace) -> None:
     assert [bool((array == 0).mean() > 0.58) for array in weights] == [True, True]
 
 
+@pytest.mark.slow
 def test_recovery_between_two_sparsities_keeps_the_zeros(edge, tiny, workspace) -> None:
     done = edge("export", *tiny, "--calibration-samples", "32", "--recipe", recipe(workspace, RECOVERED))
     assert done.returncode == 0, done.stderr

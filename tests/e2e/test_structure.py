@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import onnxruntime as ort
+import pytest
 from tokenizers import Tokenizer
 
 _TRIM = 'pass = "prune"\nunit = "tokens"\ndata = "calibration.txt"\n'
@@ -21,6 +22,7 @@ def data_bytes(workspace: Path) -> int:
     return (workspace / "out/bundle/model.onnx.data").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_trimmed_vocabulary_takes_its_rows_out_of_the_bundle(edge, tiny, workspace) -> None:
     recipe(workspace, "trim", "fp32", _TRIM.replace('"calibration.txt"', '["calibration.txt", "evaluation.txt"]'))
     edge("export", *tiny, "--recipe", "fp32")
@@ -59,6 +61,7 @@ def test_the_bundle_of_passes_in_a_row_has_its_own_tokenizer(edge, tiny, workspa
     assert checked["max_accuracy_drop"]["value"] == report["figures"]["max_accuracy_drop"]["value"]
 
 
+@pytest.mark.slow
 def test_a_narrower_encoder_says_that_its_embeddings_change(edge, tiny, workspace) -> None:
     narrow = 'pass = "prune"\nunit = "hidden"\nratio = 0.5\nround_to = 16\n'
     recipe(workspace, "refused", "fp32", narrow)
