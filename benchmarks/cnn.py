@@ -16,6 +16,7 @@ from benchmarks.data import folder
 from benchmarks.row import Measured
 from pipeline.api import default_store
 from pipeline.checks.accuracy import measure_accuracy
+from pipeline.checks.answers import ANSWERS
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
@@ -24,7 +25,7 @@ from pipeline.core.store import Store
 from pipeline.core.types import silent
 from pipeline.plan import make_plan
 from pipeline.runner import run_stages
-from pipeline.trace.graph import MODEL
+from pipeline.runtime.behaviour import behaviour_in
 
 RECIPES = Path(__file__).parent / "recipes"
 TARGET = "car"
@@ -76,9 +77,8 @@ def _imagenet() -> Path:
 @cache
 def _accuracy(name: str) -> DatasetAccuracy:
     made = artifacts(name)
-    runtime = load_target(TARGET).runtime
     (result,) = measure_accuracy(
-        made["bundle"].path / MODEL, runtime, "classifier", made["samples.evaluation"].path, made["reference"].path
+        behaviour_in(made), made["samples.evaluation"].path, made["reference"].path, made[ANSWERS].path
     )
     return result
 

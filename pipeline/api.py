@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import Metadata, read_metadata
+from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import FloatReference, Measurements, measure
@@ -131,6 +132,7 @@ def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Co
         _reasons(plan, outcomes),
         lambda title: console.begin(f"check {title}"),
         plan.metric,
+        outcomes[ANSWERS].artifact.path,
     )
 
 

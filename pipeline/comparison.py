@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.api import Console, default_store, float_reference, trial_scope
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
+from pipeline.checks.answers import ANSWERS
 from pipeline.checks.candidates import Scored, fidelity_name, score
 from pipeline.checks.domination import Entry, differences, dominates, front, nearest
 from pipeline.checks.host import host_info, versions
@@ -39,12 +40,13 @@ _KNOWN_WITHIN, _SECONDS = 0.01, 90.0
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle in the store. `digest`: of its model's files alone."""
+    """A bundle in the store. `digest`: of its model's files alone; `answers`: its outputs on the evaluation sets."""
 
     label: str
     scheme: Scheme
     bundle: Path
     digest: str
+    answers: Path
 
     @property
     def megabytes(self) -> float:
@@ -109,7 +111,8 @@ class _Builder:
             self._console.verbose,
         )
         bundle = outcomes["bundle"].artifact.path
-        return Built(label, plan.scheme, bundle, model_digest(bundle)), outcomes
+        answers = outcomes[ANSWERS].artifact.path
+        return Built(label, plan.scheme, bundle, model_digest(bundle), answers), outcomes
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
         if outcome.artifact.key not in self._shown:
@@ -194,8 +197,8 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
 
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
-    progress = console.begin(f"check accuracy of {one.label}")
-    return score(one.bundle / MODEL, plan.target.runtime, reference, plan.metric, progress)
+    console.begin(f"check accuracy of {one.label}")
+    return score(one.bundle / MODEL, plan.target.runtime, reference, one.answers, plan.metric)
 
 
 def _judge(

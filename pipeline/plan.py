@@ -1,6 +1,6 @@
 """(model, target, recipe) -> the stages of an export, in order. This file is where the flow can be read.
 
-source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> write -> bundle
+source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> write -> bundle, and its answers
                               `-> float reference ------------------------------------^
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
+from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import ACCURACY_BUDGETS, judge_stage
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
@@ -163,6 +164,7 @@ class _Builder:
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
             self._bundle("write" if rounded else self._traced),
+            self._answers("write" if rounded else self._traced),
         ]
 
     @property
@@ -332,6 +334,9 @@ class _Builder:
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
         return Stage("reference", 4, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+
+    def _answers(self, model: str) -> Stage:
+        return answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)
 
     def _bundle(self, model: str) -> Stage:
         config = {

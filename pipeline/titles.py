@@ -26,6 +26,7 @@ _TITLES = {
     "outside": "check calibrated ranges",
     "reference": "run float reference",
     "bundle": "bundle",
+    "answers": "run bundle",
 }
 
 

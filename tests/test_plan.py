@@ -33,7 +33,7 @@ def stages(job: Job, **changes: object) -> dict[str, Stage]:
 
 SAMPLES = ["samples.calibration", "samples.evaluation", "trace.float", "probe", "judge"]
 ROUNDED = ["quantize", "write", "compare", "outside"]
-END = ["reference", "bundle"]
+END = ["reference", "bundle", "answers"]
 
 
 @pytest.mark.parametrize(

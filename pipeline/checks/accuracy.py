@@ -1,100 +1,45 @@
-"""Accuracy against the float model, on every evaluation set by itself: one sample at a time and in batches."""
+"""A bundle's accuracy against the float model, on every evaluation set by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from pipeline.checks.answers import BATCH, Outputs, read_answers
 from pipeline.checks.reference import evaluation_folders, read_dataset
-from pipeline.config.target import Runtime
-from pipeline.core.errors import StageError, first_line
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Progress, silent
 from pipeline.metrics.judge import JUDGES, Classes, Family, Tokens, family_of, label_kind
 from pipeline.numerics.statistics import paired_share_interval, subsample_interval
-from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
-from pipeline.source.samples import Samples, open_samples
 
 Array = NDArray[np.float32]
-BATCH = 16
 BATCHED = "_batched"
 """Ends the names of scores that were measured in batches of `BATCH`."""
 _DRAWN = 150
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The judged rows of one set: of samples that ran alone, and in batches where that was measured too."""
-
-    alone: Array
-    batched: Array | None = None
-
-    def part(self, rows: NDArray[Any]) -> Outputs:
-        return Outputs(self.alone[rows], None if self.batched is None else self.batched[rows])
-
-
 def measure_accuracy(
-    model: Path,
-    runtime: Runtime,
-    behaviour: Behaviour,
-    evaluation: Path,
-    reference: Path,
-    progress: Progress = silent,
+    behaviour: Behaviour, evaluation: Path, reference: Path, answers: Path
 ) -> tuple[DatasetAccuracy, ...]:
-    """Run the model over every set of the `evaluation` artifact and compare with the `reference` artifact's outputs.
+    """Compare a bundle's outputs in `answers` (see `write_answers`) with those of float in the `reference` artifact, on
+    every set of the `evaluation` artifact.
 
     Drops are in points: of the task metric (float minus bundle) where a set has labels that the judge takes, else of
     the judge's fidelity; of one at a time and batches, the worse.
     """
-    # answers do not depend on the number of threads, only the time that thousands of texts take
-    session = make_session(model, runtime.model_copy(update={"threads": available_cores()}))
     results = []
     for folder in evaluation_folders(evaluation):
-        dataset = read_dataset(folder)
-        outputs = run_set(session, folder, behaviour, progress)
+        dataset, outputs = read_dataset(folder), read_answers(answers, folder.name)
         expected = np.load(reference / f"{folder.name}.npy", allow_pickle=False)
         result = compare(behaviour.family, dataset, expected, outputs)
         deciding = outputs.alone if result.batch == 1 or outputs.batched is None else outputs.batched
         low, high = drop_interval(behaviour.family, dataset, expected, deciding, result.drop)
         results.append(result.model_copy(update={"low": low, "high": high}))
     return tuple(results)
-
-
-def run_set(session: ort.InferenceSession, folder: Path, behaviour: Behaviour, progress: Progress = silent) -> Outputs:
-    """One evaluation set through a model: alone as most apps do, then in batches of 16 if float's answers do not depend
-    on them: padded in the samples' order where it has a mask, else of samples of one shape."""
-    samples = open_samples(folder)
-    alone = judged_outputs(session, samples, progress, behaviour.family)
-    if behaviour.batch != "free" or not takes_batches(session):
-        return Outputs(alone)
-    pads = read_dataset(folder).get("pads", {}) if behaviour.padding == "harmless" else None
-    if not _shared(session, samples, pads):
-        return Outputs(alone)
-    try:
-        batched = judged_outputs(session, samples, progress, behaviour.family, BATCH, pads, MOST_VALUES)
-    except SESSION_ERRORS as error:
-        raise StageError(
-            f"The float model runs batches of {BATCH} samples, this one does not: {first_line(error)}",
-            "Use another --recipe: its graph fixes something that the float graph leaves open.",
-        ) from error
-    return Outputs(alone, batched)
-
-
-def _shared(session: ort.InferenceSession, samples: Samples, pads: dict[str, int] | None) -> bool:
-    """Would any batch hold more than one sample?"""
-    if pads is not None:
-        return len(samples) > 1
-    names = [entry.name for entry in session.get_inputs()]
-    return len({samples.shapes(place, names) for place in range(len(samples))}) < len(samples)
 
 
 def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs | Array) -> DatasetAccuracy:

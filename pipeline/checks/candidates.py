@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks.accuracy import Outputs, compare, part_of, run_set, samples_of_rows
+from pipeline.checks.accuracy import compare, part_of, samples_of_rows
+from pipeline.checks.answers import Outputs, read_answers
 from pipeline.checks.domination import Estimate
 from pipeline.checks.measurements import FloatReference, measure_user_metric
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Progress
 from pipeline.metrics.judge import JUDGES, Family, smallest_set
-from pipeline.runtime.session import make_session
 
 GROUPS = 10
 """Groups of evaluation samples that are left out in turn (see numerics.statistics.jackknife_interval)."""
@@ -46,15 +45,15 @@ def score(
     model: Path,
     runtime: Runtime,
     reference: FloatReference,
+    answers: Path,
     metric: UserMetric | None,
-    progress: Progress,
 ) -> Scored:
-    """Run the model over the evaluation sets once. The drop by a user's metric has no replicates: it would have to be
-    called on parts of a set, and need not be defined there."""
-    session, family = make_session(model, runtime), reference.behaviour.family
+    """Compare the model's outputs in `answers` with the float model's. The drop by a user's metric has no replicates:
+    it would have to be called on parts of a set, and need not be defined there."""
+    family = reference.behaviour.family
     whole, parts = [], []
     for folder in evaluation_folders(reference.evaluation):
-        outputs = run_set(session, folder, reference.behaviour, progress)
+        outputs = read_answers(answers, folder.name)
         expected = np.load(reference.reference / f"{folder.name}.npy", allow_pickle=False)
         dataset = read_dataset(folder)
         whole.append(compare(family, dataset, expected, outputs))

@@ -14,7 +14,8 @@ import onnx
 from pipeline.bundle.golden import golden_arrays, read_golden
 from pipeline.bundle.manifest import bundle_bytes
 from pipeline.bundle.records import read_metadata
-from pipeline.checks.accuracy import BATCH, measure_accuracy, suspicious, unused_labels
+from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
+from pipeline.checks.answers import BATCH, write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
@@ -110,10 +111,12 @@ def measure(
     reasons: Reasons,
     begin: Begin,
     metric: UserMetric | None = None,
+    answers: Path | None = None,
 ) -> Measurements:
-    """Measure everything that a budget can ask for, each figure in a process of its own.
+    """Measure everything that a budget can ask for, latency and memory in processes of their own.
 
-    `reasons`: why weights were left in float, for the coverage table.
+    `reasons`: why weights were left in float, for the coverage table; `answers`: the bundle's outputs on the evaluation
+    sets, where its export has just made them (else they are made here).
     """
     found = Measurements(runtime=target.runtime, takes_text=_takes_text(bundle))
     found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
@@ -125,7 +128,7 @@ def measure(
         _latency(found, bundle, target, inputs, reference, begin("latency"))
         _memory(found, bundle, target.runtime, inputs, begin("memory"))
         _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
-    _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric)
+        _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric, answers, Path(scratch))
     return found
 
 
@@ -237,6 +240,8 @@ def _accuracy(
     reference: FloatReference | None,
     done: Progress,
     metric: UserMetric | None,
+    answers: Path | None,
+    scratch: Path,
 ) -> None:
     if reference is None:
         found.missing |= dict.fromkeys(("max_accuracy_drop", *_FIDELITY_BUDGETS), NO_REFERENCE)
@@ -247,7 +252,10 @@ def _accuracy(
     for name in _FIDELITY_BUDGETS:
         if name not in judge.limits:
             found.inapplicable[name] = f"it does not apply to a model that is judged by {judge.words}"
-    results = measure_accuracy(bundle / MODEL, runtime, behaviour, reference.evaluation, reference.reference, done)
+    if answers is None:
+        answers = scratch
+        write_answers(bundle / MODEL, runtime, behaviour, reference.evaluation, answers, done)
+    results = measure_accuracy(behaviour, reference.evaluation, reference.reference, answers)
     if metric is not None:
         results = measure_user_metric(metric, results, bundle / MODEL, runtime, reference)
     found.accuracy = results

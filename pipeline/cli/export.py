@@ -80,7 +80,7 @@ def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
         table.add_row(name, title_of(name), state)
     console.print(headline(plan))
     console.print(table)
-    console.print("The measurements run every time.")
+    console.print("Latency, memory and the profile are measured every time.")
     for note in plan.notes:
         console.print(f"Note: {note}", markup=False)
 

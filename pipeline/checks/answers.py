@@ -1,0 +1,106 @@
+"""A bundle's outputs on the evaluation sets: one sample at a time as most apps run it, and in batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pipeline.checks.host import host_info
+from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.config.target import Runtime
+from pipeline.core.errors import StageError, first_line
+from pipeline.core.stage import Stage, StageContext
+from pipeline.core.types import Json, Progress, silent
+from pipeline.runtime.batches import MOST_VALUES, takes_batches
+from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
+from pipeline.runtime.infer import judged_outputs
+from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
+from pipeline.source.samples import Samples, open_samples
+from pipeline.trace.graph import MODEL
+
+Array = NDArray[np.float32]
+BATCH = 16
+ANSWERS = "answers"
+"""The stage, and the role in which later ones have it."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The judged rows of one set: of samples that ran alone, and in batches where that was measured too."""
+
+    alone: Array
+    batched: Array | None = None
+
+    def part(self, rows: NDArray[Any]) -> Outputs:
+        return Outputs(self.alone[rows], None if self.batched is None else self.batched[rows])
+
+
+def answers_stage(model: str, evaluation: str, runtime: Runtime) -> Stage:
+    """The stage that runs the graph of the stage `model`. What it gives depends on the CPU's instructions too."""
+    config = {"runtime": runtime.model_dump(mode="json", exclude={"sources", "threads"}), "isa": list(host_info().isa)}
+    inputs = {"model": model, "evaluation": evaluation, PROBE: PROBE}
+    return Stage(ANSWERS, 1, "pipeline.checks.answers:run", config, inputs, ("onnxruntime", "numpy"))
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes what `read_answers` reads."""
+    model, evaluation = context.inputs["model"].file(MODEL), context.inputs["evaluation"].path
+    runtime = Runtime(**context.config["runtime"])
+    write_answers(model, runtime, behaviour_in(context.inputs), evaluation, context.out, context.progress)
+    return {}
+
+
+def write_answers(
+    model: Path, runtime: Runtime, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
+) -> None:
+    """Run `model` over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
+    batches ran too, `<set>-batched.npy`, float32."""
+    # answers do not depend on the number of threads, only the time that thousands of texts take
+    session = make_session(model, runtime.model_copy(update={"threads": available_cores()}))
+    for folder in evaluation_folders(evaluation):
+        outputs = run_set(session, folder, behaviour, progress)
+        np.save(out / f"{folder.name}.npy", outputs.alone)
+        if outputs.batched is not None:
+            np.save(out / f"{folder.name}-batched.npy", outputs.batched)
+
+
+def read_answers(folder: Path, name: str) -> Outputs:
+    """The outputs on the evaluation set `name` (its folder's name) that `write_answers` left in `folder`."""
+    batched = folder / f"{name}-batched.npy"
+    return Outputs(
+        np.load(folder / f"{name}.npy", allow_pickle=False),
+        np.load(batched, allow_pickle=False) if batched.is_file() else None,
+    )
+
+
+def run_set(session: ort.InferenceSession, folder: Path, behaviour: Behaviour, progress: Progress = silent) -> Outputs:
+    """One evaluation set through a model: alone as most apps do, then in batches of 16 if float's answers do not depend
+    on them: padded in the samples' order where it has a mask, else of samples of one shape."""
+    samples = open_samples(folder)
+    alone = judged_outputs(session, samples, progress, behaviour.family)
+    if behaviour.batch != "free" or not takes_batches(session):
+        return Outputs(alone)
+    pads = read_dataset(folder).get("pads", {}) if behaviour.padding == "harmless" else None
+    if not _shared(session, samples, pads):
+        return Outputs(alone)
+    try:
+        batched = judged_outputs(session, samples, progress, behaviour.family, BATCH, pads, MOST_VALUES)
+    except SESSION_ERRORS as error:
+        raise StageError(
+            f"The float model runs batches of {BATCH} samples, this one does not: {first_line(error)}",
+            "Use another --recipe: its graph fixes something that the float graph leaves open.",
+        ) from error
+    return Outputs(alone, batched)
+
+
+def _shared(session: ort.InferenceSession, samples: Samples, pads: dict[str, int] | None) -> bool:
+    """Would any batch hold more than one sample?"""
+    if pads is not None:
+        return len(samples) > 1
+    names = [entry.name for entry in session.get_inputs()]
+    return len({samples.shapes(place, names) for place in range(len(samples))}) < len(samples)
