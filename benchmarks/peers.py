@@ -55,7 +55,8 @@ from pipeline.runner import run_stages
 store = Store(Path(sys.argv[1]))
 store.prepare()
 outcomes = run_stages(make_plan(Job()).stages, store, lambda _: silent, lambda *_: None)
-print(sum(outcomes[name].seconds for name in ("probe", "judge", "outside", "reference", "compare", "answers")), flush=True)
+measuring = ("probe", "judge", "outside", "reference", "compare", "answers")
+print(sum(outcomes[name].seconds for name in measuring), flush=True)
 os._exit(0)  # as `edge` ends: Python would look through all that the tracer left for a second or two
 """
 
@@ -75,8 +76,8 @@ def peer_tool() -> Path:
 def cold_ratio() -> Measured:
     """Seconds of our default export without its measurements, over those of the peer's export and quantization.
 
-    Whole processes with nothing cached, in turn; medians. Beside it the peer's seconds. The stages that only measure
-    (outputs of float and bundle on the evaluation sets, tests of judge and batches, SQNR on calibration samples) are off.
+    Whole processes with nothing cached, in turn; medians. Beside it the peer's seconds. The time of stages that only
+    measure (outputs on evaluation sets, tests of judge and batches, SQNR on calibration samples) is taken off.
     """
     ours, peers, _ = _cold()
     return Measured(ours / peers, peers)
