@@ -181,7 +181,7 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return Stage(name, 2, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
+            return Stage(name, 3, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
         return Stage(name, 7, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:

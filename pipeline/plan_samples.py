@@ -14,6 +14,7 @@ from pipeline.core.stage import Stage
 from pipeline.metrics.judge import Family, label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import ImagePreprocessing
+from pipeline.source.inputs import tensor_rows
 from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
 from pipeline.source.tables import Columns
@@ -69,7 +70,7 @@ class Reading:
             **self.config(),
         }
         local = {"spec": spec, **self.local()}
-        return Stage("samples.calibration", 3, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
+        return Stage("samples.calibration", 4, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
         """Say so if a set has fewer samples than the recipe asks for."""
@@ -91,12 +92,15 @@ class Reading:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs, **self.local()}
-        return Stage("samples.evaluation", 3, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
+        return Stage("samples.evaluation", 4, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
 
     def check_kind(self, dataset: Dataset) -> None:
-        """UsageError if the samples cannot become inputs of the model."""
+        """UsageError if the samples cannot become inputs of the model: arrays are tried with the first one, as all of a
+        set have its shape."""
         task = self.source.task
         check_kind(dataset, task.name, task.data, task.family)
+        if dataset.kind == "tensor" and self.source.inputs:
+            next(tensor_rows(dataset, {name: spec.model_dump() for name, spec in self.source.inputs.items()}))
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""

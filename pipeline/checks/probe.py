@@ -69,6 +69,12 @@ class _Probe:
             raise UsageError(error.message, error.remedy) from error
         outputs = self._run(row)
         first = outputs[self._outputs[0]]
+        if first.ndim and len(first) != 1:
+            raise UsageError(
+                f"The first output, {self._outputs[0]!r}, is {list(first.shape)} for one sample: its first axis is not "
+                "the batch's.",
+                "Export the model with the batch on the first axis of its outputs.",
+            )
         if first.dtype.kind == "f" and first.ndim in (1, 2, 3):
             return self._rows(outputs, row).shape[-1]
         listed = ", ".join(f"{name} {_described(array)}" for name, array in outputs.items())

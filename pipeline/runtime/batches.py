@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
+from pipeline.source.axes import batch_axis, written
 from pipeline.source.samples import Row, Samples
 
 VALUES = 2048
@@ -82,8 +83,9 @@ def _padded(arrays: Sequence[NDArray[Any]], value: int) -> NDArray[Any]:
 
 
 def takes_batches(session: ort.InferenceSession) -> bool:
-    """Is the batch axis of every input dynamic?"""
-    return all(entry.shape and not isinstance(entry.shape[0], int) for entry in session.get_inputs())
+    """Is the first axis of every input the batch's, and dynamic?"""
+    shapes = [entry.shape for entry in session.get_inputs()]
+    return all(shape and batch_axis(shape) == 0 and not isinstance(shape[0], int) for shape in shapes)
 
 
 def _stacked(rows: Sequence[Row], names: Sequence[str]) -> Row:
@@ -96,18 +98,18 @@ def _require_fit(inputs: Sequence[ort.NodeArg], samples: Samples, position: int)
     """UsageError if a sample has another rank or size than the graph fixes; its batch axis is ours."""
     for entry in (entry for entry in inputs if entry.shape):  # a graph need not declare shapes
         (shape,) = samples.shapes(position, [entry.name])
-        if not _fits(shape, entry.shape):
-            wanted = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in entry.shape[1:])
+        counting = batch_axis(entry.shape)
+        wanted = [axis if isinstance(axis, int) else None for axis in _without(entry.shape, counting)]
+        given = _without(shape, counting)
+        if len(given) != len(wanted) or any(axis not in (None, size) for size, axis in zip(given, wanted, strict=True)):
             raise UsageError(
-                f"Sample {position + 1} has {entry.name!r} of {list(shape[1:])}; the model takes [{wanted}].",
+                f"Sample {position + 1} has {entry.name!r} of {given}; the model takes {written(wanted)}.",
                 "Correct the sizes of the data, or of the preprocessing that makes them.",
             )
 
 
-def _fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
-    if len(shape) != len(declared):
-        return False
-    return all(size == axis or not isinstance(axis, int) for size, axis in zip(shape[1:], declared[1:], strict=True))
+def _without(shape: Sequence[Any], axis: int | None) -> list[Any]:
+    return [size for place, size in enumerate(shape) if place != axis]
 
 
 def _of_one_shape(samples: Samples, names: Sequence[str]) -> list[list[int]]:

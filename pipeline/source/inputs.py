@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json
+from pipeline.source.axes import batch_axis, written
 from pipeline.source.datasets import Dataset
 from pipeline.source.samples import Row
 
@@ -24,17 +25,25 @@ _SIDE = 14
 def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
     """One row per sample of arrays, with a batch axis where the input has one. A model with one input takes a file's
     only array, whatever its name."""
-    scalars = [name for name, spec in specs.items() if not spec["shape"]]
+    shapes = {name: tuple(spec["shape"]) for name, spec in specs.items()}
     for number, sample in enumerate(dataset.samples):
         if len(specs) == 1 and len(sample) == 1:
             sample = dict(zip(specs, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
-        row = {name: np.asarray(array) if name in scalars else array[None] for name, array in sample.items()}
+        row = {name: _batched(np.asarray(array), shapes.get(name)) for name, array in sample.items()}
         yield fitted(row, specs, f"{dataset.name}, sample {number}")
 
 
+def _batched(array: NDArray[Any], shape: tuple[int | str, ...] | None) -> NDArray[Any]:
+    """A sample with a batch axis of 1 before it. One that has all axes of the input has its own, which goes there."""
+    place = None if shape is None else batch_axis(shape)
+    if shape is not None and place is not None and array.ndim == len(shape) and array.shape[place] == 1:
+        return np.moveaxis(array, place, 0)
+    return array if shape == () else array[None]
+
+
 def fitted(row: Row, specs: Specs, where: str) -> Row:
-    """The row in the declared dtypes; UsageError if an input is missing, its values do not fit the dtype, or a fixed
-    axis differs."""
+    """The row, whose arrays have the batch on their first axis, in the declared layout and dtypes; UsageError if an
+    input is missing, its values do not fit the dtype, or a fixed axis differs."""
     missing = [name for name in specs if name not in row]
     if missing:
         raise UsageError(
@@ -45,16 +54,23 @@ def fitted(row: Row, specs: Specs, where: str) -> Row:
 
 def _fit(array: NDArray[Any], declared: Json, where: str) -> NDArray[Any]:
     spec = InputSpec.model_validate(declared)
-    fits = array.ndim == len(spec.shape) and all(
-        isinstance(size, str) or size == given for size, given in zip(spec.shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits:
-        shown = ", ".join(str(size) for size in spec.shape)
+    place = batch_axis(spec.shape)
+    apart = bool(spec.shape) and place is None  # what counts no samples is the same for all of them
+    if array.ndim != len(spec.shape) + apart:
+        one = [size for axis, size in enumerate(spec.shape) if axis != place]
         raise UsageError(
-            f"{where} has the shape {array.shape}; the model takes [{shown}].",
+            f"{where} has the shape {array.shape}; the model takes {written(spec.shape)}.",
+            f"Give every sample as an array {written(one)}." if one else "Give a number for every sample.",
+        )
+    placed = array if place is None else np.moveaxis(array, 0, place)
+    placed = placed[0] if apart else placed
+    wanted = [1 if axis == place else size for axis, size in enumerate(spec.shape)]
+    if any(isinstance(size, int) and size != given for size, given in zip(wanted, placed.shape, strict=True)):
+        raise UsageError(
+            f"{where} has the shape {placed.shape}; the model takes {written(spec.shape)}.",
             "Make the samples of one size, or declare the axis that differs as dynamic.",
         )
-    return _cast(array, np.dtype(spec.dtype), where)
+    return _cast(placed, np.dtype(spec.dtype), where)
 
 
 def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:
@@ -74,7 +90,7 @@ def fixed_length(specs: Specs) -> int | None:
 
 
 def random_rows(specs: Specs, count: int, dynamic: int, seed: int = 0, batch: int = 1) -> Iterator[Row]:
-    """Standard normal floats, or integers below `values`; an input's first axis gets the length `batch`, other dynamic
+    """Standard normal floats, or integers below `values`; an input's batch axis gets the length `batch`, other dynamic
     axes `dynamic`, and the sides of images (inputs of four axes) 14 times as many values: networks halve them five
     times and more.
 
@@ -91,10 +107,11 @@ def axis_sizes(specs: dict[str, InputSpec], batch: int, dynamic: int) -> dict[st
     """A length for every name of an axis."""
     sizes: dict[str, int] = {}
     for spec in specs.values():
+        counting = batch_axis(spec.shape)
         for place, axis in enumerate(spec.shape):
             if isinstance(axis, str) and not _terms(axis):
                 side = dynamic * _SIDE if len(spec.shape) == 4 and not _is_cache(axis) else dynamic
-                sizes.setdefault(axis, batch if place == 0 else side)
+                sizes.setdefault(axis, batch if place == counting else side)
     for axis in {axis for spec in specs.values() for axis in spec.shape if isinstance(axis, str)}:
         if terms := _terms(axis):
             sizes[axis] = sum(int(term) if term.isdigit() else sizes.get(term, dynamic) for term in terms)

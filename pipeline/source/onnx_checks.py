@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit
@@ -15,6 +15,11 @@ from pipeline.core.untrusted import Limit
 _AGAIN = "Export or copy it again."
 _DOMAINS = ("", "ai.onnx")
 """Names of the domain of the standard operators."""
+RUNTIME_DOMAINS = (
+    *(*_DOMAINS, "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"),
+    *("com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc", "org.pytorch.aten"),
+)
+"""Domains of the operators that ONNX Runtime brings."""
 _HALF_BYTES = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 _QUARTER_BYTES = tuple(
     TensorProto.DataType.Value(name) for name in ("INT2", "UINT2") if name in dict(TensorProto.DataType.items())
@@ -36,6 +41,18 @@ def check_graph(model: ModelProto, name: str) -> None:
     check_names(model.graph.output, name)
     for value in model.graph.output:
         check_type(value, name, "output")
+
+
+def check_domains(model: ModelProto, nodes: Iterable[NodeProto], name: str) -> None:
+    """UsageError for an operator that neither ONNX Runtime nor the file itself (as a local function) has."""
+    local = {(function.domain, function.name) for function in model.functions}
+    for node in nodes:
+        if node.domain not in RUNTIME_DOMAINS and (node.domain, node.op_type) not in local:
+            raise UsageError(
+                f"{name!r} has the operator {node.op_type!r} of the domain {node.domain!r}, which ONNX Runtime does "
+                "not have.",
+                "Export it as standard operators, or with a local function in the file that is made of them.",
+            )
 
 
 def check_names(values: Iterable[ValueInfoProto], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -16,23 +17,22 @@ from pipeline.config.recipe import InputSpec
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, read_bytes, refused, require_file
-from pipeline.source.onnx_checks import check_graph, check_names, check_tensor, check_type
+from pipeline.source.axes import batch_axis, is_batch_name, written
+from pipeline.source.onnx_checks import (
+    RUNTIME_DOMAINS,
+    check_domains,
+    check_graph,
+    check_names,
+    check_tensor,
+    check_type,
+)
 
 _LONGEST = 200
 """Characters of the name of an axis."""
-QUANTIZED = (
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-    "ConvInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "QGemm",
-    "QAttention",
-    "MatMulNBits",
-    "GatherBlockQuantized",
+QUANTIZED = re.compile(
+    r".*[Qq]uantize.*|QLinear.*|QOrdered.*|.*Integer.*|MatMul(NBits|Bnb4|FpQ4)|QGemm|QAttention|QEmbedLayerNorm.*|QMoE"
 )
+"""Operators of ONNX and of ONNX Runtime that work with rounded numbers."""
 
 
 def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
@@ -47,6 +47,7 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
         data = _external_files(model, path)
         _refuse_quantized(model, path.name)
         check_graph(model, path.name)
+        check_domains(model, _nodes(model), path.name)
         inputs = _inputs(model, path.name)
     files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
     return inputs, sha256_json({"onnx": files})
@@ -178,7 +179,9 @@ def _inside(path: Path, location: str) -> Path:
 
 
 def _refuse_quantized(model: ModelProto, name: str) -> None:
-    found = Counter(node.op_type for node in _nodes(model) if node.op_type in QUANTIZED)
+    found = Counter(
+        node.op_type for node in _nodes(model) if node.domain in RUNTIME_DOMAINS and QUANTIZED.fullmatch(node.op_type)
+    )
     if found:
         listed = ", ".join(f"{op_type} x{count}" for op_type, count in found.most_common(3))
         raise UsageError(f"{name!r} is quantized already ({listed}).", "Give the float model that it was made from.")
@@ -190,7 +193,14 @@ def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:
     check_names(values, name)
     if not values:
         raise UsageError(f"{name!r} has no inputs.", "A constant graph needs no compression.")
-    return {value.name: _spec(value, name) for value in values}
+    specs = {value.name: _spec(value, name) for value in values}
+    if all(batch_axis(spec.shape) is None for spec in specs.values()):
+        listed = ", ".join(f"{key} {written(spec.shape)}" for key, spec in specs.items())
+        raise UsageError(
+            f"No input of {name!r} has a batch axis of 1 or of any size: {listed}.",
+            "Export it with such an axis, the first of every input: samples run one at a time and side by side.",
+        )
+    return specs
 
 
 def _spec(value: ValueInfoProto, name: str) -> InputSpec:
@@ -202,10 +212,11 @@ def _spec(value: ValueInfoProto, name: str) -> InputSpec:
         )
     if tensor.elem_type == TensorProto.UNDEFINED:
         raise UsageError(f"{name!r} does not say the type of its input {value.name!r}.", "Export it with input types.")
+    first = "axis0" if any(is_batch_name(axis.dim_param) for axis in tensor.shape.dim) else "batch"
     sizes = [
         axis.dim_value
         if axis.HasField("dim_value")
-        else axis.dim_param[:_LONGEST] or ("batch" if not place else f"axis{place}")
+        else axis.dim_param[:_LONGEST] or (first if not place else f"axis{place}")
         for place, axis in enumerate(tensor.shape.dim)
     ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name

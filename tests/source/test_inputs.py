@@ -71,3 +71,34 @@ def test_made_up_images_are_large_enough_for_deep_networks() -> None:
     specs = {"x": InputSpec(shape=("batch", 3, "height", "width")).model_dump()}
     (row,) = random_rows(specs, 1, dynamic=16, batch=2)
     assert row["x"].shape == (2, 3, 224, 224)
+
+
+STATE = {
+    "x": InputSpec(shape=("batch", 3)).model_dump(),
+    "state": InputSpec(shape=(2, "batch", 4)).model_dump(),
+    "anchors": InputSpec(shape=(5, 6)).model_dump(),
+}
+
+
+@pytest.mark.parametrize("state", [np.ones((2, 4)), np.ones((2, 1, 4))], ids=["without", "with its batch"])
+def test_a_batch_on_the_second_axis(state) -> None:
+    sample = {"x": np.ones(3), "state": state, "anchors": np.ones((5, 6))}
+    (row,) = tensor_rows(Dataset("d", "tensor", [sample], None, False, "", {}), STATE)
+    assert {name: array.shape for name, array in row.items()} == {
+        "x": (1, 3),
+        "state": (2, 1, 4),
+        "anchors": (5, 6),
+    }
+
+
+def test_a_sample_that_is_a_batch_of_several() -> None:
+    dataset = Dataset("d", "tensor", [{"x": np.ones((5, 3))}], None, False, "", {})
+    with pytest.raises(UsageError) as caught:
+        list(tensor_rows(dataset, {"x": STATE["x"]}))
+    assert caught.value.message == "d, sample 0: 'x' has the shape (1, 5, 3); the model takes [batch, 3]."
+    assert caught.value.remedy == "Give every sample as an array [3]."
+
+
+def test_made_up_inputs_with_the_batch_second() -> None:
+    (row,) = random_rows({"x": InputSpec(shape=("time", "batch", 4)).model_dump()}, 1, dynamic=7, batch=2)
+    assert row["x"].shape == (7, 2, 4)

@@ -131,3 +131,22 @@ def test_an_input_of_unknown_type(matmul) -> None:
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
     matmul.write_bytes(model.SerializeToString())
     assert refusal(matmul).startswith("'matmul.onnx' does not say the type of its input 'x'.")
+
+
+@pytest.mark.parametrize("shape", [[4], [4, 3, 8, 8]])
+def test_inputs_without_a_batch_of_one_or_any(save_model, shape) -> None:
+    path = save_model([helper.make_node("Relu", ["x"], ["y"])], {}, shape)
+    assert refusal(path).startswith(f"No input of 'm.onnx' has a batch axis of 1 or of any size: x {shape}.")
+
+
+@pytest.mark.parametrize("op_type", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QMoE"])
+def test_what_onnx_runtime_quantized(save_model, op_type) -> None:
+    path = save_model([helper.make_node(op_type, ["x"], ["y"], domain="com.microsoft")], {}, ["rows", 4])
+    assert refusal(path).startswith(f"'m.onnx' is quantized already ({op_type} x1).")
+
+
+def test_an_operator_of_nobody(save_model) -> None:
+    path = save_model([helper.make_node("Own", ["x"], ["y"], domain="acme")], {}, ["rows", 4])
+    assert refusal(path).startswith(
+        "'m.onnx' has the operator 'Own' of the domain 'acme', which ONNX Runtime does not have."
+    )

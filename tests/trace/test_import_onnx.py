@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -114,3 +115,72 @@ def test_a_file_that_cannot_be_raised(imported, tmp_path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(StageError, match=r"^old\.onnx is of ONNX opset 13 and cannot be converted to 21: .*Gelu"):
         imported(path)
+
+
+def test_initializers_that_old_files_list_as_inputs_are_none(imported, tmp_path) -> None:
+    """Files of IR version 3 must name every weight as an input; an app would have to feed them."""
+    path = old_file(tmp_path / "old.onnx", 9)
+    model = onnx.load(path)
+    model.ir_version = 3
+    model.graph.input.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, [3]))
+    onnx.save(model, path)
+    out, facts = imported(path)
+    assert [value.name for value in load_model(out / "model.onnx").graph.inputs] == ["x"]
+    assert facts["max_difference_to_source"] < 1e-5
+
+
+def test_local_functions_survive_the_conversion_of_an_old_file(imported, tmp_path) -> None:
+    body = [helper.make_node("MatMul", ["a", "w"], ["t"]), helper.make_node("Relu", ["t"], ["o"])]
+    function = helper.make_function("own", "Block", ["a", "w"], ["o"], body, [helper.make_opsetid("", 17)])
+    graph = helper.make_graph(
+        [helper.make_node("Block", ["x", "w"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8), tmp_path / "own.onnx")
+    out, _ = imported(tmp_path / "own.onnx")
+    assert [node.op_type for node in load_model(out / "model.onnx").graph] == ["MatMul", "Relu"]
+
+
+def test_half_weights_are_computed_in_float32_and_it_is_said(imported, tmp_path) -> None:
+    draw = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["batch", 8])],
+        [numpy_helper.from_array(draw.standard_normal((64, 8)).astype(np.float16), "w")],
+    )
+    path = tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    out, facts = imported(path)
+    assert facts["notes"] == [
+        "The file's weights are float16: they are computed, rounded and compared with as float32."
+    ]
+    assert load_model(out / "model.onnx").graph.initializers["w"].dtype == ir.DataType.FLOAT
+
+
+def test_a_branch_that_passes_an_outer_value_on_keeps_its_identity(imported, tmp_path) -> None:
+    """A branch's output must be made in the branch."""
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
+    same = helper.make_graph([helper.make_node("Identity", ["x"], ["out"])], "same", [], outputs)
+    twice = helper.make_graph([helper.make_node("Add", ["x", "x"], ["out"])], "twice", [], outputs)
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=same, else_branch=twice),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.float32(0), "zero")],
+    )
+    path = tmp_path / "branch.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    _, facts = imported(path)
+    assert facts["max_difference_to_source"] == 0
