@@ -32,7 +32,7 @@ from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.lengths import check_length, check_padding, longest_text
 from pipeline.source.model import ModelSource, resolve_model
-from pipeline.source.onnx_file import check_patterns
+from pipeline.source.onnx_file import check_judged, check_patterns
 from pipeline.source.prepare import TOKENIZER
 from pipeline.source.samples import PROOF
 
@@ -70,6 +70,7 @@ def make_plan(job: Job) -> Plan:
     check_padding(source)
     if source.kind == "onnx":
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
+        check_judged(Path(source.entry), source.task.family == "detector")
     target, length_notes = _within(target, source)
     return _build(job, source, target, recipe, scheme, metric, length_notes)
 

@@ -13,8 +13,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.metrics.judge import Family, label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
-from pipeline.source.images import ImagePreprocessing
-from pipeline.source.inputs import tensor_rows
+from pipeline.source.images import ImagePreprocessing, unprepared
+from pipeline.source.inputs import as_tensors, tensor_rows
 from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
 from pipeline.source.tables import Columns
@@ -99,8 +99,12 @@ class Reading:
         set have its shape."""
         task = self.source.task
         check_kind(dataset, task.name, task.data, task.family)
-        if dataset.kind == "tensor" and self.source.inputs:
-            next(tensor_rows(dataset, {name: spec.model_dump() for name, spec in self.source.inputs.items()}))
+        specs = {name: spec.model_dump() for name, spec in self.source.inputs.items()}
+        arrays = as_tensors(dataset, specs, self.preprocessing)
+        if arrays.kind == "tensor" and specs:
+            next(tensor_rows(arrays, specs))
+        elif arrays.kind == "image" and self.preprocessing is None and self.source.kind != "huggingface":
+            raise unprepared(self.source.name)
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""

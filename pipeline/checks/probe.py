@@ -114,10 +114,11 @@ class _Probe:
             outputs = self._run(inputs)
         except SESSION_ERRORS:
             return False
-        if any(outputs[name].shape[:1] != (len(batch),) for name in judged_names(self._family, self._outputs)):
+        judged = {name: outputs[name] for name in judged_names(self._family, self._outputs)}
+        if any(array.shape[:1] != (len(batch),) for array in judged.values()):
             return False
         parts = [
-            [{name: array[place : place + 1] for name, array in arrays.items()} for arrays in (outputs, inputs)]
+            [{name: array[place : place + 1] for name, array in arrays.items()} for arrays in (judged, inputs)]
             for place in compared
         ]
         together = [self._rows(*part) for part in parts]

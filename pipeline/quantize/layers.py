@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -60,7 +61,25 @@ def find_layers(graph: ir.Graph, exclude: tuple[str, ...]) -> tuple[list[Layer],
                 left.append(LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason))
             else:
                 layers.append(_layer(node, str(value.name), weight))
-    return layers, left
+    return layers, [*left, *_in_bodies(graph)]
+
+
+def _in_bodies(graph: ir.Graph) -> Iterator[LeftInFloat]:
+    """The weights that branches and loops read."""
+    for outer in graph:
+        for body in (body for attribute in outer.attributes.values() for body in _graphs_of(attribute)):
+            for node in body.all_nodes():
+                for value in node.inputs if node.op_type in _WEIGHTED else ():
+                    weight = constant(value)
+                    if value is not None and weight is not None and weight.ndim > 1 and weight.dtype == np.float32:
+                        reason = f"it is read in the body of {outer.op_type}, where no scheme takes weights"
+                        yield LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason)
+
+
+def _graphs_of(attribute: ir.Attr) -> Sequence[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.value]
+    return attribute.value if attribute.type == ir.AttributeType.GRAPHS else ()
 
 
 def _layer(node: ir.Node, name: str, weight: NDArray[Any]) -> Layer:

@@ -53,7 +53,7 @@ def run(context: StageContext) -> dict[str, Json]:
     left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, scheme, found, context.progress)
     if not sensitive:
-        _refuse_nothing(plan, scheme)
+        _refuse_nothing(plan, scheme, bool(layers))
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
     return {
@@ -73,15 +73,20 @@ def _wider_scales(plan: QuantizationPlan, scheme: Scheme) -> list[str]:
     return [entry.weight for entry in entries if entry.block_size and entry.scale_bits > scheme.scale_bits]
 
 
-def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme) -> None:
-    """A scheme that takes no weight at all would hand out the float model under its own name."""
+def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme, others: bool) -> None:
+    """A scheme that takes no weight at all would hand out the float model under its own name. `others`: whether another
+    scheme may take some."""
     if plan.linears or plan.tables or plan.convolutions:
         return
     reasons = Counter(entry.reason for entry in plan.left_in_float)
-    said = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "it has no weights"
+    said = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
     raise StageError(
-        f"The scheme {scheme.name!r} takes none of the model's weights: {said}.",
-        "Choose a scheme that has operators for this model (`edge recipes` lists them), or fp32.",
+        f"The scheme {scheme.name!r} takes none of the model's weights: "
+        + (said or "no product, convolution, table or recurrent layer reads a constant matrix of float32")
+        + ".",
+        "Choose a scheme that has operators for this model (`edge recipes` lists them), or fp32."
+        if others
+        else "No other scheme does: export it as it is, with --recipe fp32.",
     )
 
 

@@ -78,8 +78,17 @@ def judged_rows(
     output = next(iter(outputs.values()))
     if output.ndim <= 2:
         return output.reshape(len(output), -1)
-    mask = inputs.get(MASK, np.ones(output.shape[:2], np.int64))
-    mask = mask[:, -output.shape[1] :]  # a decoder's mask is as long as its past and the new tokens, which are the last
+    mask = _mask(inputs, output.shape[:2])
     if family in ("tokens", "token_scores"):
         return output[mask.astype(bool)]
     return (output * mask[..., None]).sum(1) / mask.sum()
+
+
+def _mask(inputs: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Which of the states [batch, tokens] count: all, if there are more or fewer than the model was given tokens (some
+    pool them). A decoder's mask is as long as its past and the new tokens, which are the last."""
+    mask = inputs.get(MASK)
+    if mask is None or mask.ndim != 2 or mask.shape[1] < shape[1]:
+        return np.ones(shape, np.int64)
+    given = {array.shape[1] for name, array in inputs.items() if name != MASK and array.ndim > 1}
+    return mask[:, -shape[1] :] if shape[1] in (mask.shape[1], *given) else np.ones(shape, np.int64)

@@ -186,3 +186,11 @@ def _crop_axis(image: NDArray[np.uint8], axis: int, wanted: int) -> NDArray[np.u
         return np.pad(image, around)
     begin = -missing // 2
     return image.take(range(begin, begin + wanted), axis)
+
+
+def unprepared(name: str) -> UsageError:
+    """The error to raise where nothing says how images become inputs of the model `name`."""
+    return UsageError(
+        f"Nothing says how images become inputs of {name!r}.",
+        "Add a [preprocessing] table to the recipe, or give the inputs themselves, as floats in an .npz file.",
+    )

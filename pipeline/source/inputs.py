@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json
 from pipeline.source.axes import batch_axis, written
+from pipeline.source.contents import Lazy
 from pipeline.source.datasets import Dataset
 from pipeline.source.samples import Row
 
@@ -31,6 +33,17 @@ def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
             sample = dict(zip(specs, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
         row = {name: _batched(np.asarray(array), shapes.get(name)) for name, array in sample.items()}
         yield fitted(row, specs, f"{dataset.name}, sample {number}")
+
+
+def as_tensors(dataset: Dataset, specs: Specs, preprocessing: Json) -> Dataset:
+    """Images as the samples of a graph that takes them as they are, its only input being uint8 [batch, height, width,
+    3], and that nothing else is said to prepare them for; any other data set as it is."""
+    shapes = [spec["shape"] for spec in specs.values() if spec["dtype"] == "uint8"]
+    raw = len(specs) == len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] == 3
+    if dataset.kind != "image" or preprocessing is not None or not raw:
+        return dataset
+    images, name = dataset.samples, next(iter(specs))
+    return replace(dataset, kind="tensor", samples=Lazy(lambda index: {name: images[index]}, range(len(images))))
 
 
 def _batched(array: NDArray[Any], shape: tuple[int | str, ...] | None) -> NDArray[Any]:

@@ -68,6 +68,29 @@ def check_patterns(path: Path, patterns: Iterable[str]) -> None:
             )
 
 
+def check_judged(path: Path, detector: bool) -> None:
+    """UsageError if no judge takes the first output that the file declares (a `detector` has two by name): integers, a
+    number without a batch axis, more than three axes."""
+    outputs = _parse(read_bytes(path, Limit.GRAPH), path.name).graph.output
+    first = outputs[0].type.tensor_type
+    axes = len(first.shape.dim) if first.HasField("shape") else 1
+    if not detector and (first.elem_type not in (TensorProto.UNDEFINED, *_FLOATS) or axes not in (1, 2, 3)):
+        listed = ", ".join(f"{value.name} {_described(value)}" for value in outputs)
+        raise UsageError(
+            f"No judge is known for the first output, {outputs[0].name!r}; {path.name!r} has {listed}.",
+            "The first output must be floats [batch, values] or [batch, tokens, values]. Put such an output first, or "
+            "export the model with one.",
+        )
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+def _described(value: ValueInfoProto) -> str:
+    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"{kind} {written([axis.dim_value or axis.dim_param or None for axis in value.type.tensor_type.shape.dim])}"
+
+
 def _names_of(node: NodeProto) -> list[str]:
     """What a node may be called once it is imported: a nameless one is named after its output, and a Gemm becomes a
     product and a sum."""

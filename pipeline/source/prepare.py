@@ -16,8 +16,8 @@ from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
 from pipeline.source.audio import audio_rows
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing
-from pipeline.source.inputs import fitted, fixed_length, random_rows, tensor_rows
+from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.source.inputs import as_tensors, fitted, fixed_length, random_rows, tensor_rows
 from pipeline.source.labels import check_kind, number_labels
 from pipeline.source.model_config import read_config
 from pipeline.source.samples import DATASET, Row, write_samples
@@ -140,6 +140,7 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
 
 def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
     """Model inputs; for labelled words, the labels of their tokens are added to `aligned`."""
+    dataset = as_tensors(dataset, source["inputs"], source["preprocessing"])
     if dataset.kind == "tensor":
         return tensor_rows(dataset, source["inputs"])
     if dataset.kind == "words" and source["family"] == "tokens":
@@ -245,10 +246,7 @@ def image_preprocessing(source: dict[str, Any]) -> ImagePreprocessing:
     if source["preprocessing"] is not None:
         return ImagePreprocessing.model_validate(source["preprocessing"])
     if source["kind"] != "huggingface":
-        raise UsageError(
-            f"Nothing says how images become inputs of {source['name']!r}.",
-            "Add a [preprocessing] table to the recipe.",
-        )
+        raise unprepared(source["name"])
     return ImagePreprocessing.from_config(Path(source["path"]) / PREPROCESSOR)
 
 

@@ -11,11 +11,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 from transformers.utils import ModelOutput
 
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.untrusted import read_json, read_json_object, refused, users_code, words
 from pipeline.source.factory import build
+from pipeline.source.model_config import read_config
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
 
@@ -33,6 +35,7 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
     """The model in evaluation mode, float32, with attention written out (`eager`), which exports to the cleanest
     graph. Weights come from safetensors, or with `pickle` from tensors in a pickle (`weights_only`). StageError if
     transformers cannot build it or weights are missing."""
+    auto_class = _encoder_class(path, auto_class)
     loader = getattr(transformers, auto_class)
     with refused(
         f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}",
@@ -50,6 +53,14 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
         )
     _refuse_random_weights(path.name, auto_class, info)
     return model.eval()
+
+
+def _encoder_class(path: Path, auto_class: str) -> str:
+    """Of T5 and its kin, whose plain model needs a decoder's inputs too, texts are embedded by the encoder alone."""
+    kind = str(read_config(path).get("model_type"))
+    encoder = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(kind, "")
+    apart = encoder.endswith("EncoderModel") and encoder != MODEL_MAPPING_NAMES.get(kind)
+    return "AutoModelForTextEncoding" if auto_class == "AutoModel" and apart else auto_class
 
 
 def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> None:

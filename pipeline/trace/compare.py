@@ -17,6 +17,12 @@ RELATIVE_TOLERANCE = 1e-3
 """Of the largest output: float32 kernels sum in different orders, which costs about 1e-6; a wrong graph, more."""
 
 
+_SMALL_OUTSIDE = (
+    "Small tensors that say shapes and axes must stand in the .onnx file itself: save it again with "
+    "onnx.save_model(..., size_threshold=1024)."
+)
+
+
 def open_graph(path: Path) -> ort.InferenceSession:
     """A plain CPU session that logs nothing. StageError if ONNX Runtime refuses the file."""
     options = ort.SessionOptions()
@@ -26,7 +32,9 @@ def open_graph(path: Path) -> ort.InferenceSession:
     except SESSION_ERRORS as error:
         raise StageError(
             f"ONNX Runtime {ort.__version__} cannot load {path.name}: {first_line(error)}",
-            "An operator or type that it does not have must be exported otherwise.",
+            _SMALL_OUTSIDE
+            if "external data into raw data" in str(error)
+            else "An operator or type that it does not have must be exported otherwise.",
         ) from error
 
 

@@ -128,3 +128,16 @@ def test_outputs_without_a_judge(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         probe(tmp_path, whole, vectors(), kind=TensorProto.INT64)
     assert caught.value.message == "No judge is known for the first output, 'y'; the model has y int64 [1, 1]."
+
+
+def test_a_first_axis_that_is_not_the_batchs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        probe(tmp_path, [node("Transpose", "x", "y", perm=[1, 0])], vectors())
+    assert caught.value.message == (
+        "The first output, 'y', is [8, 1] for one sample: its first axis is not the batch's."
+    )
+
+
+def test_a_number_beside_the_judged_output(tmp_path: Path) -> None:
+    nodes = [node("Neg", "x", "y"), node("ReduceSum", "x", "sum", keepdims=0)]
+    assert probe(tmp_path, nodes, vectors()).batch == "free"

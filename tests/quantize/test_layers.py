@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import UsageError
@@ -148,3 +148,24 @@ def test_pattern_that_matches_nothing_is_refused(graph: Artifact, pattern: str) 
     assert caught.value.remedy == (
         "Names look like: words/Gather, a/MatMul, b/MatMul. `edge inspect <bundle>` lists them; * matches anything."
     )
+
+
+def test_weights_in_a_branch_are_told() -> None:
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
+    product = helper.make_graph([helper.make_node("MatMul", ["x", "W"], ["out"])], "product", [], outputs)
+    same = helper.make_graph([helper.make_node("Identity", ["x"], ["out"])], "same", [], outputs)
+    graph = helper.make_graph(
+        [helper.make_node("If", ["flag"], ["y"], then_branch=product, else_branch=same)],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64]),
+            helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [numpy_helper.from_array(weight(64, 64), "W")],
+    )
+    layers, left = find_layers(ir.from_proto(helper.make_model(graph)).graph, ())
+    assert not layers
+    assert [(entry.weight_name, entry.reason) for entry in left] == [
+        ("W", "it is read in the body of If, where no scheme takes weights")
+    ]

@@ -106,3 +106,10 @@ def test_a_detectors_logits_stand_before_its_boxes() -> None:
 def test_a_detector_without_boxes_is_refused() -> None:
     with pytest.raises(StageError, match=r"The detector has no output 'pred_boxes'; it has logits, other."):
         judged_names("detector", ["logits", "other"])
+
+
+def test_all_states_count_where_a_model_pools_its_tokens() -> None:
+    """Four tokens become two states, so that the mask of tokens says nothing of them."""
+    inputs = {"input_ids": np.zeros((1, 4), np.int64), "attention_mask": np.array([[1, 1, 0, 0]])}
+    pooled = judged_rows("embedding", {"y": floats([[1, 10], [3, 30]])}, inputs)
+    assert pooled.tolist() == [[2, 20]]

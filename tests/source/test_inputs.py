@@ -8,7 +8,7 @@ import pytest
 from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
 from pipeline.source.datasets import Dataset
-from pipeline.source.inputs import fitted, random_rows, tensor_rows
+from pipeline.source.inputs import as_tensors, fitted, random_rows, tensor_rows
 
 IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4)).model_dump()}
 TWO = {
@@ -102,3 +102,16 @@ def test_a_sample_that_is_a_batch_of_several() -> None:
 def test_made_up_inputs_with_the_batch_second() -> None:
     (row,) = random_rows({"x": InputSpec(shape=("time", "batch", 4)).model_dump()}, 1, dynamic=7, batch=2)
     assert row["x"].shape == (7, 2, 4)
+
+
+def test_a_graph_that_takes_images_as_they_are() -> None:
+    images = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
+    dataset = Dataset("d", "image", images, None, False, "", {})
+    raw = {"image": InputSpec(shape=("N", 4, 4, 3), dtype="uint8").model_dump()}
+    rows = list(tensor_rows(as_tensors(dataset, raw, None), raw))
+    assert [(row["image"].shape, row["image"].dtype, row["image"].max()) for row in rows] == [
+        ((1, 4, 4, 3), np.uint8, 0),
+        ((1, 4, 4, 3), np.uint8, 1),
+    ]
+    assert as_tensors(dataset, raw, {"rescale": 1}) is dataset
+    assert as_tensors(dataset, IMAGE, None) is dataset

@@ -10,7 +10,7 @@ from onnx import helper
 from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
 from pipeline.source.model import resolve_model
-from pipeline.source.onnx_file import read_onnx
+from pipeline.source.onnx_file import check_judged, read_onnx
 
 
 @pytest.fixture
@@ -150,3 +150,16 @@ def test_an_operator_of_nobody(save_model) -> None:
     assert refusal(path).startswith(
         "'m.onnx' has the operator 'Own' of the domain 'acme', which ONNX Runtime does not have."
     )
+
+
+def test_a_first_output_without_a_judge(save_model, tmp_path) -> None:
+    """As scikit-learn's converter writes classifiers: the class before the probabilities."""
+    nodes = [helper.make_node("ArgMax", ["x"], ["label"], keepdims=0), helper.make_node("Softmax", ["x"], ["y"])]
+    path = save_model(nodes, {}, ["rows", 4])
+    model = onnx.load(path)
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", onnx.TensorProto.INT64, [None]))
+    onnx.save(model, path)
+    with pytest.raises(UsageError) as caught:
+        check_judged(path, detector=False)
+    assert caught.value.message.startswith("No judge is known for the first output, 'label'; 'm.onnx' has label int64 ")
+    check_judged(path, detector=True)

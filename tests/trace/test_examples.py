@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import BertConfig, DistilBertConfig, ViTConfig
+from transformers import BertConfig, CanineConfig, DistilBertConfig, ViTConfig
 
 from pipeline.trace.examples import example_inputs, text_inputs
 
@@ -91,3 +91,8 @@ def test_one_token_type_is_no_input() -> None:
 
 def test_what_the_tokenizer_does_not_offer_is_no_input() -> None:
     assert text_inputs(bert(), ["attention_mask", "input_ids"]) == NAMES[:2]
+
+
+def test_a_model_that_hashes_characters_has_no_vocabulary() -> None:
+    inputs = example_inputs(Encoder(CanineConfig()), "text", NAMES, batch=2, length=5, seed=0)
+    assert inputs["input_ids"].shape == (2, 5)

@@ -28,3 +28,17 @@ def test_an_error_that_was_only_being_handled_is_no_cause() -> None:
             raise RuntimeError("The model has no forward.")  # noqa: B904  # as libraries do
     except RuntimeError as error:
         assert cannot_export("Net", 21, error).message.endswith(": The model has no forward.")
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Constraints violated (L['x'].size()[1])!", "The model, or a layer of torch's in it, does not take every"),
+        ("The size of tensor a (8) must match the size of tensor b (s41)", "The model, or a layer of torch's in it,"),
+        ("Could not guard on data-dependent expression 2*u4 - 1 < 0", "The model computes otherwise for other values"),
+        ("You must specify exactly one of input_ids or inputs_embeds", "torch.export cannot follow the model's code"),
+        ("No ONNX function found for eig.", "Run again with --debug for the exporter's full report, or try another"),
+    ],
+)
+def test_only_an_operators_failure_is_a_matter_of_the_opset(said, remedy) -> None:
+    assert cannot_export("Net", 21, RuntimeError(said)).remedy.startswith(remedy)
