@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,19 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all tests that do not damage it."""
-    return tmp_path_factory.mktemp("store")
+    """One store for all tests that do not damage it, of all of pytest-xdist's workers."""
+    return _of_all_workers(tmp_path_factory) / "store"
+
+
+@pytest.fixture(scope="session")
+def second_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, so that nothing of the first is copied."""
+    return _of_all_workers(tmp_path_factory) / "second-store"
+
+
+def _of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    place = factory.getbasetemp()
+    return place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
 
 
 @pytest.fixture

@@ -55,11 +55,11 @@ def test_a_second_export_reuses_every_stage(edge, tiny, workspace) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic", "w8a8", "w4"])
-def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, tmp_path) -> None:
+def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, second_store) -> None:
     """Two stores, so that nothing is copied from the first run to the second."""
     edge("export", *tiny, "--recipe", recipe)
     first = (workspace / "out/bundle/manifest.json").read_bytes()
-    done = edge("export", *tiny, "--recipe", recipe, "--store", str(tmp_path / "other"))
+    done = edge("export", *tiny, "--recipe", recipe, "--store", str(second_store))
     assert done.returncode == 0, done.stderr
     assert (workspace / "out/bundle/manifest.json").read_bytes() == first
 
