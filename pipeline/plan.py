@@ -30,7 +30,7 @@ from pipeline.plan_training import Training
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training
-from pipeline.source.lengths import check_length, check_padding, longest_text
+from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.onnx_file import check_judged, check_patterns
 from pipeline.source.prepare import TOKENIZER
@@ -66,6 +66,7 @@ def make_plan(job: Job) -> Plan:
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
+    check_tokenizer(source)
     check_length(source, job.sequence_length)
     check_padding(source)
     if source.kind == "onnx":
@@ -182,7 +183,7 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return Stage(name, 3, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
+            return Stage(name, 4, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
         return Stage(name, 7, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
 
     def _compress(self) -> list[Stage]:

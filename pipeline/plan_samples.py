@@ -13,7 +13,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.metrics.judge import Family, label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
-from pipeline.source.images import ImagePreprocessing, unprepared
+from pipeline.source.images import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.source.inputs import as_tensors, tensor_rows
 from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
@@ -103,8 +103,10 @@ class Reading:
         arrays = as_tensors(dataset, specs, self.preprocessing)
         if arrays.kind == "tensor" and specs:
             next(tensor_rows(arrays, specs))
-        elif arrays.kind == "image" and self.preprocessing is None and self.source.kind != "huggingface":
-            raise unprepared(self.source.name)
+        elif arrays.kind == "image" and self.preprocessing is None:
+            if self.source.kind != "huggingface":
+                raise unprepared(self.source.name)
+            ImagePreprocessing.from_config(self.source.path / PREPROCESSOR)
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""

@@ -17,13 +17,8 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session, session_config
-from pipeline.source.prepare import (
-    PREPROCESSOR_FILES,
-    TOKENIZER,
-    TOKENIZER_FILES,
-    VOCABULARY_FILES,
-    with_tokenizer,
-)
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 

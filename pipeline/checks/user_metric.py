@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import inspect
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -84,7 +85,20 @@ def load_metric(spec: str) -> Metric:
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{path.name} has no function {name!r}.", _FORM)
+    if not _takes_two(function):
+        raise UsageError(f"{name!r} of {path.name} cannot be called with two arguments.", _FORM)
     return function
+
+
+def _takes_two(function: Metric) -> bool:
+    """Whether it can be called as a metric is, as far as Python tells before it is."""
+    try:
+        inspect.signature(function).bind([], [])
+    except TypeError:
+        return False
+    except ValueError:  # built in, without a signature
+        return True
+    return True
 
 
 def read_references(path: Path) -> list[dict[str, str]]:

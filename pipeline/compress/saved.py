@@ -17,7 +17,8 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER, TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER
 
 _SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 

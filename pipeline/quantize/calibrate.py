@@ -66,11 +66,16 @@ def ranges(context: StageContext) -> dict[str, Json]:
 def channels(context: StageContext) -> dict[str, Json]:
     """Stage function: the largest magnitude per channel of the products' inputs, float32 [K] per tensor."""
 
+    widths: dict[str, int] = {}
+
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
+        widths.update({layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"})
         return [(name, ChannelMax) for name in _linear_inputs(layers)]
 
     observed = _observe(context, Scheme.model_validate(context.config["scheme"]), watch)
-    save_file({name: seen.magnitude for (name, _), seen in observed.items()}, context.out / CHANNELS)
+    never = {name: np.zeros(width, np.float32) for name, width in widths.items()}
+    found = {name: seen.magnitude for (name, _), seen in observed.items() if seen.magnitude is not None}
+    save_file(never | found, context.out / CHANNELS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 
@@ -159,6 +164,9 @@ def _options() -> ort.SessionOptions:
 
 
 def _add(observer: Any, name: str, values: list[Any], positions: list[int]) -> None:
+    """Unless the tensor had no values."""
+    if observer.nothing(*values):
+        return
     if not all(np.isfinite(value).all() for value in values):
         numbers = " or ".join(str(position + 1) for position in positions)
         raise StageError(

@@ -36,14 +36,17 @@ class MinMax:
         """Add what this observer reads to the graph, and return it as extra outputs."""
         return [_reduced(graph, value, op_type) for op_type in ("ReduceMin", "ReduceMax", "ReduceSum")]
 
+    @staticmethod
+    def nothing(low: NDArray[Any], high: NDArray[Any], _sum: NDArray[Any]) -> bool:
+        """Whether this is what ONNX Runtime gives for a tensor without values (a slice of nothing)."""
+        return float(low) == np.inf and float(high) == -np.inf
+
     def add(self, low: NDArray[Any], high: NDArray[Any], _sum: NDArray[Any]) -> None:
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
 
     def range(self) -> tuple[float, float]:
-        """ValueError if no value was seen."""
-        if self._low > self._high:
-            raise ValueError("no values were seen")
-        return self._low, self._high
+        """Of nothing, if no value was seen."""
+        return (self._low, self._high) if self._low <= self._high else (0.0, 0.0)
 
     def state(self) -> State:
         return {"ends": np.array([self._low, self._high])}
@@ -63,8 +66,19 @@ class _Histogram:
     def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:  # noqa: ARG004  # as MinMax
         return [value]
 
+    @staticmethod
+    def nothing(values: NDArray[Any]) -> bool:
+        return not values.size
+
     def add(self, values: NDArray[Any]) -> None:
         self._histogram.add(values)
+
+    def range(self) -> tuple[float, float]:
+        """Of nothing, if no value was seen."""
+        return self._found() if self._histogram.low <= self._histogram.high else (0.0, 0.0)
+
+    def _found(self) -> tuple[float, float]:
+        raise NotImplementedError
 
     def state(self) -> State:
         found = self._histogram
@@ -80,21 +94,21 @@ class Percentile(_Histogram):
     """The range that holds a percentile of all values (clipping outliers costs less than the coarser step they force:
     Wu et al., arXiv 2004.09602, sec. 5)."""
 
-    def range(self) -> tuple[float, float]:
+    def _found(self) -> tuple[float, float]:
         return self._histogram.range(self._percentile)
 
 
 class MeanSquaredError(_Histogram):
     """The range with the least squared error of rounding and clipping together."""
 
-    def range(self) -> tuple[float, float]:
+    def _found(self) -> tuple[float, float]:
         return mse_range(self._histogram)
 
 
 class Entropy(_Histogram):
     """The range that keeps the most information, as TensorRT calibrates."""
 
-    def range(self) -> tuple[float, float]:
+    def _found(self) -> tuple[float, float]:
         return entropy_range(self._histogram)
 
 
@@ -122,6 +136,10 @@ class ChannelMax:
         largest.outputs[0].shape = ir.Shape([None])
         graph.extend([absolute, flat, largest])
         return [largest.outputs[0], _reduced(graph, value, "ReduceSum")]
+
+    @staticmethod
+    def nothing(magnitude: NDArray[np.float32], _sum: NDArray[Any]) -> bool:
+        return bool((magnitude == -np.inf).all())
 
     def add(self, magnitude: NDArray[np.float32], _sum: NDArray[Any]) -> None:
         self.magnitude = magnitude if self.magnitude is None else np.maximum(self.magnitude, magnitude)
@@ -155,6 +173,10 @@ class ChannelMean:
         mean.outputs[0].dtype, mean.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([None, None])
         graph.extend([flat, mean])
         return [mean.outputs[0]]
+
+    @staticmethod
+    def nothing(means: NDArray[np.float32]) -> bool:
+        return not means.size
 
     def add(self, means: NDArray[np.float32]) -> None:
         total = means.sum(0, dtype=np.float64)

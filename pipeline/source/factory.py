@@ -111,13 +111,38 @@ def _said(error: BaseException) -> str:
 
 
 def _checked(made: Any, model: str) -> nn.Module:
-    from torch import nn  # noqa: PLC0415  # seconds to import, and other sources do not need it here
+    from torch import jit, nn  # noqa: PLC0415  # seconds to import, and other sources do not need it here
 
+    made = _unwrapped(made)
     if not isinstance(made, nn.Module):
         raise UsageError(
             f"The factory {model!r} returned a {type(made).__name__}.", "It must return a torch.nn.Module."
         )
+    if isinstance(made, jit.ScriptModule):
+        raise UsageError(
+            f"The factory {model!r} returned TorchScript ({type(made).__name__}), which cannot be traced anew.",
+            "Return the torch.nn.Module that it was made from.",
+        )
+    kinds = [type(part) for part in made.modules()]
+    if rounded := next((kind for kind in kinds if kind.__module__.startswith(_QUANTIZED)), None):
+        raise UsageError(
+            f"The factory {model!r} returned a model that is quantized already ({rounded.__name__}).",
+            "Return the float model that it was made from.",
+        )
     return made
+
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes.nn")
+"""Modules of layers that hold rounded weights."""
+
+
+def _unwrapped(made: Any) -> Any:
+    """The model inside what torch.compile and data parallelism put around it."""
+    from torch import nn  # noqa: PLC0415  # as above
+
+    if isinstance(made, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return _unwrapped(made.module)
+    return _unwrapped(made._orig_mod) if hasattr(made, "_orig_mod") else made
 
 
 def _examples(module: ModuleType) -> dict[str, InputSpec]:

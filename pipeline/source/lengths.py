@@ -12,6 +12,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import read_json_object
 from pipeline.source.inputs import fixed_length
 from pipeline.source.model import ModelSource
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
 _POSITIONS = ("max_position_embeddings", "n_positions")
 _AFTER_PADDING = (
@@ -65,6 +66,19 @@ def check_padding(source: ModelSource) -> None:
             f"config.json of {source.name!r} has no pad_token_id: without it the model cannot tell a text's last token "
             "in a batch.",
             'Set "pad_token_id" in config.json to the id that its tokenizer pads with.',
+        )
+
+
+def check_tokenizer(source: ModelSource) -> None:
+    """UsageError if a text task is asked of a folder that has a preprocessor of images or sound, and no tokenizer."""
+    files = [source.path / name for name in (*TOKENIZER_FILES, *VOCABULARY_FILES)]
+    other = source.path / "preprocessor_config.json"
+    text = source.kind == "huggingface" and source.task.data == "text"
+    if text and other.is_file() and not any(file.is_file() for file in files):
+        raise UsageError(
+            f"{source.task.name} takes texts; the folder {source.name!r} has a {other.name} and no tokenizer: its "
+            "model takes images or sound.",
+            "Give it as a factory (file.py:name) or an .onnx file, and its inputs as .npz.",
         )
 
 

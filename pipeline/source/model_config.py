@@ -10,6 +10,8 @@ from typing import Any
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, read_json_object, require_file, require_inside
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 LARGEST = 10**8
 """No size or count of a model is larger."""
 _SIZE = re.compile(

@@ -24,12 +24,10 @@ from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.tables import Columns
 from pipeline.source.words import word_rows
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 PREPROCESSOR_FILES = ("preprocessor_config.json",)
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
-_TOKENIZER_FILES = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."
+_CHECK_TOKENIZER = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
 
 
@@ -158,7 +156,7 @@ def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: li
 def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
     tokenizer = load_tokenizer(source)
     for sample in _sequences(dataset, source["family"]):
-        with refused(f"The tokenizer of {source['name']!r} cannot encode a text of {dataset.name!r}", _TOKENIZER_FILES):
+        with refused(f"The tokenizer of {source['name']!r} cannot encode a text of {dataset.name!r}", _CHECK_TOKENIZER):
             encoded = tokenizer(*sample, truncation=True, max_length=max_length)
             row = {
                 name: np.asarray([encoded[name]], dtype=np.int64)
@@ -167,7 +165,7 @@ def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Ite
             }
         if not row or not all(array.size for array in row.values()):
             raise UsageError(
-                f"The tokenizer of {source['name']!r} makes nothing of a text of {dataset.name!r}.", _TOKENIZER_FILES
+                f"The tokenizer of {source['name']!r} makes nothing of a text of {dataset.name!r}.", _CHECK_TOKENIZER
             )
         yield _as_declared(row, source, tokenizer, dataset.name)
 

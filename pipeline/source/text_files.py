@@ -17,6 +17,8 @@ USUAL = Columns()
 IGNORED = -100
 """The label of a token that is not scored, as the field writes it."""
 PAIR = ("sentence1", "sentence2", "score")
+_PARTNERS = ("passage", "answer", "context", "response", "reply", "hypothesis", "positive", "product")
+"""Columns of what belongs to a query, a question or a sentence."""
 _LARGEST = 2**53
 """Of labels; whole numbers up to here are the same as float64."""
 _NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES}
@@ -100,6 +102,12 @@ def _text_column(rows: Rows, name: str) -> tuple[str, tuple[str, ...]]:
     found = [column for column in rows[0][1] if column in TEXT_NAMES]
     if len(found) != 1:
         raise UsageError(f"{name} has the columns {', '.join(filter(None, rows[0][1])) or '(none)'}.", _COLUMNS)
+    if other := next((column for column in rows[0][1] if column in _PARTNERS), None):
+        raise UsageError(
+            f"{name} has the columns {found[0]!r} and {other!r}: pairs of texts, or one of them alone.",
+            'For pairs call them "sentence1" and "sentence2", with a "score" or "label"; else name one with '
+            "--text-column.",
+        )
     return found[0], (f"The texts of {name} were read from its column {found[0]!r}.",)
 
 

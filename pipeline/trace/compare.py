@@ -34,7 +34,7 @@ def open_graph(path: Path) -> ort.InferenceSession:
             f"ONNX Runtime {ort.__version__} cannot load {path.name}: {first_line(error)}",
             _SMALL_OUTSIDE
             if "external data into raw data" in str(error)
-            else "An operator or type that it does not have must be exported otherwise.",
+            else "An app could not load it either: export or save it again without what is named there.",
         ) from error
 
 

@@ -1,5 +1,5 @@
-"""Weights that a graph cuts and joins before it reads them (recurrent layers, whose gates ONNX orders otherwise than
-torch) become the weights that are read."""
+"""Weights that a graph makes of constants before it reads them become the weights that are read: cut and joined ones of
+recurrent layers, whose gates ONNX orders otherwise than torch, transposed, reshaped and normalized ones of files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ from pipeline.trace.graph import add_constant, constant, name_of, replace
 
 _MOVING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose")
 """Operators that move values and make none."""
-_READERS = ("LSTM", "GRU", "RNN")
+_COMPUTING = (
+    *(*_MOVING, "Reshape", "Flatten", "Identity", "Cast", "Expand", "Tile", "Split", "Mul", "Div", "Add", "Sub", "Pow"),
+    *("Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Where", "ReduceL2", "ReduceSum", "ReduceSumSquare", "ReduceMean"),
+)
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_LAYERS = (*_RECURRENT, "MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
 
 
 def fold_weights(graph: ir.Graph) -> int:
     """In place: what is only moved on its way from constants to a recurrent layer -> a constant, called after the first
     of them. Returns how many nodes went."""
+    return _fold_all(graph, _MOVING, _RECURRENT)
+
+
+def fold_computed_weights(graph: ir.Graph) -> int:
+    """As `fold_weights`, for weights of any layer and what simple arithmetic makes of them (a weight and its norm)."""
+    return _fold_all(graph, _COMPUTING, _LAYERS)
+
+
+def _fold_all(graph: ir.Graph, making: tuple[str, ...], readers: tuple[str, ...]) -> int:
     made: list[ir.Value] = []
     for node in list(graph):
-        if node.op_type in _MOVING and len(node.outputs) == 1 and _reaches_layer(node):
+        if node.op_type in making and len(node.outputs) == 1 and _reaches(node, making, readers):
             values = [value for value in node.inputs if value is not None]
             if values and all(constant(value) is not None for value in values):
                 made.append(_fold(graph, node, values))
@@ -29,11 +43,16 @@ def fold_weights(graph: ir.Graph) -> int:
     return len(made)
 
 
-def _reaches_layer(node: ir.Node) -> bool:
-    """Whether all that reads the output is a recurrent layer, or moves it on to one."""
-    readers = [use.node for use in node.outputs[0].uses()]
-    return bool(readers) and all(
-        reader.op_type in _READERS or (reader.op_type in _MOVING and _reaches_layer(reader)) for reader in readers
+def _reaches(node: ir.Node, making: tuple[str, ...], readers: tuple[str, ...]) -> bool:
+    """Whether all that reads the output is a layer, or passes it on to one."""
+    uses = [use.node for use in node.outputs[0].uses()]
+    return (
+        bool(uses)
+        and not node.outputs[0].is_graph_output()
+        and all(
+            reader.op_type in readers or (reader.op_type in making and _reaches(reader, making, readers))
+            for reader in uses
+        )
     )
 
 

@@ -32,6 +32,7 @@ from pipeline.source.samples import PROOF, Row, open_samples
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
 from pipeline.trace.fold_norm import fold_norms
+from pipeline.trace.fold_weights import fold_computed_weights
 from pipeline.trace.graph import MODEL, SIGNATURE, replace, save_model, signature
 from pipeline.trace.widen import HALF, widen
 
@@ -128,6 +129,7 @@ def tidy(model: ir.Model) -> None:
         step(model)
     for graph in [model.graph, *model.graph.subgraphs()]:
         _drop_identities(graph)
+    fold_computed_weights(model.graph)
     fold_norms(model.graph)
     for node in list(model.graph):
         if node.op_type == "Gemm":

@@ -115,7 +115,9 @@ def test_axis_that_torch_fixes_is_told(tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         _proven(Recurrent(nn.LSTM).eval(), dynamic, 23, CASES, tmp_path / "model.onnx")
     assert caught.value.remedy == (
-        "The model, or a layer of torch's in it, fixes an axis that is declared as dynamic: declare its size."
+        "The model, or a layer of torch's in it, does not take every length of an axis that is declared as dynamic: "
+        "declare its size. A Hugging Face model gets one through a factory (file.py:name) in its folder, and [inputs] "
+        "in the recipe."
     )
 
 

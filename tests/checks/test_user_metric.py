@@ -105,3 +105,11 @@ def test_a_metric_that_exits_does_not_end_the_check(tmp_path) -> None:
     (tmp_path / "gone.py").write_text("raise SystemExit(0)\n")
     with pytest.raises(UsageError, match=r"gone\.py cannot be imported: SystemExit: 0"):
         load_metric(f"{tmp_path / 'gone.py'}:leave")
+
+
+@pytest.mark.parametrize("parameters", ["outputs", "outputs, references, more", "*, outputs, references"])
+def test_a_function_of_other_arguments_is_refused_before_it_is_called(tmp_path: Path, parameters: str) -> None:
+    (tmp_path / "own.py").write_text(f"def score({parameters}):\n    return 1.0\n")
+    with pytest.raises(UsageError) as caught:
+        load_metric(f"{tmp_path}/own.py:score")
+    assert caught.value.message == "'score' of own.py cannot be called with two arguments."

@@ -174,3 +174,28 @@ def test_a_built_in_module_without_the_function() -> None:
 def test_a_model_without_values(file) -> None:
     file.write_text(NET + '\ndef empty():\n    with torch.device("meta"):\n        return nn.Linear(8, 4)\n')
     assert "The model's state 'bias' holds no values that can be hashed (Tensor)." in refusal(file, "empty")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("wrapped", ["nn.DataParallel(Net())", "torch.compile(Net())"])
+def test_a_model_inside_a_wrapper_is_unwrapped(file, wrapped) -> None:
+    file.write_text(NET + f"\ndef wrapped():\n    return {wrapped}\n")
+    assert type(build(f"{file}:wrapped").model).__name__ == "Net"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused(file) -> None:
+    file.write_text(NET + "\ndef scripted():\n    return torch.jit.script(nn.Sequential(nn.Linear(8, 4)))\n")
+    with pytest.raises(UsageError) as caught:
+        build(f"{file}:scripted")
+    assert "returned TorchScript (RecursiveScriptModule), which cannot be traced anew." in caught.value.message
+    assert caught.value.remedy == "Return the torch.nn.Module that it was made from."
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_is_quantized_already(file) -> None:
+    file.write_text(NET + "\ndef rounded():\n    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})\n")
+    with pytest.raises(UsageError) as caught:
+        build(f"{file}:rounded")
+    assert caught.value.message.endswith("returned a model that is quantized already (Linear).")
+    assert caught.value.remedy == "Return the float model that it was made from."

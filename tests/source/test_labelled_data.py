@@ -278,3 +278,10 @@ def test_folders_tell_the_names_of_their_classes(tmp_path: Path) -> None:
 def test_what_a_classifier_really_puts_out(config: dict[str, object], kinds: list[Kind], family: str) -> None:
     assert family_named(TASKS.get("text-classification"), config, kinds) == family
     assert family_named(TASKS.get("feature-extraction"), config, kinds) == "embedding"
+
+
+def test_a_json_list_is_no_coco_file(tmp_path: Path) -> None:
+    (tmp_path / "texts.json").write_text('[{"text": "a", "label": 0}]')
+    with pytest.raises(UsageError) as caught:
+        load_evaluation(str(tmp_path / "texts.json"))
+    assert caught.value.message == "texts.json holds a list; a .json file is read as COCO annotations, an object."

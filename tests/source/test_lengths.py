@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
-from pipeline.source.lengths import Longest, check_length, check_padding, longest_text
+from pipeline.source.lengths import Longest, check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource
 from pipeline.source.tasks import TASKS
 
@@ -103,3 +103,17 @@ def test_decoder_that_classifies_needs_a_padding_token(config: dict[str, Any], r
     with pytest.raises(UsageError, match="has no pad_token_id") as caught:
         check_padding(given)
     assert "opset" not in caught.value.remedy
+
+
+def test_a_text_task_of_a_folder_that_takes_images(tmp_path: Path) -> None:
+    given = source(tmp_path, {})
+    check_tokenizer(given)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(UsageError) as caught:
+        check_tokenizer(given)
+    assert caught.value.message == (
+        "feature-extraction takes texts; the folder 'm' has a preprocessor_config.json and no tokenizer: its model "
+        "takes images or sound."
+    )
+    (tmp_path / "vocab.txt").write_text("a")
+    check_tokenizer(given)

@@ -217,3 +217,13 @@ line = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_si
 def test_every_line_is_a_sample(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = write(tmp_path_factory.mktemp("lines"), "a.txt", "first\n" + "\n".join(texts))
     assert read_texts(path).samples == ["first", *(text.strip() for text in texts)]
+
+
+def test_a_query_beside_its_passage_is_no_single_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "pairs.jsonl", '{"query": "a", "passage": "b", "score": 1}\n')
+    with pytest.raises(UsageError) as caught:
+        read_texts(path)
+    assert caught.value.message == (
+        "pairs.jsonl has the columns 'query' and 'passage': pairs of texts, or one of them alone."
+    )
+    assert read_texts(path, Columns(text="query")).samples == ["a"]

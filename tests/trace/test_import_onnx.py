@@ -184,3 +184,39 @@ def test_a_branch_that_passes_an_outer_value_on_keeps_its_identity(imported, tmp
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     _, facts = imported(path)
     assert facts["max_difference_to_source"] == 0
+
+
+def test_weights_that_a_graph_makes_of_constants_are_read_as_weights(imported, tmp_path) -> None:
+    """Transposed (Keras), reshaped, and normalized by their own norm (weight_norm of torch)."""
+    draw = np.random.default_rng(0)
+
+    def stored(name: str, *shape: int):
+        return numpy_helper.from_array(draw.standard_normal(shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Transpose", ["a"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["first"]),
+        helper.make_node("Reshape", ["b", "square"], ["reshaped"]),
+        helper.make_node("MatMul", ["first", "reshaped"], ["second"]),
+        helper.make_node("ReduceL2", ["c"], ["norm"], axes=[0]),
+        helper.make_node("Div", ["c", "norm"], ["unit"]),
+        helper.make_node("MatMul", ["second", "unit"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
+        [
+            stored("a", 6, 4),
+            stored("b", 36),
+            stored("c", 6, 5),
+            numpy_helper.from_array(np.array([6, 6]), "square"),
+        ],
+    )
+    path = tmp_path / "made.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    out, facts = imported(path)
+    made = load_model(out / "model.onnx").graph
+    assert [(node.op_type, node.inputs[1].name) for node in made] == [("MatMul", "a"), ("MatMul", "b"), ("MatMul", "c")]
+    assert facts["max_difference_to_source"] < 1e-5
