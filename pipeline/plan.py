@@ -35,6 +35,7 @@ from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.onnx_file import check_judged, check_patterns
 from pipeline.source.prepare import TOKENIZER
 from pipeline.source.samples import PROOF
+from pipeline.source.sentence_modules import sentence_modules
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
@@ -67,6 +68,8 @@ def make_plan(job: Job) -> Plan:
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
     check_tokenizer(source)
+    if source.sentence_transformer:
+        sentence_modules(source.path)
     check_length(source, job.sequence_length)
     check_padding(source)
     if source.kind == "onnx":
@@ -300,7 +303,7 @@ class _Builder:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=3))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=4))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=5))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
         return stages
 
@@ -335,7 +338,7 @@ class _Builder:
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
-        return Stage("reference", 4, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        return Stage("reference", 5, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
     def _answers(self, model: str) -> Stage:
         return answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)

@@ -14,12 +14,11 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 from transformers.utils import ModelOutput
 
-from pipeline.core.errors import StageError, UsageError
-from pipeline.core.untrusted import read_json, read_json_object, refused, users_code, words
+from pipeline.core.errors import StageError
+from pipeline.core.untrusted import refused, users_code, words
 from pipeline.source.factory import build
 from pipeline.source.model_config import read_config
-
-POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len")
+from pipeline.source.sentence_modules import sentence_modules
 
 
 def load_source(source: dict[str, Any]) -> nn.Module:
@@ -118,55 +117,19 @@ def pool(hidden: Tensor, attention_mask: Tensor, mode: str) -> Tensor:
     """One vector per sequence: hidden [batch, sequence, hidden size], mask [batch, sequence] -> [batch, hidden size].
 
     Modes as in Reimers & Gurevych, "Sentence-BERT" (arXiv 1908.10084, sec. 3); `mean_sqrt_len` divides the sum by
-    the square root of the length.
+    the square root of the length, `lasttoken` takes the last one that is not padding, and `weightedmean` weighs tokens
+    by their place (Muennighoff, "SGPT", arXiv 2202.08904, sec. 4.1).
     """
     if mode == "cls":
         return hidden[:, 0]
+    if mode in ("lasttoken", "weightedmean"):
+        places = attention_mask * torch.arange(1, attention_mask.shape[1] + 1)
+        last = (places == places.amax(1, keepdim=True)).to(hidden.dtype)
+        weights = last if mode == "lasttoken" else places / places.sum(1, keepdim=True)
+        return (weights.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
     if mode == "max":
         return hidden.masked_fill(mask == 0, torch.finfo(hidden.dtype).min).amax(1)
     length = mask.sum(1).clamp(min=1e-9)
     total = (mask.transpose(1, 2) @ hidden).squeeze(1)  # one product, not a masked copy and its sum
     return total / (length if mode == "mean" else length.sqrt())
-
-
-def sentence_modules(path: Path) -> tuple[str, bool]:
-    """(pooling mode, normalize?) from a sentence-transformers folder; UsageError for a module we cannot export."""
-    modules = _module_list(path)
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if unknown or kinds[:2] != ["Transformer", "Pooling"]:
-        raise UsageError(
-            f"The sentence encoder {path.name!r} is built of {', '.join(kinds)}.",
-            "Only Transformer + Pooling (+ Normalize) can be exported; merge other modules into the model first.",
-        )
-    return _pooling_mode(path, modules[1]["path"]), "Normalize" in kinds
-
-
-def _module_list(path: Path) -> list[dict[str, str]]:
-    modules = read_json(path / "modules.json")
-    if not isinstance(modules, list) or not all(
-        isinstance(module, dict) and isinstance(module.get("type"), str) and isinstance(module.get("path"), str)
-        for module in modules
-    ):
-        raise UsageError(f"modules.json of {path.name!r} is not a list of modules with a type and a path each.")
-    return modules
-
-
-def _pooling_mode(path: Path, place: str) -> str:
-    if Path(place).name != place or "\0" in place:
-        raise UsageError(f"modules.json of {path.name!r} names the folder {place!r}, which is outside the model's.")
-    config = read_json_object(path / place / "config.json")
-    flags = {
-        "cls": "pooling_mode_cls_token",
-        "mean": "pooling_mode_mean_tokens",
-        "max": "pooling_mode_max_tokens",
-        "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
-    }
-    chosen = [mode for mode, flag in flags.items() if config.get(flag) or config.get("pooling_mode") == mode]
-    if len(chosen) != 1:
-        raise UsageError(
-            f"The pooling of {path.name!r} is {' + '.join(chosen) or 'not given'}.",
-            f"Exactly one of {', '.join(POOLING_MODES)} can be exported.",
-        )
-    return chosen[0]

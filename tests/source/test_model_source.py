@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from pipeline.core.errors import StageError, UsageError
 from pipeline.source.model import resolve_model
-from pipeline.source.torch_model import load_float_model, pool, sentence_modules
+from pipeline.source.sentence_modules import sentence_modules
+from pipeline.source.torch_model import load_float_model, pool
 
 
 @pytest.fixture
@@ -149,6 +150,19 @@ def test_pooling_by_hand(mode: str, expected: list[float]) -> None:
     """Tokens (1, 8), (3, 4) and a masked (100, 100)."""
     hidden = torch.tensor([[[1.0, 8.0], [3.0, 4.0], [100.0, 100.0]]])
     torch.testing.assert_close(pool(hidden, torch.tensor([[1, 1, 0]]), mode), torch.tensor([expected]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "mask", "expected"),
+    [
+        ("lasttoken", [1, 1, 0], [3.0, 4.0]),
+        ("lasttoken", [0, 1, 1], [100.0, 100.0]),
+        ("weightedmean", [1, 1, 0], [(1 * 1 + 2 * 3) / 3, (1 * 8 + 2 * 4) / 3]),
+    ],
+)
+def test_pooling_of_decoders_by_hand(mode: str, mask: list[int], expected: list[float]) -> None:
+    hidden = torch.tensor([[[1.0, 8.0], [3.0, 4.0], [100.0, 100.0]]])
+    torch.testing.assert_close(pool(hidden, torch.tensor([mask]), mode), torch.tensor([expected]))
 
 
 def test_sentence_modules_that_cannot_be_exported(tiny_encoder: Path, tmp_path: Path) -> None:
