@@ -43,6 +43,10 @@ def cannot_export(name: str, opset: int, error: BaseException) -> StageError:
 def _remedy(said: str, causes: list[BaseException]) -> str:
     if "padding token" in said:  # what decoders that classify raise, at every opset
         return 'Set "pad_token_id" in the model\'s config to the id that its tokenizer pads with.'
+    if "image size" in said:  # what vision transformers with a table of positions raise
+        return (
+            "Let preprocessor_config.json make images of the size that the model takes (image_size in its config.json)."
+        )
     if any(words in said for words in _DECIDES_BY_VALUES):
         return _FOR_VALUES
     if any(words in said for words in _FIXES_AN_AXIS):

@@ -31,15 +31,16 @@ def fold_computed_weights(graph: ir.Graph) -> int:
 
 
 def _fold_all(graph: ir.Graph, making: tuple[str, ...], readers: tuple[str, ...]) -> int:
-    made: list[ir.Value] = []
+    made: dict[ir.Value, str] = {}
     for node in list(graph):
         if node.op_type in making and len(node.outputs) == 1 and _reaches(node, making, readers):
             values = [value for value in node.inputs if value is not None]
             if values and all(constant(value) is not None for value in values):
-                made.append(_fold(graph, node, values))
-    for value in made:
+                name = made.get(values[0], name_of(values[0]))
+                made[_fold(graph, node, values)] = name
+    for value, name in made.items():
         if value.uses():
-            _rename(graph, value)
+            _rename(graph, value, name)
     return len(made)
 
 
@@ -64,11 +65,9 @@ def _fold(graph: ir.Graph, node: ir.Node, values: list[ir.Value]) -> ir.Value:
     return value
 
 
-def _rename(graph: ir.Graph, value: ir.Value) -> None:
+def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
     """The weight's own name, once nothing else is called so."""
-    old = name_of(value)
-    name = old.split("/", maxsplit=1)[0]
     if name not in graph.initializers:
-        del graph.initializers[old]
+        del graph.initializers[name_of(value)]
         value.name = name
         graph.register_initializer(value)

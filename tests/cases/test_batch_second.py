@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundle.golden import golden_arrays, read_golden
+from pipeline.source.datasets import Dataset
+from pipeline.source.inputs import tensor_rows
+from pipeline.source.onnx_file import read_onnx
+from pipeline.trace.graph import save_model
+from pipeline.trace.import_onnx import raised, tidy
+
+DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 SIZE, STEPS, COUNT = 64, 5, 32
 
@@ -85,3 +93,25 @@ def test_samples_that_do_not_fit_are_refused_before_anything_runs(edge: Any, wor
     assert done.returncode == 2
     assert "data, sample 0: 'state' has the shape (1, 64); the model takes [2, batch, 64]." in done.stderr
     assert "Give every sample as an array [2, 64]." in done.stderr
+
+
+@pytest.mark.real_data
+def test_silero_vad_is_imported(tmp_path: Path) -> None:
+    """A published detector of speech: its state is [2, batch, 128], its sampling rate a scalar, its weights in branches
+    whose outputs are outer values."""
+    path = DATA / "weights/silero_vad/silero_vad_16k_op15.onnx"
+    if not path.exists():
+        pytest.skip("EDGE_DATA names no folder of data sets")
+    specs = {name: spec.model_dump(mode="json") for name, spec in read_onnx(path)[0].items()}
+    sample = {"input": np.zeros(576, np.float32), "state": np.zeros((2, 128)), "sr": np.array(16000)}
+    data = Dataset("d", "tensor", [sample], None, False, "", {})
+    (row,) = tensor_rows(data, specs)
+    assert row["state"].shape == (2, 1, 128)
+    model, _ = raised(path, 21)
+    tidy(model)
+    save_model(model, tmp_path / "model.onnx")
+    expected, actual = (
+        ort.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, row)
+        for file in (path, tmp_path / "model.onnx")
+    )
+    np.testing.assert_allclose(expected[0], actual[0], rtol=1e-4)

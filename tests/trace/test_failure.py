@@ -35,6 +35,10 @@ def test_an_error_that_was_only_being_handled_is_no_cause() -> None:
     [
         ("Constraints violated (L['x'].size()[1])!", "The model, or a layer of torch's in it, does not take every"),
         ("The size of tensor a (8) must match the size of tensor b (s41)", "The model, or a layer of torch's in it,"),
+        (
+            "Input image size (48*48) doesn't match model (32*32).",
+            "Let preprocessor_config.json make images of the size",
+        ),
         ("Could not guard on data-dependent expression 2*u4 - 1 < 0", "The model computes otherwise for other values"),
         ("You must specify exactly one of input_ids or inputs_embeds", "torch.export cannot follow the model's code"),
         ("No ONNX function found for eig.", "Run again with --debug for the exporter's full report, or try another"),
