@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import Metadata, read_metadata
 from pipeline.checks.answers import ANSWERS
@@ -20,7 +21,7 @@ from pipeline.config.loading import load_target, validate
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
-from pipeline.core.errors import IntegrityError
+from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.quiet import quiet
 from pipeline.core.report_types import QuantizationCheck, RangeCheck, Report, StageRecord, Trial
 from pipeline.core.stage import Outcome, Stage, execute
@@ -266,7 +267,9 @@ def check(
     folder = Path(bundle)
     if output is not None:
         require_output(Path(output))
+        _require_outside(Path(output), folder)
     manifest = read_manifest(folder)
+    read_graph(folder)
     earlier = read_report(Path(baseline)) if baseline else None
     aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
     place = Store(store or default_store())
@@ -292,6 +295,14 @@ def check(
     if output is not None:
         publish_reports(report, Path(output))
     return report
+
+
+def _require_outside(output: Path, bundle: Path) -> None:
+    """UsageError for reports inside the bundle, which would then hold files that its manifest does not list."""
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(bundle)):
+        raise UsageError(
+            f"The output {output} lies inside the bundle {bundle}.", "Name another folder with -o/--output."
+        )
 
 
 def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:

@@ -247,7 +247,8 @@ def bundles(place: Path, seeds: Path, dice: Random) -> Case:
     if name != "manifest.json" and dice.random() < 0.8 and path.is_file() and path.stat().st_size < 10**8:
         from pipeline.bundle.manifest import read_manifest, write_manifest
 
-        (folder / "artifact.json").unlink(missing_ok=True)
+        for record in ("artifact.json", "manifest.json"):  # neither lists itself
+            (folder / record).unlink(missing_ok=True)
         write_manifest(folder, read_manifest(seeds / "made" / "bundle")["provenance"])
     return f"bundle {name}: {how}", partial(dice.choice((probes.bundle, probes.example)), "made/bundle")
 

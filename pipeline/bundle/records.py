@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from pipeline.config.loading import validate
 from pipeline.config.target import Runtime
@@ -40,7 +42,7 @@ class Metadata(Frozen):
     scheme: Scheme
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    max_length: int | None
+    max_length: Annotated[int, Field(gt=0)] | None
     labels: dict[str, Json] | None
     preprocessing: tuple[str, ...]
     golden: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 
 from pipeline.bundle.golden import golden_arrays, read_golden
+from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import bundle_bytes
-from pipeline.bundle.records import read_metadata
+from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
 from pipeline.checks.answers import BATCH, write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
@@ -148,6 +149,12 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
         if entry.name not in arrays:
             raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
         golden = arrays[entry.name]
+        if not _fits(entry.shape, golden.shape):
+            raise IntegrityError(
+                f"The bundle {bundle} has a golden input {entry.name!r} of {list(golden.shape)}, where {METADATA} says "
+                f"{list(entry.shape)}.",
+                "Export it again.",
+            )
         sizes = {"batch": shape.batch_size, "sequence": longest}
         if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
             sizes = {"batch": shape.batch_size}
@@ -157,6 +164,11 @@ def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
         )
         feed[entry.name] = np.resize(golden, wanted).astype(golden.dtype)
     return feed
+
+
+def _fits(said: Sequence[int | str], shape: Sequence[int]) -> bool:
+    """Whether a shape has the axes that are said, the named ones of any size."""
+    return len(said) == len(shape) and all(isinstance(d, str) or d == own for d, own in zip(said, shape, strict=True))
 
 
 def _latency(
@@ -213,7 +225,7 @@ def _profile(
     stored = Stored(bundle / MODEL, reasons)
     found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, stored)
     found.operators = operator_times(records)
-    model = onnx.load(bundle / MODEL, load_external_data=False)
+    model = read_graph(bundle)
     found.tensors, found.weights = tensor_groups(model), Graph(model).weights
     found.figures["min_weight_coverage"] = found.coverage.weights
     found.figures["min_mac_coverage"] = found.coverage.macs

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
+from onnx import ModelProto
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.api import default_store
+from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata
 from pipeline.checks.breakdown import tensor_groups
@@ -21,7 +22,6 @@ from pipeline.config.loading import available, load_recipe, load_target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
 from pipeline.core.store import Store
-from pipeline.trace.graph import MODEL
 
 _WEIGHTED = ("MatMul", "MatMulInteger", "MatMulNBits", "Gather", "GatherBlockQuantized", "Conv")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
@@ -56,7 +56,7 @@ def inspect_bundle(bundle: Path, console: Console) -> None:
     """Files (verified), inputs and outputs, operators, node names and stored bytes."""
     manifest = read_manifest(bundle)
     metadata = read_metadata(bundle)
-    model = onnx.load(bundle / MODEL, load_external_data=False)
+    model = read_graph(bundle)
     provenance = manifest["provenance"]
     made = f" for {provenance['target']}, recipe {provenance['recipe']}, scheme {metadata.scheme.name}"
     console.print(Text.assemble((provenance["model"], "bold"), made, f", task {metadata.task}"))
@@ -84,7 +84,7 @@ def _files(files: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _tensors(model: onnx.ModelProto) -> Table:
+def _tensors(model: ModelProto) -> Table:
     table = Table("stored tensors", "format", "MB", "share", box=None, pad_edge=False, padding=(0, 2))
     for group in tensor_groups(model):
         table.add_row(group.name, group.dtype, f"{group.megabytes:.2f}", f"{group.share:.0%}")

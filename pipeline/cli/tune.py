@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import read_manifest
 from pipeline.checks.host import host_info
 from pipeline.checks.measurements import example_feed
@@ -27,6 +28,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
     profile = load_target(target)
     file = local_target_file(target) if write else None
     read_manifest(bundle)
+    read_graph(bundle)
     terminal = Terminal(verbose=False)
     with terminal.running(), tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"

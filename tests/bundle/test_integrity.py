@@ -13,11 +13,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
+from pipeline.api import check
 from pipeline.bundle.golden import NamedFile, golden_arrays, write_golden
 from pipeline.bundle.manifest import read_manifest, write_manifest
 from pipeline.bundle.records import Engine, Metadata, TensorSpec
 from pipeline.bundle.verify import difference, verify
+from pipeline.checks.measurements import example_feed
+from pipeline.cli.lists import inspect_bundle
+from pipeline.cli.tune import run as tune
+from pipeline.config.target import Shape
 from pipeline.core.artifact import open_artifact, seal
 from pipeline.core.digest import pretty_json, sha256_file, sha256_json
 from pipeline.core.errors import EdgeError, IntegrityError, StageError, UsageError
@@ -284,6 +290,68 @@ def test_a_model_that_is_none(bundle: Path, content: bytes) -> None:
     write_manifest(bundle, PROVENANCE)
     with pytest.raises(IntegrityError, match="ONNX Runtime cannot run the golden samples of the bundle"):
         verify(bundle)
+
+
+def _with(change: Callable[[onnx.ModelProto], None]) -> Callable[[bytes], bytes]:
+    def changed(content: bytes) -> bytes:
+        model = onnx.ModelProto.FromString(content)
+        change(model)
+        return model.SerializeToString()  # type: ignore[no-any-return]
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda _: b"not a model", "model.onnx of the bundle {} is no ONNX model: "),
+        (lambda content: content[:40], "model.onnx of the bundle {} is no ONNX model: "),
+        (lambda _: b"", "model.onnx of the bundle {} holds no graph."),
+        (
+            _with(lambda model: setattr(model.graph.initializer[0], "data_type", 99)),
+            "The tensor 'w' of 'model.onnx' has the element type 99, which ONNX does not have.",
+        ),
+        (
+            _with(lambda model: model.graph.initializer[0].dims.append(-5)),
+            "The tensor 'w' of 'model.onnx' has the shape [2, 3, -5].",
+        ),
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused_by_every_command(
+    bundle: Path, tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    (bundle / "model.onnx").write_bytes(damage((bundle / "model.onnx").read_bytes()))
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle, PROVENANCE)
+    commands: list[Callable[[], object]] = [
+        lambda: inspect_bundle(bundle, Console()),
+        lambda: check(bundle, store=tmp_path / "store"),
+        lambda: tune(bundle, "phone", write=False),
+    ]
+    for command in commands:
+        with pytest.raises(UsageError) as caught:
+            command()
+        assert caught.value.message.startswith(said.format(bundle))
+
+
+@pytest.mark.parametrize("change", [[-1, 2], ["batch"], ["batch", 10**15]])
+def test_a_shape_that_is_not_the_golden_samples(bundle: Path, change: list[int | str]) -> None:
+    data = json.loads((bundle / "metadata.json").read_text())
+    data["inputs"][0]["shape"] = change
+    (bundle / "metadata.json").write_text(pretty_json(data))
+    with pytest.raises(IntegrityError) as caught:
+        example_feed(bundle, Shape())
+    assert caught.value.message == (
+        f"The bundle {bundle} has a golden input 'x' of [1, 2], where metadata.json says {change}."
+    )
+
+
+@pytest.mark.parametrize("inside", ["", "new", "golden/../new"])
+def test_reports_do_not_go_into_the_bundle(bundle: Path, inside: str) -> None:
+    before = sorted(bundle.rglob("*"))
+    with pytest.raises(UsageError, match=r"lies inside the bundle|which edge did not write"):
+        check(bundle, output=bundle / inside)
+    assert sorted(bundle.rglob("*")) == before
 
 
 @pytest.mark.parametrize("place", ["none", "a/file", "a\0b", "n" * 300])
