@@ -19,6 +19,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.calibrate import CHANNELS, RANGES
+from pipeline.runtime.session import Session
 from pipeline.source.samples import Row, open_samples
 from pipeline.trace.graph import MODEL, add_constant, load_model, save_model
 
@@ -138,7 +139,7 @@ def _added(
 def _stream(model: Path, outputs: _Outputs, evaluation: Path, shares: _Shares, context: StageContext) -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = Session(model, options, ["CPUExecutionProvider"])
     wanted = [*outputs.outside.values(), *outputs.never_seen]
     for row in _rows(evaluation, [entry.name for entry in session.get_inputs()]):
         found = dict(zip(wanted, (float(value) for value in session.run(wanted, row)), strict=True))

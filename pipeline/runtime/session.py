@@ -14,6 +14,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.memory import says_out_of_memory
+from pipeline.core.untrusted import LOOP_SECONDS
+from pipeline.source.onnx_file import has_loops
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
@@ -66,12 +68,14 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
 
     def __init__(self, model: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
         super().__init__(os.fspath(model), options, providers=list(providers))
-        self._name = model.name
+        self._name, self._loops = model.name, has_loops(model)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]:
-        """Outputs in the order of `output_names`."""
+        """Outputs in the order of `output_names`. StageError if a graph with loops gives none in `LOOP_SECONDS`."""
+        if self._loops and run_options is None:
+            return run_within(self, input_feed, LOOP_SECONDS, output_names)
         try:
             return super().run(output_names, input_feed, run_options)
         except SESSION_ERRORS as error:
@@ -87,13 +91,15 @@ def refusal(what: str, error: Exception, remedy: str = "") -> MemoryError | Sess
     return SessionError(f"ONNX Runtime {ort.__version__} cannot {what}: {first_line(error)}", remedy)
 
 
-def run_within(session: ort.InferenceSession, feed: Mapping[str, Any], seconds: float) -> list[Any]:
-    """All outputs. StageError if they are not there after `seconds`: a loop in the graph may never end."""
+def run_within(
+    session: ort.InferenceSession, feed: Mapping[str, Any], seconds: float, names: Sequence[str] | None = None
+) -> list[Any]:
+    """The outputs `names`, or all. StageError if they are not there after `seconds`: a loop may never end."""
     options = ort.RunOptions()
     watch = threading.Timer(seconds, setattr, (options, "terminate", True))
     watch.start()
     try:
-        return session.run(None, feed, options)
+        return session.run(names, feed, options)
     except SESSION_ERRORS as error:
         if options.terminate:
             raise StageError(

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from pipeline.config.target import Runtime
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StageError, UsageError
 from pipeline.runtime.session import DISABLED_OPTIMIZERS, make_session, session_config
 
 
@@ -52,6 +52,31 @@ def test_options_are_those_of_the_runtime(matmul: Path) -> None:
     ).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
+
+
+def test_a_loop_that_ends_for_some_samples_only(save_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("pipeline.runtime.session.LOOP_SECONDS", 0.5)
+    value = helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, None)
+    flag, count = (
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in (("go", onnx.TensorProto.BOOL), ("i", onnx.TensorProto.INT64))
+    )
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [count, flag, value],
+        [helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, []), helper.make_tensor_value_info("w", 1, None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "limit"], ["endless"]),
+        helper.make_node("Loop", ["", "endless", "x"], ["y"], body=body),
+    ]
+    session = make_session(save_model(nodes, {"limit": np.float32(5)}, ["batch", 2]), Runtime())
+    assert session.run(["y"], {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[1, 1]]
+    with pytest.raises(StageError) as caught:
+        session.run(["y"], {"x": np.full((1, 2), 9, np.float32)})
+    assert caught.value.message == "One inference took longer than 0.5 s and was stopped."
 
 
 def test_absent_provider_is_refused_by_name(matmul: Path) -> None:
