@@ -18,9 +18,7 @@ from pipeline.core.errors import first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
-from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER
-
-_SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+from pipeline.source.prepare import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES, TOKENIZER
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -73,7 +71,7 @@ def _copy_companions(source: dict[str, Any], inputs: Mapping[str, Artifact], out
     tokenizer = inputs[TOKENIZER].path if TOKENIZER in inputs else folder
     for place, names in (
         (tokenizer, TOKENIZER_FILES + VOCABULARY_FILES),
-        (folder, PREPROCESSOR_FILES + _SENTENCE_ENCODER_FILES),
+        (folder, PREPROCESSOR_FILES + SENTENCE_ENCODER_FILES),
     ):
         for name in names:
             if (place / name).is_file():

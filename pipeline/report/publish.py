@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Set
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.bundle.manifest import MANIFEST
@@ -29,6 +30,8 @@ from pipeline.core.paths import (
 from pipeline.core.report_types import Report
 from pipeline.core.types import Json
 from pipeline.report.write import REPORT, REPORTS, write_reports
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.prepare import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES
 
 BUNDLE, MODEL = "bundle", "compressed-model"
 _FOLDERS = frozenset({BUNDLE, MODEL})
@@ -67,7 +70,8 @@ def _foreign(folder: Path) -> str | None:
         return odd[0]
     if names and not _says(folder / REPORT, "bundle_digest"):
         return REPORT if REPORT in names else names[0]
-    return _foreign_in_bundle(folder / BUNDLE) if BUNDLE in names else None
+    in_bundle = _foreign_in_bundle(folder / BUNDLE) if BUNDLE in names else None
+    return in_bundle or (_foreign_in_model(folder / MODEL) if MODEL in names else None)
 
 
 def _foreign_in_bundle(bundle: Path) -> str | None:
@@ -79,6 +83,23 @@ def _foreign_in_bundle(bundle: Path) -> str | None:
     except IntegrityError as error:
         return f"{BUNDLE} ({error})"
     return f"{BUNDLE}/{min(foreign)}" if foreign else None
+
+
+_SAVED = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "edits.json", "*.py"),
+    *(*TOKENIZER_FILES, *VOCABULARY_FILES, *PREPROCESSOR_FILES, *SENTENCE_ENCODER_FILES),
+    "*_*/config.json",
+)
+"""What a saved PyTorch model consists of; transformers adds a model's own code."""
+
+
+def _foreign_in_model(model: Path) -> str | None:
+    try:
+        names = list(tree(model))
+    except IntegrityError as error:
+        return f"{MODEL} ({error})"
+    foreign = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in _SAVED)]
+    return f"{MODEL}/{foreign[0]}" if foreign else None
 
 
 def _says(path: Path, key: str) -> Json:

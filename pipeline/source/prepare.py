@@ -25,6 +25,7 @@ from pipeline.source.tables import Columns
 from pipeline.source.words import word_rows
 
 PREPROCESSOR_FILES = ("preprocessor_config.json",)
+SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
 _CHECK_TOKENIZER = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."

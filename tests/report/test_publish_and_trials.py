@@ -29,6 +29,11 @@ def made(folder: Path, model: str) -> Path:
     return folder
 
 
+def put(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return made(tmp_path / "store" / "bundle", "one")
@@ -95,6 +100,12 @@ def test_no_name_of_a_model_leads_out_of_artifacts(name: str) -> None:
         (lambda out: (out / "junit.xml").unlink() or (out / "junit.xml").mkdir(), "junit.xml"),
         (lambda out: (out / "junit.xml").unlink() or os.mkfifo(out / "junit.xml"), "junit.xml"),
         (lambda out: (out / "compressed-model").symlink_to(out), "compressed-model"),
+        (lambda out: put(out / "compressed-model" / "notes.md"), "compressed-model/notes.md"),
+        (lambda out: put(out / "compressed-model" / "1_Pooling" / "mine.txt"), "compressed-model/1_Pooling/mine.txt"),
+        (
+            lambda out: (out / "compressed-model" / "empty").mkdir(parents=True),
+            "compressed-model (empty is an empty folder)",
+        ),
     ],
 )
 def test_what_an_export_did_not_make_is_not_replaced(out: Path, bundle: Path, report: Report, spoil, named) -> None:
@@ -104,6 +115,21 @@ def test_what_an_export_did_not_make_is_not_replaced(out: Path, bundle: Path, re
             attempt()
         assert caught.value.message == f"The output folder {out} holds {named!r}, which edge did not write."
     assert names(out.parent) == [".m.lock", "m"]
+
+
+def test_a_saved_model_is_replaced(out: Path, bundle: Path, report: Report) -> None:
+    saved = (
+        "config.json",
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "tokenizer.json",
+        "modeling_own.py",
+        "edits.json",
+    )
+    for name in saved:
+        put(out / "compressed-model" / name)
+    publish(out, bundle, report)
+    assert names(out) == ["bundle", *REPORTS]
 
 
 def test_an_export_of_an_older_version_is_replaced(out: Path, bundle: Path, report: Report) -> None:
