@@ -75,7 +75,7 @@ class _Probe:
                 "the batch's.",
                 "Export the model with the batch on the first axis of its outputs.",
             )
-        if first.dtype.kind == "f" and first.ndim in (1, 2, 3):
+        if first.size and first.dtype.kind == "f" and first.ndim in (1, 2, 3):
             return self._rows(outputs, row).shape[-1]
         listed = ", ".join(f"{name} {_described(array)}" for name, array in outputs.items())
         raise UsageError(
@@ -166,6 +166,8 @@ def _alike(alone: Sequence[NDArray[Any]], together: Sequence[NDArray[Any]]) -> b
         np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in part]) for part in (alone, together)
     )
     if not np.isfinite(expected).all():
-        raise StageError("The float model gives an output that is not finite.", "Look at the evaluation samples.")
+        raise StageError(
+            "The float model gives an output that is not finite.", "Look at the evaluation samples and at the weights."
+        )
     allowed = _OF_SPREAD * expected.std(axis=0).mean() + _OF_LARGEST * float(np.abs(expected).max())
     return bool(np.isfinite(found).all() and float(np.abs(expected - found).max()) <= allowed)

@@ -69,7 +69,7 @@ def _locate(kind: str, folder: str, name: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. UsageError if it is no plain file, too large, malformed, or holds what no key takes
     (`untrusted.plain`)."""
-    text = read_text(path, Limit.TOML)
+    text = read_text(path, Limit.TOML, "utf-8-sig")
     try:
         data = tomllib.loads(text)
     except RecursionError as error:

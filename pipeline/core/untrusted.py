@@ -48,6 +48,8 @@ def require_file(path: Path, limit: int) -> int:
 
     Links are followed; a pipe or a device is never waited for, nor read.
     """
+    if not _is_unicode(str(path)):
+        raise UsageError(f"{str(path)!r} is not valid UTF-8, and no report can name it.", "Give it another name.")
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -59,6 +61,10 @@ def require_file(path: Path, limit: int) -> int:
     if status.st_size > limit:
         raise UsageError(f"{path.name!r} has {status.st_size:,} bytes; at most {limit:,} are read.")
     return status.st_size
+
+
+def _is_unicode(text: str) -> bool:
+    return text.encode("utf-8", "replace").decode() == text
 
 
 _KINDS = {

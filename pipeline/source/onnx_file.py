@@ -48,6 +48,7 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
         _refuse_quantized(model, path.name)
         check_graph(model, path.name)
         check_domains(model, _nodes(model), path.name)
+        _refuse_sparse(model, path.name)
         inputs = _inputs(model, path.name)
     files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
     return inputs, sha256_json({"onnx": files})
@@ -115,7 +116,7 @@ def has_loops(path: Path) -> bool:
 
 def _external_files(model: ModelProto, path: Path) -> list[Path]:
     files: dict[str, Path] = {}
-    for tensor in _tensors(model):
+    for tensor in stored_tensors(model):
         stored = check_tensor(tensor, path.name)
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -151,7 +152,7 @@ def _place(tensor: TensorProto, name: str) -> tuple[str, int, int | None]:
 _DIGITS = 18
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+def stored_tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every tensor that may keep its values in a file, those of branches, loops and local functions included."""
     for graph in _graphs(model):
         yield from graph.initializer
@@ -208,6 +209,15 @@ def _refuse_quantized(model: ModelProto, name: str) -> None:
     if found:
         listed = ", ".join(f"{op_type} x{count}" for op_type, count in found.most_common(3))
         raise UsageError(f"{name!r} is quantized already ({listed}).", "Give the float model that it was made from.")
+
+
+def _refuse_sparse(model: ModelProto, name: str) -> None:
+    found = [tensor.values.name for graph in _graphs(model) for tensor in graph.sparse_initializer]
+    if found:
+        raise UsageError(
+            f"{name!r} stores {found[0]!r} as a sparse tensor, which cannot be compressed.",
+            "Export it with dense tensors: a weight's zeros may be written out.",
+        )
 
 
 def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:

@@ -38,7 +38,7 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
     loader = getattr(transformers, auto_class)
     with refused(
         f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}",
-        "Check config.json's model_type and architectures, or name another --task.",
+        "Check config.json (model_type, architectures, sizes), or name another --task.",
         StageError,
     ):
         model, info = loader.from_pretrained(
@@ -49,7 +49,9 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
             weights_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else its error names neither the weight nor the sizes
         )
+    _refuse_mismatched(path.name, info)
     _refuse_random_weights(path.name, auto_class, info)
     return model.eval()
 
@@ -62,6 +64,15 @@ def _encoder_class(path: Path, auto_class: str) -> str:
     return "AutoModelForTextEncoding" if auto_class == "AutoModel" and apart else auto_class
 
 
+def _refuse_mismatched(name: str, info: dict[str, Any]) -> None:
+    """A weight of another shape than config.json asks for would be random."""
+    for key, stored, asked in sorted(info["mismatched_keys"], key=str):
+        raise StageError(
+            f"The checkpoint {name!r} has {key!r} as {list(stored)}; its config.json asks for {list(asked)}.",
+            "Config and weights must be of one model.",
+        )
+
+
 def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> None:
     """A head that the checkpoint lacks would be random: a bundle of it would look fine and mean nothing."""
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
@@ -70,7 +81,7 @@ def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> 
             f"The checkpoint {name!r} has no weights for {missing[0]!r}"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + f" of {auto_class}; they would be random.",
-            "Name the task that the checkpoint was trained for with --task.",
+            "Name the task that the checkpoint was trained for with --task, or check the sizes in config.json.",
         )
 
 

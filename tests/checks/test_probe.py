@@ -141,3 +141,14 @@ def test_a_first_axis_that_is_not_the_batchs(tmp_path: Path) -> None:
 def test_a_number_beside_the_judged_output(tmp_path: Path) -> None:
     nodes = [node("Neg", "x", "y"), node("ReduceSum", "x", "sum", keepdims=0)]
     assert probe(tmp_path, nodes, vectors()).batch == "free"
+
+
+def test_an_output_without_values(tmp_path: Path) -> None:
+    nothing = helper.make_node("Slice", ["all", "begin", "begin", "axis1"], ["y"])
+    limits = [
+        node("Constant", "", name, value=numpy_helper.from_array(np.array([number])))
+        for name, number in (("begin", 0), ("axis1", 1))
+    ]
+    with pytest.raises(UsageError) as caught:
+        probe(tmp_path, [*ALONE[:-1], node("MatMul", "h w", "all"), *limits, nothing], vectors())
+    assert caught.value.message == "No judge is known for the first output, 'y'; the model has y float32 [1, 0]."

@@ -127,3 +127,8 @@ def test_mistakes_in_a_recipe_are_told_like_those_in_a_target() -> None:
 def test_missing_recipe_file() -> None:
     with pytest.raises(UsageError, match=r"There is no recipe file 'gone\.toml'\.\n`edge recipes` lists"):
         load_recipe("gone.toml")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("\ufefftitle = 'x'\n", encoding="utf-8")
+    assert read_toml(tmp_path / "r.toml") == {"title": "x"}

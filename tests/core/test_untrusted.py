@@ -67,6 +67,14 @@ def test_what_is_no_file(tmp_path: Path, make, said) -> None:
     assert message(read_bytes, tmp_path / "x", 10) == said
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png"))
+    path.write_bytes(b"x")
+    with pytest.raises(UsageError) as caught:
+        require_file(path, 10)
+    assert caught.value.message == f"{str(path)!r} is not valid UTF-8, and no report can name it."
+
+
 def test_a_name_with_a_nul_byte(tmp_path: Path) -> None:
     assert message(read_bytes, tmp_path / "a\0b", 10) == "'a\\x00b' cannot be read: embedded null byte."
 

@@ -142,6 +142,21 @@ def test_a_head_without_weights_is_refused(tiny_bert: Path) -> None:
     assert "they would be random" in caught.value.message
 
 
+def test_a_weight_of_another_shape_than_the_config_asks_for(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    rows = config["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 10}))
+    with pytest.raises(StageError) as caught:
+        load_float_model(folder, "AutoModel", trust_remote_code=False)
+    width = config["hidden_size"]
+    assert caught.value.message == (
+        f"The checkpoint 'model' has 'embeddings.word_embeddings.weight' as [{rows}, {width}]; "
+        f"its config.json asks for [10, {width}]."
+    )
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [("cls", [1.0, 8.0]), ("mean", [2.0, 6.0]), ("max", [3.0, 8.0]), ("mean_sqrt_len", [4 / 2**0.5, 12 / 2**0.5])],

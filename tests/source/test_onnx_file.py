@@ -87,6 +87,15 @@ def test_a_link_out_of_the_folder(external, tmp_path_factory) -> None:
     assert "which is outside its folder" in refusal(external)
 
 
+def test_a_sparse_weight(matmul) -> None:
+    model = onnx.load(matmul)
+    values = onnx.numpy_helper.from_array(np.ones(2, np.float32), "thin")
+    places = onnx.numpy_helper.from_array(np.array([0, 3]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [2, 2]))
+    onnx.save(model, matmul)
+    assert refusal(matmul).startswith(f"{matmul.name!r} stores 'thin' as a sparse tensor, which cannot be compressed.")
+
+
 def test_a_quantized_file(save_model) -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
