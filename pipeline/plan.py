@@ -63,7 +63,7 @@ def make_plan(job: Job) -> Plan:
     if job.output is not None:
         require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
     target = apply_overrides(load_target(job.target), job)
-    recipe = load_recipe(job.recipe or target.recipe)
+    recipe = load_recipe(target.recipe if job.recipe is None else job.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)

@@ -137,9 +137,11 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 def parse_budgets(given: list[str] | None) -> dict[str, float]:
     """`["bundle_mb=20"]` -> `{"bundle_mb": 20.0}`; UsageError if one is not of that form."""
-    limits = {}
+    limits: dict[str, float] = {}
     for item in given or []:
         name, equals, limit = item.partition("=")
+        if name in limits:
+            raise UsageError(f"--budget {name!r} is given twice.", "Give each limit once.")
         try:
             limits[name] = float(limit)
         except ValueError:

@@ -57,6 +57,10 @@ def resolve_model(
     UsageError if it names nothing, or what it names cannot be used; StageError if a hub id cannot be fetched or
     weights are damaged.
     """
+    if not model:
+        raise UsageError(
+            "The name of the model is empty.", "Give a folder, a hub id, file.py:factory or an .onnx file."
+        )
     named = task or (recipe.task if recipe else None)
     if model.endswith(".onnx"):
         return _onnx_source(model, named)

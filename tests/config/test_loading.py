@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.options import parse_budgets
+from pipeline.config.job import Job
 from pipeline.config.loading import available, load_recipe, load_target, read_toml, shipped
 from pipeline.core.errors import ExitCode, UsageError
+from pipeline.plan import make_plan
 
 PHONE = (shipped("targets") / "phone.toml").read_text(encoding="utf-8")
 RECIPE = 'title = "Nothing"\nscheme = "fp32"\n'
@@ -132,3 +135,15 @@ def test_missing_recipe_file() -> None:
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("\ufefftitle = 'x'\n", encoding="utf-8")
     assert read_toml(tmp_path / "r.toml") == {"title": "x"}
+
+
+def test_a_limit_given_twice() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_budgets(["bundle_mb=1", "bundle_mb=2"])
+    assert caught.value.message == "--budget 'bundle_mb' is given twice."
+
+
+def test_a_recipe_without_a_name() -> None:
+    with pytest.raises(UsageError) as caught:
+        make_plan(Job(recipe=""))
+    assert caught.value.message.startswith("Unknown recipe ''.")

@@ -189,3 +189,7 @@ def test_sentence_modules_that_cannot_be_exported(tiny_encoder: Path, tmp_path: 
     (copy / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(UsageError, match="is built of Transformer, Pooling, Dense, Normalize"):
         sentence_modules(copy)
+
+
+def test_a_model_without_a_name() -> None:
+    assert refusal("").message == "The name of the model is empty."
