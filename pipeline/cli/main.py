@@ -244,7 +244,23 @@ def clean(
 
 def entry() -> int:
     """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
+    if 1 in _reopened():
+        return _message(StageError("Standard output is closed.", "Send it to a file, or to /dev/null."))
     return supervised(lambda: together(main))
+
+
+def _reopened() -> list[int]:
+    """The standard streams that were closed, now open on nothing: else a file would get such a number, and with it what
+    libraries print."""
+    closed = []
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+            closed.append(number)
+    return closed
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -221,13 +222,18 @@ def users_code(
     message: Callable[[BaseException], str], remedy: str = "", kind: type[EdgeError] = UsageError
 ) -> Iterator[None]:
     """Around code that the user names: it may raise anything, `SystemExit` and `KeyboardInterrupt` too, and must not
-    end this process by it. `message` says what was raised."""
+    end this process by it. `message` says what was raised. The working folder and the standard streams are ours again
+    afterwards."""
+    folder, streams = Path.cwd(), (sys.stdout, sys.stderr)
     try:
         yield
     except BaseException as error:
         if isinstance(error, (EdgeError, Interrupted)) or is_out_of_memory(error):
             raise
         raise kind(message(error), remedy) from error
+    finally:
+        os.chdir(folder)
+        sys.stdout, sys.stderr = streams
 
 
 def words(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
+import sys
 import tracemalloc
 from datetime import date
 from pathlib import Path
@@ -222,3 +223,11 @@ def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> 
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_users_code_does_not_keep_the_folder_or_the_streams(tmp_path: Path) -> None:
+    before = Path.cwd(), sys.stdout, sys.stderr
+    with users_code(lambda _: "x"):
+        os.chdir(tmp_path)
+        sys.stdout = sys.stderr = None
+    assert (Path.cwd(), sys.stdout, sys.stderr) == before

@@ -156,6 +156,21 @@ def test_a_library_that_ends_the_process_does_not_choose_the_exit_code() -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("stream", "code", "said"),
+    [
+        ("<&-", 0, ""),
+        (">&-", 3, "error: Standard output is closed.\n  Send it to a file, or to /dev/null.\n"),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_a_stream_that_was_closed_before_the_start(stream: str, code: int, said: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {stream}', "sh", *command("recipes")]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (code, said)
+    assert bool(done.stdout) == (code == 0)
+
+
 @pytest.mark.parametrize("arguments", [["recipes"], ["export", "--help"]])
 def test_a_reader_that_goes_away_is_no_bug(arguments: list[str]) -> None:
     reader, writer = os.pipe()
