@@ -312,7 +312,7 @@ class _Builder:
         data = "calibration" if calibrated else "evaluation"
         inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
         config = {"data": data}
-        return Stage("compare", 2, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage("compare", 3, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _outside(self) -> list[Stage]:
         """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
@@ -334,7 +334,7 @@ class _Builder:
     def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
         config = {"family": self.reading.family()}
-        return Stage(PROBE, 1, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage(PROBE, 2, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}

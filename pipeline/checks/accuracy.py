@@ -19,6 +19,7 @@ from pipeline.runtime.behaviour import Behaviour
 Array = NDArray[np.float32]
 BATCHED = "_batched"
 """Ends the names of scores that were measured in batches of `BATCH`."""
+_DIGITS = 9
 _DRAWN = 150
 
 
@@ -150,5 +151,15 @@ def _result(
     dataset: dict[str, Any], samples: int, labelled: bool, primary: str, scores: dict[str, float], drop: float
 ) -> DatasetAccuracy:
     return DatasetAccuracy(
-        dataset=dataset["name"], samples=samples, labelled=labelled, primary=primary, scores=scores, drop=drop
+        dataset=dataset["name"],
+        samples=samples,
+        labelled=labelled,
+        primary=primary,
+        scores=scores,
+        drop=whole_digits(drop),
     )
+
+
+def whole_digits(drop: float) -> float:
+    """A drop without what float arithmetic adds: 100 * (1 - 0.99) is 1.000000000000001, and meets a limit of 1."""
+    return round(drop, _DIGITS) + 0.0

@@ -68,7 +68,8 @@ class ErrorSums:
         return math.sqrt(max(self.signal / max(self.values, 1) - mean**2, 0.0))
 
     def result(self, name: str) -> OutputError:
-        relative = self.largest / self.std if self.std else 0.0
+        size = math.sqrt(self.signal / max(self.values, 1))  # of an output that is the same everywhere
+        relative = self.largest / (self.std or size or 1.0)
         return OutputError(
             name=name,
             finite=self.finite,

@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from pipeline.checks.accuracy import compare
+from pipeline.checks.accuracy import compare, whole_digits
+from pipeline.checks.compare import LIMIT_DB
 from pipeline.checks.destroyed import destroy
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
@@ -25,6 +26,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
+from pipeline.metrics.fidelity import sqnr_db
 from pipeline.metrics.judge import JUDGES
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
@@ -36,6 +38,7 @@ Array = NDArray[np.float32]
 JUDGE = "judge"
 """The name of this stage."""
 DROP = "max_accuracy_drop"
+SQNR = "min_sqnr_db"
 ACCURACY_BUDGETS = (DROP, *dict.fromkeys(name for judge in JUDGES.values() for name in judge.limits))
 DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
 _SHARE = 96
@@ -74,12 +77,12 @@ def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
     limits = {
         name: {"limit": budget.limit, "required": budget.required}
         for name, budget in target.budgets.items()
-        if name in ACCURACY_BUDGETS
+        if name in (SQNR, *ACCURACY_BUDGETS)
     }
     config = {"limits": limits, "metric": metric.identity() if metric else None}
     inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
     local = {"given": metric.place() if metric else None}
-    return Stage(JUDGE, 1, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
+    return Stage(JUDGE, 2, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -137,7 +140,7 @@ class _Tried:
 
     def ask(self, limit: Limit) -> str:
         """What to say of a budget that need not decide; empty if it can fail here. UsageError if it is required."""
-        score = JUDGES[self._behaviour.family].limits.get(limit.name, "")
+        score = SQNR if limit.name == SQNR else JUDGES[self._behaviour.family].limits.get(limit.name, "")
         if limit.name != DROP and not score:
             return ""  # it does not apply to this kind of output
         met = self._met(limit, score, whole=False)
@@ -187,7 +190,9 @@ class _Tried:
         found = {}
         for who, outputs in self._impostors(reference, samples).items():
             try:
-                found[who] = compare(self._behaviour.family, part, reference, outputs)
+                result = compare(self._behaviour.family, part, reference, outputs)
+                ratio = min(sqnr_db(reference, outputs), LIMIT_DB)
+                found[who] = result.model_copy(update={"scores": result.scores | {SQNR: ratio}})
             except ValueError as error:
                 if len(chosen) < len(self._share(whole=True)):
                     return self._judged(self._share(whole=True))
@@ -228,6 +233,6 @@ class _Tried:
             labelled=True,
             primary=metric.name,
             scores={},
-            drop=of_float - value,
+            drop=whole_digits(of_float - value),
         )
         return {DESTROYED: result}

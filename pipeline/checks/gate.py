@@ -48,7 +48,11 @@ def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme)
     if figure.doubt is not None and figure.doubt.covers(budget.limit):
         return result.model_copy(update=undecided(figure.doubt, budget.limit, kind.unit))
     margin = margin_of(figure, budget.limit, kind.direction)
-    update: dict[str, object] = {"verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL, "margin": margin}
+    update: dict[str, object] = {
+        "verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL,
+        "margin": margin,
+        "reason": across(figure, budget.limit, kind.unit),
+    }
     if margin < 0:
         dominated_by, remedy = explain(name, budget.limit, found, scheme)
         update |= {"dominated_by": dominated_by, "remedy": remedy}
@@ -61,6 +65,14 @@ def undecided(doubt: Doubt, limit: float, unit: str) -> dict[str, str]:
         return {"reason": doubt.why, "remedy": doubt.remedy}
     left_open = f"[{doubt.low:.4g}, {doubt.high:.4g}], which the measurement leaves open ({doubt.why})"
     return {"reason": f"the limit {limit:g} {unit} lies within {left_open}", "remedy": doubt.remedy}
+
+
+def across(figure: Figure, limit: float, unit: str) -> str:
+    """What to say where chance may have decided: the limit lies inside the interval; empty where it does not."""
+    if figure.low is None or figure.high is None or not figure.low < limit < figure.high:
+        return ""
+    ends = f"[{figure.low:.4g}, {figure.high:.4g}]"
+    return f"close: the limit {limit:g} {unit} lies within the 95 % interval {ends}; the value itself decided"
 
 
 def margin_of(figure: Figure, limit: float, direction: str) -> float:

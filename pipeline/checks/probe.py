@@ -39,7 +39,11 @@ def run(context: StageContext) -> dict[str, Json]:
     probe = _Probe(session, context.config["family"], pads)
     width = probe.require_judged(rows[0])
     behaviour = Behaviour(
-        family=family_of(context.config["family"], width), batch=probe.batch(rows), padding=probe.padding(rows)
+        family=family_of(context.config["family"], width),
+        batch=probe.batch(rows),
+        padding=probe.padding(rows),
+        judged=probe.judged,
+        others=tuple(name for name in probe.outputs if name not in probe.judged),
     )
     return behaviour.model_dump(mode="json")
 
@@ -59,19 +63,23 @@ class _Probe:
     def __init__(self, session: ort.InferenceSession, family: Family, pads: dict[str, int]) -> None:
         self._session, self._family, self._pads = session, family, pads
         self._inputs = [entry.name for entry in session.get_inputs()]
-        self._outputs = [entry.name for entry in session.get_outputs()]
+        self.outputs = [entry.name for entry in session.get_outputs()]
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        return tuple(judged_names(self._family, self.outputs))
 
     def require_judged(self, row: Row) -> int:
         """The size of the last axis of the judged rows; UsageError if the outputs are of a kind that no judge takes."""
         try:
-            judged_names(self._family, self._outputs)
+            judged_names(self._family, self.outputs)
         except StageError as error:
             raise UsageError(error.message, error.remedy) from error
         outputs = self._run(row)
-        first = outputs[self._outputs[0]]
+        first = outputs[self.outputs[0]]
         if first.ndim and len(first) != 1:
             raise UsageError(
-                f"The first output, {self._outputs[0]!r}, is {list(first.shape)} for one sample: its first axis is not "
+                f"The first output, {self.outputs[0]!r}, is {list(first.shape)} for one sample: its first axis is not "
                 "the batch's.",
                 "Export the model with the batch on the first axis of its outputs.",
             )
@@ -79,7 +87,7 @@ class _Probe:
             return self._rows(outputs, row).shape[-1]
         listed = ", ".join(f"{name} {_described(array)}" for name, array in outputs.items())
         raise UsageError(
-            f"No judge is known for the first output, {self._outputs[0]!r}; the model has {listed}.",
+            f"No judge is known for the first output, {self.outputs[0]!r}; the model has {listed}.",
             "The first output must be floats [batch, values] or [batch, tokens, values]. Put such an output first, or "
             "export the model with one.",
         )
@@ -114,7 +122,7 @@ class _Probe:
             outputs = self._run(inputs)
         except SESSION_ERRORS:
             return False
-        judged = {name: outputs[name] for name in judged_names(self._family, self._outputs)}
+        judged = {name: outputs[name] for name in judged_names(self._family, self.outputs)}
         if any(array.shape[:1] != (len(batch),) for array in judged.values()):
             return False
         parts = [
@@ -126,10 +134,10 @@ class _Probe:
 
     def _run(self, inputs: Row) -> dict[str, NDArray[Any]]:
         given = {name: inputs[name] for name in self._inputs}
-        return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
+        return dict(zip(self.outputs, self._session.run(self.outputs, given), strict=True))
 
     def _rows(self, outputs: dict[str, NDArray[Any]], inputs: Row) -> NDArray[Any]:
-        names = judged_names(self._family, self._outputs)
+        names = judged_names(self._family, self.outputs)
         return judged_rows(self._family, {name: outputs[name] for name in names}, inputs)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from pipeline.checks.accuracy import whole_digits
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
@@ -198,6 +199,6 @@ def with_metric(
     of_float, of_bundle = call(metric, reference, references), call(metric, bundle, references)
     name = getattr(metric, "__name__", "metric")
     scores = {name: of_bundle, f"{name}_float": of_float, **result.scores}
-    update = {"primary": name, "labelled": True, "scores": scores, "drop": of_float - of_bundle}
+    update = {"primary": name, "labelled": True, "scores": scores, "drop": whole_digits(of_float - of_bundle)}
     update |= {"low": None, "high": None, "batch": 1}
     return result.model_copy(update=update)

@@ -12,6 +12,7 @@ Array: TypeAlias = NDArray[Any]
 
 _PAIR_ROWS = 1000  # half a million pairs: 4 MB a vector of similarities, ranked in a quarter of a second
 _BLOCK_ROWS = 256
+_STEP = 1 / 127  # a quantized sigmoid may end this far beyond 0 or 1
 _SIMILARITY_DIGITS = 9  # equal rows must tie, though BLAS may round their products differently
 
 
@@ -33,12 +34,14 @@ def pair_rank_correlation(a: Array, b: Array) -> float:
     """Spearman correlation between the cosine similarities of all row pairs i < j in `a` and those in `b`.
 
     `a` [rows, features], `b` [rows, other features]. Of more than 1000 rows, 1000 evenly spaced ones are used
-    (always the same), so that memory and time stay bounded. 0 if all similarities of either are equal. ValueError
-    below 3 rows.
+    (always the same), so that memory and time stay bounded. 1 if the rows are the same; else 0 if all similarities of
+    either are equal. ValueError below 3 rows.
     """
     first, second = _same_rows(a, b)
     if len(first) < 3:
         raise ValueError(f"pair ranks need at least 3 rows, not {len(first)}")
+    if np.array_equal(first, second):
+        return 1.0
     chosen = _evenly_spaced(len(first), _PAIR_ROWS)
     return spearman(_pair_similarities(first[chosen]), _pair_similarities(second[chosen]))
 
@@ -66,11 +69,15 @@ def error_in_std(reference: Array, other: Array) -> Array:
     return np.asarray(error / np.where(spread > 0, spread, np.where(largest > 0, largest, 1.0)))
 
 
-def decisions(logits: Array) -> Array:
+def decisions(logits: Array, like: Array | None = None) -> Array:
     """Yes or no for independent logits [rows, labels]: yes where the sigmoid is 0.5 or more. Outputs that all lie in
-    [0, 1] are taken for sigmoids already."""
+    [0, 1], within a step of 8 bits, are taken for sigmoids already.
+
+    `like`: outputs of the model that this one is made from, which then tell what both put out.
+    """
     values = _checked(logits)
-    are_chances = values.min() >= 0.0 and values.max() <= 1.0
+    told_by = values if like is None else _checked(like)
+    are_chances = told_by.min() >= -_STEP and told_by.max() <= 1.0 + _STEP
     return np.asarray(values >= (0.5 if are_chances else 0.0))
 
 

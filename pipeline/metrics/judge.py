@@ -178,7 +178,7 @@ class LabelSets:
     words: str = "the decisions on independent labels"
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
-        scores = {"agreement": float(np.mean(decisions(reference) == decisions(other)))}
+        scores = {"agreement": float(np.mean(decisions(reference) == decisions(other, reference)))}
         return _least(scores, {"agreement": 100.0 * (1.0 - scores["agreement"])})
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:

@@ -17,7 +17,7 @@ from pipeline.trace.graph import constant
 SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
 
-_WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN")
+_WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN", "Einsum")
 
 
 @dataclass(frozen=True)

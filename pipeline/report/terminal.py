@@ -30,10 +30,10 @@ STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.NOT_MEAS
 
 
 def render(report: Report, console: Console) -> None:
-    """Print the budgets, why those that do not pass do not, the overall verdict and the notes."""
+    """Print the budgets, why those that do not pass do not (or pass narrowly), the overall verdict and the notes."""
     _print_budgets(report, console)
     for result in report.budgets:
-        if result.verdict is not Verdict.PASS:
+        if result.verdict is not Verdict.PASS or result.reason:
             _print_why(result, console)
     print_wrapped(_headline(report), console)
     for warning in report.warnings:

@@ -16,11 +16,14 @@ PROBE = "probe"
 class Behaviour(Frozen):
     """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one),
     and whether then each gets the answer that it gets alone. `padding`: whether padding that the mask hides changes an
-    answer (`none`: there is no mask, or nothing to pad)."""
+    answer (`none`: there is no mask, or nothing to pad). `judged` and `others`: the graph's outputs that accuracy is
+    measured on, and those that it is not."""
 
     family: Family
     batch: Literal["free", "fixed", "dependent"]
     padding: Literal["harmless", "changes", "none"]
+    judged: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def independent(self) -> bool:
@@ -29,6 +32,11 @@ class Behaviour(Frozen):
     def notes(self) -> list[str]:
         """What a reader of the report must know of it."""
         found = [f"Accuracy compares {JUDGES[self.family].words}."]
+        if self.others:
+            found.append(
+                f"Accuracy is measured on {', '.join(self.judged)}; of the other outputs ({', '.join(self.others)}) "
+                "only the quantization error is."
+            )
         if self.batch == "dependent":
             found.append(
                 "The float model's answer to a sample depends on the other samples of its batch: accuracy and "

@@ -45,7 +45,10 @@ def judged_outputs(
         for place, position in enumerate(positions):
             rows[position] = judged_rows(family, _one(outputs, place), _one(inputs, place))
             if not np.isfinite(rows[position]).all():
-                raise StageError(f"Sample {position + 1} gives an output that is not finite.")
+                raise StageError(
+                    f"Sample {position + 1} gives an output that is not finite.",
+                    "Compare with the float model on this sample: its inputs, or a range that 16 bits cannot hold.",
+                )
         progress(len(rows), len(samples))
     return np.concatenate([rows[position] for position in range(len(samples))]).astype(np.float32)
 

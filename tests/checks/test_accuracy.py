@@ -81,3 +81,11 @@ def test_objects_found_are_scored_by_their_overlap() -> None:
     other = np.array([[[9, 0, 0, 0.5, 0.5, 0.5, 1.0]]], np.float32)
     result = compare("detector", record([[[0, 0.25, 0.5, 0.5, 1.0]]]), reference, other)
     assert (result.primary, result.scores["map_50_95_float"], result.drop) == ("map_50_95", 100.0, 100.0)
+
+
+def test_two_of_two_hundred_are_one_point() -> None:
+    """100 * (1 - 0.99) is more than 1 in floats, and would miss a limit of 1."""
+    reference = np.tile(np.array([[1.0, 0.0]], np.float32), (200, 1))
+    other = reference.copy()
+    other[:2] = [0.0, 1.0]
+    assert compare("classifier", {"name": "s", "labels": None, "pairs": False}, reference, other).drop == 1.0

@@ -57,3 +57,10 @@ def test_a_broken_graph_is_said_loudly() -> None:
     )
     assert (sqnr_figure(check).value, sqnr_figure(check).note) == (-LIMIT_DB, "worst output: c")
     assert warnings(check.model_copy(update={"outputs": outputs[:1]})) == ()
+
+
+def test_an_output_that_is_the_same_everywhere_has_errors_too() -> None:
+    """Of a constant 4 in its size, of a constant 0 as they are."""
+    assert sums(([4, 4], [4, 6])).result("y").max_error_in_std == pytest.approx(0.5)
+    assert sums(([0, 0], [0, 3])).result("y").max_error_in_std == pytest.approx(3.0)
+    assert sums(([4, 4], [4, 4])).result("y").max_error_in_std == 0.0

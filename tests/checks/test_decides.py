@@ -210,3 +210,14 @@ def test_a_deep_residual_graph_is_searched_once() -> None:
     graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(WEIGHT, "w")])
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     assert destroy(model) == 1
+
+
+def test_noise_beside_a_large_offset_cannot_fail(tmp_path: Path) -> None:
+    """The signal of outputs around 1000 is all offset: any model has 50 dB."""
+    bias = np.full(4, 1000, np.float32)
+    with pytest.raises(UsageError, match=r"min_sqnr_db cannot fail on .*, and 20 are asked for"):
+        ask(tmp_path, bias=bias, limits={"min_sqnr_db": {"limit": 20.0, "required": True}})
+
+
+def test_noise_can_fail_without_an_offset(tmp_path: Path) -> None:
+    assert ask(tmp_path, limits={"min_sqnr_db": {"limit": 20.0, "required": True}}) == []

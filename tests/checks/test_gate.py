@@ -417,3 +417,22 @@ def test_a_figure_that_is_gone_is_not_measured(sample_report: Report) -> None:
     baseline = sample_report.model_copy(update={"figures": {"bundle_mb": figure(1)}})
     (found,) = regressions(baseline, {})
     assert found.verdict is Verdict.NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "reason"),
+    [
+        (0.91, 1.12, Verdict.PASS, "close: the limit 1 points lies within the 95 % interval [0.91, 1.12]"),
+        (0.91, 1.0, Verdict.PASS, ""),
+        (None, None, Verdict.PASS, ""),
+    ],
+)
+def test_a_limit_inside_the_interval_is_said(
+    low: float | None, high: float | None, verdict: Verdict, reason: str
+) -> None:
+    figure = Figure(value=0.999, unit="points", evidence=Evidence.HOST, low=low, high=high)
+    budget = Budget(limit=1.0, required=True, evidence=(Evidence.HOST,), source="assumption: a test")
+    result = judge_budget("max_accuracy_drop", budget, Measurements({"max_accuracy_drop": figure}), SCHEME)
+    assert result.verdict is verdict
+    assert result.reason.startswith(reason)
+    assert bool(result.reason) is bool(reason)

@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from pipeline.metrics.fidelity import (
     agreement,
     cosine,
+    decisions,
     kl_divergence,
     pair_rank_correlation,
     spearman,
@@ -177,3 +178,17 @@ def test_refusals(call: Callable[[], float], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_the_float_model_tells_what_both_put_out() -> None:
+    """Chances that rounding carried past 1 or below 0 are chances still; logits of a variant inside [0, 1], logits."""
+    chances, rounded = np.array([[0.0, 0.2], [0.7, 1.0]]), np.array([[-0.004, 0.2], [0.7, 1.004]])
+    assert (decisions(rounded, chances) == decisions(chances)).all()
+    assert (decisions(rounded) == decisions(chances)).all()
+    logits, flat = np.array([[-3.0, 2.0], [4.0, -1.0]]), np.array([[0.1, 0.2], [0.3, 0.1]])
+    assert decisions(flat, logits).all()
+
+
+def test_rows_that_point_one_way_are_like_themselves() -> None:
+    rows = np.array([[1e9, 1.0], [1e9, 2.0], [1e9, 3.0], [1e9, -1.0]])
+    assert pair_rank_correlation(rows, rows.copy()) == 1.0
