@@ -165,6 +165,7 @@ def profile(request: ProfileRequest) -> dict[str, Json]:
             request.runtime,
             profile_prefix=Path(folder) / "profile",
             optimized_model=request.optimized_model,
+            measured=True,
         )
         feed = _feed(session, request.inputs)
         for _ in range(request.warmup + request.runs):
@@ -183,7 +184,7 @@ def _interleavable(runtime: Runtime, sessions: int) -> Runtime:
 
 def _timed_load(model: Path, runtime: Runtime) -> tuple[ort.InferenceSession, float]:
     begin = time.perf_counter_ns()
-    session = make_session(model, runtime)
+    session = make_session(model, runtime, measured=True)
     return session, (time.perf_counter_ns() - begin) / 1e6
 
 

@@ -15,7 +15,6 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.memory import says_out_of_memory
 from pipeline.core.untrusted import LOOP_SECONDS
-from pipeline.source.onnx_file import has_loops
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 _ERROR = 3  # ONNX Runtime's log severity
@@ -42,12 +41,14 @@ def make_session(
     *,
     profile_prefix: Path | None = None,
     optimized_model: Path | None = None,
+    measured: bool = False,
 ) -> ort.InferenceSession:
     """A session of the ONNX file `model`, sequential and fully optimized, set up as `runtime` says.
 
     Disabled optimizers go in as the session config entry that apps in any language can set, not as the
     Python-only keyword. `profile_prefix`: record a profile in files that start so; `optimized_model`: write
-    the graph that will run there (without the weights that lie in external files).
+    the graph that will run there (without the weights that lie in external files); `measured`: bare, in a process that
+    has a time limit of its own.
     UsageError if a provider is not in this build of ONNX Runtime; StageError if it cannot run the graph.
     """
     check_providers(runtime.providers)
@@ -58,7 +59,7 @@ def make_session(
     if optimized_model is not None:
         options.optimized_model_filepath = os.fspath(optimized_model)
     try:
-        return Session(model, options, runtime.providers)
+        return Session(model, options, runtime.providers, bounded=not measured)
     except SESSION_ERRORS as error:
         raise refusal(f"load {model.name}", error) from error
 
@@ -66,9 +67,11 @@ def make_session(
 class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
     """A session whose refusal of a sample is a StageError: ids beyond a table, shapes that do not fit each other."""
 
-    def __init__(self, model: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
+    def __init__(
+        self, model: Path, options: ort.SessionOptions, providers: Sequence[str], bounded: bool = True
+    ) -> None:
         super().__init__(os.fspath(model), options, providers=list(providers))
-        self._name, self._loops = model.name, has_loops(model)
+        self._name, self._loops = model.name, bounded and _has_loops(model)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
@@ -81,6 +84,12 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
         except SESSION_ERRORS as error:
             remedy = "Check that the samples (ids, shapes, lengths) are what the model takes."
             raise refusal(f"run {self._name} on a sample", error, remedy) from error
+
+
+def _has_loops(model: Path) -> bool:
+    from pipeline.source.onnx_file import has_loops  # noqa: PLC0415  # onnx would count in what a measured process takes
+
+    return has_loops(model)
 
 
 def refusal(what: str, error: Exception, remedy: str = "") -> MemoryError | SessionError:
