@@ -120,11 +120,17 @@ class Unsupported(Branching):
         return {"y": torch.linalg.eigvals(self.layer.weight).real.sum() + x}
 
 
-@pytest.mark.parametrize("kind", [Branching, Unsupported])
-def test_model_that_cannot_be_traced_is_named_in_one_line(kind: type[Branching]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (Branching, "The model computes otherwise for other values, which a graph cannot; no --opset changes that. "),
+        (Unsupported, "Run again with --debug for the exporter's full report, or try another --opset."),
+    ],
+)
+def test_model_that_cannot_be_traced_is_named_in_one_line(kind: type[Branching], remedy: str) -> None:
     with pytest.raises(StageError) as caught:
         trace(kind(), {"x": torch.ones(4, 4)}, opset=21)
     assert caught.value.message.startswith(f"{kind.__name__} cannot be exported to ONNX opset 21: ")
     assert "\n" not in caught.value.message
     assert "\x1b" not in caught.value.message  # the exporter's colours
-    assert caught.value.remedy == "Run again with --debug for the exporter's full report, or try another --opset."
+    assert caught.value.remedy.startswith(remedy)
