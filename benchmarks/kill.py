@@ -175,12 +175,12 @@ def kill_once(export: Export, generator: random.Random) -> str:
         shutil.rmtree(export.out)
     while True:
         export.forget([key for key in missing if (export.store / "objects" / key).exists()])
-        running = export.start()
+        running, begin = export.start(), time.perf_counter()
         try:
             running.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
             break
-        moment *= 0.8  # it was faster than the first time
+        moment = generator.uniform(0, time.perf_counter() - begin)  # it was faster than the first time
     _kill(running.pid, whom)
     running.communicate()
     failed = export.finish()
