@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from fixtures import LENIENT_TARGET
 from scipy.stats import spearmanr
 
 from pipeline.api import export
@@ -58,6 +59,15 @@ def model_with(folder: Path, tokenizer: Path, **heads: object) -> Path:
     return folder
 
 
+NEIGHBOURS = """
+[budgets.min_top10_overlap]
+limit = 0.5
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+"""
+
+
 def pairs(path: Path, count: int = 60, scored: bool = True) -> Path:
     """Pairs of word strings of several lengths, with scores that float does not follow."""
     draw = np.random.default_rng(1)
@@ -71,9 +81,11 @@ def pairs(path: Path, count: int = 60, scored: bool = True) -> Path:
 def exported(
     tmp_path: Path, model: Path, data: Path, **options: object
 ) -> tuple[DatasetAccuracy, dict[str, object], Path]:
+    target = tmp_path / "robot.toml"
+    target.write_text(LENIENT_TARGET + NEIGHBOURS)
     result = export(
         str(model),
-        "robot",
+        str(target),
         recipe="w8a8-dynamic",
         calibration_data=str(data),
         calibration_samples=16,

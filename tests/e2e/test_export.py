@@ -54,7 +54,9 @@ def test_a_second_export_reuses_every_stage(edge, tiny, workspace) -> None:
     assert {row["state"] for row in json.loads(dry.stdout)} == {"cached"}
 
 
-@pytest.mark.parametrize("recipe", ["fp32", "w8a8-dynamic", "w8a8", "w4"])
+@pytest.mark.parametrize(
+    "recipe", ["w8a8", "w4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp32", "w8a8-dynamic"))]
+)
 def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, second_store) -> None:
     """Two stores, so that nothing is copied from the first run to the second."""
     edge("export", *tiny, "--recipe", recipe)
@@ -79,6 +81,7 @@ def test_pruning_is_recorded_and_makes_the_bundle_smaller(edge, tiny, workspace)
     assert report["figures"]["bundle_mb"]["value"] < before
 
 
+@pytest.mark.slow
 def test_heads_and_neurons_are_pruned_by_passes_in_a_row(edge, tiny, workspace) -> None:
     (workspace / "recipes").mkdir()
     (workspace / "recipes/narrow.toml").write_text(
@@ -167,15 +170,17 @@ def test_inspect_lists_files_and_operators(edge, tiny) -> None:
     assert "sentence_embedding" in done.stdout
 
 
-def test_clean_bounds_the_store(edge, tiny, workspace, tmp_path) -> None:
+def test_clean_bounds_the_store(edge, store, tiny, workspace, tmp_path) -> None:
     place = str(tmp_path / "small")
-    edge("export", *tiny, "--store", place)
+    edge("export", *tiny)
+    shutil.copytree(store / "objects", f"{place}/objects")
     done = edge("clean", "--store", place, "--max-size", "0")
     assert done.returncode == 0
     assert "0.0 MB are left" in done.stdout
     assert Path(workspace / "out/bundle/model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_tune_writes_what_it_measured_into_the_target(edge, tiny, workspace) -> None:
     edge("export", *tiny)
     done = edge("tune", "--target", "lenient", "--output", "out", "--write")

@@ -64,7 +64,7 @@ def test_an_encoder_with_thin_layers_and_a_thin_table(edge, tiny, workspace) -> 
     assert verify(workspace / "out/bundle") < 1e-6
 
 
-@pytest.mark.parametrize("scheme", ["w8a8-dynamic", "w4"])
+@pytest.mark.parametrize("scheme", ["w8a8-dynamic", pytest.param("w4", marks=pytest.mark.slow)])
 def test_both_factors_are_quantized(edge, workspace, scheme) -> None:
     (workspace / "nets.py").write_text(FACTORY)
     (workspace / "recipes").mkdir()

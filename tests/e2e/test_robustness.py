@@ -37,7 +37,7 @@ def _leftovers(store: Path) -> list[Path]:
     return list((store / "staging").iterdir())
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_exports_keep_finished_stages(workspace, tiny, tmp_path, edge, stop) -> None:
     store = tmp_path / "fresh"
     process = _start(workspace, store, "export", *tiny)

@@ -57,7 +57,7 @@ def _report(workspace: Path) -> dict:
     return json.loads((workspace / "out/report.json").read_text())
 
 
-@pytest.mark.parametrize("scheme", ["fp32", "w8a8-dynamic", "w4"])
+@pytest.mark.parametrize("scheme", ["fp32", pytest.param("w8a8-dynamic", marks=pytest.mark.slow), "w4"])
 def test_a_factory_is_exported(edge, images, workspace, scheme) -> None:
     done = edge("export", "--model", "nets.py:net", "--recipe", f"{scheme}-images", *images)
     assert done.returncode == 0, done.stderr

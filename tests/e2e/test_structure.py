@@ -38,6 +38,7 @@ def test_a_trimmed_vocabulary_takes_its_rows_out_of_the_bundle(edge, tiny, works
     assert report["figures"]["max_accuracy_drop"]["value"] < 1e-3
 
 
+@pytest.mark.slow
 def test_the_bundle_of_passes_in_a_row_has_its_own_tokenizer(edge, tiny, workspace) -> None:
     layers, heads = (f'pass = "prune"\nunit = "{unit}"\nratio = 0.5\n' for unit in ("layers", "heads"))
     recipe(workspace, "chain", "w8a8-dynamic", layers, _TRIM, heads)
