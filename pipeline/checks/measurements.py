@@ -260,7 +260,7 @@ def _accuracy(
         return
     behaviour = reference.behaviour
     judge = JUDGES[behaviour.family]
-    found.notes += tuple(behaviour.notes())
+    found.notes += tuple(behaviour.notes(metric is not None))
     for name in _FIDELITY_BUDGETS:
         if name not in judge.limits:
             found.inapplicable[name] = f"it does not apply to a model that is judged by {judge.words}"

@@ -29,13 +29,14 @@ class Behaviour(Frozen):
     def independent(self) -> bool:
         return self.batch != "dependent"
 
-    def notes(self) -> list[str]:
-        """What a reader of the report must know of it."""
-        found = [f"Accuracy compares {JUDGES[self.family].words}."]
-        if self.others:
+    def notes(self, by_metric: bool = False) -> list[str]:
+        """What a reader of the report must know of it. `by_metric`: a metric of the user's, which sees all outputs,
+        decides the drop."""
+        found = [] if by_metric else [f"Accuracy compares {JUDGES[self.family].words}."]
+        if self.others and not by_metric:
             found.append(
-                f"Accuracy is measured on {', '.join(self.judged)}; of the other outputs ({', '.join(self.others)}) "
-                "only the quantization error is."
+                f"Accuracy is measured on {', '.join(self.judged)}; the other outputs ({', '.join(self.others)}) are "
+                "not judged."
             )
         if self.batch == "dependent":
             found.append(

@@ -152,3 +152,9 @@ def test_an_output_without_values(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         probe(tmp_path, [*ALONE[:-1], node("MatMul", "h w", "all"), *limits, nothing], vectors())
     assert caught.value.message == "No judge is known for the first output, 'y'; the model has y float32 [1, 0]."
+
+
+def test_outputs_that_are_not_judged_are_said_unless_a_metric_sees_them() -> None:
+    found = Behaviour(family="classifier", batch="free", padding="none", judged=("y",), others=("h", "c"))
+    assert found.notes()[1:] == ["Accuracy is measured on y; the other outputs (h, c) are not judged."]
+    assert found.notes(by_metric=True) == []
