@@ -214,7 +214,7 @@ def load_tokenizer(source: dict[str, Any]) -> Any:
     place = Path(source.get(TOKENIZER, source["path"]))
     with refused(
         f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load",
-        "Add its tokenizer.json, or give model inputs as .npz.",
+        "Add its tokenizer.json, or give the model as a factory (file.py:name) and its inputs as .npz.",
     ):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=source["trust_remote_code"])
         names = tokenizer.model_input_names
