@@ -67,7 +67,7 @@ def top10(recipe: str, runtime: str, texts: str) -> tuple[float, float]:
 
 @cache
 def _tokens(texts: str) -> tuple[dict[str, list[int]], ...]:
-    tokenizer = load_tokenizer({"path": make_plan(Job()).source.path, "trust_remote_code": False})
+    tokenizer = load_tokenizer(make_plan(Job()).source.path)
     return tuple(dict(tokenizer(text, truncation=True, max_length=LENGTH)) for text in SETS[texts]())
 
 

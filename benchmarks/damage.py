@@ -19,6 +19,7 @@ from benchmarks.peers import plain_dynamic
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
+from pipeline.core.model_spec import ModelSpec
 from pipeline.plan import make_plan
 from pipeline.runtime.session import make_session
 from pipeline.source.prepare import load_tokenizer
@@ -44,7 +45,7 @@ class Variant:
 
 def embedded(texts: Sequence[str], variant: Variant) -> Array:
     """The variant's embeddings, float32 [texts, dimensions], of texts cut at `LENGTH` tokens."""
-    run, tokenizer = variant.build(), load_tokenizer({"path": _source()["path"], "trust_remote_code": False})
+    run, tokenizer = variant.build(), load_tokenizer(_source().path)
     order = range(len(texts)) if variant.padded else sorted(range(len(texts)), key=lambda place: len(texts[place]))
     found: dict[int, Array] = {}
     for start in range(0, len(texts), variant.batch):
@@ -57,9 +58,8 @@ def embedded(texts: Sequence[str], variant: Variant) -> Array:
 
 
 @cache
-def _source() -> dict[str, Any]:
-    plan = make_plan(Job())
-    return dict(next(stage.local["source"] for stage in plan.stages if stage.name == "trace.float"))
+def _source() -> ModelSpec:
+    return make_plan(Job()).source.spec("embedding")
 
 
 def _float_model() -> nn.Module:

@@ -121,7 +121,7 @@ def _float_embeddings(model: str, texts: tuple[str, ...], _: str) -> Array:
 
 
 def _embed(model: Path, runtime: Runtime, texts: list[str], tokenizer_folder: Path) -> Array:
-    tokenizer = load_tokenizer({"path": tokenizer_folder, "trust_remote_code": False})
+    tokenizer = load_tokenizer(tokenizer_folder)
     rows = (tokenizer(text, truncation=True, max_length=128) for text in texts)
     with tempfile.TemporaryDirectory() as scratch:
         write_samples(Path(scratch), ({n: np.array([v], np.int64) for n, v in row.items()} for row in rows))

@@ -173,10 +173,10 @@ def kept_plain_dynamic() -> Path:
 
 def plain_dynamic(scratch: Path) -> Path:
     """Exported with the opset that quantization tools are used with, and none of our changes to the graph."""
-    source = next(stage.local["source"] for stage in make_plan(Job()).stages if stage.name == "trace.float")
+    source = make_plan(Job()).source.spec("embedding")
     model = wrap(load_source(source), source)
     names = text_inputs(model, tokenizer_inputs(source))
-    examples = example_inputs(model, source["data"], names, batch=2, length=16, seed=0)
+    examples = example_inputs(model, source.data, names, batch=2, length=16, seed=0)
     save_model(trace(model, examples, min(OPSETS)), scratch / "float.onnx")
     graph = onnx.load(scratch / "float.onnx")
     del graph.graph.value_info[:]  # the quantizer trips over shapes that speak of the tracer's symbols

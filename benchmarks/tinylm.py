@@ -18,9 +18,10 @@ from benchmarks.data import folder
 from pipeline.compress import EARLIER
 from pipeline.compress.model import Compressed, load_compressed
 from pipeline.core.artifact import Artifact
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.quiet import quiet
 from pipeline.core.registry import load_attribute
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Frozen, Scheme, silent
 from pipeline.source.samples import write_samples
 from pipeline.source.torch_model import load_source
@@ -31,14 +32,13 @@ _CHUNK = 2000  # characters of a document cut from running text, as the held-out
 _BATCH = 32
 
 
-def source() -> dict[str, Any]:
+def source() -> ModelSpec:
     """The model as stage functions get it."""
-    return {
-        **{"kind": "huggingface", "name": "tinylm", "path": str(_place()), "entry": "", "pickle": False},
+    return ModelSpec(
+        **{"kind": "huggingface", "name": "tinylm", "digest": "", "path": _place()},
         **{"task": "text-generation", "auto_class": "AutoModelForCausalLM", "data": "text", "output": "logits"},
-        **{"family": "tokens", "sentence_transformer": False, "trust_remote_code": False},
-        **{"inputs": {}, "preprocessing": None},
-    }
+        family="tokens",
+    )
 
 
 def load() -> nn.Module:
@@ -117,12 +117,11 @@ def compressed(*passes: Frozen, windows_to_see: int = 128) -> tuple[Compressed, 
 def _run(config: Frozen, inputs: dict[str, Artifact], out: Path) -> dict[str, Any]:
     values = {
         "pass": config.model_dump(mode="json"),
-        "source": source(),
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "limits": {},
     }
     run = load_attribute(type(config).run)  # type: ignore[attr-defined]  # every pass names its stage function
-    return dict(run(StageContext(values, inputs, out, silent)))
+    return dict(run(StageContext(values, inputs, out, silent, models={MODEL: source()})))
 
 
 def _row(tokens: Tensor) -> dict[str, Any]:

@@ -172,6 +172,18 @@ class _Builder:
             self._answers("write" if rounded else self._traced),
         ]
 
+    def _of_model(
+        self,
+        name: str,
+        version: int,
+        run: str,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        libraries: tuple[str, ...],
+    ) -> Stage:
+        """A stage that is told of the model source."""
+        return Stage(name, version, run, config, inputs, libraries, models=self.reading.models())
+
     @property
     def _traced(self) -> str:
         return "trace" if self._compressed else "trace.float"
@@ -179,15 +191,14 @@ class _Builder:
     def _trace(self, name: str, compressed: str | None) -> Stage:
         opset = self.job.opset or (min(OPSETS) if self.source.kind == "onnx" else max(OPSETS))
         config = {
-            "source": self.reading.source_config(),
             "opset": opset,
             "max_length": self.target.shape.sequence_length,
         }
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return Stage(name, 4, "pipeline.trace.import_onnx:run", config, inputs, _ONNX, self.reading.local())
-        return Stage(name, 7, "pipeline.trace.to_onnx:run", config, inputs, _TORCH, self.reading.local())
+            return self._of_model(name, 4, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+        return self._of_model(name, 7, "pipeline.trace.to_onnx:run", config, inputs, _TORCH)
 
     def _compress(self) -> list[Stage]:
         if self.recipe.passes and self.source.kind == "onnx":
@@ -218,20 +229,12 @@ class _Builder:
         limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in ACCURACY_BUDGETS}
         values = {
             "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
-            "source": self.reading.source_config(),
             "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
             "limits": limits if searches else {},
         }
         run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        stage = Stage(
-            self._compressed,
-            version,
-            run,
-            values,
-            inputs,
-            (*_PASS, *getattr(kind, "libraries", ())),
-            self.reading.local(),
-        )
+        libraries = (*_PASS, *getattr(kind, "libraries", ()))
+        stage = self._of_model(self._compressed, version, run, values, inputs, libraries)
         return self._trained(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
 
     def _trained(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
@@ -257,16 +260,17 @@ class _Builder:
         sets = [load_training(spec, None) for spec in config.data]
         _require_texts(sets, where)
         settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
-        values = {"source": self.reading.source_config(), "datasets": [dataset.digest for dataset in sets], **settings}
+        values = {"datasets": [dataset.digest for dataset in sets], **settings}
         inputs = {TOKENIZER: self._tokenizer} if self._tokenizer else {}
-        local = {"data": list(config.data), **self.reading.local()}
+        local = {"data": list(config.data)}
         self._tokenizer = f"vocabulary.{number}"
         self.reading.stages = {
             role: replace(stage, name=f"samples.{role}.{number}", inputs={TOKENIZER: self._tokenizer})
             for role, stage in self.reading.stages.items()
         }
         run = "pipeline.compress.vocabulary.stage:run"
-        return [Stage(self._tokenizer, 1, run, values, inputs, TEXT, local), *self.reading.stages.values()]
+        stage = Stage(self._tokenizer, 1, run, values, inputs, TEXT, local, self.reading.models())
+        return [stage, *self.reading.stages.values()]
 
     def _saved(self) -> Stage:
         if not self._compressed:
@@ -275,8 +279,7 @@ class _Builder:
                 "Name a recipe with [[passes]], or leave the flag out.",
             )
         inputs = {EARLIER: self._compressed, **({TOKENIZER: self._tokenizer} if self._tokenizer else {})}
-        config = {"source": self.reading.source_config()}
-        return Stage("model", 1, "pipeline.compress.saved:run", config, inputs, _PASS, self.reading.local())
+        return self._of_model("model", 1, "pipeline.compress.saved:run", {}, inputs, _PASS)
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -345,7 +348,6 @@ class _Builder:
 
     def _bundle(self, model: str) -> Stage:
         config = {
-            "source": self.reading.source_config(),
             "scheme": describe(self.scheme),
             "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
             "max_length": self.target.shape.sequence_length,
@@ -367,9 +369,7 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({EARLIER: "trace"} if self._compressed else {}),
         }
-        return Stage(
-            "bundle", 3, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"), self.reading.local()
-        )
+        return self._of_model("bundle", 3, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
 
 
 def _require_texts(sets: list[Dataset], where: str) -> None:

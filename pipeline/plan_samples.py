@@ -10,8 +10,9 @@ from pipeline.config.loading import validate
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
-from pipeline.core.stage import Stage
-from pipeline.metrics.judge import Family, label_kind, smallest_set
+from pipeline.core.model_spec import Family, ModelSpec
+from pipeline.core.stage import MODEL, Stage
+from pipeline.metrics.judge import label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.source.inputs import as_tensors, tensor_rows
@@ -69,8 +70,9 @@ class Reading:
             "random": self.job.random_calibration,
             **self.config(),
         }
-        local = {"spec": spec, **self.local()}
-        return Stage("samples.calibration", 4, "pipeline.source.prepare:calibration", config, {}, TEXT, local)
+        local = {"spec": spec}
+        run = "pipeline.source.prepare:calibration"
+        return Stage("samples.calibration", 4, run, config, {}, TEXT, local, self.models())
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
         """Say so if a set has fewer samples than the recipe asks for."""
@@ -91,15 +93,16 @@ class Reading:
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
-        local = {"specs": specs, **self.local()}
-        return Stage("samples.evaluation", 4, "pipeline.source.prepare:evaluation", config, {}, TEXT, local)
+        local = {"specs": specs}
+        run = "pipeline.source.prepare:evaluation"
+        return Stage("samples.evaluation", 4, run, config, {}, TEXT, local, self.models())
 
     def check_kind(self, dataset: Dataset) -> None:
         """UsageError if the samples cannot become inputs of the model: arrays are tried with the first one, as all of a
         set have its shape."""
         task = self.source.task
         check_kind(dataset, task.name, task.data, task.family)
-        specs = {name: spec.model_dump() for name, spec in self.source.inputs.items()}
+        specs = self.source.inputs
         arrays = as_tensors(dataset, specs, self.preprocessing)
         if arrays.kind == "tensor" and specs:
             next(tensor_rows(arrays, specs))
@@ -173,35 +176,18 @@ class Reading:
 
     def config(self) -> dict[str, Any]:
         return {
-            "source": self.source_config(),
             "max_length": self.target.shape.sequence_length,
             "columns": self.columns(optional=True).model_dump(mode="json"),
             "classes": class_indices(self.source.config),
         }
 
-    def source_config(self, of: ModelSource | None = None) -> dict[str, Any]:
-        """What of a source (the model, unless another is given) can change a result; the path is not among it."""
+    def spec(self, of: ModelSource | None = None) -> ModelSpec:
+        """The model, or another source, as stages get it."""
         source = of or self.source
-        task = source.task
-        return {
-            "name": source.name,
-            "kind": source.kind,
-            "digest": source.digest,
-            "task": task.name,
-            "auto_class": task.auto_class,
-            "family": self.family(source),
-            "data": task.data,
-            "sentence_transformer": source.sentence_transformer,
-            "output": task.output,
-            "trust_remote_code": self.job.trust_remote_code,
-            "pickle": source.pickle,
-            "inputs": {name: spec.model_dump(mode="json") for name, spec in source.inputs.items()},
-            "preprocessing": self.preprocessing,
-        }
+        return source.spec(self.family(source), self.preprocessing)
 
-    def local(self, of: ModelSource | None = None) -> dict[str, Any]:
-        source = of or self.source
-        return {"source": {**self.source_config(source), "path": str(source.path), "entry": source.entry}}
+    def models(self) -> dict[str, ModelSpec]:
+        return {MODEL: self.spec()}
 
 
 def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:

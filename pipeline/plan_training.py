@@ -12,7 +12,7 @@ from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import load_attribute
-from pipeline.core.stage import Stage
+from pipeline.core.stage import MODEL, Stage
 from pipeline.plan_samples import TEXT, Reading
 from pipeline.source.datasets import load_training
 from pipeline.source.labels import check_labels
@@ -35,8 +35,8 @@ class Training:
         samples = self._samples(number, config)
         tuned = self._tuned(number) if config.teacher == TRAINED else None
         teacher = self.source if tuned or config.teacher is None else self._teacher(config.teacher)
-        values = {**stage.config, "teacher": self.reading.source_config(teacher), "hardware": training_hardware()}
-        local = {**stage.local, "teacher": self.reading.local(teacher)["source"]}
+        values = {**stage.config, "hardware": training_hardware()}
+        models = {**stage.models, TEACHER: self.reading.spec(teacher)}
         inputs = {**stage.inputs, "training": samples.name}
         needed = [samples]
         if tuned:
@@ -45,7 +45,7 @@ class Training:
             needed.append(self._outputs(number, samples.name, teacher, tuned, config))
             inputs[TEACHER_OUTPUTS] = needed[-1].name
         self._trained = stage.name
-        return [*needed, replace(stage, config=values, inputs=inputs, local=local)]
+        return [*needed, replace(stage, config=values, inputs=inputs, models=models)]
 
     def _samples(self, number: int, config: Distill) -> Stage:
         specs = self.job.training_data or config.data
@@ -59,8 +59,8 @@ class Training:
             self.reading.note_fewer(dataset, config.samples or 0, "trains with")
         digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
-        local = {"specs": list(specs), **self.reading.local()}
-        return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local)
+        local, models = {"specs": list(specs)}, self.reading.models()
+        return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local, models)
 
     def _tuned(self, number: int) -> str:
         """The earlier pass that trained the teacher; UsageError if none did."""
@@ -84,7 +84,6 @@ class Training:
             "pipeline.compress.training.recorded:require_recordable"
         )  # it loads torch
         check(config, self.reading.family(), f"pass {number + 1} of recipe {self.recipe.name}")
-        values = {"source": self.reading.source_config(teacher)}
         inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
         run = "pipeline.compress.training.recorded:run"
-        return Stage(f"teacher.{number}", 1, run, values, inputs, _TORCH, self.reading.local(teacher))
+        return Stage(f"teacher.{number}", 1, run, {}, inputs, _TORCH, models={MODEL: self.reading.spec(teacher)})

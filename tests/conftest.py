@@ -127,23 +127,17 @@ def tiny_encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def trace_model() -> TraceModel:
     """Traces the model in a folder into another one, as the `trace` stage does; returns the artifact's folder."""
+    from model_specs import hugging_face  # noqa: PLC0415
+
     from pipeline.core.artifact import seal  # noqa: PLC0415
-    from pipeline.core.stage import StageContext  # noqa: PLC0415
+    from pipeline.core.stage import MODEL, StageContext  # noqa: PLC0415
     from pipeline.core.types import silent  # noqa: PLC0415
     from pipeline.trace.to_onnx import run  # noqa: PLC0415
 
     def trace(model: Path, out: Path) -> Path:
-        source = {
-            "path": str(model),
-            "auto_class": "AutoModel",
-            "data": "text",
-            "name": model.name,
-            "sentence_transformer": (model / "modules.json").is_file(),
-            "trust_remote_code": False,
-            **{"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None},
-        }
+        source = hugging_face(model)
         out.mkdir()
-        facts = run(StageContext({"source": source, "opset": 23, "max_length": 64}, {}, out, silent))
+        facts = run(StageContext({"opset": 23, "max_length": 64}, {}, out, silent, models={MODEL: source}))
         seal(out, "trace.float", "0" * 64, {}, facts)
         return out
 

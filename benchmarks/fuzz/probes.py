@@ -40,7 +40,7 @@ def _load(plan: Any) -> None:
     from pipeline.runner import run_stages
 
     traced = next(stage for stage in plan.stages if stage.name == "trace.float")
-    stage = Stage("load", 1, "benchmarks.fuzz.probes:load_stage", traced.config, {}, (), traced.local)
+    stage = Stage("load", 1, "benchmarks.fuzz.probes:load_stage", traced.config, {}, (), traced.local, traced.models)
     run_stages([stage], Store(Path("store")), lambda _: silent, lambda *_: None)
 
 
@@ -48,8 +48,7 @@ def load_stage(context: Any) -> dict[str, Any]:
     """Stage function: the model is loaded, and nothing is done with it."""
     from pipeline.source.torch_model import load_source, wrap
 
-    source = context.config["source"]
-    wrap(load_source(source), source)
+    wrap(load_source(context.model), context.model)
     return {}
 
 

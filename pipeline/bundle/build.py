@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
@@ -13,12 +12,13 @@ from pipeline.bundle.records import METADATA
 from pipeline.compress import EARLIER
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session, session_config
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
-from pipeline.source.prepare import PREPROCESSOR_FILES, TOKENIZER, with_tokenizer
+from pipeline.source.prepare import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
@@ -29,13 +29,13 @@ GOLDEN_SAMPLES = 4
 
 def run(context: StageContext) -> dict[str, Json]:
     """Writes model, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
-    source, out = context.config["source"], context.out
+    out = context.out
     for name in (MODEL, f"{MODEL}.data"):
         shutil.copyfile(context.inputs["model"].file(name), out / name)
-    copied = _preprocessing_files(with_tokenizer(source, context.inputs), out)
+    copied = _preprocessing_files(with_tokenizer(context.model, context.inputs), out)
     if EARLIER in context.inputs and (made := context.inputs[EARLIER].path / CONFIG).is_file():
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
-    metadata = _metadata(context.config, out / MODEL, copied)
+    metadata = _metadata(context, out / MODEL, copied)
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
     write_manifest(out, context.config["provenance"] | _digests(context))
@@ -48,25 +48,25 @@ def _digests(context: StageContext) -> dict[str, Json]:
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
-def _preprocessing_files(source: dict[str, Any], out: Path) -> list[str]:
+def _preprocessing_files(spec: ModelSpec, out: Path) -> list[str]:
     """What an app needs to make inputs: the model's own files, and the recipe's image processing as
     `preprocessing.json`."""
-    files = _copied(Path(source[TOKENIZER]), source, out)
-    if source["preprocessing"] is not None:
-        (out / PREPROCESSING).write_text(pretty_json(source["preprocessing"]), encoding="utf-8")
+    files = _copied(spec.tokenizer_folder, spec, out)
+    if spec.preprocessing is not None:
+        (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8")
         files.append(PREPROCESSING)
     return files
 
 
-def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
+def _copied(folder: Path, spec: ModelSpec, out: Path) -> list[str]:
     """Tokenizer or processor files. A separate vocabulary only where there is no tokenizer.json with it. A
     factory's or ONNX file's folder may hold anything: only a tokenizer that was used is taken from it."""
-    names = list(TOKENIZER_FILES if source["data"] == "text" else PREPROCESSOR_FILES)
-    if source["data"] == "text" and not (folder / "tokenizer.json").is_file():
+    names = list(TOKENIZER_FILES if spec.data == "text" else PREPROCESSOR_FILES)
+    if spec.data == "text" and not (folder / "tokenizer.json").is_file():
         names += VOCABULARY_FILES
-    if source["kind"] == "huggingface":
+    if spec.kind == "huggingface":
         names.insert(0, CONFIG)
-    elif source["data"] != "text":
+    elif spec.data != "text":
         names = []
     found = [name for name in names if (folder / name).is_file()]
     for name in found:
@@ -74,16 +74,16 @@ def _copied(folder: Path, source: dict[str, Any], out: Path) -> list[str]:
     return found
 
 
-def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str, Json]:
-    source = config["source"]
+def _metadata(context: StageContext, model: Path, files: list[str]) -> dict[str, Json]:
+    config, spec = context.config, context.model
     runtime = Runtime.model_validate(config["runtime"])
     return {
-        "model": source["name"],
-        "task": source["task"],
+        "model": spec.name,
+        "task": spec.task,
         "scheme": config["scheme"],
         **signature(load_model(model)),
-        "max_length": config["max_length"] if source["data"] == "text" else None,
-        "labels": _labels(source),
+        "max_length": config["max_length"] if spec.data == "text" else None,
+        "labels": _labels(spec),
         "preprocessing": files,
         "golden": f"{GOLDEN}/{RECORD}",
         "runtime": {
@@ -95,11 +95,11 @@ def _metadata(config: dict[str, Any], model: Path, files: list[str]) -> dict[str
     }
 
 
-def _labels(source: dict[str, Any]) -> dict[str, str] | None:
+def _labels(spec: ModelSpec) -> dict[str, str] | None:
     """Class names by index, where a Hugging Face config has them."""
-    if source["kind"] != "huggingface" or source["family"] == "embedding":
+    if spec.kind != "huggingface" or spec.family == "embedding":
         return None
-    config = json.loads((Path(source["path"]) / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((spec.path / CONFIG).read_text(encoding="utf-8"))
     return config.get("id2label")
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.checks.answers import BATCH, Outputs, read_answers
 from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.core.model_spec import Family
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.metrics.judge import JUDGES, Classes, Family, Tokens, family_of, label_kind
+from pipeline.metrics.judge import JUDGES, Classes, Tokens, family_of, label_kind
 from pipeline.numerics.statistics import paired_share_interval, subsample_interval
 from pipeline.runtime.behaviour import Behaviour
 

@@ -18,8 +18,9 @@ from pipeline.checks.measurements import FloatReference, measure_user_metric
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.target import Runtime
+from pipeline.core.model_spec import Family
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.metrics.judge import JUDGES, Family, smallest_set
+from pipeline.metrics.judge import JUDGES, smallest_set
 
 GROUPS = 10
 """Groups of evaluation samples that are left out in turn (see numerics.statistics.jackknife_interval)."""

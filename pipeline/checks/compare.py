@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import Family
 from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Evidence, Figure, Json
-from pipeline.metrics.judge import Family, judge, smallest_set
+from pipeline.metrics.judge import judge, smallest_set
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.infer import judged_rows
 from pipeline.runtime.session import make_session

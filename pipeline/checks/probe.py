@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.model_spec import Family
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.metrics.judge import Family, family_of
+from pipeline.metrics.judge import family_of
 from pipeline.runtime.batches import MASK, stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.infer import judged_names, judged_rows

@@ -18,9 +18,9 @@ from pipeline.core.types import Json
 def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes `edits.json` and `weights.safetensors`."""
     assert context.scratch is not None  # noqa: S101  # stages always have one
-    source, teacher = context.config["source"], context.config["teacher"]
+    model, teacher = context.model, context.models[TEACHER]
     job = TrainingJob(
-        source=source,
+        model=model,
         teacher=teacher,
         compressed=_folder(context, EARLIER),
         trained_teacher=_folder(context, TEACHER),
@@ -29,7 +29,7 @@ def run(context: StageContext) -> dict[str, Json]:
         scratch=str(context.scratch),
         config=Distill.model_validate(context.config["pass"]),
     )
-    unchanged = job.compressed == job.trained_teacher and teacher["digest"] == source["digest"]
+    unchanged = job.compressed == job.trained_teacher and teacher.digest == model.digest
     if unchanged and "hard_labels" not in job.config.losses:
         raise StageError(
             "distill: the student is the teacher: nothing was compressed in between, and no other teacher is named.",
@@ -39,7 +39,7 @@ def run(context: StageContext) -> dict[str, Json]:
     trained, facts = train(job, context.progress)
     trained.model.cpu()
     save_compressed(context.out, trained.model, trained.edits, trained=True)
-    before = load_compressed(source, context.inputs).model
+    before = load_compressed(model, context.inputs).model
     trial = make_trial(context, job.config.judge_samples)
     return {
         "pass": "distill",

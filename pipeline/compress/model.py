@@ -16,6 +16,7 @@ from pipeline.compress.edits import replay
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import ModelSpec
 from pipeline.source.torch_model import load_source
 
 EDITS_FILE = "edits.json"
@@ -32,10 +33,10 @@ class Compressed:
     trained: bool
 
 
-def load_compressed(source: dict[str, Any], inputs: Mapping[str, Artifact]) -> Compressed:
+def load_compressed(spec: ModelSpec, inputs: Mapping[str, Artifact]) -> Compressed:
     """The source's float32 model after the passes so far (`inputs[EARLIER]`; none is fine), in evaluation mode.
     StageError if stored weights do not fit the edited structure."""
-    model = load_source(source)
+    model = load_source(spec)
     if EARLIER not in inputs:
         return Compressed(model, (), False)
     folder = inputs[EARLIER].path

@@ -36,7 +36,7 @@ def run(context: StageContext) -> dict[str, Json]:
     reached.
     """
     config = Prune.model_validate(context.config["pass"])
-    earlier = load_compressed(context.config["source"], context.inputs)
+    earlier = load_compressed(context.model, context.inputs)
     pruner = make_pruner(earlier.model, config, context)
     done = _search(pruner, context) if config.ratio == "auto" else _in_steps(pruner, context)
     edits = [*earlier.edits, *done.edits]
@@ -58,7 +58,7 @@ def run(context: StageContext) -> dict[str, Json]:
 def make_pruner(model: nn.Module, config: Prune, context: StageContext) -> Pruner:
     """Find the units of `model`."""
     samples = open_samples(context.inputs["calibration"].path, config.samples)
-    data = ScoringData(model, context.config["source"], samples, config.seed, context.progress)
+    data = ScoringData(model, context.model, samples, config.seed, context.progress)
     return Pruner(data, config)
 
 

@@ -6,7 +6,6 @@ import copy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import first_line
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
@@ -25,14 +25,14 @@ def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes a Hugging Face folder (`config.json`, `model.safetensors`, tokenizer or processor, a
     sentence encoder's pooling), or else `weights.safetensors` and the `edits.json` that lead from the source's code to
     their shapes. Facts: `loads`: `transformers` or `edits`; `reason` for the latter."""
-    source = context.config["source"]
-    compressed = load_compressed(source, context.inputs)
+    spec = context.model
+    compressed = load_compressed(spec, context.inputs)
     reason = unexpressed(compressed.model)
     if reason:
         save_compressed(context.out, compressed.model, compressed.edits, trained=True)
         return {"loads": "edits", "reason": reason}
     compressed.model.save_pretrained(context.out)  # type: ignore[operator]  # `unexpressed` looked at its class
-    _copy_companions(source, context.inputs, context.out)
+    _copy_companions(spec, context.inputs, context.out)
     return {"loads": "transformers", "reason": ""}
 
 
@@ -65,9 +65,9 @@ def _words(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else " x ".join(map(str, shape))
 
 
-def _copy_companions(source: dict[str, Any], inputs: Mapping[str, Artifact], out: Path) -> None:
+def _copy_companions(spec: ModelSpec, inputs: Mapping[str, Artifact], out: Path) -> None:
     """The tokenizer as passes left it, and the source's other small files that loading takes."""
-    folder = Path(source["path"])
+    folder = spec.path
     tokenizer = inputs[TOKENIZER].path if TOKENIZER in inputs else folder
     for place, names in (
         (tokenizer, TOKENIZER_FILES + VOCABULARY_FILES),

@@ -31,7 +31,7 @@ def run(context: StageContext) -> dict[str, Json]:
     StageError if the model has nothing to sparsify, a layer would be empty, or nothing would be removed.
     """
     config = Sparsify.model_validate(context.config["pass"])
-    earlier = load_compressed(context.config["source"], context.inputs)
+    earlier = load_compressed(context.model, context.inputs)
     model = copy.deepcopy(earlier.model)
     layers, left = sparse_layers(model, config)
     damping = _sparsify(model, layers, holds_zeros(earlier.edits), config, context)
@@ -67,7 +67,7 @@ def _sparsify(
         by_magnitude(layers, config)
         return dict.fromkeys(layers, 0.0)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
-    wrapped = wrap(model, context.config["source"])
+    wrapped = wrap(model, context.model)
 
     def forward(batch: Batch) -> object:
         return wrapped(**batch)

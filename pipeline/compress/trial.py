@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.units import parameters
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
 from pipeline.metrics.judge import JUDGES, Judgement, family_of
@@ -60,7 +61,7 @@ class TrialModel:
     def __init__(
         self,
         model: nn.Module,
-        source: dict[str, Any],
+        spec: ModelSpec,
         scheme: Scheme,
         samples: Samples,
         source_samples: Samples | None = None,
@@ -68,12 +69,12 @@ class TrialModel:
     ) -> None:
         """`source_samples`: the same samples as `model` takes them, where candidates have another tokenizer.
         `together`: whether samples may run in padded batches, which must not change the model's answers."""
-        self._source = source
+        self._spec = spec
         self._scheme = scheme
         size = _BATCH if together else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
-        self._family = family_of(source["family"], self._reference.shape[-1])
+        self._family = family_of(spec.family, self._reference.shape[-1])
         self._batches = list(batches(samples, size)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
@@ -83,7 +84,7 @@ class TrialModel:
         return TrialScore(judge.fidelity(self._reference, self._outputs(candidate)), megabytes, judge.limits)
 
     def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
-        wrapped = wrap(model, self._source)
+        wrapped = wrap(model, self._spec)
         with torch.inference_mode():
             rows = [judged(wrapped, batch) for batch in self._batches]
         return torch.cat(rows).numpy()
@@ -95,8 +96,8 @@ def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> 
     inputs = context.inputs
     original = inputs.get(SOURCE_CALIBRATION)
     return TrialModel(
-        load_source(context.config["source"]),
-        source=context.config["source"],
+        load_source(context.model),
+        spec=context.model,
         scheme=Scheme.model_validate(context.config["scheme"]),
         samples=open_samples(inputs[role].path, samples),
         source_samples=open_samples(original.path, samples) if original else None,

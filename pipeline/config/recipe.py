@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.paths import Name
 from pipeline.core.types import Frozen
 
@@ -17,31 +16,6 @@ class Calibration(Frozen):
 
     data: str = "text-en"
     samples: Annotated[int, Field(gt=0, le=10_000_000)] = 512
-
-
-MOST_VALUES = 2**28
-"""Of one sample of an input."""
-_ASSUMED = 16
-"""The length of a dynamic axis, when they are counted."""
-
-
-class InputSpec(Frozen):
-    """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
-    scalar has none), and for
-    integers the values it may have, 0 to `values` - 1."""
-
-    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(max_length=16)
-    dtype: Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"] = "float32"
-    values: Annotated[int, Field(gt=0)] = 2
-
-    @model_validator(mode="after")
-    def _fits(self) -> InputSpec:
-        values = math.prod(_ASSUMED if isinstance(size, str) else size for size in self.shape[1:])
-        if values > MOST_VALUES:
-            raise ValueError(f"a sample would have {values:,} values; at most {MOST_VALUES:,} fit")
-        if np.dtype(self.dtype).kind in "iu" and self.values - 1 > np.iinfo(self.dtype).max:
-            raise ValueError(f"{self.dtype} has no value {self.values - 1}")
-        return self
 
 
 class Recipe(Frozen):

@@ -14,21 +14,31 @@ from pipeline.core.artifact import Artifact, seal
 from pipeline.core.digest import canonical_json, sha256_json
 from pipeline.core.errors import IntegrityError, ResourceError
 from pipeline.core.memory import is_out_of_memory
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.registry import load_attribute
 from pipeline.core.store import Store
 from pipeline.core.types import Json, Progress, silent
+
+MODEL = "model"
+"""The role of the model source that is exported."""
 
 
 @dataclass(frozen=True)
 class StageContext:
     """What a stage function gets. It fills `out` and returns its facts. `scratch` (which need not exist yet) outlives a
-    crash: the next try at the same stage finds there what this one left."""
+    crash: the next try at the same stage finds there what this one left. `models`: by role, `MODEL` being the one that
+    is exported."""
 
     config: dict[str, Json]
     inputs: Mapping[str, Artifact]
     out: Path
     progress: Progress
     scratch: Path | None = None
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.models[MODEL]
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,9 @@ class Stage:
     inputs: Mapping[str, str] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     local: dict[str, Json] = field(default_factory=dict)
-    """Where things are on this machine (the path of a source whose digest is in `config`): not in the key."""
+    """Where things are on this machine (the path of a data set whose digest is in `config`): not in the key."""
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    """Model sources by role."""
 
     def identity(self, inputs: Mapping[str, Artifact]) -> dict[str, Json]:
         """What the key is the hash of, as it can be read back from JSON."""
@@ -55,6 +67,7 @@ class Stage:
             "stage": self.name,
             "version": self.version,
             "config": self.config,
+            "models": {role: model.identity() for role, model in self.models.items()},
             "inputs": {role: artifact.digest for role, artifact in inputs.items()},
             "libraries": {name: version(name) for name in self.libraries},
         }
@@ -101,7 +114,8 @@ def execute(stage: Stage, inputs: Mapping[str, Artifact], store: Store, progress
 def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str, progress: Progress) -> Artifact:
     with _named(stage.name), store.staging(key) as folder:
         run: Run = load_attribute(stage.run)  # here, since a library that does not fit in memory fails on import
-        facts = run(StageContext({**stage.config, **stage.local}, inputs, folder, progress, store.scratch(key)))
+        scratch, config = store.scratch(key), {**stage.config, **stage.local}
+        facts = run(StageContext(config, inputs, folder, progress, scratch, stage.models))
         seal(folder, stage.name, key, stage.identity(inputs), facts)
         return store.commit(folder, key)
 

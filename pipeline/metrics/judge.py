@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import Family
 from pipeline.metrics.detection import THRESHOLDS, decode_queries, detection_fidelity, mean_average_precision, truth
 from pipeline.metrics.fidelity import (
     Array,
@@ -27,9 +28,6 @@ from pipeline.metrics.fidelity import (
 )
 from pipeline.metrics.task import accuracy, label_f1, spearman_of_pairs, spearman_of_scores, token_scores
 
-Family = Literal["embedding", "classifier", "tokens", "detector", "scores", "token_scores", "labels"]
-"""What a model puts out: a vector per sample, logits of exclusive classes per sample or per token, boxes, numbers per
-sample (one logit, or the outputs of a regression) or per token, or independent logits of labels."""
 Kind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects"]
 """What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
 sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per

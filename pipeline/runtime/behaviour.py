@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pipeline.core.artifact import Artifact
+from pipeline.core.model_spec import Family
 from pipeline.core.types import Frozen
-from pipeline.metrics.judge import JUDGES, Family
+from pipeline.metrics.judge import JUDGES
 
 PROBE = "probe"
 """The stage, and its role among the inputs of those that go by it."""

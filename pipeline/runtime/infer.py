@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import Family
 from pipeline.core.types import Progress, silent
-from pipeline.metrics.judge import Family
 from pipeline.runtime.batches import MASK, VALUES, batches, padded_batches
 from pipeline.source.samples import Samples
 

@@ -22,9 +22,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.loading import validate
-from pipeline.config.recipe import InputSpec
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError, suggest
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.quiet import quiet
 from pipeline.core.untrusted import user_path, users_code, words
 

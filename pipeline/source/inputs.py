@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Json
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.axes import batch_axis, written
 from pipeline.source.contents import Lazy
 from pipeline.source.datasets import Dataset
 from pipeline.source.samples import Row
 
-Specs = dict[str, Json]
-"""Input name -> InputSpec as plain data; empty for Hugging Face models, whose inputs their config fixes."""
+Specs = Mapping[str, InputSpec]
+"""By input name; empty for Hugging Face models, whose inputs their config fixes."""
 
 
 _SIDE = 14
@@ -27,7 +26,7 @@ _SIDE = 14
 def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
     """One row per sample of arrays, with a batch axis where the input has one. A model with one input takes a file's
     only array, whatever its name."""
-    shapes = {name: tuple(spec["shape"]) for name, spec in specs.items()}
+    shapes = {name: spec.shape for name, spec in specs.items()}
     for number, sample in enumerate(dataset.samples):
         if len(specs) == 1 and len(sample) == 1:
             sample = dict(zip(specs, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
@@ -35,10 +34,10 @@ def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
         yield fitted(row, specs, f"{dataset.name}, sample {number}")
 
 
-def as_tensors(dataset: Dataset, specs: Specs, preprocessing: Json) -> Dataset:
+def as_tensors(dataset: Dataset, specs: Specs, preprocessing: object) -> Dataset:
     """Images as the samples of a graph that takes them as they are, its only input being uint8 [batch, height, width,
     3], and that nothing else is said to prepare them for; any other data set as it is."""
-    shapes = [spec["shape"] for spec in specs.values() if spec["dtype"] == "uint8"]
+    shapes = [spec.shape for spec in specs.values() if spec.dtype == "uint8"]
     raw = len(specs) == len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] == 3
     if dataset.kind != "image" or preprocessing is not None or not raw:
         return dataset
@@ -65,8 +64,7 @@ def fitted(row: Row, specs: Specs, where: str) -> Row:
     return {name: _fit(row[name], specs[name], f"{where}: {name!r}") for name in specs} if specs else row
 
 
-def _fit(array: NDArray[Any], declared: Json, where: str) -> NDArray[Any]:
-    spec = InputSpec.model_validate(declared)
+def _fit(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
     place = batch_axis(spec.shape)
     apart = bool(spec.shape) and place is None  # what counts no samples is the same for all of them
     if array.ndim != len(spec.shape) + apart:
@@ -98,7 +96,7 @@ def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any
 
 def fixed_length(specs: Specs) -> int | None:
     """The tokens that every text must have, of a model whose token ids [batch, tokens] have a fixed second axis."""
-    ids = [spec["shape"][1] for spec in specs.values() if len(spec["shape"]) == 2 and spec["dtype"].startswith("int")]
+    ids = [spec.shape[1] for spec in specs.values() if len(spec.shape) == 2 and spec.dtype.startswith("int")]
     return min((size for size in ids if isinstance(size, int)), default=None)
 
 
@@ -110,13 +108,12 @@ def random_rows(specs: Specs, count: int, dynamic: int, seed: int = 0, batch: in
     Axes of one name are equally long, and one called "a + b" is as long as the axes `a` and `b` together.
     """
     generator = np.random.default_rng(seed)
-    declared = {name: InputSpec.model_validate(spec) for name, spec in specs.items()}
-    sizes = axis_sizes(declared, batch, dynamic)
+    sizes = axis_sizes(specs, batch, dynamic)
     for _ in range(count):
-        yield {name: _random(spec, generator, sizes) for name, spec in declared.items()}
+        yield {name: _random(spec, generator, sizes) for name, spec in specs.items()}
 
 
-def axis_sizes(specs: dict[str, InputSpec], batch: int, dynamic: int) -> dict[str, int]:
+def axis_sizes(specs: Specs, batch: int, dynamic: int) -> dict[str, int]:
     """A length for every name of an axis."""
     sizes: dict[str, int] = {}
     for spec in specs.values():

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.metrics.judge import JUDGES, Family, Kind, label_kind
+from pipeline.core.model_spec import Family
+from pipeline.metrics.judge import JUDGES, Kind, label_kind
 from pipeline.source.datasets import Dataset
 
 _CLASSES: tuple[Kind, ...] = ("classes", "indices", "tags", "objects")

@@ -94,7 +94,7 @@ def _limits(source: ModelSource) -> Iterator[Longest]:
     yield from _said(source.path / "tokenizer_config.json", "model_max_length")
     if source.sentence_transformer:
         yield from _said(source.path / "sentence_bert_config.json", "max_seq_length")
-    fixed = fixed_length({name: spec.model_dump() for name, spec in source.inputs.items()})
+    fixed = fixed_length(source.inputs)
     if fixed is not None:
         yield Longest(fixed, "the fixed axis of its inputs")
 

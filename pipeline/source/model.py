@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config.recipe import InputSpec, Recipe
+from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
+from pipeline.core.model_spec import Family, InputSpec, ModelSpec
 from pipeline.core.untrusted import user_path
 from pipeline.source.factory import build, factory_name, is_factory
 from pipeline.source.model_config import check_files, check_sizes, read_config
@@ -40,8 +41,30 @@ class ModelSource:
     task: Task
     sentence_transformer: bool
     pickle: bool = False
+    trust_remote_code: bool = False
     inputs: dict[str, InputSpec] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+
+    def spec(self, family: Family, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
+        """As stages get it. `family`: what it puts out; `preprocessing`: a recipe's image processing."""
+        task = self.task
+        return ModelSpec(
+            name=self.name,
+            kind=self.kind,
+            digest=self.digest,
+            task=task.name,
+            auto_class=task.auto_class,
+            family=family,
+            data=task.data,
+            output=task.output,
+            sentence_transformer=self.sentence_transformer,
+            trust_remote_code=self.trust_remote_code,
+            pickle=self.pickle,
+            inputs=self.inputs,
+            preprocessing=preprocessing,
+            path=self.path,
+            entry=self.entry,
+        )
 
 
 def resolve_model(
@@ -150,6 +173,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         task=adapter,
         sentence_transformer=(path / "modules.json").is_file() and adapter.name == "feature-extraction",
         pickle=weight_files(path, allow_pickle)[0].name == PICKLE,
+        trust_remote_code=trust_remote_code,
         config=config,
     )
 

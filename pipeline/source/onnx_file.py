@@ -13,9 +13,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from pipeline.config.loading import validate
-from pipeline.config.recipe import InputSpec
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.untrusted import Limit, read_bytes, refused, require_file
 from pipeline.source.axes import batch_axis, is_batch_name, written
 from pipeline.source.onnx_checks import (

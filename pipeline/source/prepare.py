@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
@@ -36,10 +37,10 @@ def calibration(context: StageContext) -> dict[str, Json]:
     """Stage function: the calibration samples. Random tensors only if the user asked for them."""
     config = context.config
     if config["random"]:
-        count = write_samples(context.out, _random_rows(config["source"], config["limit"], config["max_length"]))
+        count = write_samples(context.out, _random_rows(context.model, config["limit"], config["max_length"]))
         return {"data": "random tensors", "samples": count, "random": True}
     dataset = _numbered(load_calibration(config["spec"], config["limit"], columns=_columns(config)), config)
-    count = _write(dataset, context.out, _tokenized(context), context.progress)
+    count = _write(dataset, context.out, context)
     return {
         "data": dataset.name,
         "samples": count,
@@ -58,21 +59,20 @@ def evaluation(context: StageContext) -> dict[str, Json]:
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
-        _write(dataset, folder, _tokenized(context), context.progress)
+        _write(dataset, folder, context)
     return {"sets": [dataset.name for dataset in datasets]}
 
 
 def training(context: StageContext) -> dict[str, Json]:
     """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
     if all sets are."""
-    config = context.config
-    source = with_tokenizer(config["source"], context.inputs)
+    config, model = context.config, with_tokenizer(context.model, context.inputs)
     sets = [_numbered(load_training(spec, config["limit"], _columns(config)), config) for spec in config["specs"]]
     aligned: list[list[int]] = []
-    rows = (row for part in sets for row in _rows(part, source, config["max_length"], aligned))
+    rows = (row for part in sets for row in _rows(part, model, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
     count = write_samples(context.out, _counted(rows, total, context.progress))
-    labels = [_labels(part, config["source"]["family"]) for part in sets]
+    labels = [_labels(part, model.family) for part in sets]
     known = [label for part in labels for label in part or []]
     labelled = len(known) == count and not aligned
     record = {"name": ", ".join(part.name for part in sets), "labels": known if labelled else None, "samples": count}
@@ -89,22 +89,17 @@ def _numbered(dataset: Dataset, config: dict[str, Any]) -> Dataset:
     return number_labels(dataset, config["classes"], strict=False)
 
 
-def _tokenized(context: StageContext) -> dict[str, Any]:
-    return {**context.config, "source": with_tokenizer(context.config["source"], context.inputs)}
+def with_tokenizer(model: ModelSpec, inputs: Mapping[str, Artifact]) -> ModelSpec:
+    """The model with the tokenizer that it has after the passes so far: one may have changed it."""
+    return model.model_copy(update={"tokenizer": inputs[TOKENIZER].path}) if TOKENIZER in inputs else model
 
 
-def with_tokenizer(source: dict[str, Any], inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """The source with the tokenizer of the model that is compressed so far: a pass may have changed it."""
-    place = inputs[TOKENIZER].path if TOKENIZER in inputs else source["path"]
-    return {**source, TOKENIZER: str(place)}
-
-
-def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Progress) -> int:
-    source = config["source"]
+def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
+    spec = with_tokenizer(context.model, context.inputs)
     aligned: list[list[int]] = []
-    rows = _rows(dataset, source, config["max_length"], aligned)
-    count = write_samples(folder, _counted(rows, len(dataset.samples), progress))
-    embedded_pairs = dataset.pairs and source["family"] == "embedding"
+    rows = _rows(dataset, spec, context.config["max_length"], aligned)
+    count = write_samples(folder, _counted(rows, len(dataset.samples), context.progress))
+    embedded_pairs = dataset.pairs and spec.family == "embedding"
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
     labels = aligned or _given_labels(dataset)
     record = {
@@ -113,7 +108,7 @@ def _write(dataset: Dataset, folder: Path, config: dict[str, Any], progress: Pro
         "labels": labels,
         "samples": len(dataset.samples),
         "texts": list(texts),
-        "pads": _pads(source) if dataset.kind in ("text", "words") else {},
+        "pads": _pads(spec) if dataset.kind in ("text", "words") else {},
     }
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return count
@@ -137,27 +132,27 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
     return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
 
-def _rows(dataset: Dataset, source: dict[str, Any], max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
+def _rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
     """Model inputs; for labelled words, the labels of their tokens are added to `aligned`."""
-    dataset = as_tensors(dataset, source["inputs"], source["preprocessing"])
+    dataset = as_tensors(dataset, spec.inputs, spec.preprocessing)
     if dataset.kind == "tensor":
-        return tensor_rows(dataset, source["inputs"])
-    if dataset.kind == "words" and source["family"] == "tokens":
-        tokenizer = load_tokenizer(source)
+        return tensor_rows(dataset, spec.inputs)
+    if dataset.kind == "words" and spec.family == "tokens":
+        tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
         words = word_rows(dataset, tokenizer, max_length, aligned)
-        return (_as_declared(row, source, tokenizer, dataset.name) for row in words)
-    check_kind(dataset, source["task"], source["data"], source["family"])
+        return (_as_declared(row, spec, tokenizer, dataset.name) for row in words)
+    check_kind(dataset, spec.task, spec.data, spec.family)
     if dataset.kind == "image":
-        return _image_rows(dataset, source)
+        return _image_rows(dataset, spec)
     if dataset.kind == "audio":
-        return audio_rows(dataset, Path(source["path"]))
-    return _text_rows(dataset, source, max_length)
+        return audio_rows(dataset, spec.path)
+    return _text_rows(dataset, spec, max_length)
 
 
-def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Iterator[Row]:
-    tokenizer = load_tokenizer(source)
-    for sample in _sequences(dataset, source["family"]):
-        with refused(f"The tokenizer of {source['name']!r} cannot encode a text of {dataset.name!r}", _CHECK_TOKENIZER):
+def _text_rows(dataset: Dataset, spec: ModelSpec, max_length: int) -> Iterator[Row]:
+    tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
+    for sample in _sequences(dataset, spec.family):
+        with refused(f"The tokenizer of {spec.name!r} cannot encode a text of {dataset.name!r}", _CHECK_TOKENIZER):
             encoded = tokenizer(*sample, truncation=True, max_length=max_length)
             row = {
                 name: np.asarray([encoded[name]], dtype=np.int64)
@@ -166,18 +161,18 @@ def _text_rows(dataset: Dataset, source: dict[str, Any], max_length: int) -> Ite
             }
         if not row or not all(array.size for array in row.values()):
             raise UsageError(
-                f"The tokenizer of {source['name']!r} makes nothing of a text of {dataset.name!r}.", _CHECK_TOKENIZER
+                f"The tokenizer of {spec.name!r} makes nothing of a text of {dataset.name!r}.", _CHECK_TOKENIZER
             )
-        yield _as_declared(row, source, tokenizer, dataset.name)
+        yield _as_declared(row, spec, tokenizer, dataset.name)
 
 
-def _as_declared(row: Row, source: dict[str, Any], tokenizer: Any, where: str) -> Row:
+def _as_declared(row: Row, spec: ModelSpec, tokenizer: Any, where: str) -> Row:
     """The row in the dtypes that a graph declares, and padded at its end if all its texts have one length."""
-    length = fixed_length(source["inputs"])
+    length = fixed_length(spec.inputs)
     if length is not None:
         if tokenizer.pad_token_id is None:
             raise UsageError(
-                f"The inputs of {source['name']!r} have {length} tokens, and its tokenizer has no padding token.",
+                f"The inputs of {spec.name!r} have {length} tokens, and its tokenizer has no padding token.",
                 'Name one as "pad_token" in tokenizer_config.json, or export the graph with a dynamic sequence axis.',
             )
         fill = {"input_ids": tokenizer.pad_token_id}
@@ -185,7 +180,7 @@ def _as_declared(row: Row, source: dict[str, Any], tokenizer: Any, where: str) -
             name: np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=fill.get(name, 0))
             for name, array in row.items()
         }
-    return fitted(row, source["inputs"], where)
+    return fitted(row, spec.inputs, where)
 
 
 def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
@@ -200,61 +195,60 @@ def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
         yield from dataset.samples
 
 
-def _pads(source: dict[str, Any]) -> dict[str, int]:
+def _pads(spec: ModelSpec) -> dict[str, int]:
     """What fills up shorter sequences of a batch, by input name; 0 fills the others."""
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
     known = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     return {name: value for name, value in known.items() if value and name in tokenizer.model_input_names}
 
 
-def load_tokenizer(source: dict[str, Any]) -> Any:
-    """The folder's own tokenizer, or the one of `with_tokenizer`; UsageError if there is none."""
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The folder's tokenizer; UsageError if transformers can load none."""
     from transformers import AutoTokenizer  # noqa: PLC0415  # seconds to import, and images do not need it
 
-    place = Path(source.get(TOKENIZER, source["path"]))
     with refused(
-        f"The folder {Path(source['path']).name!r} has no tokenizer that transformers can load",
+        f"The folder {folder.name!r} has no tokenizer that transformers can load",
         "Add its tokenizer.json, or give the model as a factory (file.py:name) and its inputs as .npz.",
     ):
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=source["trust_remote_code"])
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         names = tokenizer.model_input_names
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise UsageError(f"tokenizer_config.json of {place.name!r}: model_input_names is {names!r}.")
+            raise UsageError(f"tokenizer_config.json of {folder.name!r}: model_input_names is {names!r}.")
         return tokenizer
 
 
-def tokenizer_inputs(source: dict[str, Any]) -> list[str]:
+def tokenizer_inputs(spec: ModelSpec) -> list[str]:
     """Names of the inputs that the folder's tokenizer makes; UsageError if it has none."""
-    return list(load_tokenizer(source).model_input_names)
+    return list(load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code).model_input_names)
 
 
-def _image_rows(dataset: Dataset, source: dict[str, Any]) -> Iterator[Row]:
-    prepare = image_preprocessing(source)
-    name = next(iter(source["inputs"]), "pixel_values")
-    if source["family"] == "detector" and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
+def _image_rows(dataset: Dataset, spec: ModelSpec) -> Iterator[Row]:
+    prepare = image_preprocessing(spec)
+    name = next(iter(spec.inputs), "pixel_values")
+    if spec.family == "detector" and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
         raise UsageError(
             "The detector's preprocessor_config.json crops its images or keeps their shape.",
             'Boxes need the whole image at one size: "size": {"height": ..., "width": ...}, no crop.',
         )
     for image in dataset.samples:
-        yield fitted({name: prepare(image)[None]}, source["inputs"], dataset.name)
+        yield fitted({name: prepare(image)[None]}, spec.inputs, dataset.name)
 
 
-def image_preprocessing(source: dict[str, Any]) -> ImagePreprocessing:
+def image_preprocessing(spec: ModelSpec) -> ImagePreprocessing:
     """The recipe's image processing, or else the one of the model's own folder."""
-    if source["preprocessing"] is not None:
-        return ImagePreprocessing.model_validate(source["preprocessing"])
-    if source["kind"] != "huggingface":
-        raise unprepared(source["name"])
-    return ImagePreprocessing.from_config(Path(source["path"]) / PREPROCESSOR)
+    if spec.preprocessing is not None:
+        return ImagePreprocessing.model_validate(spec.preprocessing)
+    if spec.kind != "huggingface":
+        raise unprepared(spec.name)
+    return ImagePreprocessing.from_config(spec.path / PREPROCESSOR)
 
 
-def image_size(source: dict[str, Any]) -> tuple[int, int] | None:
+def image_size(spec: ModelSpec) -> tuple[int, int] | None:
     """(height, width) of a Hugging Face model's images: what its processor makes, or where the folder has none, what
     config.json says; None if neither tells."""
-    folder = Path(source["path"])
-    if source["preprocessing"] is not None or (folder / PREPROCESSOR).is_file():
-        return image_preprocessing(source).size
+    folder = spec.path
+    if spec.preprocessing is not None or (folder / PREPROCESSOR).is_file():
+        return image_preprocessing(spec).size
     size = read_config(folder).get("image_size")
     if size is None:
         return None
@@ -264,23 +258,23 @@ def image_size(source: dict[str, Any]) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _random_rows(source: dict[str, Any], count: int, max_length: int) -> Iterator[Row]:
+def _random_rows(spec: ModelSpec, count: int, max_length: int) -> Iterator[Row]:
     """Uniform token ids or standard normal pixels: they say nothing about real activations."""
-    if source["inputs"]:
-        yield from random_rows(source["inputs"], count, max_length)
+    if spec.inputs:
+        yield from random_rows(spec.inputs, count, max_length)
         return
-    if source["data"] == "audio":
+    if spec.data == "audio":
         raise UsageError("There are no random recordings.", "Give real ones with --calibration-data.")
-    config = read_config(Path(source["path"]))
+    config = read_config(spec.path)
     generator = np.random.default_rng(0)
     for _ in range(count):
-        if source["data"] == "image":
-            shape = (1, config.get("num_channels", 3), *(image_size(source) or (224, 224)))
+        if spec.data == "image":
+            shape = (1, config.get("num_channels", 3), *(image_size(spec) or (224, 224)))
             yield {"pixel_values": generator.standard_normal(shape, dtype=np.float32)}
         else:
             words = config.get("text_config", config)
             if not isinstance(words, dict) or "vocab_size" not in words:
-                raise UsageError(f"config.json of {source['name']!r} has no vocab_size to draw tokens from.")
+                raise UsageError(f"config.json of {spec.name!r} has no vocab_size to draw tokens from.")
             ids = generator.integers(0, words["vocab_size"], (1, max_length), dtype=np.int64)
             yield {
                 "input_ids": ids,

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.core.model_spec import Family
 from pipeline.core.registry import Registry
-from pipeline.metrics.judge import Family, Kind
+from pipeline.metrics.judge import Kind
 
 
 @dataclass(frozen=True)

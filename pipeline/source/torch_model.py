@@ -15,19 +15,20 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from transformers.utils import ModelOutput
 
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.untrusted import refused, users_code, words
 from pipeline.source.factory import build
 from pipeline.source.model_config import read_config
 from pipeline.source.sentence_modules import sentence_modules
 
 
-def load_source(source: dict[str, Any]) -> nn.Module:
+def load_source(spec: ModelSpec) -> nn.Module:
     """The float32 model, in evaluation mode, of a source as stages get it (`kind`, `path`, `auto_class`, ...); the
     caller may change it."""
-    if source["kind"] == "factory":
-        with users_code(lambda error: f"The model of {source['entry']!r} cannot be copied as float32: {words(error)}."):
-            return copy.deepcopy(build(source["entry"]).model).float()
-    return load_float_model(Path(source["path"]), source["auto_class"], source["trust_remote_code"], source["pickle"])
+    if spec.kind == "factory":
+        with users_code(lambda error: f"The model of {spec.entry!r} cannot be copied as float32: {words(error)}."):
+            return copy.deepcopy(build(spec.entry).model).float()
+    return load_float_model(spec.path, spec.auto_class, spec.trust_remote_code, spec.pickle)
 
 
 def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickle: bool = False) -> PreTrainedModel:
@@ -85,11 +86,11 @@ def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> 
         )
 
 
-def wrap(model: nn.Module, source: dict[str, Any]) -> nn.Module:
+def wrap(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The model as it will be exported: a sentence encoder with its pooling inside."""
-    if not source["sentence_transformer"]:
+    if not spec.sentence_transformer:
         return model
-    pooling, normalize = sentence_modules(Path(source["path"]))
+    pooling, normalize = sentence_modules(spec.path)
     return SentenceEncoder(model, pooling, normalize).eval()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from pipeline.core.model_spec import InputSpec
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_weights
@@ -68,11 +68,16 @@ def drop_inner_shapes(graph: ir.Graph) -> None:
                 output.shape = None
 
 
-def rename_axes(graph: ir.Graph, specs: Mapping[str, Any]) -> None:
+def _shape(specs: Mapping[str, InputSpec], value: ir.Value) -> tuple[int | str, ...]:
+    spec = specs.get(name_of(value))
+    return spec.shape if spec else ()
+
+
+def rename_axes(graph: ir.Graph, specs: Mapping[str, InputSpec]) -> None:
     """Give the dynamic axes of inputs the names that their source declared."""
     names: dict[str | None, str] = {}
     for value in graph.inputs:
-        for axis, declared in zip(value.shape or (), specs.get(name_of(value), {"shape": ()})["shape"], strict=False):
+        for axis, declared in zip(value.shape or (), _shape(specs, value), strict=False):
             if isinstance(axis, ir.SymbolicDim) and isinstance(declared, str):
                 names[axis.value] = declared
     for value in [*graph.inputs, *graph.outputs]:

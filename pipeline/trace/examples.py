@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from optimum.utils import NormalizedTextConfig, NormalizedVisionConfig
 from optimum.utils.input_generators import DummyTextInputGenerator, DummyVisionInputGenerator
 from torch import nn
 
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.inputs import random_rows
 
 _TRACED, _OTHER = 16, 21  # tokens; no multiples of each other, so that what is frozen shows
@@ -64,7 +65,7 @@ def used_lengths(longest: int) -> Iterator[tuple[int, int]]:
     yield 1, longest
 
 
-def declared_inputs(specs: dict[str, Any], batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
+def declared_inputs(specs: Mapping[str, InputSpec], batch: int, length: int, seed: int) -> dict[str, torch.Tensor]:
     """Random tensors for the inputs that a source declares; dynamic axes but the first get the length `length`."""
     (row,) = random_rows(specs, 1, length, seed, batch)
     return {name: torch.from_numpy(array) for name, array in row.items()}

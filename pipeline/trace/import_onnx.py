@@ -54,8 +54,8 @@ def run(context: StageContext) -> dict[str, Json]:
 
     StageError if ONNX Runtime cannot run the file, it cannot be raised to the opset, or its outputs change.
     """
-    source, opset = context.config["source"], context.config["opset"]
-    path, proofs = Path(source["entry"]), _proofs(context)
+    spec, opset = context.model, context.config["opset"]
+    path, proofs = Path(spec.entry), _proofs(context)
     expected = _outputs(path, proofs, path.name)
     context.progress(1, 3)
     with refused(f"The graph of {path.name} cannot be worked with", "Export it again.", StageError):
@@ -167,13 +167,13 @@ def _name_nodes(graph: ir.Graph) -> None:
 def _proofs(context: StageContext) -> list[tuple[str, Row]]:
     """(title, inputs) that both graphs are compared on: the shortest and the longest of the given samples and the first
     ones, or made-up inputs of two batches and lengths where there are none."""
-    source = context.config["source"]
+    spec = context.model
     if PROOF not in context.inputs:
-        specs = source["inputs"]
+        specs = spec.inputs
         rows = [row for batch, length, seed in _CASES for row in random_rows(specs, 1, length, seed, batch)]
         return [(f"made-up inputs ({shape_of(row)})", row) for row in rows]
     samples = open_samples(context.inputs[PROOF].path / "0")
-    names = list(source["inputs"])
+    names = list(spec.inputs)
     by_size = sorted(range(len(samples)), key=lambda place: sum(map(math.prod, samples.shapes(place, names))))
     chosen = sorted({by_size[0], by_size[-1], *range(min(_FIRST, len(samples)))})
     return [(f"sample {place + 1}", {name: samples[place][name] for name in names}) for place in chosen]

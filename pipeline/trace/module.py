@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import UsageError, first_line
+from pipeline.core.model_spec import InputSpec, ModelSpec
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.outputs import make_traceable, names_of
 
 
-def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str, Any], opset: int) -> ir.Model:
-    """Export `model`; the axes that `source["inputs"]` names are dynamic. A lone output is called after the task.
+def trace_module(model: nn.Module, examples: dict[str, Tensor], spec: ModelSpec, opset: int) -> ir.Model:
+    """Export `model`; the axes that `spec.inputs` names are dynamic. A lone output is called after the task.
 
     UsageError if the examples do not fit the model's forward, StageError if it cannot be exported.
     """
-    outputs = output_names(model, examples, source["output"])
+    outputs = output_names(model, examples, spec.output)
     try:
         with uncollected():
             program = torch.onnx.export(
@@ -30,12 +31,12 @@ def trace_module(model: nn.Module, examples: dict[str, Tensor], source: dict[str
                 kwargs=examples,
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=_dynamic(source["inputs"]),
+                dynamic_shapes=_dynamic(spec.inputs),
                 output_names=outputs,
                 verbose=False,
             )
     except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
-        raise cannot_export(source["name"], opset, error) from error
+        raise cannot_export(spec.name, opset, error) from error
     assert program is not None  # noqa: S101  # it is None for other kinds of export only
     return program.model
 
@@ -66,9 +67,9 @@ def run(model: nn.Module, examples: dict[str, Tensor]) -> Any:
         ) from error
 
 
-def _dynamic(specs: dict[str, Any]) -> dict[str, dict[int, Any]]:
+def _dynamic(specs: Mapping[str, InputSpec]) -> dict[str, dict[int, Any]]:
     return {
-        name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
+        name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for name, spec in specs.items()
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -18,6 +17,7 @@ from pipeline.compress import EARLIER
 from pipeline.compress.model import load_compressed
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.prepare import image_size, tokenizer_inputs
@@ -40,11 +40,11 @@ def run(context: StageContext) -> dict[str, Json]:
     StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's at a length up to
     `max_length` tokens.
     """
-    source = context.config["source"]
-    model = _prepared(source, context)
-    cases = _cases(model, source, context.config["max_length"])
+    spec = context.model
+    model = _prepared(spec, context)
+    cases = _cases(model, spec, context.config["max_length"])
     context.progress(1, 3)
-    made = _proven(model, source, context.config["opset"], cases, context.out / MODEL)
+    made = _proven(model, spec, context.config["opset"], cases, context.out / MODEL)
     context.progress(2, 3)
     (context.out / SIGNATURE).write_text(pretty_json(signature(made.graph)), encoding="utf-8")
     if EARLIER in context.inputs and isinstance(model, PreTrainedModel):
@@ -59,25 +59,25 @@ def run(context: StageContext) -> dict[str, Json]:
     }
 
 
-def _prepared(source: dict[str, Any], context: StageContext) -> nn.Module:
+def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder, which nobody
     reads after one pass over a text."""
-    model = wrap(load_compressed(source, context.inputs).model, source)
+    model = wrap(load_compressed(spec, context.inputs).model, spec)
     if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False):
         model.config.use_cache = False
     return model
 
 
-def _cases(model: nn.Module, source: dict[str, Any], max_length: int) -> list[Tensors]:
+def _cases(model: nn.Module, spec: ModelSpec, max_length: int) -> list[Tensors]:
     """Inputs to trace with, which are the first, and others of more batches and lengths to compare on."""
-    text = source["data"] == "text"
+    text = spec.data == "text"
     shapes = list(used_lengths(max_length)) if text else [(2, 16), (3, 21)]
-    if source["inputs"]:
-        return [declared_inputs(source["inputs"], batch, size, seed) for seed, (batch, size) in enumerate(shapes)]
-    names = text_inputs(model, tokenizer_inputs(source)) if text else ["pixel_values"]
-    size = image_size(source) if source["data"] == "image" else None
+    if spec.inputs:
+        return [declared_inputs(spec.inputs, batch, size, seed) for seed, (batch, size) in enumerate(shapes)]
+    names = text_inputs(model, tokenizer_inputs(spec)) if text else ["pixel_values"]
+    size = image_size(spec) if spec.data == "image" else None
     return [
-        example_inputs(model, source["data"], names, batch, length, seed, size)
+        example_inputs(model, spec.data, names, batch, length, seed, size)
         for seed, (batch, length) in enumerate(shapes)
     ]
 
@@ -92,12 +92,12 @@ class _Proven:
     notes: tuple[str, ...]
 
 
-def _proven(model: nn.Module, source: dict[str, Any], opset: int, cases: list[Tensors], path: Path) -> _Proven:
+def _proven(model: nn.Module, spec: ModelSpec, opset: int, cases: list[Tensors], path: Path) -> _Proven:
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
-    for graph, form in _forms(model, source, opset, cases[0]):
-        canonicalize(graph, "model." if source["sentence_transformer"] else "", form.fused)
-        rename_axes(graph.graph, source["inputs"])
+    for graph, form in _forms(model, spec, opset, cases[0]):
+        canonicalize(graph, "model." if spec.sentence_transformer else "", form.fused)
+        rename_axes(graph.graph, spec.inputs)
         save_model(graph, path)
         try:
             difference = check_parity(model, path, cases)
@@ -118,22 +118,20 @@ class _Form:
     title: str = ""
 
 
-def _forms(model: nn.Module, source: dict[str, Any], opset: int, examples: Tensors) -> Iterator[tuple[ir.Model, _Form]]:
+def _forms(model: nn.Module, spec: ModelSpec, opset: int, examples: Tensors) -> Iterator[tuple[ir.Model, _Form]]:
     """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
     masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
-    yield _traced(model, source, opset, examples), _Form(opset, fused=True)
+    yield _traced(model, spec, opset, examples), _Form(opset, fused=True)
     if opset >= OPSET:
-        plain = _traced(model, source, OPSET - 1, examples)
+        plain = _traced(model, spec, OPSET - 1, examples)
         version_converter.convert_version(plain, opset)
         yield plain.clone(), _Form(OPSET - 1, True, f"the operators of opset {OPSET - 1}")
         yield plain, _Form(OPSET - 1, False, f"the operators of opset {OPSET - 1} and attention written out")
 
 
-def _traced(model: nn.Module, source: dict[str, Any], opset: int, examples: Tensors) -> ir.Model:
+def _traced(model: nn.Module, spec: ModelSpec, opset: int, examples: Tensors) -> ir.Model:
     model = fresh(model)
-    return (
-        trace_module(model, examples, source, opset) if source["kind"] == "factory" else trace(model, examples, opset)
-    )
+    return trace_module(model, examples, spec, opset) if spec.kind == "factory" else trace(model, examples, opset)
 
 
 def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir.Model:

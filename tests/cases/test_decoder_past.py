@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.config.recipe import InputSpec
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.inputs import random_rows
 
 WORDS, WIDTH = 100, 64
@@ -79,7 +79,7 @@ def test_made_up_axes_are_sums_where_their_names_say_so(axis: str, length: int) 
         "mask": InputSpec(shape=("batch", axis), dtype="int64"),
         "cache": InputSpec(shape=("batch", 2, "past", 4)),
     }
-    (row,) = random_rows({name: spec.model_dump() for name, spec in specs.items()}, 1, dynamic=6, batch=5)
+    (row,) = random_rows(specs, 1, dynamic=6, batch=5)
     assert {name: array.shape for name, array in row.items()} == {
         "ids": (5, 6),
         "mask": (5, length),

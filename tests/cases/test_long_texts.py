@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.trace.to_onnx import _proven
 
-SOURCE = {
-    **{"name": "net", "kind": "factory", "data": "text", "output": "logits", "sentence_transformer": False},
-    "inputs": {"x": {"shape": ["batch", "tokens"], "dtype": "float32", "values": 2}},
-}
+SOURCE = factory(data="text", inputs={"x": InputSpec(shape=("batch", "tokens"))})
 
 
 class Switching(nn.Module):

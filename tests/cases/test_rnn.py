@@ -11,20 +11,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.trace.module import output_names
 from pipeline.trace.outputs import flat, names_of
 from pipeline.trace.to_onnx import _proven
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own layers while they are traced
 
-SPECS = {"x": {"shape": ["batch", 9, 6], "dtype": "float32", "values": 2}}
-SOURCE = {
-    **{"name": "net", "kind": "factory", "data": "audio", "output": "logits", "inputs": SPECS},
-    **{"sentence_transformer": False, "path": "", "entry": ""},
-}
+SOURCE = factory(data="audio", inputs={"x": InputSpec(shape=("batch", 9, 6))})
 CASES = [{"x": torch.randn(2, 9, 6)}, {"x": torch.randn(3, 9, 6)}]
 A, B, C, D = (torch.full((1,), float(number)) for number in range(4))
 
@@ -100,7 +98,7 @@ def test_weights_of_a_recurrent_layer_are_constants_under_their_names(tmp_path: 
     """Weights of some size, which the exporter does not reorder by itself."""
     model = Recurrent(nn.LSTM, bidirectional=True)
     model.rnn = nn.LSTM(64, 64, batch_first=True, bidirectional=True)
-    source = {**SOURCE, "inputs": {"x": {**SPECS["x"], "shape": ["batch", 5, 64]}}}
+    source = factory(data="audio", inputs={"x": InputSpec(shape=("batch", 5, 64))})
     cases = [{"x": torch.randn(2, 5, 64)}, {"x": torch.randn(3, 5, 64)}]
     _proven(model.eval(), source, 23, cases, tmp_path / "model.onnx")
     graph = onnx.load(tmp_path / "model.onnx").graph
@@ -111,7 +109,7 @@ def test_weights_of_a_recurrent_layer_are_constants_under_their_names(tmp_path: 
 
 
 def test_axis_that_torch_fixes_is_told(tmp_path: Path) -> None:
-    dynamic = {**SOURCE, "inputs": {"x": {**SPECS["x"], "shape": ["batch", "frames", 6]}}}
+    dynamic = factory(data="audio", inputs={"x": InputSpec(shape=("batch", "frames", 6))})
     with pytest.raises(StageError) as caught:
         _proven(Recurrent(nn.LSTM).eval(), dynamic, 23, CASES, tmp_path / "model.onnx")
     assert caught.value.remedy == (

@@ -12,10 +12,12 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from model_specs import factory
 from text_models import IDS, SMALL, save_text_model
 from torch import Tensor, nn
 
 import pipeline.trace.canonical
+from pipeline.core.model_spec import InputSpec
 from pipeline.trace.to_onnx import _proven
 
 MODERN = {**SMALL, **IDS, "max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2}
@@ -75,13 +77,10 @@ class Masked(nn.Module):
 
 
 SPECS = {
-    "input_ids": {"shape": ["batch", "tokens"], "dtype": "int64", "values": 50},
-    "keep": {"shape": ["batch", "tokens"], "dtype": "float32", "values": 2},
+    "input_ids": InputSpec(shape=("batch", "tokens"), dtype="int64", values=50),
+    "keep": InputSpec(shape=("batch", "tokens")),
 }
-SOURCE = {
-    **{"name": "masked", "kind": "factory", "data": "text", "output": "logits", "inputs": SPECS},
-    **{"sentence_transformer": False, "path": "", "entry": ""},
-}
+SOURCE = factory(name="masked", data="text", inputs=SPECS)
 
 
 def cases(shapes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:

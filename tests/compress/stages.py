@@ -10,21 +10,11 @@ import numpy as np
 from pipeline.compress import EARLIER, pass_config
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.registry import load_attribute
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import write_samples
-
-
-def hugging_face(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A source as stages get it: a sentence encoder unless `changes` say otherwise."""
-    return {
-        **{"kind": "huggingface", "name": folder.name, "path": str(folder), "entry": "", "pickle": False},
-        **{"auto_class": "AutoModel", "trust_remote_code": False, "data": "text", "task": "feature-extraction"},
-        **{"inputs": {}, "preprocessing": None, "family": "embedding", "output": "last_hidden_state"},
-        **{"sentence_transformer": (folder / "modules.json").is_file(), "digest": "d"},
-        **changes,
-    }
 
 
 def token_samples(folder: Path, tokens: int = 180, count: int = 24) -> Artifact:
@@ -41,17 +31,16 @@ def token_samples(folder: Path, tokens: int = 180, count: int = 24) -> Artifact:
 
 
 def run_pass(
-    table: dict[str, Any], source: dict[str, Any], inputs: dict[str, Artifact], out: Path
+    table: dict[str, Any], source: ModelSpec, inputs: dict[str, Artifact], out: Path
 ) -> tuple[dict[str, Any], dict[str, Artifact]]:
     """The facts, and the inputs of the next pass."""
     kind = pass_config(table)
     config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, "pass 1")
     values = {
         "pass": config.model_dump(mode="json"),
-        "source": source,
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "limits": {},
     }
     out.mkdir()
-    facts = load_attribute(kind.run)(StageContext(values, inputs, out, silent))
+    facts = load_attribute(kind.run)(StageContext(values, inputs, out, silent, models={MODEL: source}))
     return facts, {**inputs, EARLIER: Artifact(out, "compress.0.prune", "k", "d", facts)}

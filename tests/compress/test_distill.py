@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_specs import hugging_face
 from safetensors.torch import load_file
-from stages import hugging_face, run_pass
+from stages import run_pass
 
 from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill import Distill
@@ -22,7 +23,7 @@ from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import DATASET, write_samples
 from pipeline.source.torch_model import load_source
@@ -64,17 +65,16 @@ def halved(tiny_encoder: Path, texts: Artifact, tmp_path_factory: pytest.TempPat
 def train(tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_path: Path) -> Train:
     def call(name: str = "out", progress: Callable[[int, int], None] = silent, **changes: Any) -> dict[str, Any]:
         source = changes.pop("source", hugging_face(tiny_encoder))
+        models = {MODEL: source, TEACHER: changes.pop("teacher", source)}
         inputs = changes.pop("inputs", {**halved, "training": texts})
         values = {
             "pass": Distill(**{**_CONFIG, **changes.pop("config", {})}).model_dump(mode="json"),
-            "source": source,
-            "teacher": changes.pop("teacher", source),
             "scheme": Scheme(name="fp32").model_dump(mode="json"),
             "limits": {},
         }
         out, scratch = tmp_path / name, tmp_path / changes.pop("scratch", f"{name}.scratch")
         out.mkdir(exist_ok=True)
-        return run(StageContext(values, inputs, out, progress, scratch))
+        return run(StageContext(values, inputs, out, progress, scratch, models))
 
     return call
 
@@ -171,7 +171,8 @@ def test_recorded_outputs_train_as_the_teacher_does(
     live = train("live")
     folder = tmp_path / "teacher"
     folder.mkdir()
-    recorded.run(StageContext({"source": hugging_face(tiny_encoder)}, {"training": texts}, folder, silent, None))
+    models = {MODEL: hugging_face(tiny_encoder)}
+    recorded.run(StageContext({}, {"training": texts}, folder, silent, models=models))
     outputs = Artifact(folder, "teacher.1", "k", "d", {})
     facts = train("again", inputs={**halved, "training": texts, TEACHER_OUTPUTS: outputs})
     for key in ("curve", "held_out"):

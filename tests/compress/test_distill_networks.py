@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_specs import factory
 from stages import run_pass
 
+from pipeline.compress import TEACHER
 from pipeline.compress.distill import Distill
 from pipeline.compress.distill_run import run
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
+from pipeline.core.model_spec import InputSpec, ModelSpec
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import DATASET, write_samples
 
@@ -65,18 +68,13 @@ def images(tmp_path: Path) -> Artifact:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> dict[str, Any]:
+def source(tmp_path: Path) -> ModelSpec:
     file = tmp_path / "staged_net.py"
     file.write_text(_NETWORK)
-    return {
-        **{"kind": "factory", "name": "net", "entry": f"{file}:net", "path": str(file), "pickle": False, "digest": "d"},
-        **{"inputs": {"x": {"dtype": "float32", "shape": ["batch", 3, 8, 8]}}, "preprocessing": None},
-        **{"data": "image", "task": "image-classification", "family": "classifier", "output": "logits"},
-        **{"sentence_transformer": False, "trust_remote_code": False},
-    }
+    return factory(f"{file}:net", path=tmp_path, inputs={"x": InputSpec(shape=("batch", 3, 8, 8))})
 
 
-def _train(source: dict[str, Any], images: Artifact, out: Path, layers: str, **teacher: str) -> dict[str, Any]:
+def _train(source: ModelSpec, images: Artifact, out: Path, layers: str, **teacher: str) -> dict[str, Any]:
     table = {"pass": "prune", "unit": "layers", "stacks": "layer1", "keep": [0], "samples": 16}
     (out / "pruned").mkdir(parents=True)
     inputs = run_pass(table, source, {"calibration": images}, out / "pruned" / "out")[1]
@@ -84,17 +82,17 @@ def _train(source: dict[str, Any], images: Artifact, out: Path, layers: str, **t
     values = {
         "pass": config.model_dump(mode="json"),
         **{
-            "source": source,
-            "teacher": {**source, **teacher},
             "limits": {},
             "scheme": Scheme(name="fp32").model_dump(mode="json"),
         },
     }
     (out / "trained").mkdir()
-    return run(StageContext(values, {**inputs, "training": images}, out / "trained", silent, out / "scratch"))
+    models = {MODEL: source, TEACHER: source.model_copy(update=teacher)}
+    inputs = {**inputs, "training": images}
+    return run(StageContext(values, inputs, out / "trained", silent, out / "scratch", models))
 
 
-def test_uniform_matching_meets_maps_of_another_size(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
+def test_uniform_matching_meets_maps_of_another_size(source: ModelSpec, images: Artifact, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         _train(source, images, tmp_path / "uniform", "uniform")
     assert caught.value.message == (
@@ -103,12 +101,12 @@ def test_uniform_matching_meets_maps_of_another_size(source: dict[str, Any], ima
     assert 'layers = "kept" after pruning blocks' in caught.value.remedy
 
 
-def test_kept_blocks_learn_from_what_they_stand_for(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
+def test_kept_blocks_learn_from_what_they_stand_for(source: ModelSpec, images: Artifact, tmp_path: Path) -> None:
     facts = _train(source, images, tmp_path / "kept", "kept")
     assert facts["curve"][-1]["loss"] < facts["curve"][0]["loss"]
 
 
-def test_another_teacher_has_no_kept_blocks(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
+def test_another_teacher_has_no_kept_blocks(source: ModelSpec, images: Artifact, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         _train(source, images, tmp_path / "other", "kept", digest="e")
     assert caught.value.message == (
@@ -116,8 +114,8 @@ def test_another_teacher_has_no_kept_blocks(source: dict[str, Any], images: Arti
     )
 
 
-def test_a_teacher_of_other_classes(source: dict[str, Any], images: Artifact, tmp_path: Path) -> None:
-    entry = source["entry"].replace(":net", ":net_of_five")
+def test_a_teacher_of_other_classes(source: ModelSpec, images: Artifact, tmp_path: Path) -> None:
+    entry = source.entry.replace(":net", ":net_of_five")
     with pytest.raises(StageError) as caught:
         _train(source, images, tmp_path / "five", "uniform", entry=entry, digest="e")
     assert caught.value.message == "distill: the student gives 4 outputs, the teacher 5."

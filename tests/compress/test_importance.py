@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress.edits.base import linear
@@ -23,7 +24,6 @@ from pipeline.core.types import silent
 from pipeline.source.samples import Samples, open_samples, write_samples
 from pipeline.source.torch_model import load_float_model
 
-PLAIN = {"sentence_transformer": False, "family": "embedding"}
 BLOCK = FeedForward("net", ("up",), "down", 2)
 
 
@@ -48,7 +48,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Samples:
 
 
 def data(model: nn.Module, samples: Samples, seed: int = 0, **source: object) -> ScoringData:
-    return ScoringData(model, PLAIN | source, samples, seed, silent)
+    return ScoringData(model, factory(**{"family": "embedding", **source}), samples, seed, silent)
 
 
 @pytest.fixture

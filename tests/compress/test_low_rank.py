@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress import EARLIER
@@ -18,7 +19,8 @@ from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.model_spec import ModelSpec
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import write_samples
 
@@ -100,22 +102,18 @@ class Runs:
         self.factories, self.samples, self.out = factories, samples, out
         self.inputs = {"calibration": samples}
 
-    def source(self, name: str) -> dict[str, Any]:
-        return {
-            **{"kind": "factory", "entry": f"{self.factories}:{name}", "path": str(self.factories), "pickle": False},
-            **{"auto_class": "", "trust_remote_code": False, "sentence_transformer": False, "inputs": {}},
-            "family": "classifier" if name == "net" else "tokens",
-        }
+    def source(self, name: str) -> ModelSpec:
+        family = "classifier" if name == "net" else "tokens"
+        return factory(f"{self.factories}:{name}", path=self.factories, family=family)
 
     def __call__(self, name: str, **config: Any) -> dict[str, Any]:
         values = {
             "pass": LowRank(**config).model_dump(mode="json"),
-            "source": self.source(name),
             "scheme": Scheme(name="fp32").model_dump(mode="json"),
             "limits": {},
         }
         self.out.mkdir(exist_ok=True)
-        return run(StageContext(values, self.inputs, self.out, silent))
+        return run(StageContext(values, self.inputs, self.out, silent, models={MODEL: self.source(name)}))
 
     def result(self, name: str) -> nn.Module:
         return load_compressed(self.source(name), {EARLIER: Artifact(self.out, "compress.0", "k", "d", {})}).model

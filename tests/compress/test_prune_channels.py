@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_specs import factory
 
 from pipeline.compress.cost import macs
 from pipeline.compress.prune import Prune
@@ -16,7 +17,7 @@ from pipeline.compress.prune_units import run
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.factory import build
 from pipeline.source.samples import write_samples
@@ -61,13 +62,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def prune(net: str, samples: Artifact, out: Path, earlier: Path | None = None, **config: object) -> dict[str, Any]:
-    source = {
-        **{"kind": "factory", "entry": net, "path": "", "auto_class": None, "trust_remote_code": False},
-        **{"pickle": False, "inputs": {}, "preprocessing": None, "family": "classifier", "sentence_transformer": False},
-    }
     values = {
         "pass": Prune(unit="channels", **config).model_dump(mode="json"),
-        "source": source,
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "limits": {"max_accuracy_drop": 100.0},
     }
@@ -75,7 +71,7 @@ def prune(net: str, samples: Artifact, out: Path, earlier: Path | None = None, *
     inputs = {"calibration": samples}
     if earlier:
         inputs["compressed"] = Artifact(earlier, "compress.0.prune", "k", "d", {})
-    return run(StageContext(values, inputs, out, silent))
+    return run(StageContext(values, inputs, out, silent, models={MODEL: factory(net)}))
 
 
 def kept(facts: dict[str, Any]) -> dict[str, int]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stages import hugging_face, run_pass, token_samples
+from model_specs import factory, hugging_face
+from stages import run_pass, token_samples
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -84,7 +85,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def scoring(model: nn.Module, samples: Artifact) -> ScoringData:
-    return ScoringData(model, {"sentence_transformer": False}, open_samples(samples.path), 0, silent)
+    return ScoringData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
 
 
 def of(model: nn.Module, **inputs: Tensor) -> Callable[[], Tensor]:
@@ -185,7 +186,7 @@ def test_streams_of_images(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = ({"pixel_values": torch.randn(1, 3, 8, 8, generator=generator).numpy()} for _ in range(16))
     write_samples(tmp_path, rows)
-    data = ScoringData(model, {"sentence_transformer": False}, open_samples(tmp_path), 0, silent)
+    data = ScoringData(model, factory(family="embedding"), open_samples(tmp_path), 0, silent)
     images = torch.randn(2, 3, 8, 8, generator=generator)
     residual = find_residual(model, 16, of(model, pixel_values=images))
     assert {Axis("vit.embeddings.cls_token", 2), Axis("classifier.weight", 1)} <= set(residual.axes)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stages import hugging_face, run_pass, token_samples
+from model_specs import factory, hugging_face
+from stages import run_pass, token_samples
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -83,7 +84,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def scoring(model: nn.Module, samples: Artifact) -> ScoringData:
-    return ScoringData(model, {"sentence_transformer": False}, open_samples(samples.path), 0, silent)
+    return ScoringData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
 
 
 def stacks_in(model: nn.Module, pattern: str = "*", **inputs: Tensor) -> list[Stack]:

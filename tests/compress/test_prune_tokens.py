@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stages import hugging_face, run_pass
+from model_specs import hugging_face
+from stages import run_pass
 from torch import nn
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
@@ -23,7 +24,8 @@ from pipeline.compress.vocabulary.stage import run as trim
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.model_spec import ModelSpec
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
 from pipeline.source.prepare import TOKENIZER, calibration, load_tokenizer, with_tokenizer
 
@@ -38,20 +40,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def trimmed(source: dict[str, Any], corpus: Path, out: Path, **amount: Any) -> tuple[dict[str, Any], Artifact]:
+def trimmed(source: ModelSpec, corpus: Path, out: Path, **amount: Any) -> tuple[dict[str, Any], Artifact]:
     """The `vocabulary` stage."""
     out.mkdir()
-    config = {"source": source, "data": [str(corpus)], "min_count": 1, "keep_tokens": None, **amount}
-    facts = trim(StageContext(config, {}, out, silent))
+    config = {"data": [str(corpus)], "min_count": 1, "keep_tokens": None, **amount}
+    facts = trim(StageContext(config, {}, out, silent, models={MODEL: source}))
     return facts, Artifact(out, "vocabulary.0", "k", "d", facts)
 
 
-def cut(source: dict[str, Any], corpus: Path, out: Path, tokenizer: dict[str, Artifact]) -> Artifact:
+def cut(source: ModelSpec, corpus: Path, out: Path, tokenizer: dict[str, Artifact]) -> Artifact:
     """The samples of the corpus."""
     out.mkdir()
-    config = {"source": source, "spec": str(corpus), "limit": 16, "max_length": 32, "random": False}
+    config = {"spec": str(corpus), "limit": 16, "max_length": 32, "random": False}
     config |= {"columns": {}, "classes": {}}
-    return Artifact(out, "samples", "k", "d", calibration(StageContext(config, tokenizer, out, silent)))
+    return Artifact(
+        out, "samples", "k", "d", calibration(StageContext(config, tokenizer, out, silent, models={MODEL: source}))
+    )
 
 
 def test_embeddings_of_texts_of_kept_tokens_do_not_change(tiny_encoder: Path, corpus: Path, tmp_path: Path) -> None:
@@ -76,7 +80,7 @@ def test_embeddings_of_texts_of_kept_tokens_do_not_change(tiny_encoder: Path, co
         rows * 128e-6, abs=1e-3
     )
     models = load_compressed(source, {}).model, load_compressed(source, inputs).model
-    tokenizers = load_tokenizer(source), load_tokenizer(with_tokenizer(source, inputs))
+    tokenizers = (load_tokenizer(of.tokenizer_folder) for of in (source, with_tokenizer(source, inputs)))
     encoded = [one(TEXTS, return_tensors="pt", padding=True) for one in tokenizers]
     assert encoded[0]["input_ids"].shape == encoded[1]["input_ids"].shape
     assert encoded[1]["input_ids"].max() < facts["tokens_after"] <= encoded[0]["input_ids"].max()
@@ -101,8 +105,8 @@ def test_a_second_trimming_goes_on_from_the_first(tiny_encoder: Path, corpus: Pa
     source = hugging_face(tiny_encoder)
     facts, first = trimmed(source, corpus, tmp_path / "1")
     (tmp_path / "2").mkdir()
-    config = {"source": source, "data": [str(corpus)], "min_count": 12, "keep_tokens": None}
-    again = trim(StageContext(config, {TOKENIZER: first}, tmp_path / "2", silent))
+    config = {"data": [str(corpus)], "min_count": 12, "keep_tokens": None}
+    again = trim(StageContext(config, {TOKENIZER: first}, tmp_path / "2", silent, models={MODEL: source}))
     assert again["tokens_before"] == facts["tokens_after"] > again["tokens_after"]
 
 
@@ -166,7 +170,7 @@ def test_edits_that_do_not_fit_the_model(edit: KeepTokens, message: str) -> None
 
 def test_a_corpus_that_uses_every_token(tiny_bert: Path, tmp_path: Path) -> None:
     source = hugging_face(tiny_bert)
-    vocabulary = load_tokenizer(source).get_vocab()
+    vocabulary = load_tokenizer(source.path).get_vocab()
     corpus = tmp_path / "all.txt"
     corpus.write_text("\n".join(word for word in vocabulary if word[0] not in "#["))
     with pytest.raises(StageError) as caught:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_specs import hugging_face
 from torch import nn
 
 from pipeline.compress.ffn import feed_forwards
@@ -16,7 +17,7 @@ from pipeline.compress.prune_units import run
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import write_samples
 
@@ -41,22 +42,14 @@ def prune(
     earlier: dict[str, Artifact] | None = None,
     **config: object,
 ) -> dict[str, Any]:
-    source = {
-        "path": str(folder),
-        "auto_class": "AutoModel",
-        "trust_remote_code": False,
-        **{"kind": "huggingface", "entry": "", "pickle": False, "inputs": {}, "preprocessing": None},
-        "family": "embedding",
-        "sentence_transformer": True,
-    }
     values = {
         "pass": Prune(**config).model_dump(mode="json"),
-        "source": source,
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "limits": limits,
     }
     out.mkdir(exist_ok=True)
-    return run(StageContext(values, {"calibration": samples, **(earlier or {})}, out, silent))
+    inputs = {"calibration": samples, **(earlier or {})}
+    return run(StageContext(values, inputs, out, silent, models={MODEL: hugging_face(folder)}))
 
 
 def test_a_given_ratio_is_rounded_to_whole_groups(tiny_encoder: Path, samples: Artifact, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stages import hugging_face
+from model_specs import hugging_face
 from torch import nn
 
 from pipeline.compress.distill import Distill
@@ -17,7 +17,7 @@ from pipeline.compress.training.recorded import OUTPUTS, Recorded, require_recor
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
 from pipeline.source.samples import DATASET, open_samples, write_samples
 from pipeline.source.torch_model import load_source, wrap
@@ -42,7 +42,7 @@ def test_each_row_is_what_the_teacher_says_of_that_sample_alone(
     tiny_encoder: Path, texts: Artifact, tmp_path: Path
 ) -> None:
     source = hugging_face(tiny_encoder)
-    facts = run(StageContext({"source": source}, {"training": texts}, tmp_path, silent, None))
+    facts = run(StageContext({}, {"training": texts}, tmp_path, silent, models={MODEL: source}))
     rows = np.load(tmp_path / OUTPUTS)
     assert facts == {"samples": 70, "width": rows.shape[1]}
     assert rows.dtype == np.float32

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from model_specs import hugging_face
 from safetensors.torch import load_file
-from stages import hugging_face, run_pass, token_samples
+from stages import run_pass, token_samples
 from torch import Tensor, nn
 
 from pipeline.compress import sparsifier

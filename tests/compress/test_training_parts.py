@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import LowRankLinear
@@ -135,7 +136,7 @@ def test_features_of_another_width_are_projected(width: int, projections: int) -
     """The student's features reach the teacher's four values, through a learned layer only where they have another
     width; the layers are the same for the same seed and are no part of the model."""
     model = Blocks(width)
-    students = [Observed(model, {"sentence_transformer": False}, block_names(model), False) for _ in range(2)]
+    students = [Observed(model, factory(family="embedding"), block_names(model), False) for _ in range(2)]
     for student in students:
         student.project_to([4, 4], [width, width], seed=3)
     views = [student({"x": torch.ones(2, 3)}) for student in students]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from channel_networks import build
+from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress.channels.groups import ChannelGroup, find_channels
@@ -19,7 +20,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import silent
 from pipeline.source.samples import open_samples, write_samples
 
-SOURCE = {"sentence_transformer": False, "family": "embedding"}
+SOURCE = factory(family="embedding")
 NAMES = ["l1", "l2", "taylor", "activation", "wanda", "bn_scale", "random"]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.recipe import InputSpec, Recipe
+from pipeline.config.recipe import Recipe
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.factory import build, is_factory
 from pipeline.source.model import ModelSource, model_name, resolve_model
 

@@ -9,6 +9,7 @@ import pytest
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from model_specs import hugging_face
 
 from pipeline.core.errors import UsageError
 from pipeline.source.images import KNOWN, ImagePreprocessing
@@ -181,7 +182,7 @@ def test_the_size_that_a_model_takes(tmp_path: Path) -> None:
     }
     for values, expected in sizes.items():
         assert ImagePreprocessing.model_validate_json(values).size == expected
-    source = {"path": str(tmp_path), "preprocessing": None, "kind": "huggingface", "name": "m"}
+    source = hugging_face(tmp_path)
     for config, expected in (("{}", None), ('{"image_size": 24}', (24, 24)), ('{"image_size": [8, 6]}', (8, 6))):
         (tmp_path / "config.json").write_text(config)
         assert image_size(source) == expected

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.datasets import Dataset
 from pipeline.source.inputs import as_tensors, fitted, random_rows, tensor_rows
 
-IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4)).model_dump()}
+IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4))}
 TWO = {
-    "ids": InputSpec(shape=("batch", "length"), dtype="int64", values=7).model_dump(),
-    "flag": InputSpec(shape=(1, 2), dtype="bool").model_dump(),
+    "ids": InputSpec(shape=("batch", "length"), dtype="int64", values=7),
+    "flag": InputSpec(shape=(1, 2), dtype="bool"),
 }
 
 
@@ -68,15 +68,15 @@ def test_made_up_inputs_keep_to_what_is_declared() -> None:
 
 
 def test_made_up_images_are_large_enough_for_deep_networks() -> None:
-    specs = {"x": InputSpec(shape=("batch", 3, "height", "width")).model_dump()}
+    specs = {"x": InputSpec(shape=("batch", 3, "height", "width"))}
     (row,) = random_rows(specs, 1, dynamic=16, batch=2)
     assert row["x"].shape == (2, 3, 224, 224)
 
 
 STATE = {
-    "x": InputSpec(shape=("batch", 3)).model_dump(),
-    "state": InputSpec(shape=(2, "batch", 4)).model_dump(),
-    "anchors": InputSpec(shape=(5, 6)).model_dump(),
+    "x": InputSpec(shape=("batch", 3)),
+    "state": InputSpec(shape=(2, "batch", 4)),
+    "anchors": InputSpec(shape=(5, 6)),
 }
 
 
@@ -100,14 +100,14 @@ def test_a_sample_that_is_a_batch_of_several() -> None:
 
 
 def test_made_up_inputs_with_the_batch_second() -> None:
-    (row,) = random_rows({"x": InputSpec(shape=("time", "batch", 4)).model_dump()}, 1, dynamic=7, batch=2)
+    (row,) = random_rows({"x": InputSpec(shape=("time", "batch", 4))}, 1, dynamic=7, batch=2)
     assert row["x"].shape == (7, 2, 4)
 
 
 def test_a_graph_that_takes_images_as_they_are() -> None:
     images = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
     dataset = Dataset("d", "image", images, None, False, "", {})
-    raw = {"image": InputSpec(shape=("N", 4, 4, 3), dtype="uint8").model_dump()}
+    raw = {"image": InputSpec(shape=("N", 4, 4, 3), dtype="uint8")}
     rows = list(tensor_rows(as_tensors(dataset, raw, None), raw))
     assert [(row["image"].shape, row["image"].dtype, row["image"].max()) for row in rows] == [
         ((1, 4, 4, 3), np.uint8, 0),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.lengths import Longest, check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource
 from pipeline.source.tasks import TASKS

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from pipeline.config.recipe import InputSpec
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.source.model import resolve_model
 from pipeline.source.onnx_file import check_judged, read_onnx
 

@@ -9,10 +9,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from model_specs import factory
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
 from pipeline.source.onnx_file import read_onnx
 from pipeline.trace.graph import load_model
@@ -26,9 +27,8 @@ def imported(tmp_path):
     def stage(path, opset: int = 21):
         out = tmp_path / "out"
         out.mkdir()
-        inputs = {name: spec.model_dump(mode="json") for name, spec in read_onnx(path)[0].items()}
-        config = {"source": {"entry": str(path), "inputs": inputs}, "opset": opset}
-        return out, run(StageContext(config, {}, out, silent))
+        source = factory(str(path), kind="onnx", inputs=read_onnx(path)[0])
+        return out, run(StageContext({"opset": opset}, {}, out, silent, models={MODEL: source}))
 
     return stage
 

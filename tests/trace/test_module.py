@@ -5,14 +5,16 @@ from __future__ import annotations
 import onnxruntime as ort
 import pytest
 import torch
+from model_specs import factory
 from torch import nn
 
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.trace.graph import save_model
 from pipeline.trace.module import output_names, run, trace_module
 from pipeline.trace.outputs import flat
 
-SOURCE = {"name": "net", "output": "logits", "inputs": {"x": {"shape": ["batch", 3, "length"]}}}
+SOURCE = factory(inputs={"x": InputSpec(shape=("batch", 3, "length"))})
 
 
 class Net(nn.Module):

@@ -33,10 +33,10 @@ def run(context: StageContext) -> dict[str, Json]:
     StageError if the model has no stack, or an index or a ratio does not fit it.
     """
     config = PruneLayers.model_validate(context.config["pass"])
-    earlier = load_compressed(context.config["source"], context.inputs)
+    earlier = load_compressed(context.model, context.inputs)
     data = ScoringData(
         earlier.model,
-        context.config["source"],
+        context.model,
         open_samples(context.inputs["calibration"].path, config.samples),
         config.seed,
         context.progress,
@@ -69,7 +69,7 @@ def _record(stack: Stack, keep: Sequence[int], scores: Tensor | None) -> dict[st
 
 def stacks_of(data: ScoringData, pattern: str) -> list[Stack]:
     """StageError if the model has none of that name."""
-    model, batch = wrap(data.model, data.source), next(iter(batches(data.samples)))
+    model, batch = wrap(data.model, data.spec), next(iter(batches(data.samples)))
 
     def pass_a_batch() -> None:
         with torch.inference_mode():

@@ -22,7 +22,7 @@ def block_influence(data: ScoringData, stacks: Sequence[Stack], _: Sequence[int]
     Men et al., "ShortGPT" (arXiv 2403.03853, eq. 1). The mean is over the tokens of all samples, padding left out; what
     has no tokens (feature maps) is one vector per sample.
     """
-    model = wrap(data.model, data.source)
+    model = wrap(data.model, data.spec)
     sums = {stack.name: torch.zeros(stack.count, dtype=torch.float64) for stack in stacks}
     counts = {stack.name: torch.zeros(stack.count, dtype=torch.float64) for stack in stacks}
     done, mask = 0, torch.empty(0)

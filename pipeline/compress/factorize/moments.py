@@ -14,7 +14,7 @@ from pipeline.compress.factorize.layers import Candidate, Layer
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.importance.taylor import PROBES, objective
 from pipeline.compress.trial import batches, judged
-from pipeline.metrics.judge import Family
+from pipeline.core.model_spec import Family
 from pipeline.numerics.low_rank import Double
 from pipeline.source.torch_model import wrap
 
@@ -56,7 +56,7 @@ def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Plac
         found[name] = Places(before.read + read, before.given + given, before.between + between)
 
     with _hooked(modules, count), torch.inference_mode():
-        wrap(watched.model, watched.source)(**watched.example)
+        wrap(watched.model, watched.spec)(**watched.example)
     return found
 
 
@@ -75,9 +75,9 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
     The objectives' squared gradients are the curvature of the KL divergence or of the squared change of an embedding
     (`importance.taylor.objective`), so that this times the mean squared error is the damage to second order.
     """
-    model, generator = wrap(watched.model, watched.source), torch.Generator().manual_seed(watched.seed)
+    model, generator = wrap(watched.model, watched.spec), torch.Generator().manual_seed(watched.seed)
     totals = dict.fromkeys((layer.name for layer in layers), 0.0)
-    family: Family = watched.source["family"]
+    family: Family = watched.spec.family
 
     def watch(name: str, module: Layer, inputs: Tensor, output: Tensor) -> Tensor:  # noqa: ARG001
         # a new leaf if all before it is frozen, cloned since what follows may change it in place
@@ -106,7 +106,7 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
 def _moments_of(
     watched: ScoringData, layers: Sequence[Candidate], number: int, groups: int
 ) -> Iterator[tuple[Candidate, Moments]]:
-    model, sums = wrap(watched.model, watched.source), {layer.name: _Sum() for layer in layers}
+    model, sums = wrap(watched.model, watched.spec), {layer.name: _Sum() for layer in layers}
     mask: Tensor | None = None
 
     def add(name: str, module: Layer, inputs: Tensor, output: Tensor) -> None:  # noqa: ARG001

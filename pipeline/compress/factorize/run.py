@@ -37,11 +37,11 @@ def run(context: StageContext) -> dict[str, Json]:
     converge, or if no layer is left to factorize.
     """
     config = LowRank.model_validate(context.config["pass"])
-    earlier = load_compressed(context.config["source"], context.inputs)
+    earlier = load_compressed(context.model, context.inputs)
     model = earlier.model
     found, left = find_layers(model, config)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
-    watched = ScoringData(model, context.config["source"], samples, config.seed, context.progress)
+    watched = ScoringData(model, context.model, samples, config.seed, context.progress)
     called = places(watched, {layer.name: layer.module for layer in found})
     sparse = holds_zeros(earlier.edits)
     reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.compress.trial import batches
 from pipeline.compress.units import UnitGroup
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
 from pipeline.source.samples import Samples
 
@@ -19,7 +19,7 @@ class ScoringData:
     """The model, how its outputs are read (`source`), and calibration samples; `seed` of all that is random."""
 
     model: nn.Module
-    source: dict[str, Any]
+    spec: ModelSpec
     samples: Samples
     seed: int
     progress: Progress

@@ -35,7 +35,7 @@ def read_norms(data: ScoringData, groups: Sequence[UnitGroup]) -> dict[str, Tens
     """Root mean square over samples and places of each feature that a consumer reads: float64 [features] per layer.
     Masked-out tokens are left out."""
     meters = {slices.module: _Meter() for group in groups for slices in group.consumers}
-    model, done = wrap(data.model, data.source), 0
+    model, done = wrap(data.model, data.spec), 0
     with torch.inference_mode(), hooked(data.model, dict(meters)):
         for batch in batches(data.samples):
             mask = batch.get("attention_mask")

@@ -13,7 +13,8 @@ from pipeline.compress.importance.reads import feature_axis, hooked
 from pipeline.compress.trial import batches, judged
 from pipeline.compress.units import Slices, UnitGroup
 from pipeline.core.errors import StageError
-from pipeline.metrics.judge import Family, family_of
+from pipeline.core.model_spec import Family
+from pipeline.metrics.judge import family_of
 from pipeline.source.torch_model import wrap
 
 PROBES = 2
@@ -27,7 +28,7 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     order, squared so that signs do not cancel between samples. dL/dg is the sum of activation times gradient, over all
     places (of a feature map, over space) and all layers that read the unit.
     """
-    model, generator = wrap(data.model, data.source), torch.Generator().manual_seed(data.seed)
+    model, generator = wrap(data.model, data.spec), torch.Generator().manual_seed(data.seed)
     totals = [torch.zeros(group.count, dtype=torch.float64) for group in groups]
     done = 0
     for batch in batches(data.samples):
@@ -36,7 +37,7 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
         with torch.enable_grad(), gated(data.model, groups, gates):
             outputs = judged(model, batch)
         for probe in range(PROBES):
-            loss = objective(outputs, data.source["family"], generator)
+            loss = objective(outputs, data.spec.family, generator)
             found = torch.autograd.grad(loss, gates, retain_graph=probe + 1 < PROBES)
             totals = [total + gate.double().square().sum(0) for total, gate in zip(totals, found, strict=True)]
         done += size

@@ -11,7 +11,8 @@ from torch import nn
 
 from pipeline.compress.training.data import Batch, TrainingSet
 from pipeline.compress.training.pupil import Observed
-from pipeline.metrics.judge import Family, judge
+from pipeline.core.model_spec import Family
+from pipeline.metrics.judge import judge
 
 Array = NDArray[np.float32]
 _BATCH = 64

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.compress.distill import Distill
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Frozen
 
 
 class TrainingJob(Frozen):
-    """`source`, `teacher`: as stages get them; `compressed`: the folder of the pass before, if any; `trained_teacher`:
-    of the pass that made the teacher, if one did; `teacher_outputs`: where they were recorded, if they were; `samples`:
-    the folder of training samples; `scratch`: where checkpoints outlive a crash."""
+    """`model`, `teacher`: sources, as stages get them; `compressed`: the folder of the pass before, if any;
+    `trained_teacher`: of the pass that made the teacher, if one did; `teacher_outputs`: where they were recorded, if
+    they were; `samples`: the folder of training samples; `scratch`: where checkpoints outlive a crash."""
 
-    source: dict[str, Any]
-    teacher: dict[str, Any]
+    model: ModelSpec
+    teacher: ModelSpec
     compressed: str | None
     trained_teacher: str | None = None
     teacher_outputs: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.training.data import LABELS, TAUGHT, Batch
 from pipeline.compress.training.taps import Taps, attention_taps
 from pipeline.compress.trial import judged
+from pipeline.core.model_spec import ModelSpec
 from pipeline.source.torch_model import wrap
 
 
@@ -23,9 +23,9 @@ class Observed(nn.Module):
     the last attention wanted?
     """
 
-    def __init__(self, model: nn.Module, source: dict[str, Any], blocks: Sequence[str], attention: bool) -> None:
+    def __init__(self, model: nn.Module, spec: ModelSpec, blocks: Sequence[str], attention: bool) -> None:
         super().__init__()
-        self.inner = wrap(model, source)
+        self.inner = wrap(model, spec)
         self.projections = nn.ModuleList()
         self._features = Taps(model, blocks)
         self._attention = attention_taps(model) if attention else None

@@ -55,8 +55,8 @@ def _obstacle(config: Distill, family: str) -> str:
 
 def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes `outputs.npy`, float32 [samples, width]: the teacher's outputs in float32 arithmetic."""
-    source = context.config["source"]
-    teacher = frozen(Observed(load_compressed(source, context.inputs).model, source, [], attention=False))
+    spec = context.model
+    teacher = frozen(Observed(load_compressed(spec, context.inputs).model, spec, [], attention=False))
     data = TrainingSet(context.inputs["training"].path)
     order = sorted(range(len(data)), key=data.size)  # samples of alike length together: less padding
     rows = None

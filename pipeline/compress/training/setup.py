@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +24,7 @@ from pipeline.compress.training.recorded import Recorded, recorded_outputs
 from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import ModelSpec
 from pipeline.metrics.judge import smallest_set
 from pipeline.source.prepare import load_tokenizer
 
@@ -63,12 +63,12 @@ class Setup:
 
 def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""
-    config, family = job.config, job.source["family"]
+    config, family = job.config, job.model.family
     data = TrainingSet(Path(job.samples), recorded_outputs(job.teacher_outputs))
     weights = config.losses or _DEFAULTS[family]
     losses = {name: LOSSES.get(name) for name in weights}
     _check_losses(losses, family, data)
-    compressed = _compressed(job.source, job.compressed)
+    compressed = _compressed(job.model, job.compressed)
     _check_vocabulary(job)
     student, teacher = _observed(job, compressed, {loss.needs for loss in losses.values()})
     least = max(2, smallest_set(family))
@@ -91,16 +91,16 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
 def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[Observed, nn.Module]:
     """The student, and the teacher or what was recorded of it."""
     if job.teacher_outputs:
-        return Observed(student.model, job.source, [], attention=False), Recorded()
+        return Observed(student.model, job.model, [], attention=False), Recorded()
     teacher = _compressed(job.teacher, job.trained_teacher)
-    if job.config.layers == "kept" and job.teacher["digest"] != job.source["digest"]:
+    if job.config.layers == "kept" and job.teacher.digest != job.model.digest:
         raise StageError(
-            f"distill: layers = 'kept' needs a teacher that the model was made from; {job.teacher['name']!r} is "
+            f"distill: layers = 'kept' needs a teacher that the model was made from; {job.teacher.name!r} is "
             "another model.",
             "Give uniform, last, or indices.",
         )
     ours, theirs = _matched_blocks(student, teacher, job.config.layers) if "features" in needs else ([], [])
-    pupil = Observed(student.model, job.source, ours, "attention" in needs)
+    pupil = Observed(student.model, job.model, ours, "attention" in needs)
     return pupil, frozen(Observed(teacher.model, job.teacher, theirs, "attention" in needs))
 
 
@@ -124,9 +124,9 @@ def weighted_loss(setup: Setup, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
     return total, parts
 
 
-def _compressed(source: dict[str, Any], folder: str | None) -> Compressed:
+def _compressed(spec: ModelSpec, folder: str | None) -> Compressed:
     inputs = {EARLIER: Artifact(Path(folder), EARLIER, "", "", {})} if folder else {}
-    return load_compressed(source, inputs)
+    return load_compressed(spec, inputs)
 
 
 def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> None:
@@ -143,11 +143,11 @@ def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> No
 
 def _check_vocabulary(job: TrainingJob) -> None:
     """Token ids must mean the same to both."""
-    if job.source["data"] != "text" or job.teacher["digest"] == job.source["digest"]:
+    if job.model.data != "text" or job.teacher.digest == job.model.digest:
         return
-    if load_tokenizer(job.source).get_vocab() != load_tokenizer(job.teacher).get_vocab():
+    if _vocabulary(job.model) != _vocabulary(job.teacher):
         raise StageError(
-            f"distill: the teacher {job.teacher['name']!r} has another vocabulary than {job.source['name']!r}.",
+            f"distill: the teacher {job.teacher.name!r} has another vocabulary than {job.model.name!r}.",
             "Use a teacher with the same tokenizer.",
         )
 
@@ -200,7 +200,11 @@ def _relation_heads(ours: View, theirs: View) -> int:
     return next(n for n in range(max(1, smallest // 32), 0, -1) if all(width % n == 0 for width in widths))
 
 
+def _vocabulary(model: ModelSpec) -> dict[str, int]:
+    return dict(load_tokenizer(model.tokenizer_folder, model.trust_remote_code).get_vocab())
+
+
 def teacher_name(job: TrainingJob) -> str:
     if job.trained_teacher:
         return "the model as an earlier pass trained it"
-    return "the model before all passes" if job.teacher["digest"] == job.source["digest"] else str(job.teacher["name"])
+    return "the model before all passes" if job.teacher.digest == job.model.digest else str(job.teacher.name)

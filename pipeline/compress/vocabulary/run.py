@@ -27,7 +27,7 @@ def run(context: StageContext) -> dict[str, Json]:
     samples = context.config["pass"]["samples"]
     tokenizer = context.inputs[TOKENIZER]
     keep = tuple(json.loads(tokenizer.file(KEPT).read_text(encoding="utf-8")))
-    earlier = load_compressed(context.config["source"], context.inputs)
+    earlier = load_compressed(context.model, context.inputs)
     edit = make_edit(earlier.model, keep).model_dump(mode="json")
     smaller = replay(copy.deepcopy(earlier.model), [edit])
     edits = [*earlier.edits, edit]

@@ -31,9 +31,9 @@ def run(context: StageContext) -> dict[str, Json]:
     StageError if nothing can go, or the tokenizer's kind is not known.
     """
     config = context.config
-    source = with_tokenizer(config["source"], context.inputs)
-    tokenizer = load_tokenizer(source)
-    content = _content(tokenizer, Path(source["tokenizer"]))
+    model = with_tokenizer(context.model, context.inputs)
+    tokenizer = load_tokenizer(model.tokenizer_folder, model.trust_remote_code)
+    content = _content(tokenizer, model.tokenizer_folder)
     pieces = pieces_of(content["model"])
     ids = all_ids(content, pieces)
     texts = [text for spec in config["data"] for text in _texts(load_training(spec, None))]
@@ -45,7 +45,7 @@ def run(context: StageContext) -> dict[str, Json]:
             "Raise min_count, give keep_tokens, or remove the pass from the recipe.",
         )
     new = new_ids(keep)
-    write_tokenizer(context.out, Path(source["tokenizer"]), rewrite_tokenizer(content, pieces, new), new)
+    write_tokenizer(context.out, model.tokenizer_folder, rewrite_tokenizer(content, pieces, new), new)
     (context.out / KEPT).write_text(json.dumps(keep), encoding="utf-8")
     _require_same_tokens(context.out / "tokenizer.json", {token: new[old] for token, old in ids.items() if old in new})
     return {

@@ -34,10 +34,10 @@ def run(context: StageContext) -> dict[str, Json]:
 
     StageError if the model's stream cannot be followed, the ratio does not fit it, or its output would change.
     """
-    config, source = PruneHidden.model_validate(context.config["pass"]), context.config["source"]
-    earlier = load_compressed(source, context.inputs)
+    config, spec = PruneHidden.model_validate(context.config["pass"]), context.model
+    earlier = load_compressed(spec, context.inputs)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
-    data = ScoringData(earlier.model, source, samples, config.seed, context.progress)
+    data = ScoringData(earlier.model, spec, samples, config.seed, context.progress)
     residual = find_residual(earlier.model, width_of(earlier.model), runner(data, earlier.model))
     count = kept_count(config, residual)
     keep = strongest(WIDTHS.get(config.importance)(data, residual), count)
@@ -74,7 +74,7 @@ def width_of(model: nn.Module) -> int:
 
 def runner(data: ScoringData, model: nn.Module) -> Run:
     """Gives the output of `model` that is judged, on the first few samples."""
-    wrapped = wrap(model, data.source)
+    wrapped = wrap(model, data.spec)
     batch = {name: value[:_TRIED] for name, value in next(iter(batches(data.samples))).items()}
 
     def run_few() -> Tensor:

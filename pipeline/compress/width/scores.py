@@ -39,7 +39,7 @@ def activation(data: ScoringData, residual: Residual) -> Tensor:
             f"prune: the residual stream of {type(data.model).__name__} has no norms whose outputs could be measured.",
             'Use importance = "l2".',
         )
-    model = wrap(data.model, data.source)
+    model = wrap(data.model, data.spec)
     watches = {name: _MeanSquare(residual.width) for name in residual.norms}
     done = 0
     with torch.inference_mode(), ExitStack() as hooks:

@@ -1,0 +1,76 @@
+"""A model as stages get it: what of it can change a result, and where it is on this machine."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipeline.core.types import Frozen, Json
+
+MOST_VALUES = 2**28
+"""Of one sample of an input."""
+_ASSUMED = 16
+"""The length of a dynamic axis, when they are counted."""
+Family = Literal["embedding", "classifier", "tokens", "detector", "scores", "token_scores", "labels"]
+"""What a model puts out: a vector per sample, logits of exclusive classes per sample or per token, boxes, numbers per
+sample (one logit, or the outputs of a regression) or per token, or independent logits of labels."""
+_PLACES = {"path", "entry", "tokenizer"}
+
+
+class InputSpec(Frozen):
+    """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
+    scalar has none), and for
+    integers the values it may have, 0 to `values` - 1."""
+
+    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(max_length=16)
+    dtype: Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"] = "float32"
+    values: Annotated[int, Field(gt=0)] = 2
+
+    @model_validator(mode="after")
+    def _fits(self) -> InputSpec:
+        values = math.prod(_ASSUMED if isinstance(size, str) else size for size in self.shape[1:])
+        if values > MOST_VALUES:
+            raise ValueError(f"a sample would have {values:,} values; at most {MOST_VALUES:,} fit")
+        if np.dtype(self.dtype).kind in "iu" and self.values - 1 > np.iinfo(self.dtype).max:
+            raise ValueError(f"{self.dtype} has no value {self.values - 1}")
+        return self
+
+
+class ModelSpec(Frozen):
+    """A vetted model source, passed whole through the stages.
+
+    `digest` covers its files, `inputs` what its graph takes where no Hugging Face config says so. `family`: what it
+    puts out, as far as that is known before its graph is; `output`: the name of the output that is judged; `data`: the
+    kind of its samples; `auto_class`: the transformers class that loads it. `preprocessing`: a recipe's image
+    processing. Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a
+    tokenizer in place of its own.
+    """
+
+    name: str
+    kind: Literal["huggingface", "factory", "onnx"]
+    digest: str
+    task: str
+    auto_class: str
+    family: Family
+    data: Literal["text", "image", "audio"]
+    output: str
+    sentence_transformer: bool = False
+    trust_remote_code: bool = False
+    pickle: bool = False
+    inputs: dict[str, InputSpec] = Field(default={})
+    preprocessing: dict[str, Any] | None = None
+    path: Path
+    entry: str = ""
+    tokenizer: Path | None = None
+
+    def identity(self) -> dict[str, Json]:
+        """What of it can change a result: no place on this machine."""
+        return self.model_dump(mode="json", exclude=_PLACES)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.tokenizer or self.path
