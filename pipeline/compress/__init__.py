@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.registry import Registry
+from pipeline.core.registry import Registry, registered_twice
 from pipeline.core.types import Frozen
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ PASSES: Registry[type[Frozen]] = Registry(
         "distill": "pipeline.compress.distill:Distill",
         "low_rank": "pipeline.compress.low_rank:LowRank",
     },
+    parts=("run", "version", "model_validate"),
+    locations=("run",),
 )
 """Name -> config class, whose `run` names the stage function."""
 
@@ -45,21 +47,29 @@ UNITS: Registry[UnitKind] = Registry(
         "heads": "pipeline.compress.heads:HEADS",
         "channels": "pipeline.compress.channels.groups:CHANNELS",
     },
+    parts=("plural", "place", "round_to", "find", "traced", "join"),
 )
-"""What `prune` removes."""
+"""What `prune` removes from layers, by `unit`."""
 
 STRUCTURES: Registry[type[Frozen]] = Registry(
-    "unit",
+    "structure",
     {
         "layers": "pipeline.compress.prune_layers:PruneLayers",
         "tokens": "pipeline.compress.prune_tokens:PruneTokens",
         "hidden": "pipeline.compress.prune_hidden:PruneHidden",
     },
+    words="unit",
+    parts=("run", "version", "model_validate"),
+    locations=("run",),
 )
 """What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
 
 
 def pass_config(table: Mapping[str, Any]) -> type[Frozen]:
     """The config class of a recipe's pass; UsageError if there is no such pass."""
-    name, unit = table["pass"], table.get("unit")
-    return STRUCTURES.get(str(unit)) if name == "prune" and unit in tuple(STRUCTURES) else PASSES.get(name)
+    name, unit = table["pass"], str(table.get("unit"))
+    if name != "prune" or unit not in STRUCTURES:
+        return PASSES.get(name)
+    if unit in UNITS:
+        raise registered_twice(f"unit {unit!r}", f"{STRUCTURES.where(unit)} and {UNITS.where(unit)}")
+    return STRUCTURES.get(unit)

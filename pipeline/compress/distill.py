@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from pipeline.compress.losses import LOSSES
-from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
 
 TRAINED = "trained"
@@ -75,6 +74,5 @@ class Distill(Frozen):
     @classmethod
     def _registered(cls, losses: dict[str, float]) -> dict[str, float]:
         for name in losses:
-            if name not in LOSSES:
-                raise ValueError(f"unknown loss {name!r}. {suggest(name, LOSSES)}")
+            LOSSES.member(name)
         return losses

@@ -85,11 +85,9 @@ class Prune(Frozen):
     @field_validator("unit", "importance")
     @classmethod
     def _registered(cls, name: str, info: ValidationInfo) -> str:
-        known = UNITS if info.field_name == "unit" else IMPORTANCES
-        if name not in known:
-            allowed = (*UNITS, *STRUCTURES) if known is UNITS else known
-            raise ValueError(f"unknown {known.kind} {name!r}. {suggest(name, allowed)}")
-        return name
+        if info.field_name == "unit" and name not in UNITS:
+            raise ValueError(f"unknown unit {name!r}. {suggest(name, (*UNITS, *STRUCTURES))}")
+        return (UNITS if info.field_name == "unit" else IMPORTANCES).member(name)
 
     @model_validator(mode="after")
     def _one_amount(self) -> Prune:

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from pipeline.compress.width import WIDTHS
-from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
 
 
@@ -34,6 +33,4 @@ class PruneHidden(Frozen):
     @field_validator("importance")
     @classmethod
     def _registered(cls, name: str) -> str:
-        if name not in WIDTHS:
-            raise ValueError(f"unknown {WIDTHS.kind} {name!r}. {suggest(name, WIDTHS)}")
-        return name
+        return WIDTHS.member(name)

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.compress.depth import DEPTHS
-from pipeline.core.errors import suggest
 from pipeline.core.types import Frozen
 
 
@@ -41,9 +40,7 @@ class PruneLayers(Frozen):
     @field_validator("importance")
     @classmethod
     def _registered(cls, name: str) -> str:
-        if name not in DEPTHS:
-            raise ValueError(f"unknown {DEPTHS.kind} {name!r}. {suggest(name, DEPTHS)}")
-        return name
+        return DEPTHS.member(name)
 
     @model_validator(mode="after")
     def _one_amount(self) -> PruneLayers:

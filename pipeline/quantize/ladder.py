@@ -17,7 +17,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def ladder() -> dict[str, str | dict[str, Any]]:
     """Every plain scheme by its label, as a recipe's `scheme`: all that are registered but fp32, and the variants."""
-    return {**{name: name for name in SCHEMES if name != "fp32"}, **VARIANTS}
+    return {**{name: name for name in SCHEMES.usable() if name != "fp32"}, **VARIANTS}
 
 
 def choose(labels: tuple[str, ...]) -> tuple[str, ...]:

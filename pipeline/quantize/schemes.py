@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.config.loading import validate
-from pipeline.core.errors import UsageError, suggest
+from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.core.types import Scheme
 
@@ -35,6 +35,7 @@ SCHEMES: Registry[Scheme] = Registry(
         "w4a8-static": "pipeline.quantize.schemes:W4A8_STATIC",
         "fp16": "pipeline.quantize.schemes:FP16",
     },
+    parts=("name", "model_dump"),
 )
 
 OBSERVERS: Registry[type] = Registry(
@@ -45,6 +46,7 @@ OBSERVERS: Registry[type] = Registry(
         "entropy": "pipeline.quantize.observers:Entropy",
         "mse": "pipeline.quantize.observers:MeanSquaredError",
     },
+    parts=("attach", "nothing", "add", "range", "state", "restore"),
 )
 
 
@@ -59,8 +61,7 @@ def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where
     scheme = SCHEMES.get(table.pop("base"))
     changed = {**scheme.model_dump(), **table, **overrides}
     resolved = validate(Scheme, changed, f"the scheme of {where}")
-    if resolved.observer not in OBSERVERS:
-        raise UsageError(f"Unknown observer {resolved.observer!r}.", suggest(resolved.observer, OBSERVERS))
+    OBSERVERS.require(resolved.observer)
     _check_consistent(resolved)
     return resolved
 

@@ -231,15 +231,16 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
     architectures = config.get("architectures") or []
     candidates = [
         (len(suffix), task)
-        for task in map(TASKS.get, TASKS)
+        for task in TASKS.usable().values()
         for suffix in task.architecture_suffixes
         if any(name.endswith(suffix) for name in architectures)
     ]
     if candidates:
         return max(candidates, key=lambda pair: pair[0])[1]
+    broken = [found.message for _, found in TASKS.survey() if isinstance(found, UsageError)]
     raise UsageError(
         f"The task of {path.name!r} cannot be told from its architecture ({', '.join(architectures) or 'none given'}).",
-        f"Name it with --task. Allowed: {', '.join(TASKS)}.",
+        "\n".join([f"Name it with --task. Allowed: {', '.join(TASKS)}.", *broken]),
     )
 
 

@@ -87,6 +87,7 @@ TASKS: Registry[Task] = Registry(
         "audio-classification": "pipeline.source.tasks:AUDIO_CLASSIFICATION",
         "object-detection": "pipeline.source.tasks:OBJECT_DETECTION",
     },
+    parts=("name", "data"),
 )
 
 _PROBLEMS: dict[str, Family] = {

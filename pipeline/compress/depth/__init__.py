@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from pipeline.compress.depth.scores import Depth
 
 DEPTHS: Registry[Depth] = Registry(
-    "importance of layers",
+    "layer_importance",
     {
         "block_influence": "pipeline.compress.depth.scores:block_influence",
         "even": "pipeline.compress.depth.scores:even",
         "random": "pipeline.compress.depth.scores:random",
     },
+    words="importance of layers",
+    parts=("__call__",),
 )

@@ -30,6 +30,7 @@ EDITS: Registry[type[Edit]] = Registry(
         "factorize_embedding": "pipeline.compress.edits.factorize:FactorizeEmbedding",
         "factorize_conv": "pipeline.compress.edits.factorize:FactorizeConv",
     },
+    parts=("apply", "model_validate"),
 )
 
 

@@ -20,4 +20,5 @@ IMPORTANCES: Registry[Importance] = Registry(
         "bn_scale": "pipeline.compress.importance.bn_scale:bn_scale",
         "random": "pipeline.compress.importance.random:random",
     },
+    parts=("__call__",),
 )

@@ -23,5 +23,6 @@ LOSSES: Registry[Loss] = Registry(
         "hidden_cosine": "pipeline.compress.losses.hidden:HIDDEN_COSINE",
         "attention_relation": "pipeline.compress.losses.attention:ATTENTION_RELATION",
     },
+    parts=("compute", "needs"),
 )
 """What a student can be asked to match; weighted and summed by the `distill` pass."""

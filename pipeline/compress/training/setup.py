@@ -132,7 +132,7 @@ def _compressed(spec: ModelSpec, folder: str | None) -> Compressed:
 def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> None:
     for name, loss in losses.items():
         if family not in loss.families:
-            allowed = [other for other in LOSSES if family in LOSSES.get(other).families]
+            allowed = [other for other, known in LOSSES.usable().items() if family in known.families]
             raise StageError(f"distill: the loss {name!r} is not defined for this task.", f"Use {', '.join(allowed)}.")
         if loss.needs == "labels" and data.labels is None:
             raise StageError(

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from pipeline.compress.width.scores import Width
 
 WIDTHS: Registry[Width] = Registry(
-    "importance of hidden features",
+    "hidden_importance",
     {
         "l2": "pipeline.compress.width.scores:l2",
         "activation": "pipeline.compress.width.scores:activation",
         "random": "pipeline.compress.width.scores:random",
     },
+    words="importance of hidden features",
+    parts=("__call__",),
 )
