@@ -17,12 +17,13 @@ from transformers import AutoTokenizer
 from benchmarks.data import folder
 from pipeline.compress import EARLIER
 from pipeline.compress.model import Compressed, load_compressed
+from pipeline.compress.passes import PassConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.quiet import quiet
 from pipeline.core.registry import load_attribute
 from pipeline.core.stage import MODEL, StageContext
-from pipeline.core.types import Frozen, Scheme, silent
+from pipeline.core.types import Scheme, silent
 from pipeline.source.samples import write_samples
 from pipeline.source.torch_model import load_source
 
@@ -98,7 +99,7 @@ def perplexity(model: nn.Module) -> float:
     return math.exp(total / count)
 
 
-def compressed(*passes: Frozen, windows_to_see: int = 128) -> tuple[Compressed, list[dict[str, Any]]]:
+def compressed(*passes: PassConfig, windows_to_see: int = 128) -> tuple[Compressed, list[dict[str, Any]]]:
     """The model after `passes`, which see that many calibration windows, and the facts of each."""
     with tempfile.TemporaryDirectory() as scratch, quiet():
         place = Path(scratch)
@@ -114,13 +115,13 @@ def compressed(*passes: Frozen, windows_to_see: int = 128) -> tuple[Compressed, 
         return load_compressed(source(), inputs), facts
 
 
-def _run(config: Frozen, inputs: dict[str, Artifact], out: Path) -> dict[str, Any]:
+def _run(config: PassConfig, inputs: dict[str, Artifact], out: Path) -> dict[str, Any]:
     values = {
         "pass": config.model_dump(mode="json"),
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "limits": {},
     }
-    run = load_attribute(type(config).run)  # type: ignore[attr-defined]  # every pass names its stage function
+    run = load_attribute(config.run)
     return dict(run(StageContext(values, inputs, out, silent, models={MODEL: source()})))
 
 

@@ -23,7 +23,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.quiet import quiet
-from pipeline.core.report_types import QuantizationCheck, RangeCheck, Report, StageRecord, Trial
+from pipeline.core.report_types import PassReport, QuantizationCheck, RangeCheck, Report, StageRecord, Trial
 from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
@@ -155,7 +155,11 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
     facts = {name: outcome.artifact.facts for name, outcome in outcomes.items()}
     rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
     notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
-    passes = tuple(with_storage(facts[name], plan.scheme) for name in facts if name.startswith("compress."))
+    passes = tuple(
+        with_storage(validate(PassReport, values, f"the report of stage {name}"), plan.scheme)
+        for name, values in facts.items()
+        if name.startswith("compress.")
+    )
     return Subject(
         model=plan.source.name,
         model_digest=plan.source.digest,
@@ -226,8 +230,8 @@ def _trials(
             megabytes=tried["megabytes"],
             accuracy=100 - tried["drop"],
         )
-        for facts in subject.passes
-        for tried in facts.get("tried", [])
+        for step in subject.passes
+        for tried in step.tried
     ]
     known, notes = earlier_trials(store.root, scope)
     earlier = [trial for trial in known if trial.label != label]

@@ -6,17 +6,15 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
-from pipeline.checks.decides import ACCURACY_BUDGETS, judge_stage
+from pipeline.checks.decides import judge_stage
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, pass_config
-from pipeline.compress.distill import Distill
-from pipeline.compress.prune_tokens import PruneTokens
+from pipeline.compress import EARLIER
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
@@ -25,11 +23,10 @@ from pipeline.core.errors import UsageError
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
-from pipeline.plan_samples import TEXT, Reading
-from pipeline.plan_training import Training
+from pipeline.plan_passes import PASS_LIBRARIES, Passes
+from pipeline.plan_samples import Reading
 from pipeline.quantize.schemes import describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
-from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.onnx_file import check_judged, check_patterns
@@ -39,7 +36,6 @@ from pipeline.source.sentence_modules import sentence_modules
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
-_PASS = ("torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def _build(
 ) -> Plan:
     builder = _Builder(job, source, target, recipe, scheme, metric)
     stages = tuple(builder.stages())
-    notes = (*length_notes, *builder.notes, *builder.training.notes, *builder.reading.notes)
+    notes = (*length_notes, *builder.notes, *builder.passes.notes, *builder.reading.notes)
     return Plan(job, source, target, recipe, scheme, stages, notes, metric, length_notes)
 
 
@@ -144,23 +140,22 @@ class _Builder:
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.reading = Reading(job, source, target, recipe, metric)
-        self.training = Training(job, source, recipe, self.reading)
-        self._compressed: str | None = None
-        self._tokenizer: str | None = None
+        self.passes = Passes(job, source, target, recipe, scheme, self.reading)
 
     def stages(self) -> list[Stage]:
         rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
         scheme = self.scheme
         measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
-        calibrated = measured or scheme.activations == "static" or scheme.rounding == "gptq" or self.recipe.passes
+        static = scheme.activations == "static"
+        calibrated = measured or static or scheme.rounding == "gptq" or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
             self._trace("trace.float", None),
             self._probe(),
             judge_stage(self.target, self.metric),
-            *self._compress(),
-            *([self._trace("trace", self._compressed)] if self._compressed else []),
+            *self.passes.stages(),
+            *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
                 [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside()]
                 if rounded
@@ -186,7 +181,7 @@ class _Builder:
 
     @property
     def _traced(self) -> str:
-        return "trace" if self._compressed else "trace.float"
+        return "trace" if self.passes.compressed else "trace.float"
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
         opset = self.job.opset or (min(OPSETS) if self.source.kind == "onnx" else max(OPSETS))
@@ -198,88 +193,21 @@ class _Builder:
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
             return self._of_model(name, 4, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
-        return self._of_model(name, 7, "pipeline.trace.to_onnx:run", config, inputs, _TORCH)
-
-    def _compress(self) -> list[Stage]:
-        if self.recipe.passes and self.source.kind == "onnx":
-            raise UsageError(
-                f"The recipe {self.recipe.name!r} has compression passes, which need a PyTorch model; "
-                f"{self.source.name!r} is an ONNX file.",
-                "Use a recipe without passes, or give the PyTorch model.",
-            )
-        return [stage for number, table in enumerate(self.recipe.passes) for stage in self._pass(number, table)]
-
-    def _pass(self, number: int, table: dict[str, Any]) -> list[Stage]:
-        where = f"pass {number + 1} of recipe {self.recipe.name}"
-        if "pass" not in table:
-            raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
-        kind = pass_config(table)
-        config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
-        inputs = {EARLIER: self._compressed} if self._compressed else {}
-        trimming: list[Stage] = []
-        if isinstance(config, PruneTokens):
-            inputs[CALIBRATION_BEFORE] = self.reading.stages["calibration"].name
-            trimming = self._trim(number, config, where)
-        inputs |= {CALIBRATION: self.reading.stages["calibration"].name, PROBE: PROBE}
-        if self._tokenizer:
-            inputs |= {TOKENIZER: self._tokenizer, SOURCE_CALIBRATION: "samples.calibration"}
-        self._compressed = f"compress.{number}.{table['pass']}"
-        # only a search by the target's limits looks at the scheme, so that others are shared between schemes
-        searches = getattr(config, "searches", False)
-        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in ACCURACY_BUDGETS}
-        values = {
-            "pass": config.model_dump(mode="json", exclude=set(getattr(kind, "local", ()))),
-            "scheme": describe(self.scheme if searches else Scheme(name="fp32")),
-            "limits": limits if searches else {},
-        }
-        run, version = kind.run, kind.version  # type: ignore[attr-defined]
-        libraries = (*_PASS, *getattr(kind, "libraries", ()))
-        stage = self._of_model(self._compressed, version, run, values, inputs, libraries)
-        return self._trained(number, stage, config) if isinstance(config, Distill) else [*trimming, stage]
-
-    def _trained(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
-        if self._tokenizer:
-            raise UsageError(
-                f"pass {number + 1} of recipe {self.recipe.name} trains against a teacher that takes other tokens "
-                "than the trimmed vocabulary has.",
-                "Put the distill pass before the one that trims the vocabulary.",
-            )
-        return self.training.stages(number, stage, config)
-
-    def _trim(self, number: int, config: PruneTokens, where: str) -> list[Stage]:
-        """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""
-        if self.source.task.data != "text" or self.source.task.family == "tokens":
-            reason = "judges single tokens" if self.source.task.data == "text" else f"takes {self.source.task.data}"
-            raise UsageError(f"{where} trims a vocabulary; {self.source.task.name} {reason}.", "Remove the pass.")
-        if self.reading.raw:
-            raise UsageError(
-                f"{where} trims the vocabulary, so that texts become other tokens; "
-                f"{self.reading.raw[0]!r} has no texts.",
-                "Give texts with --calibration-data and --eval-data.",
-            )
-        sets = [load_training(spec, None) for spec in config.data]
-        _require_texts(sets, where)
-        settings = config.model_dump(mode="json", include={"min_count", "keep_tokens"})
-        values = {"datasets": [dataset.digest for dataset in sets], **settings}
-        inputs = {TOKENIZER: self._tokenizer} if self._tokenizer else {}
-        local = {"data": list(config.data)}
-        self._tokenizer = f"vocabulary.{number}"
-        self.reading.stages = {
-            role: replace(stage, name=f"samples.{role}.{number}", inputs={TOKENIZER: self._tokenizer})
-            for role, stage in self.reading.stages.items()
-        }
-        run = "pipeline.compress.vocabulary.stage:run"
-        stage = Stage(self._tokenizer, 1, run, values, inputs, TEXT, local, self.reading.models())
-        return [stage, *self.reading.stages.values()]
+        libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
+        return self._of_model(name, 7, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
-        if not self._compressed:
+        if not self.passes.compressed:
             raise UsageError(
                 f"--save-model writes the compressed PyTorch model, but the recipe {self.recipe.name!r} has no passes.",
                 "Name a recipe with [[passes]], or leave the flag out.",
             )
-        inputs = {EARLIER: self._compressed, **({TOKENIZER: self._tokenizer} if self._tokenizer else {})}
-        return self._of_model("model", 1, "pipeline.compress.saved:run", {}, inputs, _PASS)
+        inputs = {
+            EARLIER: self.passes.compressed,
+            **({TOKENIZER: self.passes.tokenizer} if self.passes.tokenizer else {}),
+        }
+        libraries = (*PASS_LIBRARIES, *self.passes.packages)
+        return self._of_model("model", 1, "pipeline.compress.saved:run", {}, inputs, libraries)
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
@@ -364,19 +292,13 @@ class _Builder:
             "evaluation": self.reading.stages["evaluation"].name,
             PROBE: PROBE,
             "reference": "reference",
-            **({TOKENIZER: self._tokenizer, SOURCE_EVALUATION: "samples.evaluation"} if self._tokenizer else {}),
+            **(
+                {TOKENIZER: self.passes.tokenizer, SOURCE_EVALUATION: "samples.evaluation"}
+                if self.passes.tokenizer
+                else {}
+            ),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
-            **({EARLIER: "trace"} if self._compressed else {}),
+            **({EARLIER: "trace"} if self.passes.compressed else {}),
         }
         return self._of_model("bundle", 3, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
-
-
-def _require_texts(sets: list[Dataset], where: str) -> None:
-    """UsageError if a corpus holds anything else."""
-    for dataset in sets:
-        if dataset.kind not in ("text", "words"):
-            raise UsageError(
-                f"{where}: the data set {dataset.name!r} holds {dataset.kind} samples; tokens are counted in texts.",
-                "Give data = a text file or a set of texts.",
-            )

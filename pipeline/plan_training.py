@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from pipeline.checks.host import training_hardware
 from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
-from pipeline.compress.distill import TRAINED, Distill
+from pipeline.compress.passes import TRAINED, TrainingNeeds
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.core.errors import UsageError
-from pipeline.core.registry import load_attribute
 from pipeline.core.stage import MODEL, Stage
 from pipeline.plan_samples import TEXT, Reading
 from pipeline.source.datasets import load_training
@@ -22,43 +19,41 @@ _TORCH = ("torch", "transformers", "numpy")
 
 
 class Training:
-    """Completes the `distill` stages of one export. `notes`: for the report."""
+    """Completes the stages of one export that train. `notes`: for the report."""
 
     def __init__(self, job: Job, source: ModelSource, recipe: Recipe, reading: Reading) -> None:
         self.job, self.source, self.recipe, self.reading = job, source, recipe, reading
         self.notes: list[str] = []
         self._trained: str | None = None
 
-    def stages(self, number: int, stage: Stage, config: Distill) -> list[Stage]:
-        """`stage` of the pass `number`, told of its samples and teacher, after the stages that it needs. Its bytes
-        depend on the hardware."""
-        samples = self._samples(number, config)
-        tuned = self._tuned(number) if config.teacher == TRAINED else None
-        teacher = self.source if tuned or config.teacher is None else self._teacher(config.teacher)
-        values = {**stage.config, "hardware": training_hardware()}
+    def stages(self, number: int, stage: Stage, needs: TrainingNeeds) -> list[Stage]:
+        """`stage` of the pass `number`, told of its samples and teacher, after the stages that it needs."""
+        samples = self._samples(number, needs)
+        tuned = self._tuned(number) if needs.teacher == TRAINED else None
+        teacher = self.source if tuned or needs.teacher is None else self._teacher(needs.teacher)
         models = {**stage.models, TEACHER: self.reading.spec(teacher)}
         inputs = {**stage.inputs, "training": samples.name}
-        needed = [samples]
+        before = [samples]
         if tuned:
             inputs[TEACHER] = tuned
-        if config.cache_teacher:
-            needed.append(self._outputs(number, samples.name, teacher, tuned, config))
-            inputs[TEACHER_OUTPUTS] = needed[-1].name
+        if needs.teacher_outputs:
+            before.append(self._outputs(number, samples.name, teacher, tuned))
+            inputs[TEACHER_OUTPUTS] = before[-1].name
         self._trained = stage.name
-        return [*needed, replace(stage, config=values, inputs=inputs, models=models)]
+        return [*before, replace(stage, inputs=inputs, models=models)]
 
-    def _samples(self, number: int, config: Distill) -> Stage:
-        specs = self.job.training_data or config.data
+    def _samples(self, number: int, needs: TrainingNeeds) -> Stage:
+        specs = self.job.training_data or needs.data
         if not specs:
             specs = (self.reading.default_data(self.recipe.calibration.data, "--training-data"),)
             self.notes.append("distill trained on the calibration set alone; give more with --training-data.")
-        sets = [load_training(spec, config.samples, self.reading.columns(optional=True)) for spec in specs]
+        sets = [load_training(spec, needs.samples, self.reading.columns(optional=True)) for spec in specs]
         for dataset in sets:
             self.reading.check_kind(dataset)
             check_labels(self.reading.numbered(dataset), self.reading.family(), self.source.config)
-            self.reading.note_fewer(dataset, config.samples or 0, "trains with")
+            self.reading.note_fewer(dataset, needs.samples or 0, "trains with")
         digests = [dataset.digest for dataset in sets]
-        read = {"datasets": digests, "limit": config.samples, **self.reading.config()}
+        read = {"datasets": digests, "limit": needs.samples, **self.reading.config()}
         local, models = {"specs": list(specs)}, self.reading.models()
         return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local, models)
 
@@ -78,12 +73,8 @@ class Training:
             model, self.source.task.name, self.job.trust_remote_code, self.job.allow_pickle, self.recipe
         )
 
-    def _outputs(self, number: int, samples: str, teacher: ModelSource, tuned: str | None, config: Distill) -> Stage:
+    def _outputs(self, number: int, samples: str, teacher: ModelSource, tuned: str | None) -> Stage:
         """What the teacher says of every sample: one result for all recipes with these samples and this teacher."""
-        check: Callable[[Distill, str, str], None] = load_attribute(
-            "pipeline.compress.training.recorded:require_recordable"
-        )  # it loads torch
-        check(config, self.reading.family(), f"pass {number + 1} of recipe {self.recipe.name}")
         inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
         run = "pipeline.compress.training.recorded:run"
         return Stage(f"teacher.{number}", 1, run, {}, inputs, _TORCH, models={MODEL: self.reading.spec(teacher)})

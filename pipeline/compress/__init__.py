@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.registry import Registry, registered_twice
-from pipeline.core.types import Frozen
 
 if TYPE_CHECKING:
+    from pipeline.compress.passes import PassConfig
     from pipeline.compress.units import UnitKind
 
 EARLIER = "compressed"
@@ -27,7 +27,9 @@ SOURCE_CALIBRATION = "calibration.source"
 CALIBRATION_BEFORE = "calibration.before"
 """The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
 
-PASSES: Registry[type[Frozen]] = Registry(
+_PARTS = ("run", "version", "needs", "check", "model_validate")
+
+PASSES: Registry[type[PassConfig]] = Registry(
     "pass",
     {
         "prune": "pipeline.compress.prune:Prune",
@@ -35,10 +37,10 @@ PASSES: Registry[type[Frozen]] = Registry(
         "distill": "pipeline.compress.distill:Distill",
         "low_rank": "pipeline.compress.low_rank:LowRank",
     },
-    parts=("run", "version", "model_validate"),
+    parts=_PARTS,
     locations=("run",),
 )
-"""Name -> config class, whose `run` names the stage function."""
+"""What a recipe's `pass` names: config classes, which say all that a plan has to know (`passes.PassConfig`)."""
 
 UNITS: Registry[UnitKind] = Registry(
     "unit",
@@ -51,7 +53,7 @@ UNITS: Registry[UnitKind] = Registry(
 )
 """What `prune` removes from layers, by `unit`."""
 
-STRUCTURES: Registry[type[Frozen]] = Registry(
+STRUCTURES: Registry[type[PassConfig]] = Registry(
     "structure",
     {
         "layers": "pipeline.compress.prune_layers:PruneLayers",
@@ -59,17 +61,24 @@ STRUCTURES: Registry[type[Frozen]] = Registry(
         "hidden": "pipeline.compress.prune_hidden:PruneHidden",
     },
     words="unit",
-    parts=("run", "version", "model_validate"),
+    parts=_PARTS,
     locations=("run",),
 )
 """What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
 
 
-def pass_config(table: Mapping[str, Any]) -> type[Frozen]:
-    """The config class of a recipe's pass; UsageError if there is no such pass."""
-    name, unit = table["pass"], str(table.get("unit"))
-    if name != "prune" or unit not in STRUCTURES:
-        return PASSES.get(name)
-    if unit in UNITS:
-        raise registered_twice(f"unit {unit!r}", f"{STRUCTURES.where(unit)} and {UNITS.where(unit)}")
-    return STRUCTURES.get(unit)
+class Pass(NamedTuple):
+    """A recipe's pass: its config class, and the installed packages that add it."""
+
+    kind: type[PassConfig]
+    packages: tuple[str, ...]
+
+
+def find_pass(table: Mapping[str, Any]) -> Pass:
+    """What the pass of a recipe's table is; UsageError if there is no such pass."""
+    registry, name, unit = PASSES, str(table["pass"]), str(table.get("unit"))
+    if name == "prune" and unit in STRUCTURES:
+        registry, name = STRUCTURES, unit
+        if unit in UNITS:
+            raise registered_twice(f"unit {unit!r}", f"{STRUCTURES.where(unit)} and {UNITS.where(unit)}")
+    return Pass(registry.get(name), registry.packages(name))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from pipeline.compress.losses import LOSSES
-from pipeline.core.types import Frozen
+from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds
+from pipeline.core.registry import load_attribute
 
-TRAINED = "trained"
-"""The teacher that the distill pass before made."""
+_RECORDABLE = "pipeline.compress.training.recorded:require_recordable"  # it loads torch
 
 
-class Distill(Frozen):
+class Distill(PassConfig):
     """Train the model as compressed so far to match `teacher`: any model source of the same task, `trained` for the
     model as the distill pass before this one left it (tune on your labels, compress, recover), or by default the model
     before all passes.
@@ -41,7 +42,6 @@ class Distill(Frozen):
     run: ClassVar[str] = "pipeline.compress.distill_run:run"
     version: ClassVar[int] = 2
     local: ClassVar[frozenset[str]] = frozenset({"data", "teacher"})
-    """What names files: their contents are what counts."""
     libraries: ClassVar[tuple[str, ...]] = ("accelerate",)
 
     teacher: str | None = None
@@ -69,6 +69,20 @@ class Distill(Frozen):
     checkpoint_every: Annotated[int, Field(gt=0)] = 200
     judge_samples: Annotated[int, Field(ge=16)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def needs(self) -> Needs:
+        training = TrainingNeeds(self.data, self.samples, self.teacher, self.cache_teacher)
+        return Needs(hardware=True, training=training)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return LOSSES.packages(*self.losses)
+
+    def check(self, family: str, where: str) -> None:
+        if self.cache_teacher:
+            require: Callable[[Distill, str, str], None] = load_attribute(_RECORDABLE)
+            require(self, family, where)
 
     @field_validator("losses")
     @classmethod

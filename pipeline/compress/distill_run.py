@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill import Distill
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.loop import train
 from pipeline.compress.training.processes import hand_out
@@ -41,12 +42,7 @@ def run(context: StageContext) -> dict[str, Json]:
     save_compressed(context.out, trained.model, trained.edits, trained=True)
     before = load_compressed(model, context.inputs).model
     trial = make_trial(context, job.config.judge_samples)
-    return {
-        "pass": "distill",
-        "teacher": teacher_name(job),
-        **pass_facts(trial, before, trained.model),
-        **facts,
-    }
+    return pass_report("distill", teacher=teacher_name(job), **pass_facts(trial, before, trained.model), **facts)
 
 
 def _folder(context: StageContext, role: str) -> str | None:

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.compress.passes import PassConfig
 from pipeline.core.errors import suggest
-from pipeline.core.types import Frozen
 
 Kind = Literal["linear", "conv", "embedding"]
 Rank = Annotated[int, Field(gt=0)]
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("linear", "conv", "embedding")
 SIZES = ("ratio", "energy", "target_params", "target_macs", "rank")
 
 
-class LowRank(Frozen):
+class LowRank(PassConfig):
     """Factorize Linear, Conv2d and Embedding layers. A layer is only where that makes it smaller; the report names the
     others.
 
@@ -50,7 +50,7 @@ class LowRank(Frozen):
     """
 
     run: ClassVar[str] = "pipeline.compress.factorize.run:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "tensorly")
 
     method: Annotated[tuple[str, ...], Field(min_length=1)] = ("svd_llm",)

@@ -9,14 +9,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.compress import STRUCTURES, UNITS
 from pipeline.compress.importance import IMPORTANCES
+from pipeline.compress.passes import Needs, PassConfig
 from pipeline.core.errors import suggest
-from pipeline.core.types import Frozen
 
 AMOUNTS = ("ratio", "target_macs", "target_params", "keep")
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Prune(Frozen):
+class Prune(PassConfig):
     """Structured pruning of one kind of unit; for several kinds, list several passes.
 
     `unit`: FFN neurons, attention heads (grouped-query groups whole: a key-value head with its query heads), or
@@ -36,7 +36,7 @@ class Prune(Frozen):
     """
 
     run: ClassVar[str] = "pipeline.compress.prune_units:run"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     ratio: float | Literal["auto"] | None = None
     target_macs: Share | None = None
@@ -54,9 +54,13 @@ class Prune(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property
-    def searches(self) -> bool:
-        """Does it look at the target's limits and the scheme?"""
-        return self.ratio == "auto"
+    def needs(self) -> Needs:
+        searches = self.ratio == "auto"
+        return Needs(scheme=searches, limits=searches)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return (*UNITS.packages(self.unit), *IMPORTANCES.packages(self.importance))
 
     @property
     def step(self) -> int:

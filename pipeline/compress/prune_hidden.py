@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from pipeline.compress.passes import PassConfig
 from pipeline.compress.width import WIDTHS
-from pipeline.core.types import Frozen
 
 
-class PruneHidden(Frozen):
+class PruneHidden(PassConfig):
     """Removes features of the residual stream from every embedding, norm and projection that it runs through.
 
     `ratio`: the share of features that goes; the number kept is a multiple of `round_to`. `importance`: `l2` of all
@@ -29,6 +29,10 @@ class PruneHidden(Frozen):
     change_output: bool = False
     samples: Annotated[int, Field(ge=16)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return WIDTHS.packages(self.importance)
 
     @field_validator("importance")
     @classmethod

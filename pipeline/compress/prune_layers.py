@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.compress.depth import DEPTHS
-from pipeline.core.types import Frozen
+from pipeline.compress.passes import PassConfig
 
 
-class PruneLayers(Frozen):
+class PruneLayers(PassConfig):
     """Removes whole blocks of a ModuleList or Sequential of alike blocks (a transformer's layers, a ResNet's stages).
 
     `keep`: the blocks that stay, counted from 0; or `ratio`: the share that goes, by `importance`: `block_influence`
@@ -36,6 +36,10 @@ class PruneLayers(Frozen):
         if keep is not None and list(keep) != sorted(set(keep)):
             raise ValueError(f"must ascend, each block once, not {list(keep)}")
         return keep
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return DEPTHS.packages(self.importance)
 
     @field_validator("importance")
     @classmethod

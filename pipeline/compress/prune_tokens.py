@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.core.types import Frozen
+from pipeline.compress.passes import Needs, PassConfig, VocabularyNeeds
 
 
-class PruneTokens(Frozen):
+class PruneTokens(PassConfig):
     """Removes the rows of the embedding (and of a language model's head) whose tokens a corpus does not use, and the
     tokens from the tokenizer.
 
@@ -27,6 +27,10 @@ class PruneTokens(Frozen):
     min_count: Annotated[int, Field(ge=1)] = 1
     keep_tokens: Annotated[int, Field(ge=1)] | None = None
     samples: Annotated[int, Field(ge=16)] = 256
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(vocabulary=VocabularyNeeds(self.data, self.min_count, self.keep_tokens))
 
     @field_validator("data", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from pipeline.compress.expressed import update_config
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.ladder import Rung, ladder, last, rounded, same_share
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.prune import Prune
 from pipeline.compress.pruner import Pruner
 from pipeline.compress.trial import TrialScore, make_trial, pass_facts
@@ -41,18 +42,18 @@ def run(context: StageContext) -> dict[str, Json]:
     done = _search(pruner, context) if config.ratio == "auto" else _in_steps(pruner, context)
     edits = [*earlier.edits, *done.edits]
     save_compressed(context.out, done.model, edits, earlier.trained)
-    return {
-        "pass": "prune",
-        "unit": config.unit,
-        "importance": config.importance,
-        "ranking": config.ranking,
+    return pass_report(
+        "prune",
+        unit=config.unit,
+        importance=config.importance,
+        ranking=config.ranking,
         **_units(pruner, done.kept),
-        "macs_before": macs(earlier.model, pruner.data.example),
-        "macs_after": macs(done.model, pruner.data.example),
+        macs_before=macs(earlier.model, pruner.data.example),
+        macs_after=macs(done.model, pruner.data.example),
         **pass_facts(make_trial(context, config.samples), earlier.model, done.model),
-        "config": update_config(done.model, edits),
+        config=update_config(done.model, edits),
         **done.search,
-    }
+    )
 
 
 def make_pruner(model: nn.Module, config: Prune, context: StageContext) -> Pruner:
@@ -70,7 +71,7 @@ def _units(pruner: Pruner, kept: dict[str, int]) -> dict[str, Json]:
         f"{name}_after": after,
         "ratio": round(1 - after / before, 6),
         "layers": layers,
-        "left_alone": [left._asdict() for left in pruner.left],
+        "skipped": pruner.skipped,
     }
 
 

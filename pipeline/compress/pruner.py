@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,19 +17,12 @@ from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.prune import Prune
 from pipeline.compress.units import UnitGroup, UnitKind, strongest
 from pipeline.core.errors import StageError
+from pipeline.core.report_types import Skipped
 from pipeline.core.types import Json
 
 
-class Left(NamedTuple):
-    """Units that are not touched, and why."""
-
-    layer: str
-    units: int
-    reason: str
-
-
 class Pruner:
-    """`groups` are those that may lose units; `left` the others."""
+    """`groups` are those that may lose units; `skipped` the others, with the number of their units."""
 
     def __init__(self, data: ScoringData, config: Prune) -> None:
         self.model, self.config, self.data = data.model, config, data
@@ -39,11 +31,15 @@ class Pruner:
         ignored = _ignored(found, config.ignore)
         reasons = [group.fixed or "it is ignored on request" * (group.layer in ignored) for group in found]
         self.groups = [group for group, reason in zip(found, reasons, strict=True) if not reason]
-        self.left = [Left(group.layer, group.count, why) for group, why in zip(found, reasons, strict=True) if why]
+        self.skipped = [
+            Skipped(name=group.layer, size=group.count, reason=why)
+            for group, why in zip(found, reasons, strict=True)
+            if why
+        ]
         if not self.groups:
             raise StageError(
                 f"prune: no {self.kind.plural} of {type(data.model).__name__} can be removed: "
-                f"{self.left[0].layer!r} must stay, since {self.left[0].reason}.",
+                f"{self.skipped[0].name!r} must stay, since {self.skipped[0].reason}.",
                 "Ignore fewer layers, use another unit, or remove the prune pass from the recipe.",
             )
 

@@ -12,13 +12,13 @@ from pipeline.compress.matrices import Multiplier
 from pipeline.compress.patterns import matches, require_matches
 from pipeline.compress.sparsify import Sparsify
 from pipeline.core.errors import StageError
-from pipeline.core.types import Json
+from pipeline.core.report_types import Skipped
 from pipeline.numerics.sparse import Pattern
 
 _BLOCK = re.compile(r"(.*?\.\d+)\.")
 
 
-def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multiplier], list[dict[str, Json]]]:
+def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multiplier], list[Skipped]]:
     """The Linear and Conv2d layers to sparsify by name, and the weights that stay dense, each with its reason.
 
     StageError if there are none, a name pattern matches none, or rows do not divide into the N:M pattern's M.
@@ -32,13 +32,13 @@ def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multipl
     for key in ("layers", "ignore"):
         require_matches("sparsify", key, getattr(config, key), found, "Linear or Conv2d layer")
     readers = _readers(model)
-    taken, left = {}, []
+    taken, skipped = {}, []
     for name, parameter, owner in _weights(model):
         layer = name.removesuffix(".weight")
         others = [other for other in readers[id(parameter)] if other != name]
         reason = _reason(layer, owner, others, config, name.endswith("weight"))
         if reason:
-            left.append({"weight": name, "values": parameter.numel(), "reason": reason})
+            skipped.append(Skipped(name=name, size=parameter.numel(), reason=reason))
         elif isinstance(owner, (nn.Linear, nn.Conv2d)):
             taken[layer] = owner
     if not taken:
@@ -48,7 +48,7 @@ def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multipl
         )
     if config.n_of_m:
         _require_whole(taken, config.n_of_m)
-    return taken, left
+    return taken, skipped
 
 
 def in_blocks(order: Iterable[str]) -> list[list[str]]:

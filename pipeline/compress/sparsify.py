@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.core.types import Frozen
+from pipeline.compress.passes import PassConfig
 from pipeline.numerics.sparse import Amount, Pattern, Share
 
 _SCOPES = {"magnitude": ("layer", "row", "global"), "wanda": ("row", "layer"), "sparsegpt": ("layer",)}
 """Method -> what shares one threshold; the first is the paper's."""
 
 
-class Sparsify(Frozen):
+class Sparsify(PassConfig):
     """Zeros among the weights of Linear and Conv2d layers.
 
     `method`: by `magnitude` (no samples are looked at); `wanda`, magnitude times the norm of the input (arXiv
@@ -28,7 +28,7 @@ class Sparsify(Frozen):
     """
 
     run: ClassVar[str] = "pipeline.compress.sparsify_weights:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     method: Literal["magnitude", "wanda", "sparsegpt"] = "sparsegpt"
     sparsity: float | None = None

@@ -6,17 +6,19 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.compress.edits.zeros import HoldZeros, holds_zeros
 from pipeline.compress.matrices import Multiplier
 from pipeline.compress.model import load_compressed, save_compressed
 from pipeline.compress.moments import Batch, Calibration
+from pipeline.compress.passes import pass_report
 from pipeline.compress.sparse_layers import sparse_layers
 from pipeline.compress.sparsifier import by_inputs, by_magnitude
 from pipeline.compress.sparsify import Sparsify
 from pipeline.compress.trial import batches, make_trial, pass_facts
 from pipeline.core.errors import StageError
+from pipeline.core.report_types import Skipped
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
@@ -33,26 +35,28 @@ def run(context: StageContext) -> dict[str, Json]:
     config = Sparsify.model_validate(context.config["pass"])
     earlier = load_compressed(context.model, context.inputs)
     model = copy.deepcopy(earlier.model)
-    layers, left = sparse_layers(model, config)
+    layers, skipped = sparse_layers(model, config)
     damping = _sparsify(model, layers, holds_zeros(earlier.edits), config, context)
     unreached = [name for name in layers if name not in damping]
-    left += [_left(f"{name}.weight", layers.pop(name).weight, UNREACHED) for name in unreached]
+    skipped += [
+        Skipped(name=f"{name}.weight", size=layers.pop(name).weight.numel(), reason=UNREACHED) for name in unreached
+    ]
     rows = [_layer(name, module, damping[name]) for name, module in layers.items()]
     _require_zeros(rows, config)
     edits = [*earlier.edits, HoldZeros(weights=tuple(f"{name}.weight" for name in layers)).model_dump(mode="json")]
     save_compressed(context.out, model, edits, trained=True)
     values, zeros = (sum(row[name] for row in rows) for name in ("values", "zeros"))
-    return {
-        "pass": "sparsify",
-        "method": config.method,
+    return pass_report(
+        "sparsify",
+        method=config.method,
         **({"pattern": config.pattern} if config.pattern else {"scope": config.shared}),
-        "values": values,
-        "zeros": zeros,
-        "sparsity": round(zeros / values, 6),
+        values=values,
+        zeros=zeros,
+        sparsity=round(zeros / values, 6),
         **pass_facts(make_trial(context, config.samples), earlier.model, model),
-        "layers": rows,
-        "left_dense": left,
-    }
+        layers=rows,
+        skipped=skipped,
+    )
 
 
 def _sparsify(
@@ -86,10 +90,6 @@ def _layer(name: str, module: Multiplier, damping: float) -> dict[str, Json]:
         "sparsity": round(zeros / values, 6),
         **({"damping": damping} if damping else {}),
     }
-
-
-def _left(name: str, weight: Tensor, reason: str) -> dict[str, Json]:
-    return {"weight": name, "values": weight.numel(), "reason": reason}
 
 
 def _require_zeros(rows: list[dict[str, Any]], config: Sparsify) -> None:

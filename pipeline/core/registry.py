@@ -33,8 +33,8 @@ class _Place(NamedTuple):
 class Registry(Generic[T]):
     """Maps a name to an extension, written as `"module:attribute"` so that it is imported only when used.
 
-    Packages add theirs under the entry-point group `edge_pipeline.<kind>`. One that cannot be used (its import fails, it
-    lacks a part, its name is taken) is an error for whoever asks for that name, and for nobody else.
+    Packages add theirs under the entry-point group `edge_pipeline.<kind>`. One that cannot be used (its import fails,
+    it lacks a part, its name is taken) is an error for whoever asks for that name, and for nobody else.
 
     Args:
         kind: The last part of the group's name.
@@ -155,7 +155,7 @@ def _load(location: str, who: str) -> T:  # type: ignore[type-var]  # as load_at
     """What a package wrote; UsageError that begins with `who` for whatever its code raises."""
     try:
         return load_attribute(location)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # other people's code at import: it may raise anything
+    except (Exception, SystemExit) as error:  # other people's code at import: it may raise anything
         if is_out_of_memory(error):
             raise
         raise UsageError(

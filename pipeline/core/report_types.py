@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core.types import Evidence, Figure, Frozen, Json, Scheme, Verdict
 
@@ -265,6 +265,63 @@ class Comparison(Frozen):
     versions: dict[str, str]
 
 
+class PassScore(Frozen):
+    """A model on calibration samples, as a pass judges it: beside the model before all passes, and with rounded weights
+    where the pass looks at the scheme."""
+
+    megabytes: float
+    drop: float
+    scores: dict[str, float]
+
+
+class Skipped(Frozen):
+    """A layer or weight that a pass could have changed and left as it was. `size`: its units or values, where the pass
+    counts them."""
+
+    name: str
+    reason: str
+    size: int | None = Field(default=None, exclude_if=lambda size: size is None)
+
+
+class PassReport(BaseModel):
+    """What a compression pass did. Further fields are the pass's own, such as `neurons_before`; what was not given is
+    not in the JSON.
+
+    `layers`: a row per layer that was changed, with the columns of the pass; `skipped`: the others that it could have
+    changed; `tried`: what a search judged; `curve` and `held_out`: a training's losses and scores, with the `step` of
+    each; `config`: what the changed model's config now says.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
+    )
+
+    name: str = Field(alias="pass")
+    parameters_before: int
+    parameters_after: int
+    macs_before: int | None = None
+    macs_after: int | None = None
+    metric_before: PassScore | None = None
+    metric_after: PassScore | None = None
+    layers: tuple[dict[str, Json], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    tried: tuple[dict[str, Json], ...] = ()
+    curve: tuple[dict[str, int | float], ...] = ()
+    held_out: tuple[dict[str, int | float], ...] = ()
+    config: dict[str, Json] = Field(default={})
+    notes: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> dict[str, Json]:
+        """What only this pass says."""
+        return self.model_extra or {}
+
+    @model_serializer(mode="wrap")
+    def _given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Json]:
+        known = {name if field.alias is None else field.alias: name for name, field in type(self).model_fields.items()}
+        return {key: value for key, value in serialize(self).items() if known.get(key, key) in self.model_fields_set}
+
+
 class Report(Frozen):
     """The verdict and its evidence. `notes` are said in plain words to every reader (random calibration, a CPU
     that may saturate, a rebuilt store entry, ...)."""
@@ -292,7 +349,7 @@ class Report(Frozen):
     ranges: RangeCheck | None = None
     trials: tuple[Trial, ...] = ()
     calibration: dict[str, Json] = Field(default={})
-    passes: tuple[dict[str, Json], ...] = ()
+    passes: tuple[PassReport, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     host: HostInfo
     versions: dict[str, str]

@@ -12,7 +12,7 @@ from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.host import host_info, versions
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Target
-from pipeline.core.report_types import Comparison, HostInfo, Report, StageRecord, Trial
+from pipeline.core.report_types import Comparison, HostInfo, PassReport, Report, StageRecord, Trial
 from pipeline.core.types import Json, Scheme
 from pipeline.report import comparison_text
 from pipeline.report.calibration import range_warnings
@@ -29,7 +29,7 @@ class Subject:
     scheme: Scheme
     bundle_digest: str
     calibration: dict[str, Json]
-    passes: tuple[dict[str, Json], ...]
+    passes: tuple[PassReport, ...]
     stages: tuple[StageRecord, ...]
     notes: tuple[str, ...]
 

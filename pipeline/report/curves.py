@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from pipeline.core.report_types import PassReport
 from pipeline.report.axes import Axis, nice_axis
 from pipeline.report.elements import Point, colour, element, horizontal_axis, legend, picture, tooltip, vertical_axis
 from pipeline.report.text import number
@@ -12,15 +12,15 @@ from pipeline.report.text import number
 WIDTH, TOP, BOTTOM = 480, 30.0, 250.0
 
 
-def training_plots(step: Mapping[str, Any]) -> dict[str, str]:
-    """Caption -> SVG of one distill pass's facts; nothing of other passes."""
-    if "curve" not in step or not step["curve"]:
+def training_plots(step: PassReport) -> dict[str, str]:
+    """Caption -> SVG of a pass that trained; nothing of other passes."""
+    if not step.curve:
         return {}
-    losses = [name for name in step["curve"][0] if name != "step"]
-    plots = {"Training: losses": curves("Losses over training steps", _series(step["curve"], losses), "training step")}
-    if len(step["held_out"]) > 1:
-        names = [name for name in step["held_out"][0] if name not in ("step", "score", "kl_divergence")]
-        held_out = _series(step["held_out"], names)
+    losses = [name for name in step.curve[0] if name != "step"]
+    plots = {"Training: losses": curves("Losses over training steps", _series(step.curve, losses), "training step")}
+    if len(step.held_out) > 1:
+        names = [name for name in step.held_out[0] if name not in ("step", "score", "kl_divergence")]
+        held_out = _series(step.held_out, names)
         plots["Training: held-out scores"] = curves("Held-out scores over training steps", held_out, "training step")
     return plots
 

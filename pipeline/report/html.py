@@ -61,7 +61,7 @@ def html(report: Report) -> str:
         other_figures=other_figures(report),
         scheme_words=scheme_words(report.scheme),
         left_in_float=_largest_first(report),
-        passes=[(facts.get("pass", "pass"), pass_words(facts), pass_tables(facts)) for facts in report.passes],
+        passes=[(step.name, pass_words(step), pass_tables(step)) for step in report.passes],
         plots=plots(report),
         shown=None if report.comparison is None else shown(report.comparison),
     )

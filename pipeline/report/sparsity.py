@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.core.report_types import PassReport
 from pipeline.core.types import Json, Scheme
 from pipeline.numerics.sparse import Pattern, compressed_bytes, dense_bytes
 from pipeline.quantize.layers import SMALL
 from pipeline.report.text import count
 
 
-def with_storage(facts: dict[str, Json], scheme: Scheme) -> dict[str, Json]:
-    """A pass's facts; those of `sparsify` with the bytes of its layers stored dense and compressed, scales not
+def with_storage(step: PassReport, scheme: Scheme) -> PassReport:
+    """A pass's report; that of `sparsify` with the bytes of its layers stored dense and compressed, scales not
     counted, in every layer and in sum. The pass does not know the scheme, so that one result serves all."""
-    if facts.get("pass") != "sparsify":
-        return facts
-    layers = [_stored(layer, facts.get("pattern"), scheme) for layer in facts["layers"]]
+    if step.name != "sparsify":
+        return step
+    layers = tuple(_stored(layer, step.own.get("pattern"), scheme) for layer in step.layers)
     sums = {name: sum(layer[name] for layer in layers) for name in ("dense_bytes", "compressed_bytes")}
-    return {**facts, **sums, "layers": layers}
+    return step.model_copy(update={**sums, "layers": layers})
 
 
-def sparsity_notes(passes: Sequence[dict[str, Json]]) -> list[str]:
+def sparsity_notes(passes: Sequence[PassReport]) -> list[str]:
     """What a reader must not expect of the last `sparsify`."""
-    found = [facts for facts in passes if facts.get("pass") == "sparsify"]
+    found = [step for step in passes if step.name == "sparsify"]
     return [_note(found[-1])] if found else []
 
 
@@ -45,11 +46,12 @@ def _bits(layer: dict[str, Any], scheme: Scheme) -> int:
     return scheme.weights if layer["values"] >= SMALL else 32
 
 
-def _note(facts: dict[str, Any]) -> str:
-    dense, compressed = (facts[name] / 1e6 for name in ("dense_bytes", "compressed_bytes"))
-    places = f"their places in {facts['pattern']}" if "pattern" in facts else "a bitmask"
+def _note(step: PassReport) -> str:
+    own = step.own
+    dense, compressed = (own[name] / 1e6 for name in ("dense_bytes", "compressed_bytes"))
+    places = f"their places in {own['pattern']}" if "pattern" in own else "a bitmask"
     return (
-        f"sparsify: {100 * facts['sparsity']:.1f} % of the weights of {count(len(facts['layers']), 'layer')} are zero, "
+        f"sparsify: {100 * own['sparsity']:.1f} % of the weights of {count(len(step.layers), 'layer')} are zero, "
         "and run dense: no speed-up on this target, since ONNX Runtime's CPU kernels multiply by zeros too. "
         f"Compressed storage (values and {places}) would take {compressed:.3g} MB for them instead of {dense:.3g} MB, "
         "scales not counted; "

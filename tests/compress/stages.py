@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compress import EARLIER, pass_config
+from pipeline.compress import EARLIER, find_pass
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec
@@ -34,7 +34,7 @@ def run_pass(
     table: dict[str, Any], source: ModelSpec, inputs: dict[str, Artifact], out: Path
 ) -> tuple[dict[str, Any], dict[str, Artifact]]:
     """The facts, and the inputs of the next pass."""
-    kind = pass_config(table)
+    kind = find_pass(table).kind
     config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, "pass 1")
     values = {
         "pass": config.model_dump(mode="json"),

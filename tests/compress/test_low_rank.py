@@ -141,10 +141,10 @@ def test_given_ranks_by_hand(on_images: Runs) -> None:
     facts = on_images("net", rank={"head": 4, "logits": 4, "unused": 2})
     # head is [16, 32]: 4 (16 + 32) = 192 < 512; logits is [4, 16]: 4 (4 + 16) = 80 > 64
     assert facts["layers"] == [{"layer": "head", "method": "svd_llm", "before": 512, "after": 192, "ranks": [4]}]
-    assert facts["left_out"] == [
-        {"layer": "logits", "reason": "at rank 4 it would have 80 weights, not fewer than 64"},
+    assert facts["skipped"] == [
+        {"name": "logits", "reason": "at rank 4 it would have 80 weights, not fewer than 64"},
         {
-            "layer": "unused",
+            "name": "unused",
             "reason": "its forward is not called: its weight is read by other code, or nothing reads it",
         },
     ]
@@ -214,9 +214,9 @@ def test_embeddings_become_a_table_and_a_product(on_texts: Runs) -> None:
 def test_a_shared_table_stays_and_says_why(on_texts: Runs) -> None:
     facts = on_texts("tied", layers=["linear", "embedding"], ratio=0.2, round_to=1)
     assert [layer["layer"] for layer in facts["layers"]] == ["mix"]
-    assert facts["left_out"] == [
-        {"layer": "head", "reason": "its weight is shared with table"},
-        {"layer": "table", "reason": "its weight is shared with head"},
+    assert facts["skipped"] == [
+        {"name": "head", "reason": "its weight is shared with table"},
+        {"name": "table", "reason": "its weight is shared with head"},
     ]
 
 
@@ -231,7 +231,7 @@ def test_convolutions_meet_the_target_and_grouped_ones_stay(
         share = facts[f"{axis}_after"] / facts[f"{axis}_before"]
         assert next(iter(target.values())) - 0.05 < share <= next(iter(target.values()))
     assert all(layer["after"] < layer["before"] for layer in facts["layers"])
-    assert {"layer": "grouped", "reason": REASON_GROUPED} in facts["left_out"]
+    assert {"name": "grouped", "reason": REASON_GROUPED} in facts["skipped"]
     x = torch.randn(2, 3, 8, 8)
     assert outputs(on_images.result("net"), x=x).shape == (2, 4)
 
@@ -243,8 +243,8 @@ def test_cp_gives_four_thin_convolutions(on_images: Runs) -> None:
     facts = on_images("net", method="cp", rank={"second": 8, "point": 8}, tolerance=1e-3)
     # 8 (32 + 16 + 3 + 3)
     assert facts["layers"] == [{"layer": "second", "method": "cp", "before": 4608, "after": 432, "ranks": [8]}]
-    assert facts["left_out"] == [
-        {"layer": "point", "reason": "its kernel is 1 x 1, which CP cannot split further; tucker2 would take its SVD"}
+    assert facts["skipped"] == [
+        {"name": "point", "reason": "its kernel is 1 x 1, which CP cannot split further; tucker2 would take its SVD"}
     ]
     # 8x8 read, 4x8 between, 4x4 given: 8 (16 64 + 3 32 + 3 16 + 32 16)
     assert facts["macs_before"] - facts["macs_after"] == 4608 * 16 - 8 * (16 * 64 + 3 * 32 + 3 * 16 + 32 * 16)

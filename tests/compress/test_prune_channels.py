@@ -85,7 +85,7 @@ def test_macs_worked_out_by_hand(net: str) -> None:
 def test_facts(net: str, samples: Artifact, tmp_path: Path) -> None:
     facts = prune(net, samples, tmp_path / "a", ratio=0.5, round_to=4)
     assert facts["layers"] == [{"layer": "a", "before": 16, "after": 8}, {"layer": "b", "before": 8, "after": 4}]
-    assert facts["left_alone"] == [{"layer": "head", "units": 5, "reason": "it is an output of the model"}]
+    assert facts["skipped"] == [{"name": "head", "size": 5, "reason": "it is an output of the model"}]
     assert (facts["channels_before"], facts["channels_after"], facts["ratio"]) == (24, 12, 0.5)
     assert (facts["macs_before"], facts["macs_after"]) == (MACS, 64 * (27 * 8 + 8 * 4) + 4 * 5)
     assert (facts["parameters_before"], facts["parameters_after"]) == (PARAMETERS, 30 * 8 + 9 * 4 + 5 * 5)
@@ -129,7 +129,7 @@ def test_counts_by_layer(net: str, samples: Artifact, tmp_path: Path, keep: obje
 def test_ignored_layers_are_left_alone(net: str, samples: Artifact, tmp_path: Path) -> None:
     facts = prune(net, samples, tmp_path / "a", ratio=0.5, round_to=4, ignore=["b*"])
     assert kept(facts) == {"a": 8}
-    assert {"layer": "b", "units": 8, "reason": "it is ignored on request"} in facts["left_alone"]
+    assert {"name": "b", "size": 8, "reason": "it is ignored on request"} in facts["skipped"]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_facts_list_every_layer_and_every_weight_that_stays_dense(
         sum(r["values"] for r in facts["layers"]),
     )
     embedding = "an embedding: its rows are looked up, not multiplied"
-    assert [(row["weight"], row["reason"]) for row in facts["left_dense"]] == [
+    assert [(row["name"], row["reason"]) for row in facts["skipped"]] == [
         ("embeddings.word_embeddings.weight", embedding),
         ("embeddings.position_embeddings.weight", embedding),
         ("embeddings.token_type_embeddings.weight", embedding),
@@ -213,7 +213,7 @@ def test_weights_that_are_shared_or_of_other_kinds_stay_dense() -> None:
     taken, left = sparse_layers(Odd(), Sparsify(sparsity=0.5))
     assert list(taken) == ["attention.out_proj", "free"]
     others = "sparsify takes the weights of Linear and Conv2d, not those of"
-    assert {row["weight"]: row["reason"] for row in left} == {
+    assert {row.name: row.reason for row in left} == {
         "place": f"{others} Odd",
         "table.weight": "an embedding: its rows are looked up, not multiplied",
         "head.weight": "it is the same tensor as table.weight",

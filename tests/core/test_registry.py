@@ -84,7 +84,9 @@ def test_two_packages_of_one_name_are_both_named(install) -> None:
 
 
 WHOLE = "class Thing:\n    run = 'math:pi'\n    def work(self): ...\n"
-ABSTRACT = "from abc import ABC, abstractmethod\nclass Thing(ABC):\n    run = ''\n    @abstractmethod\n    def work(self): ..."
+ABSTRACT = (
+    "from abc import ABC, abstractmethod\nclass Thing(ABC):\n    run = ''\n    @abstractmethod\n    def work(self): ..."
+)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_an_encoder_with_thin_layers_and_a_thin_table(edge, tiny, workspace) -> 
     assert done.returncode == 0, done.stderr
     (facts,) = report(workspace)["passes"]
     assert 0.75 < facts["parameters_after"] / facts["parameters_before"] <= 0.8
-    assert {"layer": "pooler.dense", "reason": "ignore names it"} in facts["left_out"]
+    assert {"name": "pooler.dense", "reason": "ignore names it"} in facts["skipped"]
     assert facts["layers"]
     assert verify(workspace / "out/bundle") < 1e-6
 

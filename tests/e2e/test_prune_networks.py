@@ -76,7 +76,7 @@ def test_a_factory_at_half_its_macs(edge, workspace, flags) -> None:
     assert done.returncode == 0, done.stderr
     (facts,) = json.loads((workspace / "out/report.json").read_text())["passes"]
     assert 0.4 < facts["macs_after"] / facts["macs_before"] <= 0.51
-    assert [left["layer"] for left in facts["left_alone"]] == ["c", "head"]
+    assert [left["name"] for left in facts["skipped"]] == ["c", "head"]
     assert verify(workspace / "out/bundle") < 1e-5
 
 
@@ -110,7 +110,7 @@ def test_a_network_of_transformers(edge, workspace, flags) -> None:
     assert done.returncode == 0, done.stderr
     (facts,) = json.loads((workspace / "out/report.json").read_text())["passes"]
     assert facts["macs_after"] / facts["macs_before"] <= 0.51
-    assert [left["layer"] for left in facts["left_alone"]] == ["classifier.1"]
+    assert [left["name"] for left in facts["skipped"]] == ["classifier.1"]
 
 
 def test_a_model_without_channels(edge, tiny, workspace) -> None:

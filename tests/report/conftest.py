@@ -14,6 +14,7 @@ from pipeline.core.report_types import (
     LatencyResult,
     MemoryResult,
     OperatorTime,
+    PassReport,
     Report,
     SkippedTensor,
     StageRecord,
@@ -219,12 +220,15 @@ def report() -> Report:
         trials=TRIALS,
         calibration={"data": "text-en", "samples": 512, "seed": 0, "licence": "CC-BY-4.0"},
         passes=(
-            {
-                "pass": "prune",
-                "heads": [0, 3],
-                "ratio": 0.25,
-                "parameters": {"before": 22.7e6, "after": 19.1e6},
-            },
+            PassReport.model_validate(
+                {
+                    "pass": "prune",
+                    "heads": [0, 3],
+                    "ratio": 0.25,
+                    "parameters_before": 22_700_000,
+                    "parameters_after": 19_100_000,
+                }
+            ),
         ),
         stages=(
             StageRecord(name="source", key="c0ffee" * 10, cached=True, seconds=0.0),

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.report_types import PassReport
 from pipeline.report.curves import curves, training_plots
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -24,13 +25,15 @@ def test_points_are_where_the_axes_say() -> None:
 
 
 def test_a_training_run_has_losses_and_scores() -> None:
+    base = {"parameters_before": 2, "parameters_after": 2}
     step = {
+        **{"pass": "distill", **base},
         "curve": [{"step": 0, "loss": 2.0, "similarity": 1.0}, {"step": 9, "loss": 1.0, "similarity": 0.5}],
         "held_out": [{"step": 0, "score": 0.1, "cosine": 0.1}, {"step": 10, "score": 0.9, "cosine": 0.9}],
     }
-    plots = training_plots(step)
+    plots = training_plots(PassReport.model_validate(step))
     assert [len(lines(plot)) for plot in plots.values()] == [2, 1]
-    assert training_plots({"pass": "prune"}) == {}
+    assert training_plots(PassReport.model_validate({"pass": "prune", **base})) == {}
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))

@@ -17,6 +17,7 @@ from pipeline.compress.edits.layers import KeepLayers
 from pipeline.compress.expressed import update_config
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.prune_layers import PruneLayers
 from pipeline.compress.trial import batches, make_trial, pass_facts
 from pipeline.compress.units import strongest
@@ -49,16 +50,16 @@ def run(context: StageContext) -> dict[str, Json]:
     smaller = replay(copy.deepcopy(earlier.model), edits)
     every = [*earlier.edits, *edits]
     save_compressed(context.out, smaller, every, earlier.trained)
-    return {
-        "pass": "prune",
-        "unit": "layers",
+    return pass_report(
+        "prune",
+        unit="layers",
         **({"importance": config.importance} if scores else {}),
-        "layers_before": sum(stack.count for stack in stacks),
-        "layers_after": sum(len(keep) for keep in chosen),
+        layers_before=sum(stack.count for stack in stacks),
+        layers_after=sum(len(keep) for keep in chosen),
         **pass_facts(make_trial(context, config.samples), earlier.model, smaller),
-        "config": update_config(smaller, every),
-        "layers": [_record(*row) for row in zip_longest(stacks, chosen, scores)],
-    }
+        config=update_config(smaller, every),
+        layers=[_record(*row) for row in zip_longest(stacks, chosen, scores)],
+    )
 
 
 def _record(stack: Stack, keep: Sequence[int], scores: Tensor | None) -> dict[str, Json]:

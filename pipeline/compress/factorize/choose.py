@@ -11,6 +11,7 @@ from pipeline.compress.factorize.factorizer import Cost, Factorizer, Ranks
 from pipeline.compress.low_rank import LowRank
 from pipeline.compress.patterns import matches
 from pipeline.core.errors import StageError
+from pipeline.core.report_types import Skipped
 from pipeline.core.types import Json
 from pipeline.numerics.allocation import Options, allocate, share, within_share
 
@@ -21,7 +22,7 @@ class Chosen(NamedTuple):
     """The ranks of the layers that are factorized, and the layers that stay with their reasons."""
 
     ranks: dict[str, Ranks]
-    left: list[dict[str, Json]]
+    skipped: list[Skipped]
 
 
 class _Offer(NamedTuple):
@@ -39,10 +40,12 @@ def choose(config: LowRank, factorizers: Sequence[Factorizer], model: Cost) -> C
     if config.rank is not None:
         return _given(config, factorizers)
     offers = [_Offer(factorizer, _smaller(factorizer, config)) for factorizer in factorizers]
-    left = [_left(offer.factorizer, _nothing_saved(offer.factorizer, config)) for offer in offers if not offer.ranks]
+    skipped = [
+        _skipped(offer.factorizer, _nothing_saved(offer.factorizer, config)) for offer in offers if not offer.ranks
+    ]
     offers = [offer for offer in offers if offer.ranks]
     found = _by_energy(config.energy, offers) if config.energy is not None else _by_budget(config, offers, model)
-    return Chosen(found.ranks, [*left, *found.left])
+    return Chosen(found.ranks, [*skipped, *found.skipped])
 
 
 def rank_for(name: str, config: LowRank) -> int | tuple[int, int]:
@@ -55,7 +58,7 @@ def rank_for(name: str, config: LowRank) -> int | tuple[int, int]:
 
 def _given(config: LowRank, factorizers: Sequence[Factorizer]) -> Chosen:
     ranks: dict[str, Ranks] = {}
-    left = []
+    skipped = []
     for factorizer in factorizers:
         wanted = factorizer.ranks_from(rank_for(factorizer.name, config))
         cost, whole = factorizer.cost(wanted), factorizer.whole
@@ -63,13 +66,13 @@ def _given(config: LowRank, factorizers: Sequence[Factorizer]) -> Chosen:
             ranks[factorizer.name] = wanted
         else:
             said = " x ".join(map(str, wanted))
-            left.append(
-                _left(
+            skipped.append(
+                _skipped(
                     factorizer,
                     f"at rank {said} it would have {cost.parameters} weights, not fewer than {whole.parameters}",
                 )
             )
-    return Chosen(ranks, left)
+    return Chosen(ranks, skipped)
 
 
 def _smaller(factorizer: Factorizer, config: LowRank) -> list[Ranks]:
@@ -90,15 +93,15 @@ def _nothing_saved(factorizer: Factorizer, config: LowRank) -> str:
 
 
 def _by_energy(energy: float, offers: Sequence[_Offer]) -> Chosen:
-    ranks, left = {}, []
+    ranks, skipped = {}, []
     for factorizer, offered in offers:
         allowed = (1 - energy) * factorizer.energy
         fitting = [wanted for wanted in offered if factorizer.loss(wanted) <= allowed]
         if fitting:
             ranks[factorizer.name] = min(fitting, key=lambda wanted: factorizer.cost(wanted).parameters)
         else:
-            left.append(_left(factorizer, f"no rank that keeps {energy:g} of its energy makes it smaller"))
-    return Chosen(ranks, left)
+            skipped.append(_skipped(factorizer, f"no rank that keeps {energy:g} of its energy makes it smaller"))
+    return Chosen(ranks, skipped)
 
 
 def _by_budget(config: LowRank, offers: Sequence[_Offer], model: Cost) -> Chosen:
@@ -118,7 +121,7 @@ def _by_budget(config: LowRank, offers: Sequence[_Offer], model: Cost) -> Chosen
         if index < len(offered)
     }
     stay = [factorizer for factorizer, _ in offers if factorizer.name not in ranks]
-    return Chosen(ranks, [_left(factorizer, "the budget is met with this layer whole") for factorizer in stay])
+    return Chosen(ranks, [_skipped(factorizer, "the budget is met with this layer whole") for factorizer in stay])
 
 
 def _options(offer: _Offer, axis: str) -> Options:
@@ -152,8 +155,8 @@ def _divided(
     return divide(options, whole, budget)
 
 
-def _left(factorizer: Factorizer, reason: str) -> dict[str, Json]:
-    return {"layer": factorizer.name, "reason": reason}
+def _skipped(factorizer: Factorizer, reason: str) -> Skipped:
+    return Skipped(name=factorizer.name, reason=reason)
 
 
 def summary(factorizers: Sequence[Factorizer], ranks: Mapping[str, Ranks]) -> list[dict[str, Json]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.compress.low_rank import KINDS, Kind, LowRank
 from pipeline.compress.patterns import matches, require_matches
-from pipeline.core.types import Json
+from pipeline.core.report_types import Skipped
 
 Layer = nn.Linear | nn.Conv2d | nn.Embedding
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -33,7 +33,7 @@ class Candidate:
     module: Layer
 
 
-def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], list[dict[str, Json]]]:
+def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], list[Skipped]]:
     """The layers that `config` names and that can be factorized, and the ones that it names and cannot be, each with
     its reason. StageError for a pattern that matches no layer."""
     known = {name: kind for name, module in model.named_modules() if (kind := _kind(module)) is not None}
@@ -45,15 +45,15 @@ def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], lis
     if ranks:
         named = {name: kind for name, kind in named.items() if matches(name, ranks)}
     others = _other_names(model)
-    found, left = [], []
+    found, skipped = [], []
     for name, kind in named.items():
         module = model.get_submodule(name)
         reason = _reason(name, kind, module, config, others)
         if reason:
-            left.append({"layer": name, "reason": reason})
+            skipped.append(Skipped(name=name, reason=reason))
         elif isinstance(module, get_args(Layer)):
             found.append(Candidate(name, kind, module))
-    return found, left
+    return found, skipped
 
 
 def _kind(module: nn.Module) -> Kind | None:

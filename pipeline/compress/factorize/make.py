@@ -14,16 +14,16 @@ from pipeline.compress.factorize.moments import Moments, Places, moments, output
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.low_rank import LOOKING, LowRank
 from pipeline.core.errors import StageError
-from pipeline.core.types import Json
+from pipeline.core.report_types import Skipped
 from pipeline.numerics import low_rank as maths
 
 
 class Made(NamedTuple):
-    """`left`: the layers that cannot be decomposed, with their reasons. `ridges`: by layer, the share of the mean
+    """`skipped`: the layers that cannot be decomposed, with their reasons. `ridges`: by layer, the share of the mean
     diagonal that made the second moments of its inputs invertible."""
 
     factorizers: list[Factorizer]
-    left: list[dict[str, Json]]
+    skipped: list[Skipped]
     ridges: dict[str, float]
 
 
@@ -73,12 +73,12 @@ class _Maker:
             self._found[layer.name] = TuckerFactorizer(layer, method, places, scale, weight)
 
     def made(self, order: Sequence[str]) -> Made:
-        left: list[dict[str, Json]] = [
-            {"layer": name, "reason": "its inputs are all zero, or none, on the calibration samples"}
+        skipped = [
+            Skipped(name=name, reason="its inputs are all zero, or none, on the calibration samples")
             for name in order
             if name not in self._found
         ]
-        return Made([self._found[name] for name in order if name in self._found], left, self._ridges)
+        return Made([self._found[name] for name in order if name in self._found], skipped, self._ridges)
 
     def _decomposed(self, layer: Candidate, method: str, seen: Moments | None) -> maths.Spectrum | None:
         """None if its inputs are all zero."""

@@ -19,9 +19,11 @@ from pipeline.compress.factorize.moments import Places, places
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.low_rank import LowRank
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.trial import make_trial, pass_facts
 from pipeline.compress.units import parameters
 from pipeline.core.errors import StageError
+from pipeline.core.report_types import Skipped
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.source.samples import open_samples
@@ -39,7 +41,7 @@ def run(context: StageContext) -> dict[str, Json]:
     config = LowRank.model_validate(context.config["pass"])
     earlier = load_compressed(context.model, context.inputs)
     model = earlier.model
-    found, left = find_layers(model, config)
+    found, skipped = find_layers(model, config)
     samples = open_samples(context.inputs["calibration"].path, config.samples)
     watched = ScoringData(model, context.model, samples, config.seed, context.progress)
     called = places(watched, {layer.name: layer.module for layer in found})
@@ -48,25 +50,25 @@ def run(context: StageContext) -> dict[str, Json]:
     made = make_factorizers(watched, [layer for layer in found if not reasons[layer.name]], called, config)
     before = Cost(parameters(model), macs(model, watched.example))
     chosen = choose(config, made.factorizers, before)
-    unfit = [{"layer": name, "reason": reason} for name, reason in reasons.items() if reason]
-    left = [*left, *unfit, *made.left, *chosen.left]
+    unfit = [Skipped(name=name, reason=reason) for name, reason in reasons.items() if reason]
+    skipped = [*skipped, *unfit, *made.skipped, *chosen.skipped]
     if not chosen.ranks:
-        raise _nothing(model, config, left)
+        raise _nothing(model, config, skipped)
     smaller, edits = factorized(model, made.factorizers, chosen)
     save_compressed(context.out, smaller, [*earlier.edits, *edits], trained=True)
     trial = make_trial(context, min(config.samples, _JUDGED))
-    return {
-        "pass": "low_rank",
-        "method": " + ".join(dict.fromkeys(item.method for item in made.factorizers if item.name in chosen.ranks)),
-        config.size: getattr(config, config.size),
-        "allocation": "sensitivity" if config.by_sensitivity else "uniform",
+    return pass_report(
+        "low_rank",
+        method=" + ".join(dict.fromkeys(item.method for item in made.factorizers if item.name in chosen.ranks)),
+        allocation="sensitivity" if config.by_sensitivity else "uniform",
+        **{config.size: getattr(config, config.size)},
         **pass_facts(trial, model, smaller),
-        "macs_before": before.macs,
-        "macs_after": macs(smaller, watched.example),
-        "layers": summary(made.factorizers, chosen.ranks),
-        "left_out": sorted(left, key=lambda entry: str(entry["layer"])),
-        "ridges": made.ridges,
-    }
+        macs_before=before.macs,
+        macs_after=macs(smaller, watched.example),
+        layers=summary(made.factorizers, chosen.ranks),
+        skipped=sorted(skipped, key=lambda layer: layer.name),
+        ridges=made.ridges,
+    )
 
 
 def factorized(
@@ -92,14 +94,14 @@ def _unfit(layer: Candidate, called: Places, sparse: bool) -> str:
     return ""
 
 
-def _nothing(model: nn.Module, config: LowRank, left: Sequence[dict[str, Json]]) -> StageError:
-    if not left:
+def _nothing(model: nn.Module, config: LowRank, skipped: Sequence[Skipped]) -> StageError:
+    if not skipped:
         return StageError(
             f"low_rank: {type(model).__name__} has no {' or '.join(config.chosen)} layers.",
             "Change layers and method, or remove the low_rank pass from the recipe.",
         )
-    listed = "; ".join(f"{entry['layer']}: {entry['reason']}" for entry in left[:3])
+    listed = "; ".join(f"{layer.name}: {layer.reason}" for layer in skipped[:3])
     return StageError(
-        f"low_rank: none of {len(left)} layers can be factorized. {listed}{'; ...' if left[3:] else ''}.",
+        f"low_rank: none of {len(skipped)} layers can be factorized. {listed}{'; ...' if skipped[3:] else ''}.",
         "Change layers, the ranks or round_to, or remove the low_rank pass from the recipe.",
     )

@@ -13,6 +13,7 @@ from pipeline.compress.edits import replay
 from pipeline.compress.edits.tokens import SIZE, KeepTokens
 from pipeline.compress.expressed import update_config
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.trial import make_trial
 from pipeline.compress.units import parameters
 from pipeline.compress.vocabulary.stage import KEPT
@@ -33,17 +34,17 @@ def run(context: StageContext) -> dict[str, Json]:
     edits = [*earlier.edits, edit]
     save_compressed(context.out, smaller, edits, earlier.trained)
     before, after = make_trial(context, samples, CALIBRATION_BEFORE), make_trial(context, samples)
-    return {
-        "pass": "prune",
-        "unit": "tokens",
+    return pass_report(
+        "prune",
+        unit="tokens",
         **tokenizer.facts,
-        "parameters_before": parameters(earlier.model),
-        "parameters_after": parameters(smaller),
-        "metric_before": before.score(copy.deepcopy(earlier.model)).record(),
-        "metric_after": after.score(copy.deepcopy(smaller)).record(),
-        "config": update_config(smaller, edits),
-        "layers": [{"layer": name, "after": len(keep)} for name in (*edit["tables"], *edit["heads"])],
-    }
+        parameters_before=parameters(earlier.model),
+        parameters_after=parameters(smaller),
+        metric_before=before.score(copy.deepcopy(earlier.model)).record(),
+        metric_after=after.score(copy.deepcopy(smaller)).record(),
+        config=update_config(smaller, edits),
+        layers=[{"layer": name, "after": len(keep)} for name in (*edit["tables"], *edit["heads"])],
+    )
 
 
 def make_edit(model: nn.Module, keep: tuple[int, ...]) -> KeepTokens:

@@ -15,6 +15,7 @@ from pipeline.compress.edits.hidden import Along, KeepHidden
 from pipeline.compress.expressed import update_config
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.passes import pass_report
 from pipeline.compress.prune_hidden import PruneHidden
 from pipeline.compress.trial import batches, judged, make_trial, pass_facts
 from pipeline.compress.units import strongest
@@ -45,17 +46,17 @@ def run(context: StageContext) -> dict[str, Json]:
     smaller = replay(copy.deepcopy(earlier.model), [edit])
     edits = [*earlier.edits, edit]
     save_compressed(context.out, smaller, edits, earlier.trained)
-    return {
-        "pass": "prune",
-        "unit": "hidden",
-        "importance": config.importance,
-        "hidden_before": residual.width,
-        "hidden_after": count,
-        "ratio": round(1 - count / residual.width, 6),
+    return pass_report(
+        "prune",
+        unit="hidden",
+        importance=config.importance,
+        hidden_before=residual.width,
+        hidden_after=count,
+        ratio=round(1 - count / residual.width, 6),
         **pass_facts(make_trial(context, config.samples), earlier.model, smaller),
-        "config": update_config(smaller, edits),
-        "narrowed": len({axis.parameter for axis in residual.axes}),
-    }
+        config=update_config(smaller, edits),
+        narrowed=len({axis.parameter for axis in residual.axes}),
+    )
 
 
 def width_of(model: nn.Module) -> int:
