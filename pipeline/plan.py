@@ -33,6 +33,7 @@ from pipeline.source.onnx_file import check_judged, check_patterns
 from pipeline.source.prepare import TOKENIZER
 from pipeline.source.samples import PROOF
 from pipeline.source.sentence_modules import sentence_modules
+from pipeline.tasks.registry import OUTPUTS
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
@@ -70,7 +71,7 @@ def make_plan(job: Job) -> Plan:
     check_padding(source)
     if source.kind == "onnx":
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
-        check_judged(Path(source.entry), source.task.family == "detector")
+        check_judged(Path(source.entry), by_name=bool(OUTPUTS.get(source.task.family).outputs))
     target, length_notes = _within(target, source)
     return _build(job, source, target, recipe, scheme, metric, length_notes)
 

@@ -24,6 +24,7 @@ from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.model import ModelSource
 from pipeline.source.prepare import TOKENIZER
+from pipeline.tasks.registry import OUTPUTS
 
 PASS_LIBRARIES = ("torch", "transformers", "numpy")
 
@@ -118,7 +119,7 @@ class Passes:
     def _trim(self, step: _Pass, needs: VocabularyNeeds) -> list[Stage]:
         """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""
         where, number = step.where, step.number
-        if self.source.task.data != "text" or self.source.task.family == "tokens":
+        if self.source.task.data != "text" or OUTPUTS.get(self.source.task.family).per_token:
             reason = "judges single tokens" if self.source.task.data == "text" else f"takes {self.source.task.data}"
             raise UsageError(f"{where} trims a vocabulary; {self.source.task.name} {reason}.", "Remove the pass.")
         if self.reading.raw:

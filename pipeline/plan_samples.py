@@ -10,16 +10,15 @@ from pipeline.config.loading import validate
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import Family, ModelSpec
+from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
-from pipeline.metrics.judge import label_kind, smallest_set
 from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
 from pipeline.source.images import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.source.inputs import as_tensors, tensor_rows
 from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.source.model import ModelSource
 from pipeline.source.tables import Columns
-from pipeline.source.tasks import family_named
+from pipeline.tasks.registry import OUTPUTS
 
 TEXT = ("transformers", "numpy")
 
@@ -113,7 +112,7 @@ class Reading:
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
-        scored = self.source.task.family != "embedding" or dataset.pairs
+        scored = dataset.pairs or not OUTPUTS.get(self.source.task.family).pairs_apart
         return number_labels(dataset, class_indices(self.source.config), strict=scored)
 
     def columns(self, optional: bool = False) -> Columns:
@@ -122,8 +121,8 @@ class Reading:
 
     def _require_enough(self, dataset: Dataset, flag: str) -> None:
         """UsageError for fewer samples than outputs can be compared on; pairs whose sides are embedded count twice."""
-        task, family = self.source.task, self.family()
-        least, sides = smallest_set(family), 2 if dataset.pairs and family == "embedding" else 1
+        task, kind = self.source.task, OUTPUTS.get(self.family())
+        least, sides = kind.smallest, 2 if dataset.pairs and kind.pairs_apart else 1
         if len(dataset.samples) * sides < least:
             raise UsageError(
                 f"The data set {dataset.name!r} has {len(dataset.samples)} samples; at least {-(-least // sides)} are "
@@ -141,13 +140,12 @@ class Reading:
             self._sets = [self.numbered(dataset) for dataset in read]
         return self._sets
 
-    def family(self, of: ModelSource | None = None) -> Family:
+    def family(self, of: ModelSource | None = None) -> str:
         """What the model (or another source) puts out, as far as it is known before its graph is."""
         source = of or self.source
-        if source.task.family != "classifier":
-            return source.task.family
-        kinds = [label_kind(dataset.labels, dataset.pairs, "classifier") for dataset in self.evaluation_sets()]
-        return family_named(source.task, source.config, kinds)
+        declared = OUTPUTS.get(source.task.family)
+        kinds = (declared.label_kind(dataset.labels, dataset.pairs) for dataset in self.evaluation_sets())
+        return declared.by_config(source.config, kinds)
 
     def default_data(self, named: str, flag: str) -> str:
         """The recipe's set if it was named there or is of the task's kind, else the task's own. UsageError if that

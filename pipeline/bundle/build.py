@@ -20,6 +20,7 @@ from pipeline.runtime.session import make_session, session_config
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 from pipeline.source.prepare import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
+from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
@@ -97,7 +98,7 @@ def _metadata(context: StageContext, model: Path, files: list[str]) -> dict[str,
 
 def _labels(spec: ModelSpec) -> dict[str, str] | None:
     """Class names by index, where a Hugging Face config has them."""
-    if spec.kind != "huggingface" or spec.family == "embedding":
+    if spec.kind != "huggingface" or not OUTPUTS.get(spec.family).names_classes:
         return None
     config = json.loads((spec.path / CONFIG).read_text(encoding="utf-8"))
     return config.get("id2label")

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.checks.answers import BATCH, Outputs, read_answers
 from pipeline.checks.reference import evaluation_folders, read_dataset
-from pipeline.core.model_spec import Family
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.metrics.judge import JUDGES, Classes, Tokens, family_of, label_kind
 from pipeline.numerics.statistics import paired_share_interval, subsample_interval
 from pipeline.runtime.behaviour import Behaviour
+from pipeline.tasks.registry import OUTPUTS, by_width
 
 Array = NDArray[np.float32]
 BATCHED = "_batched"
@@ -44,7 +43,7 @@ def measure_accuracy(
     return tuple(results)
 
 
-def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs | Array) -> DatasetAccuracy:
+def compare(family: str, dataset: dict[str, Any], reference: Array, outputs: Outputs | Array) -> DatasetAccuracy:
     """One set's scores. `reference`: the float model's rows (see `judged_rows`) of samples that ran alone; of embedded
     pairs, all left sides come first."""
     outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
@@ -57,10 +56,10 @@ def compare(family: Family, dataset: dict[str, Any], reference: Array, outputs: 
     return worse.model_copy(update={"scores": alone.scores | scores, "batch": 1 if worse is alone else BATCH})
 
 
-def _of_one_run(family: Family, dataset: dict[str, Any], reference: Array, outputs: Array) -> DatasetAccuracy:
-    judge = JUDGES[family_of(family, reference.shape[-1])]
+def _of_one_run(family: str, dataset: dict[str, Any], reference: Array, outputs: Array) -> DatasetAccuracy:
+    judge = by_width(family, reference.shape[-1])
     fidelity = judge.fidelity(reference, outputs)
-    labels = usable_labels(family_of(family, reference.shape[-1]), dataset)
+    labels = usable_labels(judge.name, dataset)
     samples = dataset.get("samples", len(outputs) if labels is None else len(labels))
     if labels is None:
         return _result(dataset, samples, False, fidelity.primary, fidelity.scores, fidelity.drop)
@@ -70,35 +69,35 @@ def _of_one_run(family: Family, dataset: dict[str, Any], reference: Array, outpu
     return _result(dataset, samples, True, primary, scores, drop)
 
 
-def usable_labels(family: Family, dataset: dict[str, Any]) -> list[Any] | None:
+def usable_labels(family: str, dataset: dict[str, Any]) -> list[Any] | None:
     """The set's labels, if they are of a kind that the judge takes."""
-    kind = label_kind(dataset["labels"], dataset["pairs"], family)
-    return dataset["labels"] if kind in JUDGES[family].takes else None
+    judge = OUTPUTS.get(family)
+    return dataset["labels"] if judge.label_kind(dataset["labels"], dataset["pairs"]) in judge.takes else None
 
 
-def unused_labels(family: Family, dataset: dict[str, Any]) -> str:
+def unused_labels(family: str, dataset: dict[str, Any]) -> str:
     """Says that a set has labels which do not count, and why; empty if it has none or they do."""
     if dataset["labels"] is None or usable_labels(family, dataset) is not None:
         return ""
     return (
-        f"The labels of {dataset['name']} are not used: the model is judged by {JUDGES[family].words}, and they say "
-        "nothing about those."
+        f"The labels of {dataset['name']} are not used: the model is judged by "
+        f"{OUTPUTS.get(family).words}, and they say nothing about those."
     )
 
 
 def drop_interval(
-    family: Family, dataset: dict[str, Any], reference: Array, outputs: Array, drop: float
+    family: str, dataset: dict[str, Any], reference: Array, outputs: Array, drop: float
 ) -> tuple[float | None, float | None]:
     """The ends of the drop's 95 % confidence interval over the choice of samples; None where there are too few.
 
     Decisions on samples: of the difference of two paired shares. Everything else: by the spread of the drop between
     random subsets (see `subsample_interval`), each of up to 150 samples.
     """
-    judge = JUDGES[family]
+    judge = OUTPUTS.get(family)
     labels = usable_labels(family, dataset)
-    if isinstance(judge, Classes) and not isinstance(judge, Tokens):
-        wanted = reference.argmax(1) if labels is None else np.asarray(labels).astype(np.int64)
-        low, high = paired_share_interval(reference.argmax(1) == wanted, outputs.argmax(1) == wanted)
+    right = [judge.decisions(labels, rows, reference) for rows in (reference, outputs)]
+    if right[0] is not None and right[1] is not None:
+        low, high = paired_share_interval(right[0], right[1])
         return (100.0 * (low if labels is not None else max(low, 0.0)), 100.0 * high)
     of_row = samples_of_rows(family, dataset, len(outputs))
     count = int(of_row.max()) + 1
@@ -113,21 +112,16 @@ def drop_interval(
     return found if found is not None else (None, None)
 
 
-def samples_of_rows(family: Family, dataset: dict[str, Any], rows: int) -> NDArray[np.int64]:
+def samples_of_rows(family: str, dataset: dict[str, Any], rows: int) -> NDArray[np.int64]:
     """Which sample each of `rows` rows belongs to: int64 [rows]. A pair has both its rows, a sample of labelled tokens
-    all of them. Rows of tokens without labels do not tell: there, a hundred stretches of rows stand for samples."""
-    labels = usable_labels(family, dataset)
+    all of them."""
     if dataset["pairs"]:
         return np.tile(np.arange(rows // 2), 2)
-    if family == "tokens" and labels is not None:
-        return np.repeat(np.arange(len(labels)), [len(tags) for tags in labels])
-    if family in ("tokens", "token_scores"):
-        return np.arange(rows) * min(rows, 100) // rows
-    return np.arange(rows)
+    return OUTPUTS.get(family).samples_of(rows, usable_labels(family, dataset))
 
 
 def part_of(
-    family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs, kept: NDArray[np.bool_]
+    family: str, dataset: dict[str, Any], reference: Array, outputs: Outputs, kept: NDArray[np.bool_]
 ) -> DatasetAccuracy:
     """The result of the samples `kept` (bool, by sample as `samples_of_rows` counts them) alone."""
     rows = kept[samples_of_rows(family, dataset, len(reference))]

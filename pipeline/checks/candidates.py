@@ -18,9 +18,8 @@ from pipeline.checks.measurements import FloatReference, measure_user_metric
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.target import Runtime
-from pipeline.core.model_spec import Family
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.metrics.judge import JUDGES, smallest_set
+from pipeline.tasks.registry import OUTPUTS
 
 GROUPS = 10
 """Groups of evaluation samples that are left out in turn (see numerics.statistics.jackknife_interval)."""
@@ -28,9 +27,9 @@ GROUPS = 10
 Array = NDArray[np.float32]
 
 
-def fidelity_name(family: Family) -> str:
+def fidelity_name(family: str) -> str:
     """The score that is compared beside the drop; empty where the judge has none."""
-    return next(iter(JUDGES[family].limits.values()), "")
+    return next(iter(OUTPUTS.get(family).limits.values()), "")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def score(
 
 
 def _scored(
-    family: Family,
+    family: str,
     whole: Sequence[DatasetAccuracy],
     parts: Sequence[Sequence[DatasetAccuracy]],
     partial_drop: Callable[[Sequence[DatasetAccuracy]], float] | None,
@@ -93,18 +92,18 @@ def _worst_drop(results: Sequence[DatasetAccuracy]) -> float:
 
 
 def _without_each_group(
-    family: Family, dataset: dict[str, Any], reference: Array, outputs: Outputs
+    family: str, dataset: dict[str, Any], reference: Array, outputs: Outputs
 ) -> Iterator[DatasetAccuracy]:
     """The set's result without each of the groups in turn; nothing if it is too small for that."""
     for kept in group_masks(family, dataset, len(reference)):
         yield part_of(family, dataset, reference, outputs, kept)
 
 
-def group_masks(family: Family, dataset: dict[str, Any], rows: int) -> Iterator[NDArray[np.bool_]]:
+def group_masks(family: str, dataset: dict[str, Any], rows: int) -> Iterator[NDArray[np.bool_]]:
     """Which samples (as `samples_of_rows` counts them) stay when each group, every tenth sample, is left out."""
     of_row = samples_of_rows(family, dataset, rows)
     count = int(of_row.max()) + 1
-    if count < 2 * GROUPS or rows * (GROUPS - 1) // GROUPS < 2 * smallest_set(family):
+    if count < 2 * GROUPS or rows * (GROUPS - 1) // GROUPS < 2 * OUTPUTS.get(family).smallest:
         return
     for group in range(GROUPS):
         yield np.arange(count) % GROUPS != group

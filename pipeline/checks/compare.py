@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
-from pipeline.core.model_spec import Family
 from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Evidence, Figure, Json
-from pipeline.metrics.judge import judge, smallest_set
 from pipeline.runtime.behaviour import behaviour_in
-from pipeline.runtime.infer import judged_rows
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
+from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 from pipeline.trace.graph import MODEL
 
 SAMPLES = 64
@@ -87,18 +85,18 @@ class _Judged:
     reference: list[NDArray[Any]] = field(default_factory=list)
     other: list[NDArray[Any]] = field(default_factory=list)
 
-    def scores(self, family: Family) -> dict[str, float]:
+    def scores(self, family: str) -> dict[str, float]:
         """The family's fidelity; none if there are too few rows for it, or an output is not finite."""
         reference, other = np.concatenate(self.reference), np.concatenate(self.other)
-        if len(reference) < smallest_set(family) or not np.isfinite(other).all():
+        if len(reference) < OUTPUTS.get(family).smallest or not np.isfinite(other).all():
             return {}
-        return judge(family, reference, other).scores
+        return compute_fidelity(family, reference, other).scores
 
 
 def run(context: StageContext) -> dict[str, Json]:
     """Facts are the record `QuantizationCheck`; nothing is written. A bad result is not an error: the report says it,
     and a budget can gate it."""
-    family, source = behaviour_in(context.inputs).family, context.config["data"]
+    kind, source = OUTPUTS.get(behaviour_in(context.inputs).family), context.config["data"]
     folder = context.inputs["samples"].path
     samples = open_samples(folder if source == "calibration" else evaluation_folders(folder)[0], SAMPLES)
     sessions = [make_session(context.inputs[role].file(MODEL), Runtime()) for role in ("float", "model")]
@@ -108,11 +106,11 @@ def run(context: StageContext) -> dict[str, Json]:
     for done, row in enumerate(samples.select(inputs), start=1):
         pair = [dict(zip(names, session.run(names, row), strict=True)) for session in sessions]
         _add(sums, pair[0], pair[1], done)
-        judged.reference.append(judged_rows(family, pair[0], row))
-        judged.other.append(judged_rows(family, pair[1], row))
+        judged.reference.append(kind.rows(pair[0], row))
+        judged.other.append(kind.rows(pair[1], row))
         context.progress(done, len(samples))
     outputs = tuple(sums[name].result(name) for name in names)
-    record = QuantizationCheck(data=source, samples=len(samples), outputs=outputs, scores=judged.scores(family))
+    record = QuantizationCheck(data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind.name))
     return record.model_dump(mode="json")
 
 

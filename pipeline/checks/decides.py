@@ -27,11 +27,11 @@ from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
 from pipeline.metrics.fidelity import sqnr_db
-from pipeline.metrics.judge import JUDGES
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
 from pipeline.source.samples import Samples, open_samples
+from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 Array = NDArray[np.float32]
@@ -39,7 +39,7 @@ JUDGE = "judge"
 """The name of this stage."""
 DROP = "max_accuracy_drop"
 SQNR = "min_sqnr_db"
-ACCURACY_BUDGETS = (DROP, *dict.fromkeys(name for judge in JUDGES.values() for name in judge.limits))
+ACCURACY_BUDGETS = (DROP, *fidelity_budgets())
 DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
 _SHARE = 96
 """Samples of a set that are asked first; the whole set only if they cannot tell."""
@@ -140,7 +140,7 @@ class _Tried:
 
     def ask(self, limit: Limit) -> str:
         """What to say of a budget that need not decide; empty if it can fail here. UsageError if it is required."""
-        score = SQNR if limit.name == SQNR else JUDGES[self._behaviour.family].limits.get(limit.name, "")
+        score = SQNR if limit.name == SQNR else OUTPUTS.get(self._behaviour.family).limits.get(limit.name, "")
         if limit.name != DROP and not score:
             return ""  # it does not apply to this kind of output
         met = self._met(limit, score, whole=False)
@@ -205,7 +205,7 @@ class _Tried:
     def _impostors(self, reference: Array, samples: Samples) -> dict[str, Array]:
         """Outputs that must fail. What is not finite fails by itself; the boxes of images have no mean answer."""
         found = {}
-        if self._behaviour.family != "detector":
+        if OUTPUTS.get(self._behaviour.family).averages:
             found[CONSTANT] = np.broadcast_to(reference.mean(axis=0), reference.shape).astype(np.float32)
         if self._destroyed is not None:
             with suppress(*_BROKEN):

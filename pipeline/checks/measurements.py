@@ -40,11 +40,11 @@ from pipeline.core.report_types import (
     TensorGroup,
 )
 from pipeline.core.types import Evidence, Figure, Progress
-from pipeline.metrics.judge import JUDGES
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
+from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
 from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
@@ -242,7 +242,7 @@ def _profile(
     done(2, 2)
 
 
-_FIDELITY_BUDGETS = tuple(dict.fromkeys(name for judge in JUDGES.values() for name in judge.limits))
+_FIDELITY_BUDGETS = fidelity_budgets()
 
 
 def _accuracy(
@@ -259,7 +259,7 @@ def _accuracy(
         found.missing |= dict.fromkeys(("max_accuracy_drop", *_FIDELITY_BUDGETS), NO_REFERENCE)
         return
     behaviour = reference.behaviour
-    judge = JUDGES[behaviour.family]
+    judge = OUTPUTS.get(behaviour.family)
     found.notes += tuple(behaviour.notes(metric is not None))
     for name in _FIDELITY_BUDGETS:
         if name not in judge.limits:

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.model_spec import Family
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.metrics.judge import family_of
-from pipeline.runtime.batches import MASK, stack, takes_batches
+from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.runtime.infer import judged_names, judged_rows
 from pipeline.runtime.session import SESSION_ERRORS, available_cores, make_session
 from pipeline.source.samples import Row, open_samples
+from pipeline.tasks.output_kind import MASK
+from pipeline.tasks.registry import OUTPUTS, by_width
 from pipeline.trace.graph import MODEL
 
 _SAMPLES = 16
@@ -40,7 +39,7 @@ def run(context: StageContext) -> dict[str, Json]:
     probe = _Probe(session, context.config["family"], pads)
     width = probe.require_judged(rows[0])
     behaviour = Behaviour(
-        family=family_of(context.config["family"], width),
+        family=by_width(context.config["family"], width).name,
         batch=probe.batch(rows),
         padding=probe.padding(rows),
         judged=probe.judged,
@@ -61,19 +60,19 @@ def _spread(folders: Sequence[Any]) -> Iterator[Row]:
 class _Probe:
     """Runs samples alone and together, and compares."""
 
-    def __init__(self, session: ort.InferenceSession, family: Family, pads: dict[str, int]) -> None:
-        self._session, self._family, self._pads = session, family, pads
+    def __init__(self, session: ort.InferenceSession, family: str, pads: dict[str, int]) -> None:
+        self._session, self._kind, self._pads = session, OUTPUTS.get(family), pads
         self._inputs = [entry.name for entry in session.get_inputs()]
         self.outputs = [entry.name for entry in session.get_outputs()]
 
     @property
     def judged(self) -> tuple[str, ...]:
-        return tuple(judged_names(self._family, self.outputs))
+        return tuple(self._kind.judged(self.outputs))
 
     def require_judged(self, row: Row) -> int:
         """The size of the last axis of the judged rows; UsageError if the outputs are of a kind that no judge takes."""
         try:
-            judged_names(self._family, self.outputs)
+            self._kind.judged(self.outputs)
         except StageError as error:
             raise UsageError(error.message, error.remedy) from error
         outputs = self._run(row)
@@ -123,7 +122,7 @@ class _Probe:
             outputs = self._run(inputs)
         except SESSION_ERRORS:
             return False
-        judged = {name: outputs[name] for name in judged_names(self._family, self.outputs)}
+        judged = {name: outputs[name] for name in self._kind.judged(self.outputs)}
         if any(array.shape[:1] != (len(batch),) for array in judged.values()):
             return False
         parts = [
@@ -138,8 +137,8 @@ class _Probe:
         return dict(zip(self.outputs, self._session.run(self.outputs, given), strict=True))
 
     def _rows(self, outputs: dict[str, NDArray[Any]], inputs: Row) -> NDArray[Any]:
-        names = judged_names(self._family, self.outputs)
-        return judged_rows(self._family, {name: outputs[name] for name in names}, inputs)
+        names = self._kind.judged(self.outputs)
+        return self._kind.rows({name: outputs[name] for name in names}, inputs)
 
 
 def _described(array: NDArray[Any]) -> str:

@@ -17,12 +17,13 @@ from pipeline.compress.units import parameters
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
-from pipeline.metrics.judge import JUDGES, Judgement, family_of
 from pipeline.numerics.affine import dequantize, quantize_symmetric
 from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
 from pipeline.runtime.behaviour import may_pad
 from pipeline.source.samples import Samples, open_samples
 from pipeline.source.torch_model import load_source, wrap
+from pipeline.tasks.output_kind import Judgement
+from pipeline.tasks.registry import by_width
 
 _BATCH = 32
 
@@ -74,14 +75,14 @@ class TrialModel:
         size = _BATCH if together else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
-        self._family = family_of(spec.family, self._reference.shape[-1])
+        self._judge = by_width(spec.family, self._reference.shape[-1])
         self._batches = list(batches(samples, size)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
         """Round the candidate's weights in place, run it, and compare."""
         megabytes = round_weights(candidate, self._scheme) / 1e6
-        judge = JUDGES[self._family]
-        return TrialScore(judge.fidelity(self._reference, self._outputs(candidate)), megabytes, judge.limits)
+        judgement = self._judge.fidelity(self._reference, self._outputs(candidate))
+        return TrialScore(judgement, megabytes, self._judge.limits)
 
     def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
         wrapped = wrap(model, self._spec)

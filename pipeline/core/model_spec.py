@@ -15,9 +15,6 @@ MOST_VALUES = 2**28
 """Of one sample of an input."""
 _ASSUMED = 16
 """The length of a dynamic axis, when they are counted."""
-Family = Literal["embedding", "classifier", "tokens", "detector", "scores", "token_scores", "labels"]
-"""What a model puts out: a vector per sample, logits of exclusive classes per sample or per token, boxes, numbers per
-sample (one logit, or the outputs of a regression) or per token, or independent logits of labels."""
 _PLACES = {"path", "entry", "tokenizer"}
 
 
@@ -44,10 +41,10 @@ class ModelSpec(Frozen):
     """A vetted model source, passed whole through the stages.
 
     `digest` covers its files, `inputs` what its graph takes where no Hugging Face config says so. `family`: what it
-    puts out, as far as that is known before its graph is; `output`: the name of the output that is judged; `data`: the
-    kind of its samples; `auto_class`: the transformers class that loads it. `preprocessing`: a recipe's image
-    processing. Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a
-    tokenizer in place of its own.
+    puts out (a name in `tasks.registry.OUTPUTS`), as far as that is known before its graph is; `output`: the name of
+    the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
+    `preprocessing`: a recipe's image processing. Outside the key: `path`, its folder; `entry`, the factory or ONNX
+    file; `tokenizer`, the folder of a tokenizer in place of its own.
     """
 
     name: str
@@ -55,7 +52,7 @@ class ModelSpec(Frozen):
     digest: str
     task: str
     auto_class: str
-    family: Family
+    family: str
     data: Literal["text", "image", "audio"]
     output: str
     sentence_transformer: bool = False

@@ -134,7 +134,7 @@ class OutputError(Frozen):
 
 class QuantizationCheck(Frozen):
     """The quantized graph against the float graph it was made from, on up to 64 samples. `data`: which ones;
-    `scores`: the task family's fidelity (see metrics/judge.py), empty if there are too few samples for it."""
+    `scores`: the fidelity of the kind of output (see tasks/), empty if there are too few samples for it."""
 
     data: Literal["calibration", "evaluation"]
     samples: int

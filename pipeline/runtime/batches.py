@@ -47,7 +47,6 @@ def batches(
             passed += len(positions)
 
 
-MASK = "attention_mask"
 """The input that tells real places (1) from padded ones (0)."""
 MOST_VALUES = 2**22
 """Input values of a batch as an app would run it."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.model_spec import Family
 from pipeline.core.types import Frozen
-from pipeline.metrics.judge import JUDGES
+from pipeline.tasks.registry import OUTPUTS
 
 PROBE = "probe"
 """The stage, and its role among the inputs of those that go by it."""
@@ -20,7 +19,7 @@ class Behaviour(Frozen):
     answer (`none`: there is no mask, or nothing to pad). `judged` and `others`: the graph's outputs that accuracy is
     measured on, and those that it is not."""
 
-    family: Family
+    family: str
     batch: Literal["free", "fixed", "dependent"]
     padding: Literal["harmless", "changes", "none"]
     judged: tuple[str, ...] = ()
@@ -33,7 +32,7 @@ class Behaviour(Frozen):
     def notes(self, by_metric: bool = False) -> list[str]:
         """What a reader of the report must know of it. `by_metric`: a metric of the user's, which sees all outputs,
         decides the drop."""
-        found = [] if by_metric else [f"Accuracy compares {JUDGES[self.family].words}."]
+        found = [] if by_metric else [f"Accuracy compares {OUTPUTS.get(self.family).words}."]
         if self.others and not by_metric:
             found.append(
                 f"Accuracy is measured on {', '.join(self.judged)}; the other outputs ({', '.join(self.others)}) are "

@@ -10,30 +10,30 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
-from pipeline.core.model_spec import Family
 from pipeline.core.types import Progress, silent
-from pipeline.runtime.batches import MASK, VALUES, batches, padded_batches
+from pipeline.runtime.batches import VALUES, batches, padded_batches
 from pipeline.source.samples import Samples
+from pipeline.tasks.registry import OUTPUTS
 
 Array = NDArray[np.float32]
-LOGITS, BOXES = "logits", "pred_boxes"
 
 
 def judged_outputs(
     session: ort.InferenceSession,
     samples: Samples,
     progress: Progress = silent,
-    family: Family = "embedding",
+    family: str = "embedding",
     batch: int = 1,
     pads: Mapping[str, int] | None = None,
     values: int = VALUES,
 ) -> Array:
-    """The rows that `judge` compares (see `judged_rows`), float32, all samples' one after the other.
+    """The rows that are compared (see `OutputKind.rows`), float32, all samples' one after the other.
 
     Samples run alone unless `batch` is given: then those of one shape together, or, with `pads` (values by input name,
     see `padded_batches`), all in their order. StageError if an output is not finite.
     """
-    names = judged_names(family, [entry.name for entry in session.get_outputs()])
+    kind = OUTPUTS.get(family)
+    names = kind.judged([entry.name for entry in session.get_outputs()])
     rows: dict[int, NDArray[Any]] = {}
     grouped = (
         batches(session, samples, batch, values=values)
@@ -43,7 +43,7 @@ def judged_outputs(
     for positions, inputs in grouped:
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
         for place, position in enumerate(positions):
-            rows[position] = judged_rows(family, _one(outputs, place), _one(inputs, place))
+            rows[position] = kind.rows(_one(outputs, place), _one(inputs, place))
             if not np.isfinite(rows[position]).all():
                 raise StageError(
                     f"Sample {position + 1} gives an output that is not finite.",
@@ -55,43 +55,3 @@ def judged_outputs(
 
 def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
     return {name: array[place : place + 1] if array.ndim else array for name, array in arrays.items()}
-
-
-def judged_names(family: Family, offered: list[str]) -> list[str]:
-    """The graph outputs that are judged: the first one, or a detector's two. StageError if it lacks them."""
-    if family != "detector":
-        return offered[:1]
-    missing = [name for name in (LOGITS, BOXES) if name not in offered]
-    if missing:
-        raise StageError(
-            f"The detector has no output {missing[0]!r}; it has {', '.join(offered)}.",
-            "Only DETR-type outputs are decoded; give a --metric of your own and another --task for others.",
-        )
-    return [LOGITS, BOXES]
-
-
-def judged_rows(
-    family: Family, outputs: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]
-) -> NDArray[Any]:
-    """One sample's rows: [1, dimensions] (a plain number is one); of token classes [unmasked tokens, classes]; of a
-    detector [1, queries, classes + 1 + 4], logits before boxes. Other token states [1, tokens, d] become their mean
-    over unmasked tokens."""
-    if family == "detector":
-        return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
-    output = next(iter(outputs.values()))
-    if output.ndim <= 2:
-        return output.reshape(len(output), -1)
-    mask = _mask(inputs, output.shape[:2])
-    if family in ("tokens", "token_scores"):
-        return output[mask.astype(bool)]
-    return (output * mask[..., None]).sum(1) / mask.sum()
-
-
-def _mask(inputs: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Which of the states [batch, tokens] count: all, if there are more or fewer than the model was given tokens (some
-    pool them). A decoder's mask is as long as its past and the new tokens, which are the last."""
-    mask = inputs.get(MASK)
-    if mask is None or mask.ndim != 2 or mask.shape[1] < shape[1]:
-        return np.ones(shape, np.int64)
-    given = {array.shape[1] for name, array in inputs.items() if name != MASK and array.ndim > 1}
-    return mask[:, -shape[1] :] if shape[1] in (mask.shape[1], *given) else np.ones(shape, np.int64)

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import Family
-from pipeline.metrics.judge import JUDGES, Kind, label_kind
 from pipeline.source.datasets import Dataset
+from pipeline.tasks.output_kind import LabelKind
+from pipeline.tasks.registry import OUTPUTS
 
-_CLASSES: tuple[Kind, ...] = ("classes", "indices", "tags", "objects")
+_CLASSES: tuple[LabelKind, ...] = ("classes", "indices", "tags", "objects")
 
 
 def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
     """UsageError if samples of the set's kind cannot become inputs of a model of the `task`, which `takes` another."""
-    fitting = {"tensor", takes} | ({"words"} if family == "tokens" else set())
+    fitting = {"tensor", takes} | ({"words"} if OUTPUTS.get(family).per_token else set())
     if dataset.kind not in fitting:
         raise UsageError(
             f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.",
@@ -31,16 +31,17 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
         )
 
 
-def check_labels(dataset: Dataset, family: Family, config: dict[str, Any]) -> None:
+def check_labels(dataset: Dataset, family: str, config: dict[str, Any]) -> None:
     """UsageError if no sample has a label to score, all labels are equal where an order is asked for, or a label is no
     class of the model (`id2label` of its config; without one nothing is known yet). Labels of a kind that says nothing
     about the outputs do not count."""
-    kind = label_kind(dataset.labels, dataset.pairs, family)
-    if family == "classifier" and kind == "numbers" and not dataset.pairs:
+    judge = OUTPUTS.get(family)
+    kind = judge.label_kind(dataset.labels, dataset.pairs)
+    if kind == "numbers" and "classes" in judge.takes and kind not in judge.takes and not dataset.pairs:
         _check_whole(dataset)
-    if kind not in JUDGES[family].takes:
+    if kind not in judge.takes:
         return
-    if kind in ("pairs", "numbers", "vectors") or family == "scores":
+    if judge.by_order:
         _check_order(dataset)
     elif kind in _CLASSES:
         _check_classes(dataset, family, config)
@@ -57,11 +58,11 @@ def _check_order(dataset: Dataset) -> None:
         )
 
 
-def _check_classes(dataset: Dataset, family: Family, config: dict[str, Any]) -> None:
+def _check_classes(dataset: Dataset, family: str, config: dict[str, Any]) -> None:
     highest = max((_highest(label) for label in dataset.labels or ()), default=-1)
     if highest < 0:
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
-    classes = class_count(config) if family != "detector" else len(config.get("id2label") or ())
+    classes = class_count(config) if OUTPUTS.get(family).unnamed_classes else len(config.get("id2label") or ())
     if classes and highest >= classes:
         raise UsageError(
             f"The data set {dataset.name!r} has the label {highest}; the model has {classes} classes "

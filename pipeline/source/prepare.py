@@ -24,6 +24,7 @@ from pipeline.source.model_config import read_config
 from pipeline.source.samples import DATASET, Row, write_samples
 from pipeline.source.tables import Columns
 from pipeline.source.words import word_rows
+from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSOR_FILES = ("preprocessor_config.json",)
 SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -99,7 +100,7 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     aligned: list[list[int]] = []
     rows = _rows(dataset, spec, context.config["max_length"], aligned)
     count = write_samples(folder, _counted(rows, len(dataset.samples), context.progress))
-    embedded_pairs = dataset.pairs and spec.family == "embedding"
+    embedded_pairs = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
     labels = aligned or _given_labels(dataset)
     record = {
@@ -124,10 +125,11 @@ def _given_labels(dataset: Dataset) -> list[Any] | None:
 
 def _labels(dataset: Dataset, family: str) -> list[Any] | None:
     """The labels that can be trained with: classes for classifiers, objects for detectors."""
-    if dataset.labels is None or family == "tokens" or dataset.pairs != (family == "embedding"):
+    kind = OUTPUTS.get(family)
+    if dataset.labels is None or kind.per_token or dataset.pairs != kind.pairs_apart:
         return None
     objects = isinstance(dataset.labels[0], list)
-    if objects != (family == "detector"):
+    if objects != ("objects" in kind.takes):
         return None
     return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
@@ -137,7 +139,7 @@ def _rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[list
     dataset = as_tensors(dataset, spec.inputs, spec.preprocessing)
     if dataset.kind == "tensor":
         return tensor_rows(dataset, spec.inputs)
-    if dataset.kind == "words" and spec.family == "tokens":
+    if dataset.kind == "words" and OUTPUTS.get(spec.family).per_token:
         tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
         words = word_rows(dataset, tokenizer, max_length, aligned)
         return (_as_declared(row, spec, tokenizer, dataset.name) for row in words)
@@ -188,7 +190,7 @@ def _sequences(dataset: Dataset, family: str) -> Iterator[tuple[str, ...]]:
     sides of pairs whose embeddings will be compared."""
     if not dataset.pairs:
         yield from ((text,) for text in dataset.samples)
-    elif family == "embedding":
+    elif OUTPUTS.get(family).pairs_apart:
         for side in (0, 1):
             yield from ((pair[side],) for pair in dataset.samples)
     else:
@@ -225,7 +227,8 @@ def tokenizer_inputs(spec: ModelSpec) -> list[str]:
 def _image_rows(dataset: Dataset, spec: ModelSpec) -> Iterator[Row]:
     prepare = image_preprocessing(spec)
     name = next(iter(spec.inputs), "pixel_values")
-    if spec.family == "detector" and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
+    boxes = "objects" in OUTPUTS.get(spec.family).takes
+    if boxes and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
         raise UsageError(
             "The detector's preprocessor_config.json crops its images or keeps their shape.",
             'Boxes need the whole image at one size: "size": {"height": ..., "width": ...}, no crop.',

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.checks.accuracy import compare
 from pipeline.core.errors import UsageError
-from pipeline.metrics.judge import judge
+from pipeline.tasks.registry import compute_fidelity
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
 LOGITS = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
@@ -54,8 +54,8 @@ def test_with_scored_pairs_the_drop_is_lost_correlation() -> None:
 
 
 def test_judgement_of_a_family() -> None:
-    assert judge("embedding", EMBEDDINGS, -EMBEDDINGS).scores["cosine"] == pytest.approx(-1)
-    assert set(judge("classifier", LOGITS, LOGITS).scores) == {"agreement", "kl_divergence"}
+    assert compute_fidelity("embedding", EMBEDDINGS, -EMBEDDINGS).scores["cosine"] == pytest.approx(-1)
+    assert set(compute_fidelity("classifier", LOGITS, LOGITS).scores) == {"agreement", "kl_divergence"}
 
 
 def test_tokens_are_scored_where_they_are_labelled() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.compress.distill import Distill
 from pipeline.compress.training.data import TAUGHT, TrainingSet
-from pipeline.compress.training.recorded import OUTPUTS, Recorded, require_recordable, run
+from pipeline.compress.training.recorded import FILE, Recorded, require_recordable, run
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
@@ -43,7 +43,7 @@ def test_each_row_is_what_the_teacher_says_of_that_sample_alone(
 ) -> None:
     source = hugging_face(tiny_encoder)
     facts = run(StageContext({}, {"training": texts}, tmp_path, silent, models={MODEL: source}))
-    rows = np.load(tmp_path / OUTPUTS)
+    rows = np.load(tmp_path / FILE)
     assert facts == {"samples": 70, "width": rows.shape[1]}
     assert rows.dtype == np.float32
     teacher: nn.Module = wrap(load_source(source), source)
@@ -66,7 +66,7 @@ def test_a_batch_brings_its_rows(texts: Artifact, tmp_path: Path) -> None:
     ("family", "config", "reason"),
     [
         ("embedding", {"losses": {"similarity": 1.0, "hidden_mse": 1.0}}, "uses hidden_mse, which looks inside"),
-        ("embedding", {}, "names no losses, and those of an embedding look inside the teacher"),
+        ("embedding", {}, "names no losses, and those for embeddings look inside the teacher"),
         ("classifier", {"augment": "flip_shift"}, "augments images, which the teacher has to see as well"),
         ("tokens", {}, "judges single tokens"),
     ],

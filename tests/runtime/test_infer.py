@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from pipeline.core.errors import IntegrityError, StageError
-from pipeline.runtime.infer import judged_names, judged_outputs, judged_rows
+from pipeline.runtime.infer import judged_outputs
 from pipeline.source.samples import Row, Samples, open_samples, write_samples
+from pipeline.tasks.registry import OUTPUTS
 
 
 def session_of(nodes: list[NodeProto], *, masked: bool = False) -> ort.InferenceSession:
@@ -94,22 +95,22 @@ def test_token_classes_are_rows_of_unmasked_tokens(tmp_path: Path) -> None:
     states = [floats([[1, 10], [2, 20], [100, 100]]), floats([[5, 6]])]
     masks = [np.array([[1, 1, 0]]), np.array([[1]])]
     rows = [{"x": state, "attention_mask": mask} for state, mask in zip(states, masks, strict=True)]
-    outputs = [judged_rows("tokens", {"y": 2 * row["x"]}, row) for row in rows]
+    outputs = [OUTPUTS.get("tokens").rows({"y": 2 * row["x"]}, row) for row in rows]
     assert [output.tolist() for output in outputs] == [[[2, 20], [4, 40]], [[10, 12]]]
 
 
 def test_a_detectors_logits_stand_before_its_boxes() -> None:
     outputs = {"logits": floats([[1, 2, 3]]), "pred_boxes": floats([[4, 5, 6, 7]])}
-    assert judged_rows("detector", outputs, {}).tolist() == [[[1, 2, 3, 4, 5, 6, 7]]]
+    assert OUTPUTS.get("detector").rows(outputs, {}).tolist() == [[[1, 2, 3, 4, 5, 6, 7]]]
 
 
 def test_a_detector_without_boxes_is_refused() -> None:
     with pytest.raises(StageError, match=r"The detector has no output 'pred_boxes'; it has logits, other."):
-        judged_names("detector", ["logits", "other"])
+        OUTPUTS.get("detector").judged(["logits", "other"])
 
 
 def test_all_states_count_where_a_model_pools_its_tokens() -> None:
     """Four tokens become two states, so that the mask of tokens says nothing of them."""
     inputs = {"input_ids": np.zeros((1, 4), np.int64), "attention_mask": np.array([[1, 1, 0, 0]])}
-    pooled = judged_rows("embedding", {"y": floats([[1, 10], [3, 30]])}, inputs)
+    pooled = OUTPUTS.get("embedding").rows({"y": floats([[1, 10], [3, 30]])}, inputs)
     assert pooled.tolist() == [[2, 20]]

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import UsageError
-from pipeline.metrics.judge import Kind
 from pipeline.source.audio_folder import open_recording
 from pipeline.source.datasets import Dataset, load_evaluation
 from pipeline.source.labels import check_labels, class_indices, number_labels
-from pipeline.source.tasks import TASKS, family_named
 from pipeline.source.words import align
+from pipeline.tasks.output_kind import LabelKind
+from pipeline.tasks.registry import OUTPUTS, TASKS
 
 
 def test_a_label_goes_to_the_first_token_of_its_word() -> None:
@@ -223,7 +223,7 @@ def test_a_classifier_takes_no_other_numbers(label: float) -> None:
     ):
         check_labels(labelled([1, label]), TASKS.get("text-classification").family, {"model_type": "bert"})
     one = {"num_labels": 1, "model_type": "bert"}
-    check_labels(labelled([1, label, 1]), family_named(TASKS.get("text-classification"), one), one)
+    check_labels(labelled([1, label, 1]), OUTPUTS.get("classifier").by_config(one, ()), one)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_folders_tell_the_names_of_their_classes(tmp_path: Path) -> None:
         ({}, ["vectors"], "scores"),
     ],
 )
-def test_what_a_classifier_really_puts_out(config: dict[str, object], kinds: list[Kind], family: str) -> None:
-    assert family_named(TASKS.get("text-classification"), config, kinds) == family
-    assert family_named(TASKS.get("feature-extraction"), config, kinds) == "embedding"
+def test_what_a_classifier_really_puts_out(config: dict[str, object], kinds: list[LabelKind], family: str) -> None:
+    assert OUTPUTS.get("classifier").by_config(config, kinds) == family
+    assert OUTPUTS.get("embedding").by_config(config, kinds) == "embedding"
 
 
 def test_a_json_list_is_no_coco_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.source.lengths import Longest, check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource
-from pipeline.source.tasks import TASKS
+from pipeline.tasks.registry import TASKS
 
 FIXED = {"ids": InputSpec(shape=("batch", 77), dtype="int32"), "x": InputSpec(shape=("batch", 5))}
 

@@ -169,6 +169,6 @@ def test_a_first_output_without_a_judge(save_model, tmp_path) -> None:
     model.graph.output.insert(0, helper.make_tensor_value_info("label", onnx.TensorProto.INT64, [None]))
     onnx.save(model, path)
     with pytest.raises(UsageError) as caught:
-        check_judged(path, detector=False)
+        check_judged(path, by_name=False)
     assert caught.value.message.startswith("No judge is known for the first output, 'label'; 'm.onnx' has label int64 ")
-    check_judged(path, detector=True)
+    check_judged(path, by_name=True)

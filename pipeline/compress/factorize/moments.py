@@ -14,7 +14,6 @@ from pipeline.compress.factorize.layers import Candidate, Layer
 from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.importance.taylor import PROBES, objective
 from pipeline.compress.trial import batches, judged
-from pipeline.core.model_spec import Family
 from pipeline.numerics.low_rank import Double
 from pipeline.source.torch_model import wrap
 
@@ -77,7 +76,7 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
     """
     model, generator = wrap(watched.model, watched.spec), torch.Generator().manual_seed(watched.seed)
     totals = dict.fromkeys((layer.name for layer in layers), 0.0)
-    family: Family = watched.spec.family
+    family: str = watched.spec.family
 
     def watch(name: str, module: Layer, inputs: Tensor, output: Tensor) -> Tensor:  # noqa: ARG001
         # a new leaf if all before it is frozen, cloned since what follows may change it in place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -13,9 +13,8 @@ from pipeline.compress.importance.reads import feature_axis, hooked
 from pipeline.compress.trial import batches, judged
 from pipeline.compress.units import Slices, UnitGroup
 from pipeline.core.errors import StageError
-from pipeline.core.model_spec import Family
-from pipeline.metrics.judge import family_of
 from pipeline.source.torch_model import wrap
+from pipeline.tasks.registry import by_width
 
 PROBES = 2
 """Random objectives per sample; more lower the variance of the score at proportional cost."""
@@ -45,26 +44,42 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     return [total / (done * PROBES) for total in totals]
 
 
-def objective(outputs: Tensor, family: Family, generator: torch.Generator) -> Tensor:
+def objective(outputs: Tensor, family: str, generator: torch.Generator) -> Tensor:
     """A label-free L of outputs [samples, dimensions], summed over the samples. One logit counts as a number: the
     chance of an only class is always 1.
 
     The distance to the model's own outputs is useless here: it is at its minimum, so its gradient is zero. Its
-    curvature is not. A classifier is scored by log p(y) of a class y drawn from its own distribution, whose squared
-    gradient is the Fisher information, the curvature of the KL divergence; each of independent labels by yes or no,
-    drawn likewise. An embedding f, or numbers, are scored by <v, f> with v standard normal, whose expected squared
-    gradient |df/dg|^2 is the curvature of the squared error, so the score is the squared change of the embedding that
-    removing the unit causes, to first order.
+    curvature is not: each of `OBJECTIVES` has the squared gradient that is the curvature of a distance.
     """
-    found = family_of(family, outputs.shape[-1])
-    if found == "labels":
-        drawn = torch.bernoulli(outputs.detach().sigmoid(), generator=generator)
-        return -nn.functional.binary_cross_entropy_with_logits(outputs, drawn, reduction="sum")
-    if found in ("classifier", "tokens"):
-        chances = outputs.detach().softmax(-1)
-        drawn = torch.multinomial(chances, 1, generator=generator)
-        return outputs.log_softmax(-1).gather(-1, drawn).sum()
+    return OBJECTIVES[by_width(family, outputs.shape[-1]).objective](outputs, generator)
+
+
+def drawn_class(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """log p(y) of a class y drawn from the model's own distribution, whose squared gradient is the Fisher information,
+    the curvature of the KL divergence."""
+    drawn = torch.multinomial(outputs.detach().softmax(-1), 1, generator=generator)
+    return outputs.log_softmax(-1).gather(-1, drawn).sum()
+
+
+def drawn_labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """The same of independent labels: log p of yes or no, drawn for each."""
+    drawn = torch.bernoulli(outputs.detach().sigmoid(), generator=generator)
+    return -nn.functional.binary_cross_entropy_with_logits(outputs, drawn, reduction="sum")
+
+
+def projection(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """<v, f> of an embedding or numbers f with v standard normal, whose expected squared gradient |df/dg|^2 is the
+    curvature of the squared error, so that the score is the squared change of f that removing the unit causes, to
+    first order."""
     return (outputs * torch.randn(outputs.shape, generator=generator)).sum()
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "drawn_class": drawn_class,
+    "drawn_labels": drawn_labels,
+    "projection": projection,
+}
+"""By the name that `OutputKind.objective` has."""
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.metrics.judge import JUDGES
-
 
 @dataclass(frozen=True)
 class View:
@@ -46,11 +44,15 @@ class Pair:
 
 class Loss(NamedTuple):
     """`compute` gives the mean over this process's samples, so that processes with equally many average to the
-    mean over all. `needs`: `features`, `attention` or `labels`, if any; `families` that it is defined for."""
+    mean over all. `needs`: `features`, `attention` or `labels`, if any; `families`: the
+    kinds of output that it is defined for, None for all."""
 
     compute: Callable[[Pair], Tensor]
     needs: str = ""
-    families: tuple[str, ...] = tuple(JUDGES)
+    families: tuple[str, ...] | None = None
+
+    def takes(self, family: str) -> bool:
+        return self.families is None or family in self.families
 
 
 _LEAST = 1e-4

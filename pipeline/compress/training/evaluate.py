@@ -11,8 +11,7 @@ from torch import nn
 
 from pipeline.compress.training.data import Batch, TrainingSet
 from pipeline.compress.training.pupil import Observed
-from pipeline.core.model_spec import Family
-from pipeline.metrics.judge import judge
+from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 
 Array = NDArray[np.float32]
 _BATCH = 64
@@ -22,7 +21,7 @@ class HeldOut:
     """The held-out samples, the teacher's outputs on them, and the student's score: accuracy where classes are
     labelled, else fidelity to the teacher."""
 
-    def __init__(self, data: TrainingSet, indices: Sequence[int], family: Family, device: torch.device) -> None:
+    def __init__(self, data: TrainingSet, indices: Sequence[int], family: str, device: torch.device) -> None:
         self._data, self._family, self._device = data, family, device
         self._order = sorted(indices, key=data.size)  # samples of alike length together: less padding
         self._reference: Array | None = None
@@ -35,12 +34,13 @@ class HeldOut:
         """`score` (higher is better), and all scores by name."""
         assert self._reference is not None  # noqa: S101  # `watch` comes first
         outputs = self._outputs(student)
-        found = judge(self._family, self._reference, outputs)
+        found = compute_fidelity(self._family, self._reference, outputs)
         scores = dict(found.scores)
         primary = 1.0 - found.drop / 100.0
-        if self._family == "classifier" and self._data.labels is not None:
-            labels = np.array([self._data.labels[index] for index in self._order])
-            primary = scores["accuracy"] = float((outputs.argmax(-1) == labels).mean())
+        kind = OUTPUTS.get(self._family)
+        if kind.best_by and self._data.labels is not None:
+            labels = [self._data.labels[index] for index in self._order]
+            primary = scores[kind.best_by] = kind.against(labels, outputs)[kind.best_by] / 100.0
         return {"score": primary, **scores}
 
     def _outputs(self, model: nn.Module) -> Array:

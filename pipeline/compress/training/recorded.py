@@ -18,8 +18,9 @@ from pipeline.compress.training.pupil import Observed
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.tasks.registry import OUTPUTS
 
-OUTPUTS = "outputs.npy"
+FILE = "outputs.npy"
 _BATCH = 64
 _INSIDE = ("features", "attention")
 
@@ -41,15 +42,16 @@ def require_recordable(config: Distill, family: str, where: str) -> None:
 
 
 def _obstacle(config: Distill, family: str) -> str:
-    if family in ("tokens", "token_scores"):
+    kind = OUTPUTS.get(family)
+    if kind.per_token:
         return "judges single tokens"
     if config.augment != "none":
         return "augments images, which the teacher has to see as well"
     inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
     if inside:
         return f"uses {inside[0]}, which looks inside the teacher"
-    if family == "embedding" and not config.losses:
-        return "names no losses, and those of an embedding look inside the teacher"
+    if not config.losses and any(LOSSES.get(name).needs in _INSIDE for name in kind.losses):
+        return f"names no losses, and those for {kind.words} look inside the teacher"
     return ""
 
 
@@ -65,7 +67,7 @@ def run(context: StageContext) -> dict[str, Json]:
         outputs = _outputs(teacher, data, indices)
         if rows is None:
             shape = (len(data), *outputs.shape[1:])
-            rows = np.lib.format.open_memmap(context.out / OUTPUTS, "w+", np.float32, shape)
+            rows = np.lib.format.open_memmap(context.out / FILE, "w+", np.float32, shape)
         rows[indices] = outputs
         context.progress(start + len(indices), len(order))
     assert rows is not None  # noqa: S101  # data sets are never empty
@@ -84,4 +86,4 @@ def _outputs(
 
 def recorded_outputs(folder: str | None) -> Path | None:
     """The file that `run` wrote into `folder`."""
-    return Path(folder) / OUTPUTS if folder else None
+    return Path(folder) / FILE if folder else None

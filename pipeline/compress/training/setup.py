@@ -25,19 +25,10 @@ from pipeline.compress.training.taps import block_names, kept_blocks, match_bloc
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
-from pipeline.metrics.judge import smallest_set
 from pipeline.source.prepare import load_tokenizer
+from pipeline.tasks.registry import OUTPUTS
 
 _HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score
-_DEFAULTS: dict[str, dict[str, float]] = {
-    "embedding": {"hidden_mse": 10.0, "embedding_cosine": 1.0, "neighbours": 0.1},
-    "classifier": {"soft_labels": 1.0},
-    "tokens": {"soft_labels": 1.0},
-    "detector": {"outputs_mse": 1.0},
-    "scores": {"numbers_mse": 1.0},
-    "token_scores": {"numbers_mse": 1.0},
-    "labels": {"outputs_mse": 1.0},
-}
 
 
 @dataclass(frozen=True)
@@ -65,13 +56,13 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""
     config, family = job.config, job.model.family
     data = TrainingSet(Path(job.samples), recorded_outputs(job.teacher_outputs))
-    weights = config.losses or _DEFAULTS[family]
+    weights = config.losses or OUTPUTS.get(family).losses
     losses = {name: LOSSES.get(name) for name in weights}
     _check_losses(losses, family, data)
     compressed = _compressed(job.model, job.compressed)
     _check_vocabulary(job)
     student, teacher = _observed(job, compressed, {loss.needs for loss in losses.values()})
-    least = max(2, smallest_set(family))
+    least = max(2, OUTPUTS.get(family).smallest)
     train_indices, held = hold_out(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
     setup = Setup(
         config,
@@ -131,8 +122,8 @@ def _compressed(spec: ModelSpec, folder: str | None) -> Compressed:
 
 def _check_losses(losses: dict[str, Loss], family: str, data: TrainingSet) -> None:
     for name, loss in losses.items():
-        if family not in loss.families:
-            allowed = [other for other, known in LOSSES.usable().items() if family in known.families]
+        if not loss.takes(family):
+            allowed = [other for other, known in LOSSES.usable().items() if known.takes(family)]
             raise StageError(f"distill: the loss {name!r} is not defined for this task.", f"Use {', '.join(allowed)}.")
         if loss.needs == "labels" and data.labels is None:
             raise StageError(

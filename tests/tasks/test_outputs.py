@@ -1,25 +1,26 @@
-"""Each judge on tables that can be checked by hand, and with the float model's own answers."""
+"""Each kind of output on tables that can be checked by hand, and with the float model's own answers."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from pipeline.metrics.judge import JUDGES, Kind, family_of, judge, label_kind
+from pipeline.tasks.output_kind import LabelKind
+from pipeline.tasks.registry import OUTPUTS, by_width, compute_fidelity
 
 NUMBERS = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
 
 
 def test_a_single_logit_is_no_class() -> None:
     """Turned round, the top class of one logit still agrees; its ranks do not."""
-    found = judge("classifier", NUMBERS, -NUMBERS)
+    found = compute_fidelity("classifier", NUMBERS, -NUMBERS)
     assert found.scores["rank_correlation"] == pytest.approx(-1)
     assert (found.primary, found.drop) == ("rank_correlation", pytest.approx(200.0))
 
 
 def test_a_shift_that_keeps_the_ranks_is_an_error() -> None:
     """All numbers half a standard deviation (sqrt 1.25) too high: a quarter of their variance is lost."""
-    found = JUDGES["scores"].fidelity(NUMBERS, NUMBERS + np.float32(0.5 * np.sqrt(1.25)))
+    found = OUTPUTS.get("scores").fidelity(NUMBERS, NUMBERS + np.float32(0.5 * np.sqrt(1.25)))
     assert found.scores == pytest.approx({"rank_correlation": 1.0, "error_in_std": 0.5})
     assert (found.primary, found.drop) == ("error_in_std", pytest.approx(25.0))
 
@@ -27,15 +28,15 @@ def test_a_shift_that_keeps_the_ranks_is_an_error() -> None:
 def test_the_worst_of_several_outputs_decides() -> None:
     reference = np.concatenate([NUMBERS, 100 * NUMBERS], axis=1)
     other = np.concatenate([-NUMBERS, 100 * NUMBERS], axis=1)
-    assert JUDGES["scores"].fidelity(reference, other).drop == pytest.approx(200.0)
-    of_float, of_other = (JUDGES["scores"].against(reference.tolist(), rows) for rows in (reference, other))
+    assert OUTPUTS.get("scores").fidelity(reference, other).drop == pytest.approx(200.0)
+    of_float, of_other = (OUTPUTS.get("scores").against(reference.tolist(), rows) for rows in (reference, other))
     assert of_other == pytest.approx({"spearman_0": -100.0, "spearman_1": 100.0})
-    fidelity = JUDGES["scores"].fidelity(reference, reference)
-    assert JUDGES["scores"].lost(of_float, of_other, fidelity) == ("spearman_0", pytest.approx(200.0))
+    fidelity = OUTPUTS.get("scores").fidelity(reference, reference)
+    assert OUTPUTS.get("scores").lost(of_float, of_other, fidelity) == ("spearman_0", pytest.approx(200.0))
 
 
 def test_labels_that_float_cannot_follow_hide_no_damage() -> None:
-    judge_ = JUDGES["scores"]
+    judge_ = OUTPUTS.get("scores")
     noise = [1.0, 0.0, 1.0, 0.0]
     fidelity = judge_.fidelity(NUMBERS, -NUMBERS)
     lost = judge_.lost(judge_.against(noise, NUMBERS), judge_.against(noise, -NUMBERS), fidelity)
@@ -47,19 +48,19 @@ def test_independent_labels_are_decided_one_by_one() -> None:
     reference = np.array([[1, -1], [1, 1], [-1, -1], [-1, -1]], np.float32)
     other = np.array([[1, -1], [-1, -1], [-1, -1], [-1, -1]], np.float32)
     labels = [[1, 0], [1, 1], [0, 0], [0, 0]]
-    found = JUDGES["labels"].fidelity(reference, other)
+    found = OUTPUTS.get("labels").fidelity(reference, other)
     assert (found.scores["agreement"], found.drop) == (0.75, 25.0)
-    of_float, of_other = (JUDGES["labels"].against(labels, rows) for rows in (reference, other))
+    of_float, of_other = (OUTPUTS.get("labels").against(labels, rows) for rows in (reference, other))
     assert of_float == {"micro_f1": 100.0, "macro_f1": 100.0}
     assert of_other == pytest.approx({"micro_f1": 50.0, "macro_f1": 100 * (2 / 3) / 2})
-    assert JUDGES["labels"].lost(of_float, of_other, found) == ("macro_f1", pytest.approx(100 - 100 / 3))
+    assert OUTPUTS.get("labels").lost(of_float, of_other, found) == ("macro_f1", pytest.approx(100 - 100 / 3))
     by_index: list[object] = [[0], [0, 1], [], []]
-    assert JUDGES["labels"].against(by_index, other) == of_other
+    assert OUTPUTS.get("labels").against(by_index, other) == of_other
 
 
 def test_sigmoids_are_decided_at_one_half() -> None:
     chances = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
-    assert JUDGES["labels"].against([[1, 0], [0, 1]], chances)["micro_f1"] == 100.0
+    assert OUTPUTS.get("labels").against([[1, 0], [0, 1]], chances)["micro_f1"] == 100.0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_sigmoids_are_decided_at_one_half() -> None:
     ],
 )
 def test_what_outputs_of_a_size_are(declared, columns: int, found: str) -> None:
-    assert family_of(declared, columns) == found
+    assert by_width(declared, columns).name == found
 
 
 @pytest.mark.parametrize(
@@ -95,11 +96,11 @@ def test_what_outputs_of_a_size_are(declared, columns: int, found: str) -> None:
         ([[[0, 0.1, 0.1, 0.2, 0.2]], []], False, "classifier", "objects"),
     ],
 )
-def test_what_labels_are(labels, pairs: bool, family, kind: Kind) -> None:
-    assert label_kind(labels, pairs, family) == kind
+def test_what_labels_are(labels, pairs: bool, family, kind: LabelKind) -> None:
+    assert OUTPUTS.get(family).label_kind(labels, pairs) == kind
 
 
 @pytest.mark.parametrize("family", ["embedding", "classifier", "tokens", "scores", "token_scores", "labels"])
 def test_float_loses_nothing_to_itself(family) -> None:
     rows = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
-    assert JUDGES[family].fidelity(rows, rows).drop == pytest.approx(0, abs=1e-6)
+    assert OUTPUTS.get(family).fidelity(rows, rows).drop == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,172 @@
+"""What a model puts out: how it is read, held against the float model's outputs, and against labels.
+
+Each kind is one object in `tasks.registry.OUTPUTS`, under its name. A model's kind follows from its task, its config
+and its labels (`by_config`), and in the end from the size of its outputs (`by_width`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import StageError, UsageError
+from pipeline.metrics.fidelity import Array
+
+LabelKind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects"]
+"""What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
+sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per
+token, or the objects of an image."""
+MASK = "attention_mask"
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`scores` by name; `drop` in points, by the score `primary`, the one that lost most."""
+
+    scores: dict[str, float]
+    primary: str
+    drop: float
+
+
+class OutputKind(ABC):
+    """`words`: what is compared. `smallest`: the fewest rows that scores are defined on. `limits`: budget beside the
+    drop -> the score that it is held against. `takes`: the kinds of labels that are scored.
+
+    `losses`: default ones of distillation, by name -> weight; `objective`: the label-free one of gradient scores, by
+    name. `best_by`: the score against labels that training keeps its best weights by; empty for fidelity.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[str]
+    takes: ClassVar[tuple[LabelKind, ...]]
+    losses: ClassVar[Mapping[str, float]]
+    smallest: ClassVar[int] = 1
+    limits: ClassVar[Mapping[str, str]] = {}
+    objective: ClassVar[str] = "projection"
+    best_by: ClassVar[str] = ""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of the graph outputs that are judged; none: the first one, whatever its name."""
+    per_token: ClassVar[bool] = False
+    """Is a row an unmasked token? Labels are of words then."""
+    pairs_apart: ClassVar[bool] = False
+    """Do the sides of a pair run apart?"""
+    by_order: ClassVar[bool] = False
+    """Are labels scored by the order that they give?"""
+    averages: ClassVar[bool] = True
+    """Is the mean of all answers an answer?"""
+    names_classes: ClassVar[bool] = True
+    """Do the config's class names speak of the outputs?"""
+    unnamed_classes: ClassVar[bool] = True
+    """Has a config without class names two classes, as transformers makes them?"""
+
+    @abstractmethod
+    def fidelity(self, reference: Array, other: Array) -> Judgement:
+        """`other` against the float model's outputs on the same rows; no labels are needed."""
+
+    @abstractmethod
+    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+        """Scores in points (0-100, higher is better) of one model's rows against the labels; the first one decides."""
+
+    def lost(self, of_float: dict[str, float], of_other: dict[str, float], fidelity: Judgement) -> tuple[str, float]:  # noqa: ARG002
+        """(the score that decides, its drop in points) where there are labels."""
+        primary = next(iter(of_other))
+        return primary, of_float[primary] - of_other[primary]
+
+    def by_config(self, config: Mapping[str, Any], labels: Iterable[LabelKind]) -> str:  # noqa: ARG002
+        """The kind that a model declared as of this one has by its config.json and the kinds of its labels."""
+        return self.name
+
+    def by_width(self, columns: int) -> str:  # noqa: ARG002
+        """The kind that outputs with a last axis of `columns` values have."""
+        return self.name
+
+    def judged(self, offered: Sequence[str]) -> list[str]:
+        """The graph outputs that are judged, of those offered. StageError if one is missing."""
+        return list(offered[:1])
+
+    def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
+        """One sample's rows of its judged outputs: [1, dimensions] (a plain number is one). States of tokens
+        [1, tokens, d] become their mean over unmasked ones."""
+        output = next(iter(outputs.values()))
+        if output.ndim <= 2:
+            return output.reshape(len(output), -1)
+        mask = unmasked(inputs, output.shape[:2])
+        return (output * mask[..., None]).sum(1) / mask.sum()
+
+    def label_kind(self, labels: Sequence[Any] | None, pairs: bool) -> LabelKind:
+        """What the labels of a set are. `pairs`: its samples are pairs of texts; a model that takes both sides at once
+        gives one answer for them."""
+        if labels is None or not len(labels):
+            return "none"
+        if pairs and self.pairs_apart:
+            return "pairs"
+        if isinstance(labels[0], (list, tuple, np.ndarray)):
+            return self.lists(labels)
+        return "classes" if all(float(label).is_integer() and label >= 0 for label in labels) else "numbers"
+
+    def lists(self, labels: Sequence[Any]) -> LabelKind:
+        """What labels that are lists are."""
+        return kind_of_lists(labels)
+
+    def decisions(self, labels: Sequence[Any] | None, rows: Array, reference: Array) -> NDArray[np.bool_] | None:  # noqa: ARG002
+        """Which rows are right, bool [rows], by the labels or else by the float model's `reference`; None if rows are
+        no decisions on samples, of which a paired interval could be told."""
+        return None
+
+    def samples_of(self, rows: int, labels: Sequence[Any] | None) -> NDArray[np.int64]:  # noqa: ARG002
+        """Which sample each of `rows` rows belongs to: int64 [rows]."""
+        return np.arange(rows)
+
+
+def kind_of_lists(labels: Sequence[Any], indices: bool = False) -> LabelKind:
+    """Of whole numbers in lists of one length: `indices` of the labels that hold, or numbers."""
+    if any(isinstance(item, (list, tuple)) for label in labels for item in label):
+        return "objects"
+    values = [item for label in labels for item in label]
+    if not values:
+        return "tags"
+    alike = len({len(label) for label in labels}) == 1
+    if alike and all(item in (0, 1) for item in values):
+        return "sets"
+    whole = all(float(item).is_integer() and item >= 0 for item in values)
+    return "indices" if whole and (indices or not alike) else "vectors"
+
+
+def least(scores: dict[str, float], drops: dict[str, float]) -> Judgement:
+    """The judgement by the score that lost most (of equal ones, the first)."""
+    primary = max(drops, key=lambda name: drops[name])
+    return Judgement(scores, primary, drops[primary])
+
+
+def known_classes(labels: Array, classes: int) -> Array:
+    """The labels, if all are classes of the model; UsageError if not."""
+    if labels.size and labels.max() >= classes:
+        raise UsageError(
+            f"The evaluation data has the label {labels.max()}; the model has {classes} classes (0 to {classes - 1}).",
+            "Map the labels to the model's classes (id2label in its config.json), or name the right model.",
+        )
+    return labels
+
+
+def require_outputs(names: Sequence[str], offered: Sequence[str], who: str, remedy: str) -> list[str]:
+    """The names; StageError if the model does not offer one of them."""
+    missing = [name for name in names if name not in offered]
+    if missing:
+        raise StageError(f"The {who} has no output {missing[0]!r}; it has {', '.join(offered)}.", remedy)
+    return list(names)
+
+
+def unmasked(inputs: Arrays, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Which of the states [batch, tokens] count: all, if there are more or fewer than the model was given tokens (some
+    pool them). A decoder's mask is as long as its past and the new tokens, which are the last."""
+    mask = inputs.get(MASK)
+    if mask is None or mask.ndim != 2 or mask.shape[1] < shape[1]:
+        return np.ones(shape, np.int64)
+    given = {array.shape[1] for name, array in inputs.items() if name != MASK and array.ndim > 1}
+    return mask[:, -shape[1] :] if shape[1] in (mask.shape[1], *given) else np.ones(shape, np.int64)

@@ -1,0 +1,53 @@
+"""All tasks and kinds of outputs, by name."""
+
+from __future__ import annotations
+
+from pipeline.core.registry import Registry
+from pipeline.metrics.fidelity import Array
+from pipeline.tasks.output_kind import Judgement, OutputKind
+from pipeline.tasks.task import Task
+
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "feature-extraction": "pipeline.tasks.embedding:FEATURE_EXTRACTION",
+        "text-classification": "pipeline.tasks.classification:TEXT_CLASSIFICATION",
+        "image-classification": "pipeline.tasks.classification:IMAGE_CLASSIFICATION",
+        "token-classification": "pipeline.tasks.token_classification:TOKEN_CLASSIFICATION",
+        "audio-classification": "pipeline.tasks.classification:AUDIO_CLASSIFICATION",
+        "object-detection": "pipeline.tasks.detection:OBJECT_DETECTION",
+    },
+    parts=("name", "data", "family", "output"),
+)
+
+OUTPUTS: Registry[OutputKind] = Registry(
+    "output",
+    {
+        "embedding": "pipeline.tasks.embedding:EMBEDDING",
+        "classifier": "pipeline.tasks.classification:CLASSIFIER",
+        "tokens": "pipeline.tasks.token_classification:TOKENS",
+        "detector": "pipeline.tasks.detection:DETECTOR",
+        "scores": "pipeline.tasks.numbers:SCORES",
+        "token_scores": "pipeline.tasks.numbers:TOKEN_SCORES",
+        "labels": "pipeline.tasks.label_sets:LABELS",
+    },
+    words="kind of output",
+    parts=("name", "takes", "losses", "fidelity", "against", "rows"),
+)
+"""What models put out: vectors, logits of exclusive classes per sample or per token, boxes, numbers per sample or per
+token, independent logits of labels."""
+
+
+def fidelity_budgets() -> tuple[str, ...]:
+    """The budgets beside the drop that any kind of output is held against."""
+    return tuple(dict.fromkeys(name for kind in OUTPUTS.usable().values() for name in kind.limits))
+
+
+def by_width(family: str, columns: int) -> OutputKind:
+    """What a model declared as of the kind `family` puts out, given the size of its outputs' last axis."""
+    return OUTPUTS.get(OUTPUTS.get(family).by_width(columns))
+
+
+def compute_fidelity(family: str, reference: Array, other: Array) -> Judgement:
+    """Compare outputs float32 [rows, dimensions] (see `OutputKind.rows`) with the float model's."""
+    return by_width(family, reference.shape[-1]).fidelity(reference, other)
