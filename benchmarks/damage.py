@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -36,25 +37,29 @@ Run = Callable[[Inputs], Array]
 @dataclass(frozen=True)
 class Variant:
     """`build` gives the model. Texts run one at a time, or `batch` at a time: `padded` in the order that they have,
-    else with their neighbours in length."""
+    else with their neighbours in length. `workers` of them run beside each other."""
 
     build: Callable[[], Run]
     batch: int = 1
     padded: bool = False
+    workers: int = 2
 
 
 def embedded(texts: Sequence[str], variant: Variant) -> Array:
     """The variant's embeddings, float32 [texts, dimensions], of texts cut at `LENGTH` tokens."""
     run, tokenizer = variant.build(), load_tokenizer(_source().path)
     order = range(len(texts)) if variant.padded else sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    found: dict[int, Array] = {}
-    for start in range(0, len(texts), variant.batch):
-        places = order[start : start + variant.batch]
-        inputs = tokenizer(
-            [texts[place] for place in places], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
-        )
-        found.update(zip(places, run(dict(inputs)), strict=True))
-    return np.stack([found[place] for place in range(len(texts))])
+    batches = [order[start : start + variant.batch] for start in range(0, len(texts), variant.batch)]
+
+    def of(places: Sequence[int]) -> Inputs:
+        chosen = [texts[place] for place in places]
+        return dict(tokenizer(chosen, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
+
+    with ThreadPoolExecutor(variant.workers) as pool:
+        rows = np.concatenate([*pool.map(run, map(of, batches))])
+    found = np.empty_like(rows)
+    found[list(order)] = rows
+    return found
 
 
 @cache
@@ -80,12 +85,13 @@ def _changed(change: Callable[[nn.Module], None]) -> Run:
 
 
 def _bundle(recipe: str, target: str) -> Run:
-    return _graph(artifacts(recipe, target)["bundle"].path / MODEL, load_target(target).runtime)
+    runtime = load_target(target).runtime.model_copy(update={"threads": 1})
+    return _graph(artifacts(recipe, target)["bundle"].path / MODEL, runtime)
 
 
 def _plain_dynamic() -> Run:
     with tempfile.TemporaryDirectory() as scratch:
-        return _graph(plain_dynamic(Path(scratch)), Runtime(threads=2))
+        return _graph(plain_dynamic(Path(scratch)), Runtime(threads=1))
 
 
 def _graph(model: Path, runtime: Runtime) -> Run:
@@ -149,7 +155,7 @@ def small_to_zero(share: float, model: nn.Module) -> None:
 
 
 def _torch(change: Callable[..., None], *values: Any) -> Variant:
-    return Variant(partial(_changed, partial(change, *values)), BATCH)
+    return Variant(partial(_changed, partial(change, *values)), BATCH, workers=1)  # torch has threads of its own
 
 
 FLOAT = _torch(lambda _: None)
