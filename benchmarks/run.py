@@ -30,7 +30,9 @@ from benchmarks import (
     peers,
     readme_speeds,
     resnet,
+    sameness,
     sparsify,
+    structure,
     texten,
     times,
     two_processes,
@@ -94,6 +96,8 @@ ROWS = [
     *gate_speed.ROWS,
     *texten.ROWS,
     *fuzz.ROWS,
+    *structure.ROWS,
+    *sameness.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

@@ -15,7 +15,7 @@ class Pieces(ABC):
     """`model` is not changed."""
 
     def __init__(self, model: Mapping[str, Any]) -> None:
-        self.model = model
+        self.content = model
 
     @abstractmethod
     def ids(self) -> dict[str, int]:
@@ -39,11 +39,11 @@ class WordPiece(Pieces):
     all is still the longest of fewer."""
 
     def ids(self) -> dict[str, int]:
-        return dict(self.model["vocab"])
+        return dict(self.content["vocab"])
 
     def always(self) -> set[str]:
         """Single characters at the start of a word and inside one; pieces with a character that has no such piece."""
-        prefix, pieces = self.model["continuing_subword_prefix"], self.model["vocab"]
+        prefix, pieces = self.content["continuing_subword_prefix"], self.content["vocab"]
         first = {piece for piece in pieces if len(piece) == 1}
         inside = {piece[len(prefix) :] for piece in pieces if piece.startswith(prefix)}
         inside = {rest for rest in inside if len(rest) == 1}
@@ -54,10 +54,10 @@ class WordPiece(Pieces):
             return piece[0] in first and all(character in inside for character in piece[1:])
 
         single = first | {f"{prefix}{character}" for character in inside}
-        return {self.model["unk_token"]} | single | {piece for piece in pieces if not spelled(piece)}
+        return {self.content["unk_token"]} | single | {piece for piece in pieces if not spelled(piece)}
 
     def kept(self, new: Mapping[int, int]) -> dict[str, Any]:
-        return {**self.model, "vocab": _renumbered(self.model["vocab"], new)}
+        return {**self.content, "vocab": _renumbered(self.content["vocab"], new)}
 
 
 class Bpe(Pieces):
@@ -65,11 +65,11 @@ class Bpe(Pieces):
     theirs: the merges of a text whose pieces all stay are all still there, in the same order."""
 
     def ids(self) -> dict[str, int]:
-        return dict(self.model["vocab"])
+        return dict(self.content["vocab"])
 
     def always(self) -> set[str]:
         """All that no merge gives: characters or bytes."""
-        return set(self.model["vocab"]) - {result for _, _, result in self._merges()}
+        return set(self.content["vocab"]) - {result for _, _, result in self._merges()}
 
     def parts(self) -> Mapping[str, set[str]]:
         parts: dict[str, set[str]] = defaultdict(set)
@@ -78,15 +78,15 @@ class Bpe(Pieces):
         return parts
 
     def kept(self, new: Mapping[int, int]) -> dict[str, Any]:
-        pieces = _renumbered(self.model["vocab"], new)
-        triples = zip(self.model["merges"], self._merges(), strict=True)
+        pieces = _renumbered(self.content["vocab"], new)
+        triples = zip(self.content["merges"], self._merges(), strict=True)
         merges = [merge for merge, used in triples if all(piece in pieces for piece in used)]
-        return {**self.model, "vocab": pieces, "merges": merges}
+        return {**self.content, "vocab": pieces, "merges": merges}
 
     def _merges(self) -> Iterable[tuple[str, str, str]]:
         """(left, right, result); older files write a merge as one text."""
-        inside = len(self.model.get("continuing_subword_prefix") or "")
-        for merge in self.model["merges"]:
+        inside = len(self.content.get("continuing_subword_prefix") or "")
+        for merge in self.content["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             yield left, right, left + right[inside:]
 
@@ -95,23 +95,23 @@ class Unigram(Pieces):
     """The segmentation of the best total score; it stays the best if its pieces all stay."""
 
     def ids(self) -> dict[str, int]:
-        return {piece: index for index, (piece, _) in enumerate(self.model["vocab"])}
+        return {piece: index for index, (piece, _) in enumerate(self.content["vocab"])}
 
     def always(self) -> set[str]:
         """Single characters, bytes, pieces with a character that has no piece of its own, the unknown one, and the one
         of the lowest score, from which the score of an unknown character is counted."""
-        pieces = [piece for piece, _ in self.model["vocab"]]
+        pieces = [piece for piece, _ in self.content["vocab"]]
         single = {piece for piece in pieces if len(piece) == 1}
-        unknown = {pieces[self.model["unk_id"]]} if self.model.get("unk_id") is not None else set()
-        lowest = min(self.model["vocab"], key=lambda entry: float(entry[1]))[0]
-        spelled_in_bytes = bool(self.model.get("byte_fallback"))
+        unknown = {pieces[self.content["unk_id"]]} if self.content.get("unk_id") is not None else set()
+        lowest = min(self.content["vocab"], key=lambda entry: float(entry[1]))[0]
+        spelled_in_bytes = bool(self.content.get("byte_fallback"))
         needed = {piece for piece in pieces if not spelled_in_bytes and not single.issuperset(piece)}
         return single | unknown | {lowest} | needed | {piece for piece in pieces if _is_byte(piece)}
 
     def kept(self, new: Mapping[int, int]) -> dict[str, Any]:
-        pieces = [entry for index, entry in enumerate(self.model["vocab"]) if index in new]
-        unknown = self.model.get("unk_id")
-        return {**self.model, "vocab": pieces, "unk_id": None if unknown is None else new[unknown]}
+        pieces = [entry for index, entry in enumerate(self.content["vocab"]) if index in new]
+        unknown = self.content.get("unk_id")
+        return {**self.content, "vocab": pieces, "unk_id": None if unknown is None else new[unknown]}
 
 
 KINDS: dict[str, type[Pieces]] = {"WordPiece": WordPiece, "BPE": Bpe, "Unigram": Unigram}
