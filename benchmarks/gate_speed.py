@@ -21,11 +21,12 @@ from benchmarks.gate_traces import Machine, kinds
 from benchmarks.minilm import artifacts
 from benchmarks.row import Measured, Row
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import covers, known_within, measure_latency, repeat, settles, speed_figure, take_turns
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
-from pipeline.core.types import Figure
+from pipeline.core.types import Evidence, Figure
+from pipeline.devices.host_runner import HOST
+from pipeline.devices.runner import subject_of
 from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
 
@@ -97,8 +98,8 @@ def _simulated(number: int) -> bool | None:
     name = list(by_name)[number % len(by_name)]
     truth = _TRUTHS[number // len(by_name) % len(_TRUTHS)]
     machine = Machine(by_name[name](truth, _FLOAT_MS[number % len(_FLOAT_MS)], number))
-    turns = repeat(machine.measure, settles({"min_speedup": _LIMIT}), 60.0, clock=machine.clock)
-    figure = speed_figure(turns.chosen, 1, 0)
+    turns = repeat(machine.measure, settles({"min_speedup": _LIMIT}), 60.0, Evidence.HOST, clock=machine.clock)
+    figure = speed_figure(turns, 1, 0)
     right = None if covers(figure, _LIMIT) else (figure.value >= _LIMIT) == (truth >= _LIMIT)
     if right is False:
         print(f"simulated {number} ({name}): {truth} was judged by {figure.value:.4f}, {figure.note}")
@@ -110,16 +111,15 @@ def _pair(recipe: str, target: str, scratch: Path) -> Pair:
     inputs = scratch / f"{recipe}.npz"
     write_feed(inputs, example_feed(made["bundle"].path, profile.shape))
     bundle, original = made["bundle"].path / MODEL, made["trace.float"].path / MODEL
-    subjects = [Subject(model=model, inputs=inputs, runtime=profile.runtime) for model in (original, bundle)]
-    figure = speed_figure(take_turns(subjects, known_within(0.01, 6, 24), _TRUTH_SECONDS).chosen, 0, 1)
+    subjects = [subject_of(model, inputs, profile.runtime) for model in (original, bundle)]
+    figure = speed_figure(take_turns(HOST, subjects, known_within(0.01, 6, 24), _TRUTH_SECONDS), 0, 1)
     print(f"{recipe}: {figure.value:.3f}x [{figure.low:.3f}, {figure.high:.3f}] without load ({figure.note})")
     return Pair(recipe, bundle, original, inputs, profile.runtime, figure.value)
 
 
 def _timed(pair: Pair, limit: float, seconds: float) -> Figure:
-    found = measure_latency(
-        pair.bundle, pair.inputs, pair.runtime, pair.float_model, {"min_speedup": limit}, max_seconds=seconds
-    )
+    subject = subject_of(pair.bundle, pair.inputs, pair.runtime)
+    found = measure_latency(HOST, subject, pair.float_model, {"min_speedup": limit}, max_seconds=seconds)
     assert found.speedup is not None  # noqa: S101  # there is a float model
     return found.speedup
 

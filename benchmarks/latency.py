@@ -11,10 +11,12 @@ import numpy as np
 
 from benchmarks.row import Measured
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import Turns, known_within, load_words, speed_figure, take_turns
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
+from pipeline.devices.host_runner import HOST
+from pipeline.devices.runner import subject_of
+from pipeline.devices.worker import Subject
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
@@ -26,17 +28,15 @@ def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle.path, target.shape))
-        subjects = [
-            Subject(model=folder.path / MODEL, inputs=inputs, runtime=target.runtime) for folder in (other, bundle)
-        ]
+        subjects = [subject_of(folder.path / MODEL, inputs, target.runtime) for folder in (other, bundle)]
         turns = in_one_run(subjects)
-    figure = speed_figure(turns.chosen, 0, 1)
+    figure = speed_figure(turns, 0, 1)
     return Measured(figure.value, float(np.median(turns.samples_ms(0))))
 
 
 def in_one_run(subjects: Sequence[Subject], max_seconds: float = 240.0) -> Turns:
     """The times of models that took turns, until their ratios are known within half a per cent."""
-    turns = take_turns(subjects, known_within(0.005, FEW_PROCESSES, 10), max_seconds)
+    turns = take_turns(HOST, subjects, known_within(0.005, FEW_PROCESSES, 10), max_seconds)
     if turns.chosen.loaded:
         print(f"A loaded machine: {load_words(turns.blocks)}.", file=sys.stderr)
     return turns

@@ -26,11 +26,11 @@ from benchmarks.latency import in_one_run
 from benchmarks.minilm import MODEL, artifacts
 from benchmarks.row import Measured
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import speed_figure
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
+from pipeline.devices.runner import subject_of
 from pipeline.plan import make_plan
 from pipeline.runtime.feeds import write_feed
 from pipeline.source.prepare import tokenizer_inputs
@@ -150,10 +150,9 @@ def _against_plain(recipe: str, target: str) -> tuple[Measured, Measured]:
             (kept_plain_dynamic(), profile.runtime),
             (made["trace.float"].path / MODEL, profile.runtime),
         ]
-        turns = in_one_run([Subject(model=file, inputs=inputs, runtime=runtime) for file, runtime in files])
+        turns = in_one_run([subject_of(file, inputs, runtime) for file, runtime in files])
     plain, tuned = (
-        Measured(speed_figure(turns.chosen, place, 0).value, float(np.median(turns.samples_ms(place))))
-        for place in (1, 2)
+        Measured(speed_figure(turns, place, 0).value, float(np.median(turns.samples_ms(place)))) for place in (1, 2)
     )
     return plain, tuned
 

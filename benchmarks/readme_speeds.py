@@ -4,6 +4,7 @@ the float model, and the plain `quantize_dynamic` file with and without our sess
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from benchmarks.minilm import MODEL, artifacts, stsb_dev_of, top10_of
 from benchmarks.peers import kept_plain_dynamic, untuned
 from benchmarks.row import Measured, Row
 from pipeline.checks.measurements import example_feed
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import speed_figure
 from pipeline.config.loading import load_target
+from pipeline.devices.runner import subject_of
+from pipeline.devices.worker import Subject
 from pipeline.runtime.feeds import write_feed
 
 BUNDLES = {
@@ -42,7 +44,7 @@ def _speeds() -> dict[str, Measured]:
         subjects = _subjects(Path(scratch))
         turns = in_one_run(list(subjects.values()), max_seconds=480.0)
     float_ms = float(np.median(turns.samples_ms(0)))
-    figures = {name: speed_figure(turns.chosen, 0, place) for place, name in enumerate(subjects)}
+    figures = {name: speed_figure(turns, 0, place) for place, name in enumerate(subjects)}
     for name, figure in figures.items():
         print(f"{name:<22} {figure.value:.3f}x [{figure.low or 0:.3f}, {figure.high or 0:.3f}] {figure.note}")
     return {name: Measured(figure.value, float_ms) for name, figure in figures.items()}
@@ -55,12 +57,12 @@ def _subjects(scratch: Path) -> dict[str, Subject]:
         made, profile = artifacts(recipe, target), load_target(target)
         inputs = scratch / f"{recipe}.npz"
         write_feed(inputs, example_feed(made["bundle"].path, profile.shape))
-        bundle = Subject(model=made["bundle"].path / MODEL, inputs=inputs, runtime=profile.runtime)
-        found.setdefault("float", bundle.model_copy(update={"model": made["trace.float"].path / MODEL}))
+        bundle = subject_of(made["bundle"].path / MODEL, inputs, profile.runtime)
+        found.setdefault("float", replace(bundle, model=str(made["trace.float"].path / MODEL)))
         found[recipe] = bundle
-    runtime = load_target(_TUNED_AS).runtime
-    found[_TUNED] = found["float"].model_copy(update={"model": kept_plain_dynamic(), "runtime": runtime})
-    found[_PLAIN] = found[_TUNED].model_copy(update={"runtime": untuned(runtime)})
+    runtime, inputs = load_target(_TUNED_AS).runtime, Path(found["float"].inputs)
+    found[_TUNED] = subject_of(kept_plain_dynamic(), inputs, runtime)
+    found[_PLAIN] = subject_of(kept_plain_dynamic(), inputs, untuned(runtime))
     return found
 
 

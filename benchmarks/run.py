@@ -39,8 +39,8 @@ from benchmarks import (
 )
 from benchmarks.fuzz import runs as fuzz
 from benchmarks.row import Measured, Row
-from pipeline.checks.host import host_info, versions
 from pipeline.core.digest import pretty_json
+from pipeline.devices.host_info import host_info, versions
 
 RESULTS = Path(__file__).parent / "results.json"
 _INT8, _STATIC, _INT4 = ("w8a8-dynamic", "phone"), ("w8a8", "car"), ("w4", "robot")

@@ -28,10 +28,10 @@ from benchmarks.row import Measured, Row
 from benchmarks.spent import run_plan
 from pipeline.bundle.manifest import MANIFEST
 from pipeline.bundle.records import METADATA
-from pipeline.checks.host import host_info
 from pipeline.config.job import Job
 from pipeline.core.artifact import RECORD
 from pipeline.core.digest import pretty_json, sha256_file
+from pipeline.devices.host_info import host_info
 from pipeline.plan import make_plan
 
 REFERENCE = Path(__file__).parent / "reference_bytes.json"

@@ -13,9 +13,7 @@ from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.candidates import Scored, fidelity_name, score
 from pipeline.checks.domination import Entry, differences, dominates, front, nearest
-from pipeline.checks.host import host_info, versions
 from pipeline.checks.measurements import FloatReference, example_feed
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
@@ -24,6 +22,9 @@ from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Scheme
+from pipeline.devices import RUNNERS
+from pipeline.devices.host_info import host_info, versions
+from pipeline.devices.runner import subject_of
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan import Plan, make_plan, with_recipe
 from pipeline.quantize.ladder import choose, ladder
@@ -190,10 +191,11 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
         models = [reference.float_model / MODEL, *(one.bundle / MODEL for one in built)]
         # inputs[1]: a plain bundle has all of the float model's
         subjects = [
-            Subject(model=model, inputs=file, runtime=plan.target.runtime)
+            subject_of(model, file, plan.target.runtime)
             for model, file in zip(models, [inputs[1], *inputs], strict=True)
         ]
-        return take_turns(subjects, known_within(_KNOWN_WITHIN, FEW_PROCESSES, 2 * FEW_PROCESSES), _SECONDS, progress)
+        enough = known_within(_KNOWN_WITHIN, FEW_PROCESSES, 2 * FEW_PROCESSES)
+        return take_turns(RUNNERS.get(plan.target.runner), subjects, enough, _SECONDS, progress)
 
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
@@ -264,8 +266,8 @@ def _entry(one: Built, result: Scored, turns: Turns, place: int) -> Entry:
 
 def _candidate(one: Built, result: Scored, entries: Sequence[Entry], place: int, turns: Turns) -> Candidate:
     recipe, entry = entries[0], entries[place]
-    latency = percentile_figure(turns.chosen, place + 1, 0.5)
-    speedup = speed_figure(turns.chosen, 0, place + 1)
+    latency = percentile_figure(turns, place + 1, 0.5)
+    speedup = speed_figure(turns, 0, place + 1)
     against, why_not = ((), "") if entry is recipe else differences(recipe, entry)
     return Candidate(
         label=one.label,
@@ -289,7 +291,7 @@ def _float_candidate(reference: FloatReference, turns: Turns) -> Candidate:
         kind="float",
         scheme="fp32",
         megabytes=model_megabytes(reference.float_model),
-        latency=percentile_figure(turns.chosen, 0, 0.5),
+        latency=percentile_figure(turns, 0, 0.5),
         drop=0.0,
     )
 

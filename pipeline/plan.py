@@ -23,6 +23,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
+from pipeline.devices import RUNNERS
 from pipeline.plan_passes import PASS_LIBRARIES, Passes
 from pipeline.plan_samples import Reading
 from pipeline.quantize.schemes import describe, resolve_scheme
@@ -60,6 +61,7 @@ def make_plan(job: Job) -> Plan:
     if job.output is not None:
         require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
     target = apply_overrides(load_target(job.target), job)
+    RUNNERS.require(target.runner)
     recipe = load_recipe(target.recipe if job.recipe is None else job.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.checks.decides import ACCURACY_BUDGETS
-from pipeline.checks.host import training_hardware
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, find_pass
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds, VocabularyNeeds
 from pipeline.config.job import Job
@@ -17,6 +16,7 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
+from pipeline.devices.host_info import training_hardware
 from pipeline.plan_samples import TEXT, Reading
 from pipeline.plan_training import Training
 from pipeline.quantize.schemes import describe

@@ -75,6 +75,16 @@ def matmul(save_model: Save) -> Path:
     return save_model(nodes, {"w": weight}, ["rows", 64], "matmul")
 
 
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """Of `matmul`: x = ones [4, 64], and an array that the model does not take."""
+    from pipeline.runtime.feeds import write_feed  # noqa: PLC0415
+
+    path = tmp_path / "inputs.npz"
+    write_feed(path, {"x": np.ones((4, 64), np.float32), "unused": np.zeros(3)})
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BertModel folder: 2 layers, 2 heads, hidden size 32, 128 FFN neurons, float32 safetensors, a tokenizer.

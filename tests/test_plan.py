@@ -126,6 +126,18 @@ def test_samples_of_another_kind_are_refused_when_it_is_planned(job: Job, role: 
         make_plan(job.model_copy(update={role: given}))
 
 
+def test_an_unknown_runner_is_refused_before_any_work(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "targets").mkdir()
+    phone = (Path(__file__).parents[1] / "targets/phone.toml").read_text()
+    (tmp_path / "targets/board.toml").write_text(f'runner = "hots"\n{phone}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        make_plan(job.model_copy(update={"target": "board"}))
+    assert str(caught.value) == "Unknown runner 'hots'.\nDid you mean 'host'?"
+
+
 def test_a_budget_that_the_target_does_not_have(job: Job) -> None:
     with pytest.raises(UsageError, match="The target 'phone' has no budget 'max_power_w'"):
         make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0}}))

@@ -16,7 +16,7 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.runtime.behaviour import PROBE
-from pipeline.runtime.session import make_session, session_config
+from pipeline.runtime.session import make_session
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 from pipeline.source.prepare import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.source.samples import DATASET, open_samples
@@ -91,7 +91,7 @@ def _metadata(context: StageContext, model: Path, files: list[str]) -> dict[str,
             "engine": "onnxruntime",
             "providers": list(runtime.providers),
             "threads": runtime.threads,
-            "session_config": session_config(runtime),
+            "session_config": runtime.session_entries,
         },
     }
 

@@ -19,7 +19,7 @@ from pipeline.bundle.records import read_record
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import IntegrityError
 from pipeline.core.types import Frozen
-from pipeline.runtime.feeds import Feed
+from pipeline.devices.worker import Feed
 
 GOLDEN, RECORD = "golden", "golden.json"
 TOLERANCE = 0.02

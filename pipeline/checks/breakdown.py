@@ -10,9 +10,9 @@ from itertools import takewhile
 from onnx import ModelProto, TensorProto
 from onnx_ir import DataType
 
-from pipeline.checks.protocol import NodeRecord
 from pipeline.checks.weights import Graph, stored_bits
 from pipeline.core.report_types import OperatorTime, TensorGroup
+from pipeline.devices.ort_profile import NodeRecord
 
 _GROUPS = 12
 _OTHER = "other"

@@ -14,7 +14,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
-from pipeline.core.types import Evidence, Figure, Json
+from pipeline.core.types import Figure, Json, computed
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
@@ -128,7 +128,7 @@ def worst_output(check: QuantizationCheck) -> OutputError:
 def sqnr_figure(check: QuantizationCheck) -> Figure:
     """What the budget `min_sqnr_db` is held against: the output that lost most."""
     worst = worst_output(check)
-    return Figure(value=worst.sqnr_db, unit="dB", evidence=Evidence.HOST, note=f"worst output: {worst.name}")
+    return computed(worst.sqnr_db, "dB", f"worst output: {worst.name}")
 
 
 def warnings(check: QuantizationCheck) -> tuple[str, ...]:

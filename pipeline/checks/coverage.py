@@ -10,11 +10,11 @@ from onnx import ModelProto, NodeProto
 
 from pipeline.checks.left_in_float import Stored
 from pipeline.checks.macs import most_macs, node_macs, uses_integers
-from pipeline.checks.protocol import NodeRecord
 from pipeline.checks.weights import Graph
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Coverage
-from pipeline.core.types import Evidence, Figure
+from pipeline.core.types import Figure, computed
+from pipeline.devices.ort_profile import NodeRecord
 
 
 def coverage(optimized: ModelProto, records: Sequence[NodeRecord], stored: Stored) -> Coverage:
@@ -105,4 +105,4 @@ def _share(part: float, whole: float, what: str, note: str) -> Figure:
     empty = "" if whole else f"the graph has no {what}"
     value = part / whole if whole else 0.0
     notes = "; ".join(filter(None, (empty, note)))
-    return Figure(value=value, unit="share", evidence=Evidence.HOST, note=notes)
+    return computed(value, "share", notes)

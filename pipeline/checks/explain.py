@@ -75,10 +75,8 @@ def _smaller_formats(limit: float, found: Measurements, scheme: Scheme) -> str:
 
 def _memory(limit: float, found: Measurements, scheme: Scheme) -> Explained:
     assert found.memory is not None  # noqa: S101  # it has a figure
-    parts = (
-        f"load peak {found.memory.load_peak_mb.value:.1f} MB",
-        f"run peak {found.memory.run_peak_mb.value:.1f} MB",
-    )
+    peaks = {"load": found.memory.load_peak_mb, "run": found.memory.run_peak_mb}
+    parts = tuple(f"{name} peak {figure.value:.1f} MB" for name, figure in peaks.items() if figure)
     stored = sum(group.megabytes for group in found.tensors)
     if stored > limit:
         said = f"The stored tensors alone take {stored:.1f} MB: "

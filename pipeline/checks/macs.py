@@ -19,8 +19,8 @@ from pipeline.checks.operators import (
     is_standard,
     multiplies_nothing,
 )
-from pipeline.checks.protocol import NodeRecord
 from pipeline.checks.weights import Weight, attribute
+from pipeline.devices.ort_profile import NodeRecord
 
 INTEGER = {
     "MatMulInteger",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.measure import measure_memory, profile
-from pipeline.checks.protocol import MemoryRequest, ProfileRequest
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.timing import TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
@@ -39,7 +37,12 @@ from pipeline.core.report_types import (
     RangeCheck,
     TensorGroup,
 )
-from pipeline.core.types import Evidence, Figure, Progress
+from pipeline.core.types import Evidence, Figure, Progress, computed
+from pipeline.devices import RUNNERS
+from pipeline.devices.memory import measure_memory
+from pipeline.devices.ort_profile import profile
+from pipeline.devices.runner import Runner, subject_of
+from pipeline.devices.worker import Subject
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
@@ -120,15 +123,17 @@ def measure(
     sets, where its export has just made them (else they are made here).
     """
     found = Measurements(runtime=target.runtime, takes_text=_takes_text(bundle))
-    found.figures["bundle_mb"] = _host(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
+    found.figures["bundle_mb"] = computed(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
     found.missing["min_sqnr_db"] = "no quantized graph was compared with its float one"
     found.missing["max_power_w"] = "no power model of this device exists yet"
+    runner = RUNNERS.get(target.runner)
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, target.shape))
-        _latency(found, bundle, target, inputs, reference, begin("latency"))
-        _memory(found, bundle, target.runtime, inputs, begin("memory"))
-        _profile(found, bundle, target.runtime, inputs, reference, reasons, Path(scratch), begin("profile"))
+        subject = subject_of(bundle / MODEL, inputs, target.runtime)
+        _latency(found, runner, subject, target, reference, begin("latency"))
+        _memory(found, runner, subject, begin("memory"))
+        _profile(found, runner, subject, bundle, reference, reasons, begin("profile"))
         _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric, answers, Path(scratch))
     return found
 
@@ -173,16 +178,15 @@ def _fits(said: Sequence[int | str], shape: Sequence[int]) -> bool:
 
 def _latency(
     found: Measurements,
-    bundle: Path,
+    runner: Runner,
+    subject: Subject,
     target: Target,
-    inputs: Path,
     reference: FloatReference | None,
     done: Progress,
 ) -> None:
     float_model = reference.float_model / MODEL if reference else None
-    found.latency = measure_latency(
-        bundle / MODEL, inputs, target.runtime, float_model, _limits(target, float_model is not None), progress=done
-    )
+    limits = _limits(target, runner.evidence, float_model is not None)
+    found.latency = measure_latency(runner, subject, float_model, limits, progress=done)
     found.figures["latency_p50_ms"] = found.latency.p50
     found.figures["latency_p95_ms"] = found.latency.p95
     if found.latency.speedup is None:
@@ -192,38 +196,36 @@ def _latency(
     done(1, 1)
 
 
-def _limits(target: Target, with_float: bool) -> dict[str, float]:
-    """What the timing has to decide: the limits that a figure of this machine may pass or fail."""
+def _limits(target: Target, evidence: Evidence, with_float: bool) -> dict[str, float]:
+    """What the timing has to decide: the limits that a figure with this evidence may pass or fail."""
     names = TIMED if with_float else TIMED[1:]
     budgets = {name: target.budgets[name] for name in names if name in target.budgets}
-    return {name: budget.limit for name, budget in budgets.items() if Evidence.HOST in budget.evidence}
+    return {name: budget.limit for name, budget in budgets.items() if evidence in budget.evidence}
 
 
-def _memory(found: Measurements, bundle: Path, runtime: Runtime, inputs: Path, done: Progress) -> None:
-    found.memory, reason = measure_memory(MemoryRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime))
-    if found.memory is None:
-        found.missing["peak_memory_mb"] = found.missing["load_ms"] = reason
-    else:
-        peaks = (found.memory.load_peak_mb, found.memory.run_peak_mb)
+def _memory(found: Measurements, runner: Runner, subject: Subject, done: Progress) -> None:
+    found.memory = measure_memory(runner, subject)
+    found.figures["load_ms"] = found.memory.load_ms
+    peaks = [peak for peak in (found.memory.load_peak_mb, found.memory.run_peak_mb) if peak is not None]
+    if peaks:
         found.figures["peak_memory_mb"] = max(peaks, key=lambda figure: figure.value)
-        found.figures["load_ms"] = found.memory.load_ms
+    else:
+        found.missing["peak_memory_mb"] = found.memory.reason
     done(1, 1)
 
 
 def _profile(
     found: Measurements,
+    runner: Runner,
+    subject: Subject,
     bundle: Path,
-    runtime: Runtime,
-    inputs: Path,
     reference: FloatReference | None,
     reasons: Reasons,
-    scratch: Path,
     done: Progress,
 ) -> None:
-    optimized = scratch / "optimized.onnx"
-    records = profile(ProfileRequest(model=bundle / MODEL, inputs=inputs, runtime=runtime, optimized_model=optimized))
-    stored = Stored(bundle / MODEL, reasons)
-    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, stored)
+    optimized = Path(subject.inputs).with_name("optimized.onnx")
+    records = profile(runner, subject, optimized)
+    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, Stored(bundle / MODEL, reasons))
     found.operators = operator_times(records)
     model = read_graph(bundle)
     found.tensors, found.weights = tensor_groups(model), Graph(model).weights
@@ -231,14 +233,8 @@ def _profile(
     found.figures["min_mac_coverage"] = found.coverage.macs
     done(1, 2)
     if reference is not None:
-        request = ProfileRequest(
-            model=reference.float_model / MODEL,
-            inputs=inputs,
-            runtime=runtime,
-            runs=10,
-            optimized_model=scratch / "float.onnx",
-        )
-        found.float_operators = operator_times(profile(request))
+        of_float = replace(subject, model=str(reference.float_model / MODEL))
+        found.float_operators = operator_times(profile(runner, of_float, optimized.with_name("float.onnx"), runs=10))
     done(2, 2)
 
 
@@ -282,13 +278,13 @@ def _accuracy(
 def _drop_figure(results: tuple[DatasetAccuracy, ...]) -> Figure:
     worst = max(results, key=lambda result: result.drop)
     note = f"worst set: {worst.dataset} ({worst.primary}{_in_batches(worst.batch > 1)})"
-    return _host(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
+    return computed(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
 
 
 def _score_figure(results: tuple[DatasetAccuracy, ...], score: str) -> Figure:
     lowest = min(results, key=lambda result: result.worst(score))
     value = lowest.worst(score)
-    return _host(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
+    return computed(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
 
 
 def _in_batches(batched: bool) -> str:
@@ -314,7 +310,3 @@ def measure_user_metric(
         of_float, of_bundle = map(collect, sessions, samples)
         scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
     return tuple(scored)
-
-
-def _host(value: float, unit: str, note: str) -> Figure:
-    return Figure(value=value, unit=unit, evidence=Evidence.HOST, note=note)

@@ -6,20 +6,22 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.checks.measure import LOAD_SECONDS, input_shapes, run_worker
-from pipeline.checks.protocol import Subject, TimingRequest
-from pipeline.config.target import Runtime
 from pipeline.core.report_types import Conditions, LatencyResult
 from pipeline.core.types import Doubt, Evidence, Figure, Json, Progress, silent
+from pipeline.devices.cpu_time import reading, shares
+from pipeline.devices.runner import LOAD_SECONDS, Runner
+from pipeline.devices.worker import Subject, Timing, read_feed
 from pipeline.numerics.statistics import samples_needed
 from pipeline.numerics.timing import (
     DECIDING,
     FEW_BLOCKS,
+    FEW_ROUNDS,
     Block,
     Estimate,
     Used,
@@ -45,11 +47,13 @@ AGAIN = "Run `edge check` on the bundle again, or set a limit that is further fr
 
 @dataclass(frozen=True)
 class Turns:
-    """The raw times of models that took turns. `chosen`: the blocks that figures are made of."""
+    """The raw times of models that took turns, and what figures of them count as. `chosen`: the blocks that figures are
+    made of."""
 
     blocks: tuple[Block, ...]
+    evidence: Evidence
 
-    @property
+    @cached_property
     def chosen(self) -> Used:
         return used(self.blocks)
 
@@ -58,70 +62,73 @@ class Turns:
         return tuple(float(ms) for block in self.chosen.blocks for ms in block.wall[:, model])
 
 
-Enough = Callable[[Used, float], bool]
-"""Called after every process with the blocks so far and how many times as many there can be at the end."""
+Enough = Callable[[Turns, float], bool]
+"""Called after every process with the times so far and how many times as many there can be at the end."""
 
 
-def at_once(_: Used, __: float) -> bool:
+def at_once(_: Turns, __: float) -> bool:
     """One process is enough: no limit is to be decided."""
     return True
 
 
 def take_turns(
+    runner: Runner,
     subjects: Sequence[Subject],
     enough: Enough = at_once,
     max_seconds: float = SECONDS,
     progress: Progress = silent,
 ) -> Turns:
-    """Time single inferences of the subjects in one process after the other, until it is `enough` or no further
-    process would end within `max_seconds`."""
+    """Time single inferences of the subjects in one process of the runner after the other, until it is `enough` or no
+    further process would end within `max_seconds`."""
 
     def measure(process: int) -> list[Block]:
-        request = TimingRequest(subjects=tuple(subjects), seed=process)
-        return read_blocks(run_worker(request, max_seconds + LOAD_SECONDS), process, subjects[0].runtime.threads)
+        request = Timing(subjects=tuple(subjects), seed=process, fewest_blocks=FEW_BLOCKS, fewest_rounds=FEW_ROUNDS)
+        return read_blocks(runner.run(request, max_seconds + LOAD_SECONDS), process, subjects[0].threads)
 
-    return repeat(measure, enough, max_seconds, progress)
+    return repeat(measure, enough, max_seconds, runner.evidence, progress)
 
 
 def repeat(
     measure: Callable[[int], Sequence[Block]],
     enough: Enough,
     max_seconds: float,
+    evidence: Evidence,
     progress: Progress = silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> Turns:
     """Call `measure` with 1, 2, ... until it is `enough` or no further call would end within `max_seconds`."""
     begin = clock()
-    blocks: list[Block] = []
+    turns = Turns((), evidence)
     for process in itertools.count(1):
-        blocks += measure(process)
+        turns = Turns((*turns.blocks, *measure(process)), evidence)
         taken = clock() - begin
         progress(min(int(taken), int(max_seconds)), int(max_seconds))
-        if taken * (process + 1) / process > max_seconds or enough(used(blocks), max_seconds / taken):
+        if taken * (process + 1) / process > max_seconds or enough(turns, max_seconds / taken):
             break
-    return Turns(tuple(blocks))
+    return turns
 
 
 def read_blocks(result: dict[str, Json], process: int, threads: int) -> list[Block]:
     """The worker's answer as blocks."""
-    return [
-        Block(
-            process=process,
-            wall=np.array(block["wall_ms"], np.float64),
-            cpu=np.array(block["cpu_ms"], np.float64),
-            switches=np.array(block["switches"], np.int64),
-            others=block["others"],
-            steal=block["steal"],
-            threads=threads,
-        )
-        for block in result["blocks"]
-    ]
+    return [_read_block(block, process, threads) for block in result["blocks"]]
+
+
+def _read_block(block: dict[str, Json], process: int, threads: int) -> Block:
+    others, steal = shares(*map(reading, block["cpu_time"]))
+    return Block(
+        process=process,
+        wall=np.array(block["wall_ms"], np.float64),
+        cpu=np.array(block["cpu_ms"], np.float64),
+        switches=np.array(block["switches"], np.int64),
+        others=others,
+        steal=steal,
+        threads=threads,
+    )
 
 
 def measure_latency(
-    model: Path,
-    inputs: Path,
-    runtime: Runtime,
+    runner: Runner,
+    subject: Subject,
     float_model: Path | None = None,
     limits: Mapping[str, float] | None = None,
     max_seconds: float = SECONDS,
@@ -131,19 +138,20 @@ def measure_latency(
 
     `limits`: of budgets in `TIMED`. The measurement goes on until each is decided, can no longer be, or time is up.
     """
-    models = [model] if float_model is None else [model, float_model]
-    subjects = [Subject(model=file, inputs=inputs, runtime=runtime) for file in models]
-    turns = take_turns(subjects, settles(limits or {}), max_seconds, progress)
-    return latency_result(turns, runtime.threads, input_shapes(inputs))
+    subjects = [subject, *([] if float_model is None else [replace(subject, model=str(float_model))])]
+    turns = take_turns(runner, subjects, settles(limits or {}), max_seconds, progress)
+    shapes = {name: array.shape for name, array in read_feed(subject.inputs).items()}
+    return latency_result(turns, subject.threads, shapes)
 
 
-def measure_variant(subjects: Sequence[Subject], limit: float, max_seconds: float) -> Figure:
+def measure_variant(runner: Runner, subjects: Sequence[Subject], limit: float, max_seconds: float) -> Figure:
     """How many times faster the second subject is than the first, until `limit` is decided or time is up."""
 
-    def enough(chosen: Used, growth: float) -> bool:
-        return not covers(figure := speed_figure(chosen, 0, 1), limit) or hopeless(chosen, figure, limit, growth)
+    def enough(turns: Turns, growth: float) -> bool:
+        figure = speed_figure(turns, 0, 1)
+        return not covers(figure, limit) or hopeless(turns.chosen, figure, limit, growth)
 
-    return speed_figure(take_turns(subjects, enough, max_seconds).chosen, 0, 1)
+    return speed_figure(take_turns(runner, subjects, enough, max_seconds), 0, 1)
 
 
 def known_within(share: float, fewest: int, most: int) -> Enough:
@@ -151,7 +159,8 @@ def known_within(share: float, fewest: int, most: int) -> Enough:
     within `share` of them to each side; `most` processes are enough in any case."""
     ran = itertools.count(1)
 
-    def enough(chosen: Used, _: float) -> bool:
+    def enough(turns: Turns, _: float) -> bool:
+        chosen = turns.chosen
         if next(ran) >= most:
             return True
         if len(chosen.processes) < fewest:
@@ -165,17 +174,16 @@ def known_within(share: float, fewest: int, most: int) -> Enough:
 
 def latency_result(turns: Turns, threads: int, shape: dict[str, tuple[int, ...]]) -> LatencyResult:
     """The report's record of a bundle that took turns with its float model, or ran alone."""
-    chosen = turns.chosen
     both = turns.blocks[0].wall.shape[1] > 1
-    quantiles = {name[8:11]: percentile_figure(chosen, _OWN, q) for name, q in _QUANTILES.items()}
+    quantiles = {name[8:11]: percentile_figure(turns, _OWN, q) for name, q in _QUANTILES.items()}
     return LatencyResult(
         shape=shape,
         threads=threads,
-        warmup=TimingRequest.model_fields["warmup"].default,
+        warmup=Timing.warmup,
         samples_ms=turns.samples_ms(_OWN),
         float_samples_ms=turns.samples_ms(_FLOAT) if both else (),
-        speedup=speed_figure(chosen, _FLOAT, _OWN) if both else None,
-        cpu_speedup=cpu_ratio(chosen, _FLOAT, _OWN) if both else None,
+        speedup=speed_figure(turns, _FLOAT, _OWN) if both else None,
+        cpu_speedup=cpu_ratio(turns.chosen, _FLOAT, _OWN) if both else None,
         conditions=conditions(turns.blocks),
         **quantiles,
     )
@@ -184,9 +192,11 @@ def latency_result(turns: Turns, threads: int, shape: dict[str, tuple[int, ...]]
 def settles(limits: Mapping[str, float]) -> Enough:
     """Whether every limit is decided, or no further process can decide it."""
 
-    def enough(chosen: Used, growth: float) -> bool:
-        figures = [(_figure(chosen, name), limit) for name, limit in limits.items()]
-        return all(not covers(figure, limit) or hopeless(chosen, figure, limit, growth) for figure, limit in figures)
+    def enough(turns: Turns, growth: float) -> bool:
+        figures = [(_figure(turns, name), limit) for name, limit in limits.items()]
+        return all(
+            not covers(figure, limit) or hopeless(turns.chosen, figure, limit, growth) for figure, limit in figures
+        )
 
     return enough
 
@@ -208,33 +218,34 @@ def hopeless(chosen: Used, figure: Figure, limit: float, growth: float) -> bool:
     return distance < arm / (2.0 * math.sqrt(max(growth, 1.0)))
 
 
-def _figure(chosen: Used, name: str) -> Figure:
-    return (
-        speed_figure(chosen, _FLOAT, _OWN)
-        if name == "min_speedup"
-        else percentile_figure(chosen, _OWN, _QUANTILES[name])
-    )
+def _figure(turns: Turns, name: str) -> Figure:
+    if name == "min_speedup":
+        return speed_figure(turns, _FLOAT, _OWN)
+    return percentile_figure(turns, _OWN, _QUANTILES[name])
 
 
-def speed_figure(chosen: Used, slow: int, fast: int) -> Figure:
+def speed_figure(turns: Turns, slow: int, fast: int) -> Figure:
     """How many times faster model `fast` is than model `slow`."""
+    chosen = turns.chosen
     estimate = ratio(chosen, slow, fast)
     pairs = sum(int(chosen.rounds(block).sum()) for block in chosen.blocks)
     by_cpu = cpu_ratio(chosen, slow, fast)
     made_of = f"{pairs} pairs in {_count(chosen)}; {by_cpu:.3g}x by CPU time"
     few = f"{pairs} pairs in {_count(chosen)} are too few for an interval, which takes {FEW_BLOCKS} loads"
-    return _noisy(estimate, "x", chosen, made_of, few)
+    return _noisy(estimate, "x", turns, made_of, few)
 
 
-def percentile_figure(chosen: Used, model: int, q: float) -> Figure:
+def percentile_figure(turns: Turns, model: int, q: float) -> Figure:
     """The quantile `q` of the times of single inferences of a model."""
+    chosen = turns.chosen
     runs = sum(len(block.wall) for block in chosen.blocks)
     needed = samples_needed(q, DECIDING)
     few = f"{runs} runs in {_count(chosen)} are too few for an interval, which takes {needed} in {FEW_BLOCKS} loads"
-    return _noisy(percentile(chosen, model, q), "ms", chosen, f"{runs} runs in {_count(chosen)}", few)
+    return _noisy(percentile(chosen, model, q), "ms", turns, f"{runs} runs in {_count(chosen)}", few)
 
 
-def _noisy(estimate: Estimate, unit: str, chosen: Used, made_of: str, few: str) -> Figure:
+def _noisy(estimate: Estimate, unit: str, turns: Turns, made_of: str, few: str) -> Figure:
+    chosen = turns.chosen
     load = load_words(chosen.blocks) if chosen.loaded else ""
     remedy = IDLE if chosen.loaded else AGAIN
     note = f"{made_of}; loaded machine: {load}" if chosen.loaded else made_of
@@ -244,7 +255,7 @@ def _noisy(estimate: Estimate, unit: str, chosen: Used, made_of: str, few: str) 
     else:
         doubt = Doubt(low=estimate.doubt[0], high=estimate.doubt[1], why=note, remedy=remedy)
     low, high = estimate.interval or (None, None)
-    return Figure(value=estimate.value, unit=unit, evidence=Evidence.HOST, low=low, high=high, note=note, doubt=doubt)
+    return Figure(value=estimate.value, unit=unit, evidence=turns.evidence, low=low, high=high, note=note, doubt=doubt)
 
 
 def _count(chosen: Used) -> str:

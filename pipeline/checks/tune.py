@@ -10,10 +10,10 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.checks.protocol import Subject
 from pipeline.checks.timing import covers, measure_variant
 from pipeline.config.target import Runtime
 from pipeline.core.types import Figure, Progress, silent
+from pipeline.devices.runner import Runner, subject_of
 from pipeline.runtime.session import make_session
 
 OPTIMIZERS = (
@@ -89,21 +89,28 @@ class Tuning:
     speedup: Figure | None
 
 
-def tune(model: Path, inputs: Path, runtime: Runtime, progress: Progress = silent) -> Tuning:
-    """Switch off each optimization that changes the executed graph of `model`, and measure it against all on.
+def tune(runner: Runner, model: Path, inputs: Path, runtime: Runtime, progress: Progress = silent) -> Tuning:
+    """Switch off each optimization that changes the executed graph of `model`, and measure it on the runner against all
+    on.
 
     `inputs`: an .npz file with one array per input. Each pair runs in a fresh process, its inferences in turn.
     """
     plain = without(runtime, ())
+
+    def speedup(other: Runtime) -> Figure:
+        """Over `plain`, until it is known whether that is worth a setting."""
+        subjects = [subject_of(model, inputs, each) for each in (plain, other)]
+        return measure_variant(runner, subjects, WORTH_IT, max_seconds=_SECONDS)
+
     base = executed_operators(model, plain)
     changes = {name: _difference(base, executed_operators(model, without(runtime, [name]))) for name in OPTIMIZERS}
     candidates = {name: change for name, change in changes.items() if change}
     tried = []
     for done, (name, change) in enumerate(candidates.items(), start=1):
-        tried.append(Tried(name, change, _speedup(model, inputs, plain, without(runtime, [name]))))
+        tried.append(Tried(name, change, speedup(without(runtime, [name]))))
         progress(done, len(candidates) + 1)
     best = without(runtime, [entry.optimizer for entry in tried if entry.helps])
-    together = _speedup(model, inputs, plain, best) if best.disabled_optimizers else None
+    together = speedup(best) if best.disabled_optimizers else None
     progress(len(candidates) + 1, len(candidates) + 1)
     return Tuning(tuple(tried), best, together)
 
@@ -125,9 +132,3 @@ def _difference(before: Counter[str], after: Counter[str]) -> str:
     """`Add +6, BiasGelu -6`; empty if the graphs have the same operators."""
     changed = sorted(name for name in before | after if before[name] != after[name])
     return ", ".join(f"{name} {after[name] - before[name]:+d}" for name in changed)
-
-
-def _speedup(model: Path, inputs: Path, first: Runtime, second: Runtime) -> Figure:
-    """Of `second` over `first`, until it is known whether that is worth a setting."""
-    subjects = [Subject(model=model, inputs=inputs, runtime=runtime) for runtime in (first, second)]
-    return measure_variant(subjects, WORTH_IT, max_seconds=_SECONDS)

@@ -12,13 +12,14 @@ from rich.text import Text
 
 from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import read_manifest
-from pipeline.checks.host import host_info
 from pipeline.checks.measurements import example_feed
 from pipeline.checks.tune import Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
 from pipeline.core.types import Figure
+from pipeline.devices import RUNNERS
+from pipeline.devices.host_info import host_info
 from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
 
@@ -33,7 +34,13 @@ def run(bundle: Path, target: str, write: bool) -> None:
     with terminal.running(), tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, profile.shape))
-        tuning = tune(bundle / MODEL, inputs, profile.runtime, terminal.begin("switch off optimizations"))
+        tuning = tune(
+            RUNNERS.get(profile.runner),
+            bundle / MODEL,
+            inputs,
+            profile.runtime,
+            terminal.begin("switch off optimizations"),
+        )
     console = output_console()
     _show(tuning, console)
     source = source_of(tuning)

@@ -17,6 +17,8 @@ Source = Annotated[str, Field(min_length=8, description="where the figure is fro
 
 MOST_THREADS, MOST_BATCHED, LONGEST = 1024, 65_536, 1_048_576
 """Threads, samples of a batch and tokens of a sequence that can be asked for."""
+DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
+"""The session config entry that apps in any language can set, where Python alone has a keyword."""
 
 
 class Cluster(Frozen):
@@ -54,6 +56,14 @@ class Runtime(Frozen):
     disabled_optimizers: tuple[str, ...] = ()
     sources: dict[str, Source] = Field(default={})
 
+    @property
+    def session_entries(self) -> dict[str, str]:
+        """All session config entries, with the disabled optimizers: what a bundle must carry."""
+        given = self.session_config.get(DISABLED_OPTIMIZERS, "")
+        disabled = dict.fromkeys([*filter(None, given.split(";")), *self.disabled_optimizers])
+        entry = {DISABLED_OPTIMIZERS: ";".join(disabled)} if disabled else {}
+        return {**self.session_config, **entry}
+
 
 class Shape(Frozen):
     """The input shape that latency and memory are measured at."""
@@ -79,7 +89,8 @@ class Budget(Frozen):
 
 
 class Target(Frozen):
-    """A device profile with budgets, and the recipe that is used when none is named."""
+    """A device profile with budgets, and the recipe that is used when none is named. `runner`: where latency,
+    memory and the profile are measured (see devices/)."""
 
     name: Name
     title: str
@@ -88,6 +99,7 @@ class Target(Frozen):
     device: Device
     runtime: Runtime = Runtime()
     shape: Shape = Shape()
+    runner: str = "host"
     budgets: dict[str, Budget] = Field(min_length=1)
 
     @field_validator("budgets")

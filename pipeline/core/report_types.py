@@ -87,11 +87,13 @@ class LatencyResult(Frozen):
 
 
 class MemoryResult(Frozen):
-    """MB (10^6 bytes) over the process before the session was made."""
+    """MB (10^6 bytes) over the process before the session was made. Where the system does not tell the peaks they are
+    null, and `reason` says why."""
 
     load_ms: Figure
-    load_peak_mb: Figure
-    run_peak_mb: Figure
+    load_peak_mb: Figure | None
+    run_peak_mb: Figure | None
+    reason: str = ""
 
 
 class OperatorTime(Frozen):
@@ -191,11 +193,14 @@ class StageRecord(Frozen):
 
 
 class HostInfo(Frozen):
+    """A machine. `reason`: why `isa` is empty, where the system does not tell it."""
+
     cpu: str
     isa: tuple[str, ...]
     cores: int
     memory_mb: int
     system: str
+    reason: str = ""
 
 
 class Difference(Frozen):

@@ -98,6 +98,11 @@ class Figure(Frozen):
     doubt: Doubt | None = None
 
 
+def computed(value: float, unit: str, note: str = "") -> Figure:
+    """A size, a count or a comparison of outputs, which this process made of what lies here."""
+    return Figure(value=value, unit=unit, evidence=Evidence.HOST, note=note)
+
+
 Progress = Callable[[int, int], None]
 """Called with (done, total); total 0 where it is not known."""
 

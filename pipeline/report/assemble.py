@@ -9,11 +9,11 @@ from typing import Any
 from pipeline.checks.baseline import regressions
 from pipeline.checks.compare import warnings
 from pipeline.checks.gate import judge_budgets, overall
-from pipeline.checks.host import host_info, versions
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Target
 from pipeline.core.report_types import Comparison, HostInfo, PassReport, Report, StageRecord, Trial
 from pipeline.core.types import Json, Scheme
+from pipeline.devices.host_info import host_info, versions
 from pipeline.report import comparison_text
 from pipeline.report.calibration import range_warnings
 

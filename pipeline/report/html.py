@@ -79,7 +79,7 @@ def other_figures(report: Report) -> dict[str, Figure]:
         named |= {f"latency_{key}_ms": getattr(report.latency, key) for key in ("p50", "p90", "p95", "p99")}
     if report.latency and report.latency.speedup:
         named["min_speedup"] = report.latency.speedup
-    named |= dict(report.memory) if report.memory else {}
+    named |= {name: figure for name, figure in report.memory or () if isinstance(figure, Figure)}
     shown = {result.metric for result in report.budgets if result.figure}
     return {name: figure for name, figure in (named | report.figures).items() if name not in shown}
 

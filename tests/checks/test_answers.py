@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from pipeline.checks import answers
 from pipeline.checks.answers import BATCH, answers_stage, read_answers, write_answers
-from pipeline.checks.host import host_info
 from pipeline.config.target import Runtime
+from pipeline.devices.host_info import host_info
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.source.samples import DATASET, write_samples
 

@@ -5,7 +5,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from pipeline.checks.breakdown import operator_times, tensor_groups
-from pipeline.checks.protocol import NodeRecord
+from pipeline.devices.ort_profile import NodeRecord
 
 
 def record(op_type: str, ms: float) -> NodeRecord:

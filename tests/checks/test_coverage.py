@@ -12,12 +12,14 @@ from pipeline.checks.coverage import coverage, match
 from pipeline.checks.left_in_float import MADE_AT_LOAD, NOT_PLANNED, WIDENED, Reasons, Stored
 from pipeline.checks.macs import Macs, node_macs, uses_integers
 from pipeline.checks.operators import CONTROL_FLOW, MOVES, NO_WEIGHTS, WEIGHT_INPUTS
-from pipeline.checks.protocol import NodeRecord, ProfileRequest
 from pipeline.checks.weights import Graph, Weight
-from pipeline.checks.worker import profile
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Coverage, SkippedTensor
+from pipeline.devices import worker
+from pipeline.devices.ort_profile import NodeRecord, node_records
+from pipeline.devices.runner import subject_of
+from pipeline.devices.worker import Profile
 from pipeline.runtime.feeds import write_feed
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -244,11 +246,10 @@ def run(path: Path, x: np.ndarray, folder: Path) -> tuple[onnx.ModelProto, list[
     """The graph that ONNX Runtime really ran, and its records."""
     write_feed(folder / "x.npz", {"x": x})
     optimized = folder / "optimized.onnx"
-    request = ProfileRequest(
-        model=path, inputs=folder / "x.npz", runtime=Runtime(), runs=1, warmup=1, optimized_model=optimized
-    )
-    nodes = profile(request)["nodes"]
-    return onnx.load(optimized, load_external_data=False), [NodeRecord(**item) for item in nodes]
+    subject = subject_of(path, folder / "x.npz", Runtime())
+    request = Profile(subjects=(subject,), runs=1, warmup=1, optimized_model=str(optimized))
+    records = node_records(worker.profile(request)["events"], request.warmup)
+    return onnx.load(optimized, load_external_data=False), records
 
 
 class NoFile(Stored):

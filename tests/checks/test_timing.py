@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.checks import timing
 from pipeline.checks.timing import (
     AGAIN,
     IDLE,
@@ -23,15 +22,25 @@ from pipeline.checks.timing import (
     repeat,
     settles,
     speed_figure,
+    take_turns,
 )
 from pipeline.config.target import Runtime
-from pipeline.numerics.timing import Block, used
+from pipeline.core.report_types import HostInfo
+from pipeline.core.types import Evidence
+from pipeline.devices.host_runner import HOST
+from pipeline.devices.runner import subject_of
+from pipeline.devices.worker import Timing
+from pipeline.numerics.timing import Block
 
 
 def block(process: int, first: float = 1.0, second: float = 2.0, others: float = 0.0, rounds: int = 10) -> Block:
     """The bundle's and the float model's ms."""
     wall = np.tile([first, second], (rounds, 1))
     return Block(process, wall, wall.copy(), np.zeros(rounds, np.int64), others=others, steal=0.0)
+
+
+def turned(blocks: Sequence[Block]) -> Turns:
+    return Turns(tuple(blocks), Evidence.HOST)
 
 
 class Clock:
@@ -51,7 +60,7 @@ class Clock:
 
 
 def run(clock: Clock, limit: float, seconds: float = 60.0) -> Turns:
-    return repeat(clock.measure, settles({"min_speedup": limit}), seconds, clock=clock.seconds)
+    return repeat(clock.measure, settles({"min_speedup": limit}), seconds, Evidence.HOST, clock=clock.seconds)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +78,14 @@ def test_a_measurement_ends_when_the_limit_is_decided_or_cannot_be(
     speedup: float, limit: float, processes: int
 ) -> None:
     clock = Clock([speedup])
-    figure = speed_figure(run(clock, limit).chosen, 1, 0)
+    figure = speed_figure(run(clock, limit), 1, 0)
     assert clock.processes == processes
     assert covers(figure, limit) is (speedup == limit)
 
 
 def test_processes_that_disagree_go_on_until_the_time_is_up() -> None:
     clock = Clock([1.1, 1.2])
-    figure = speed_figure(run(clock, 1.0).chosen, 1, 0)
+    figure = speed_figure(run(clock, 1.0), 1, 0)
     assert clock.processes == 6
     assert covers(figure, 1.0)
     assert figure.doubt is not None and figure.doubt.remedy == AGAIN
@@ -85,7 +94,7 @@ def test_processes_that_disagree_go_on_until_the_time_is_up() -> None:
 def test_a_loaded_machine_decides_only_what_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """A neighbour on the other core: 1.3x may be less, 2x is above 1 whatever it does."""
     near, far = Clock([1.3], others=0.5), Clock([2.0], others=0.5)
-    figure = speed_figure(run(near, 1.0).chosen, 1, 0)
+    figure = speed_figure(run(near, 1.0), 1, 0)
     assert near.processes == 6
     assert figure.doubt is not None and figure.doubt.covers(1.0)
     assert figure.doubt.remedy == IDLE
@@ -93,7 +102,7 @@ def test_a_loaded_machine_decides_only_what_is_far(monkeypatch: pytest.MonkeyPat
         "300 pairs in 30 loads of 6 processes; 1.3x by CPU time; loaded machine: other programs took 50% of the CPU "
         "time, 0% of the rounds were interrupted"
     )
-    assert not covers(speed_figure(run(far, 1.0).chosen, 1, 0), 1.0)
+    assert not covers(speed_figure(run(far, 1.0), 1, 0), 1.0)
     assert far.processes == 1
 
 
@@ -112,21 +121,21 @@ def test_no_process_begins_that_would_end_too_late() -> None:
 def test_without_a_limit_one_process_is_enough() -> None:
     for enough in (settles({}), at_once):
         clock = Clock([1.0])
-        repeat(clock.measure, enough, 60.0, clock=clock.seconds)
+        repeat(clock.measure, enough, 60.0, Evidence.HOST, clock=clock.seconds)
         assert clock.processes == 1
 
 
 def test_known_within_looks_at_every_model_and_at_processes() -> None:
-    three = used([block(process) for process in range(3) for _ in range(3)])
+    three = turned([block(process) for process in range(3) for _ in range(3)])
     assert known_within(0.01, 3, 9)(three, 1.0)
     assert not known_within(0.01, 4, 9)(three, 1.0)
-    spread = used([block(process, 1.0, 2.0 + 0.1 * process) for process in range(3) for _ in range(3)])
+    spread = turned([block(process, 1.0, 2.0 + 0.1 * process) for process in range(3) for _ in range(3)])
     assert not known_within(0.01, 3, 9)(spread, 1.0)
     assert known_within(0.01, 3, 1)(spread, 1.0)
 
 
 def test_too_few_pairs_are_said() -> None:
-    figure = speed_figure(used([block(1, rounds=2)]), 1, 0)
+    figure = speed_figure(turned([block(1, rounds=2)]), 1, 0)
     assert figure.doubt is not None and figure.doubt.covers(1e-9) and figure.doubt.covers(1e9)
     assert figure.doubt.why.startswith(
         "2 pairs in 1 load of 1 process are too few for an interval, which takes 3 loads"
@@ -136,7 +145,7 @@ def test_too_few_pairs_are_said() -> None:
 def test_figures_of_a_bundle_come_from_the_blocks() -> None:
     """Times of 1 ms against 2 ms, and one load that was disturbed."""
     blocks = (*(block(1) for _ in range(4)), block(1, 5.0, 5.0, others=0.9))
-    result = latency_result(Turns(blocks), threads=1, shape={"x": (1,)})
+    result = latency_result(turned(blocks), threads=1, shape={"x": (1,)})
     assert result.speedup is not None and result.conditions is not None
     assert (result.speedup.value, result.cpu_speedup) == (pytest.approx(2.0), pytest.approx(2.0))
     assert (result.p50.value, set(result.samples_ms), set(result.float_samples_ms)) == (1.0, {1.0}, {2.0})
@@ -150,7 +159,7 @@ def test_figures_of_a_bundle_come_from_the_blocks() -> None:
 
 
 def test_latency_end_to_end(matmul: Path, inputs: Path) -> None:
-    result = measure_latency(matmul, inputs, Runtime(), matmul, {"min_speedup": 1e-3})
+    result = measure_latency(HOST, subject_of(matmul, inputs, Runtime()), matmul, {"min_speedup": 1e-3})
     assert len(result.samples_ms) == len(result.float_samples_ms) >= 30
     assert result.shape == {"x": (4, 64), "unused": (3,)}
     assert result.p50.value <= result.p90.value <= result.p95.value <= result.p99.value
@@ -160,21 +169,30 @@ def test_latency_end_to_end(matmul: Path, inputs: Path) -> None:
 
 
 def test_a_model_alone_has_no_speedup(matmul: Path, inputs: Path) -> None:
-    result = measure_latency(matmul, inputs, Runtime())
+    result = measure_latency(HOST, subject_of(matmul, inputs, Runtime()))
     assert (result.speedup, result.cpu_speedup, result.float_samples_ms) == (None, None, ())
 
 
-def test_the_request_names_a_new_seed_for_every_process(
-    matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seeds = []
+class Seeds:
+    """A runner that notes the seed of every request; its machine tells no CPU time."""
 
-    def answer(request: timing.TimingRequest, _timeout: float) -> dict[str, object]:
-        seeds.append(request.seed)
+    evidence = Evidence.ESTIMATED
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def run(self, request: Timing, _timeout_s: float) -> dict[str, object]:
+        self.seeds.append(request.seed)
         rows = {"wall_ms": [[1.0, 1.0]] * 3, "cpu_ms": [[1.0, 1.0]] * 3, "switches": [0] * 3}
-        return {"blocks": [{**rows, "load_ms": [1.0, 1.0], "others": None, "steal": None}] * 3}
+        return {"blocks": [{**rows, "load_ms": [1.0, 1.0], "cpu_time": [None, None]}] * 3}
 
-    monkeypatch.setattr(timing, "run_worker", answer)
-    subject = timing.Subject(model=matmul, inputs=inputs, runtime=Runtime())
-    timing.take_turns([subject, subject], lambda chosen, _: len(chosen.processes) == 4)
-    assert seeds == [1, 2, 3, 4]
+    def info(self) -> HostInfo:
+        return HOST.info()
+
+
+def test_the_request_names_a_new_seed_for_every_process(matmul: Path, inputs: Path) -> None:
+    runner, subject = Seeds(), subject_of(matmul, inputs, Runtime())
+    turns = take_turns(runner, [subject, subject], lambda turns, _: len(turns.chosen.processes) == 4)
+    assert runner.seeds == [1, 2, 3, 4]
+    assert turns.blocks[0].others is None
+    assert speed_figure(turns, 0, 1).evidence is Evidence.ESTIMATED

@@ -12,6 +12,7 @@ from pipeline.checks.tune import Tried, _difference, executed_operators, tune, w
 from pipeline.cli.tune import undecided_words
 from pipeline.config.target import Runtime
 from pipeline.core.types import Doubt, Evidence, Figure
+from pipeline.devices.host_runner import HOST
 from pipeline.runtime.feeds import write_feed
 
 
@@ -39,7 +40,7 @@ def test_the_executed_graph_is_counted(scaled) -> None:
 def test_only_optimizations_that_change_the_graph_are_timed(scaled, tmp_path, monkeypatch) -> None:
     write_feed(tmp_path / "inputs.npz", {"x": np.ones((1, 64, 64), np.float32)})
     monkeypatch.setattr("pipeline.checks.tune._SECONDS", 0.1)
-    tuning = tune(scaled, tmp_path / "inputs.npz", Runtime(disabled_optimizers=("SkipLayerNormFusion",)))
+    tuning = tune(HOST, scaled, tmp_path / "inputs.npz", Runtime(disabled_optimizers=("SkipLayerNormFusion",)))
     assert [(entry.optimizer, entry.change) for entry in tuning.tried] == [
         ("MatMulScaleFusion", "FusedMatMul -1, MatMul +1, Mul +1")
     ]

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from pipeline.config.target import Runtime
+from pipeline.config.target import DISABLED_OPTIMIZERS, Runtime
 from pipeline.core.errors import StageError, UsageError
-from pipeline.runtime.session import DISABLED_OPTIMIZERS, make_session, session_config
+from pipeline.runtime.session import make_session
 
 
 def residual_norm(save_model) -> Path:  # type: ignore[no-untyped-def]
@@ -42,8 +42,8 @@ def test_disabled_optimizers_reach_the_graph(save_model, tmp_path: Path, runtime
 
 def test_session_config_joins_both_ways_of_disabling() -> None:
     runtime = Runtime(session_config={DISABLED_OPTIMIZERS: "A;B", "k": "v"}, disabled_optimizers=("B", "C"))
-    assert session_config(runtime) == {DISABLED_OPTIMIZERS: "A;B;C", "k": "v"}
-    assert session_config(Runtime()) == {}
+    assert runtime.session_entries == {DISABLED_OPTIMIZERS: "A;B;C", "k": "v"}
+    assert Runtime().session_entries == {}
 
 
 def test_options_are_those_of_the_runtime(matmul: Path) -> None:

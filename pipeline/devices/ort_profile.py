@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
-from pipeline.checks.protocol import NodeRecord
 from pipeline.core.errors import StageError
-from pipeline.core.types import Json
+from pipeline.core.types import Frozen, Json
+from pipeline.devices.runner import LOAD_SECONDS, Runner
+from pipeline.devices.worker import Profile, Subject
 
 _SUFFIX = "_kernel_time"
 _CONTROL_FLOW = {"If", "Loop", "Scan"}  # their time contains that of the nodes in their bodies
+
+
+class NodeRecord(Frozen):
+    """One node of the graph that ONNX Runtime ran.
+
+    `ms`: its kernel's time per inference; `calls` per inference differ from 1 in loop and branch bodies only.
+    Shapes are those of one call; constants that the kernel repacked at load are missing from `input_shapes`.
+    """
+
+    name: str
+    op_type: str
+    provider: str
+    ms: float
+    calls: float
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+
+def profile(runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20) -> list[NodeRecord]:
+    """Times and shapes of all nodes that ran; their graph is written to `optimized_model`."""
+    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs)
+    return node_records(runner.run(request, LOAD_SECONDS)["events"], request.warmup)
 
 
 def node_records(events: list[dict[str, Json]], warmup: int) -> list[NodeRecord]:

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.checks.events import node_records
-from pipeline.checks.protocol import NodeRecord
 from pipeline.core.errors import StageError
+from pipeline.devices.ort_profile import NodeRecord, node_records
 
 
 def event(name: str, op_type: str, ts: int, dur: int, index: str = "0") -> dict[str, Any]:

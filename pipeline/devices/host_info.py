@@ -1,4 +1,4 @@
-"""What the measurements ran on. No host, user or path name is recorded."""
+"""What measurements run on. No host, user or path name is recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.core.report_types import HostInfo
-from pipeline.runtime.session import available_cores
+from pipeline.core.types import Json
+from pipeline.devices.worker import Facts, available_cores, facts
 
-_CPUINFO = Path("/proc/cpuinfo")
 _MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
 _ISA_KEYS = ("flags", "Features")
 ISA = (
@@ -47,14 +47,20 @@ LIBRARIES = (
 
 
 def host_info() -> HostInfo:
-    """This machine. Where the system does not tell them, `isa` is empty and `memory_mb` is 0."""
-    fields = cpu_fields(_CPUINFO.read_text(encoding="utf-8", errors="replace")) if _CPUINFO.is_file() else {}
+    """This machine."""
+    return machine_info(facts(Facts()))
+
+
+def machine_info(told: dict[str, Json]) -> HostInfo:
+    """What the worker's `facts` tell; where the system does not, `isa` is empty (see `reason`) and `memory_mb` is 0."""
+    fields = cpu_fields(told["cpuinfo"])
     return HostInfo(
-        cpu=cpu_name(fields) or platform.processor() or platform.machine(),
+        cpu=cpu_name(fields) or told["processor"],
         isa=isa_flags(fields),
-        cores=available_cores(),
-        memory_mb=_memory_mb(),
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cores=told["cores"],
+        memory_mb=told["memory_mb"],
+        system=told["system"],
+        reason=told["reason"],
     )
 
 
@@ -88,12 +94,6 @@ def cpu_name(fields: dict[str, str]) -> str:
 def isa_flags(fields: dict[str, str]) -> tuple[str, ...]:
     flags = {flag for key in _ISA_KEYS for flag in fields.get(key, "").split()}
     return tuple(name for name in ISA if name in flags)
-
-
-def _memory_mb() -> int:
-    if not hasattr(os, "sysconf"):
-        return 0
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 10**6
 
 
 def training_hardware() -> dict[str, object]:

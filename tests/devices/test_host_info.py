@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import platform
 
-from pipeline.checks.host import cpu_fields, cpu_name, host_info, isa_flags, versions
+from pipeline.devices.host_info import cpu_fields, cpu_name, host_info, isa_flags, versions
 
 X86 = """processor\t: 0
 model name\t: Some CPU @ 2.0GHz

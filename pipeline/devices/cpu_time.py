@@ -1,30 +1,12 @@
-"""CPU time of this process, of others and of other virtual machines, from Linux's /proc/stat where there is one."""
+"""CPU time of a measuring process, of others and of other virtual machines, from Linux's /proc/stat."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-_STAT = Path("/proc/stat")
 _IDLE, _STEAL, _GUEST = (3, 4), 7, (8, 9)
-
-if sys.platform == "win32":
-
-    def switches(threads: int) -> int:  # noqa: ARG001  # not told here
-        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
-        return 0
-
-else:
-    import resource
-
-    _THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-
-    def switches(threads: int) -> int:
-        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
-        return resource.getrusage(_THREAD if threads == 1 else resource.RUSAGE_SELF).ru_nivcsw
 
 
 @dataclass(frozen=True)
@@ -37,13 +19,9 @@ class Reading:
     own: float
 
 
-def read_cpu_time() -> Reading | None:
-    """None where the system does not tell it."""
-    if not _STAT.is_file():
-        return None
-    return parse_stat(
-        _STAT.read_text(encoding="ascii", errors="replace"), os.sysconf("SC_CLK_TCK"), time.process_time()
-    )
+def reading(told: Mapping[str, Any] | None) -> Reading | None:
+    """Of what the worker's `cpu_time` tells; None where the system does not."""
+    return None if told is None else parse_stat(told["stat"], told["ticks_per_second"], told["own"])
 
 
 def parse_stat(text: str, ticks_per_second: int, own: float) -> Reading | None:

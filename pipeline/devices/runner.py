@@ -1,0 +1,58 @@
+"""What a runner is, and what all of them share: requests to the worker and its results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.config.target import Runtime
+from pipeline.core.errors import StageError, UsageError
+from pipeline.core.memory import says_out_of_memory
+from pipeline.core.report_types import HostInfo
+from pipeline.core.types import Evidence, Json
+from pipeline.devices.worker import Request, Subject
+
+LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
+
+
+class Runner(Protocol):
+    """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as."""
+
+    @property
+    def evidence(self) -> Evidence: ...
+
+    def run(self, request: Request, timeout_s: float) -> dict[str, Json]:
+        """The result of `worker.py`, started anew for this request.
+
+        The files that the request names are files of this machine: a runner elsewhere takes copies of those that are
+        read (a model may have a `.data` file beside it), and brings back those that are written.
+        UsageError if the worker cannot take the request; StageError if ONNX Runtime refuses the model, the worker dies,
+        or it takes longer than `timeout_s` seconds.
+        """
+
+    def info(self) -> HostInfo:
+        """The machine, for the report."""
+
+
+def subject_of(model: Path, inputs: Path, runtime: Runtime) -> Subject:
+    """The model under the runtime. `inputs`: a file of `write_feed`."""
+    return Subject(str(model), str(inputs), runtime.threads, runtime.providers, runtime.session_entries)
+
+
+def encode(request: Request) -> str:
+    """The request as the worker reads it."""
+    return json.dumps({"mode": request.mode, **asdict(request)})
+
+
+def checked(request: Request, result: dict[str, Json]) -> dict[str, Json]:
+    """The worker's result if it is none of its refusals, which are raised as errors (see `Runner.run`)."""
+    if "error" in result:
+        raise UsageError(result["error"], result["remedy"])
+    if "refused" in result:
+        failed = f"Measuring {request.mode} failed:"
+        if says_out_of_memory(result["refused"]):
+            raise StageError(f"{failed} out of memory.")
+        raise StageError(f"{failed} {result['refused']}", result["remedy"])
+    return result

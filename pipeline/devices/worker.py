@@ -1,0 +1,445 @@
+"""The measuring program: one file that needs only Python, numpy and onnxruntime, so that it also runs on a board.
+
+`python worker.py` reads one request as JSON from stdin and writes one result as JSON to stdout. It loads no model
+library, so that what it measures is the model's and not its surroundings'. It reads what the system tells, and leaves
+the interpretation to its caller; what the system does not tell is null, or the result says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+Feed: TypeAlias = dict[str, NDArray[Any]]
+"""Input name -> array."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under a runtime. `inputs`: a file for `read_feed`; `config`: ONNX Runtime's session config entries."""
+
+    model: str
+    inputs: str
+    threads: int = 1
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One measurement of one or several models; in JSON, `mode` tells which kind it is."""
+
+    mode: ClassVar[str]
+    subjects: tuple[Subject, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Request):
+    """Time single inferences of the subjects, which take turns in rounds, each round in an order drawn from `seed`.
+
+    Up to `blocks` times the models are loaded anew. A block has at least `min_rounds`, and goes on until
+    `block_seconds`, or `enough_rounds` and half of that time; but at `slow_seconds` it stops after `fewest_rounds`.
+    After `max_seconds` no block begins beyond `fewest_blocks`.
+    """
+
+    mode: ClassVar[str] = "timing"
+    fewest_blocks: int
+    fewest_rounds: int
+    seed: int = 0
+    blocks: int = 5
+    warmup: int = 10
+    warmup_seconds: float = 0.3
+    min_rounds: int = 10
+    enough_rounds: int = 200
+    block_seconds: float = 0.5
+    slow_seconds: float = 3.0
+    max_seconds: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Request):
+    """Load the only subject and run it `runs` times, watching the peaks of resident memory."""
+
+    mode: ClassVar[str] = "memory"
+    runs: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Request):
+    """Profile `runs` inferences of the only subject after `warmup`; the graph that ran goes to `optimized_model`."""
+
+    mode: ClassVar[str] = "profile"
+    optimized_model: str
+    warmup: int = 5
+    runs: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(Request):
+    """Tell what this machine is; there are no subjects."""
+
+    mode: ClassVar[str] = "facts"
+
+
+class Refusal(Exception):  # noqa: N818  # an answer
+    """What cannot be measured. `kind`: `error` of the request, or `refused` by ONNX Runtime."""
+
+    def __init__(self, kind: str, message: str, remedy: str = "") -> None:
+        self.kind, self.message, self.remedy = kind, message, remedy
+        super().__init__(message)
+
+
+def main() -> int:
+    _end_with_parent()
+    fields = json.loads(sys.stdin.read())
+    kind, measure = _MODES[fields.pop("mode")]
+    subjects = tuple(Subject(**subject) for subject in fields.pop("subjects"))
+    try:
+        result = measure(kind(subjects=subjects, **fields))
+    except Refusal as refusal:
+        result = {refusal.kind: refusal.message, "remedy": refusal.remedy}
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it ends (as core/parent.py, which is not there)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_feed(path: str | Path) -> Feed:
+    """The inputs of one inference: an .npz file of numbered arrays, and of their names as JSON."""
+    with np.load(path, allow_pickle=False) as arrays:
+        names = json.loads(arrays["names"].tobytes())
+        return {name: arrays[str(number)] for number, name in enumerate(names)}
+
+
+_STAT, _CPUINFO = Path("/proc/stat"), Path("/proc/cpuinfo")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+# Sessions
+
+_OWN = [kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type)]
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in _OWN if issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+)
+"""What making or running a session raises: an exception class per status code of ONNX Runtime, which share no base, and
+what its Python side raises for inputs that do not fit."""
+CHECK_SAMPLES = "Check that the samples (ids, shapes, lengths) are what the model takes."
+_SPINNING_STOP = "session.force_spinning_stop"
+_ERROR = 3  # ONNX Runtime's log severity
+
+
+def session_options(threads: int, config: Mapping[str, str]) -> ort.SessionOptions:
+    """Sequential and fully optimized, with the session config entries `config`; only errors are logged."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERROR
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def require_providers(providers: Sequence[str]) -> None:
+    """Refusal naming the available providers if one of `providers` is not among them."""
+    available = ort.get_available_providers()
+    missing = [name for name in providers if name not in available]
+    if missing:
+        raise Refusal(
+            "error",
+            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}.",
+            "Change `providers` of the target's [runtime], or install the ONNX Runtime package that has it.",
+        )
+
+
+def cannot(what: str, error: Exception) -> str:
+    """What ONNX Runtime refuses, with the first line of its error."""
+    lines = str(error).strip().splitlines()
+    return f"ONNX Runtime {ort.__version__} cannot {what}: {lines[0] if lines else type(error).__name__}"
+
+
+class _Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
+    """A session whose errors are Refusals."""
+
+    def __init__(self, subject: Subject, options: ort.SessionOptions) -> None:
+        require_providers(subject.providers)
+        self._name = Path(subject.model).name
+        try:
+            super().__init__(subject.model, options, providers=list(subject.providers))
+        except ORT_ERRORS as error:
+            raise Refusal("refused", cannot(f"load {self._name}", error)) from error
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Feed, run_options: Any = None) -> list[Any]:
+        try:
+            return super().run(output_names, input_feed, run_options)
+        except ORT_ERRORS as error:
+            raise Refusal("refused", cannot(f"run {self._name} on a sample", error), CHECK_SAMPLES) from error
+
+
+def _select(session: ort.InferenceSession, arrays: Feed) -> Feed:
+    """The arrays that the model takes: a compressed model may have lost an input."""
+    names = [item.name for item in session.get_inputs()]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise Refusal("error", f"The model takes {names}, but the inputs are {sorted(arrays)}.", f"Add {missing}.")
+    return {name: arrays[name] for name in names}
+
+
+# Time
+
+_Run: TypeAlias = tuple[ort.InferenceSession, Feed]
+
+
+def timing(request: Timing) -> dict[str, Any]:
+    """`blocks`: the raw times of every load (see `_block`)."""
+    begin = time.monotonic()
+    generator = random.Random(request.seed)  # noqa: S311  # the order of inferences, no secret
+    subjects = [interleavable(subject, len(request.subjects)) for subject in request.subjects]
+    blocks: list[dict[str, Any]] = []
+    while len(blocks) < request.blocks:
+        if len(blocks) >= request.fewest_blocks and time.monotonic() - begin >= request.max_seconds:
+            break
+        blocks.append(_block(request, subjects, generator))
+        gc.collect()
+    return {"blocks": blocks}
+
+
+def interleavable(subject: Subject, sessions: int) -> Subject:
+    """Idle threads of one session spin for a while, on the cores that the other one then needs."""
+    if subject.threads == 1 or sessions == 1:
+        return subject
+    return replace(subject, config={_SPINNING_STOP: "1", **subject.config})
+
+
+def _block(request: Timing, subjects: Sequence[Subject], generator: random.Random) -> dict[str, Any]:
+    """One load: `load_ms` by model; `wall_ms`, `cpu_ms` by round and model; `switches` (involuntary) by round; the
+    `cpu_time` (see there) before and after the rounds."""
+    loaded = [_timed_load(subject) for subject in subjects]
+    pairs = zip(loaded, subjects, strict=True)
+    runs = [(session, _select(session, read_feed(subject.inputs))) for (session, _), subject in pairs]
+    _warm_up(request, runs)
+    threads = max(subject.threads for subject in subjects)
+    clock = time.thread_time_ns if threads == 1 else time.process_time_ns
+    rows: list[_Round] = []
+    gc.disable()
+    before, begin = cpu_time(), time.monotonic()
+    while not full(request, len(rows), time.monotonic() - begin):
+        order = generator.sample(range(len(runs)), len(runs))
+        rows.append(_round(runs, order, clock, threads))
+    after = cpu_time()
+    gc.enable()
+    return {
+        "load_ms": [ms for _, ms in loaded],
+        "wall_ms": [row.wall for row in rows],
+        "cpu_ms": [row.cpu for row in rows],
+        "switches": [row.switches for row in rows],
+        "cpu_time": [before, after],
+    }
+
+
+@dataclass(frozen=True)
+class _Round:
+    wall: list[float]
+    cpu: list[float]
+    switches: int
+
+
+def _round(runs: Sequence[_Run], order: Sequence[int], clock: Callable[[], int], threads: int) -> _Round:
+    """Each model once, in `order`; times are by model. With one thread, CPU time is its own; with several, that of the
+    whole process, since the pool's threads do the work."""
+    wall, cpu = [0.0] * len(runs), [0.0] * len(runs)
+    switched = switches(threads)
+    for place in order:
+        wall[place], cpu[place] = _timed_run(*runs[place], clock)
+    return _Round(wall, cpu, switches(threads) - switched)
+
+
+def _warm_up(request: Timing, runs: Sequence[_Run]) -> None:
+    """At least two rounds, but for models so slow that the second would take long."""
+    begin = time.monotonic()
+    for done in range(request.warmup):
+        if done >= 1 and time.monotonic() - begin >= (request.warmup_seconds if done >= 2 else request.slow_seconds):
+            return
+        for session, feed in runs:
+            session.run(None, feed)
+
+
+def full(request: Timing, rounds: int, seconds: float) -> bool:
+    """Whether a block has enough."""
+    if seconds >= request.slow_seconds:
+        return rounds >= request.fewest_rounds
+    if seconds >= request.block_seconds:
+        return rounds >= request.min_rounds
+    return rounds >= max(request.enough_rounds, request.min_rounds) and seconds >= request.block_seconds / 2
+
+
+def _timed_load(subject: Subject) -> tuple[_Session, float]:
+    begin = time.perf_counter_ns()
+    session = _Session(subject, session_options(subject.threads, subject.config))
+    return session, (time.perf_counter_ns() - begin) / 1e6
+
+
+def _timed_run(session: ort.InferenceSession, feed: Feed, clock: Callable[[], int]) -> tuple[float, float]:
+    """ms of wall and of CPU time; the reading of the CPU clock is outside the wall time."""
+    used, begin = clock(), time.perf_counter_ns()
+    session.run(None, feed)
+    end = time.perf_counter_ns()
+    return (end - begin) / 1e6, (clock() - used) / 1e6
+
+
+def cpu_time() -> dict[str, Any] | None:
+    """The first line of /proc/stat (`stat`, in `ticks_per_second`) and this process's own seconds (`own`); None where
+    the system does not tell, or not to everyone (Android)."""
+    try:
+        text = _STAT.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    first = text.partition("\n")[0]
+    return {"stat": first, "ticks_per_second": os.sysconf("SC_CLK_TCK"), "own": time.process_time()}
+
+
+if sys.platform == "win32":
+
+    def switches(threads: int) -> int:  # noqa: ARG001  # not told here
+        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
+        return 0
+
+else:
+    import resource
+
+    _THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+    def switches(threads: int) -> int:
+        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
+        return resource.getrusage(_THREAD if threads == 1 else resource.RUSAGE_SELF).ru_nivcsw
+
+
+# Memory, in MB of 10^6 bytes
+
+
+def memory(request: Memory) -> dict[str, Any]:
+    """`load_ms`, and the peaks while loading and while running in MB over the process before the session.
+
+    Where this system does not tell the peaks they are null, and `reason` says why.
+    """
+    (subject,) = request.subjects
+    feed = read_feed(subject.inputs)
+    gc.collect()
+    reason = reset_peak()
+    before = None if reason else resident_mb()
+    session, load_ms = _timed_load(subject)
+    load_peak = None if before is None else peak_mb() - before
+    reset_peak()
+    feed = _select(session, feed)
+    for _ in range(request.runs):
+        session.run(None, feed)
+    run_peak = None if before is None else peak_mb() - before
+    return {"load_ms": load_ms, "load_peak_mb": load_peak, "run_peak_mb": run_peak, "reason": reason}
+
+
+def reset_peak() -> str:
+    """Start a new peak at what is resident now (`5` written to clear_refs, man 5 proc_pid_clear_refs).
+
+    Returns why it cannot be done here, or an empty string.
+    """
+    try:
+        _CLEAR.write_text("5", encoding="ascii")
+    except OSError as error:
+        return f"the peak of resident memory cannot be reset: {_CLEAR}: {error.strerror}"
+    return ""
+
+
+def resident_mb() -> float:
+    return _status("VmRSS")
+
+
+def peak_mb() -> float:
+    """The most that was resident since `reset_peak`."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> float:
+    for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise OSError(f"{_STATUS} has no {name}")
+
+
+# Nodes, and the machine
+
+
+def profile(request: Profile) -> dict[str, Any]:
+    """`events` of ONNX Runtime's profiler (Chrome trace format) that are runs or kernels, in their order."""
+    (subject,) = request.subjects
+    options = session_options(subject.threads, subject.config)
+    options.optimized_model_filepath = request.optimized_model
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _Session(subject, options)
+        feed = _select(session, read_feed(subject.inputs))
+        for _ in range(request.warmup + request.runs):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return {"events": [event for event in events if event["name"].endswith(("model_run", "_kernel_time"))]}
+
+
+def facts(_: Facts) -> dict[str, Any]:
+    """The text of /proc/cpuinfo (`cpuinfo`, or the `reason` why it is empty) and what Python tells of the machine."""
+    cpuinfo, reason = "", ""
+    try:
+        cpuinfo = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        reason = f"the CPU's instruction sets are not told: {_CPUINFO}: {error.strerror}"
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return {
+        "cpuinfo": cpuinfo,
+        "reason": reason,
+        "processor": platform.processor() or platform.machine(),
+        "cores": available_cores(),
+        "memory_mb": pages // 10**6,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
+    "timing": (Timing, timing),
+    "memory": (Memory, memory),
+    "profile": (Profile, profile),
+    "facts": (Facts, facts),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
