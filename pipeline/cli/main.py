@@ -218,6 +218,18 @@ def recipes() -> None:
 
 
 @app.command()
+def schema(
+    name: Annotated[str, typer.Argument(help="recipe, target, report or manifest.", metavar="NAME")],
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Print the JSON schema of recipes, targets, reports or manifests, for editors and for what reads them."""
+    from pipeline.cli.schema import schema_of  # noqa: PLC0415
+    from pipeline.core.digest import pretty_json  # noqa: PLC0415
+
+    typer.echo(pretty_json(schema_of(name)))
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     debug: flag.Debug = False,  # noqa: ARG001
