@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from processes import command, environment
+from warm_process import WarmProcess
 
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -93,12 +94,23 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def edge(workspace: Path, store: Path) -> Edge:
-    """Runs `edge` in the workspace; options of subprocess.run can be given."""
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[WarmProcess]:
+    process = WarmProcess(environment())
+    yield process
+    process.close()
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        settings = {"cwd": workspace, "env": environment(EDGE_STORE=str(store)), "timeout": 300, **options}
+
+@pytest.fixture
+def edge(workspace: Path, store: Path, warm_process: WarmProcess, tmp_path_factory: pytest.TempPathFactory) -> Edge:
+    """Runs `edge` in the workspace; `fresh` starts an interpreter for it, as do options of subprocess.run."""
+    scratch = tmp_path_factory.mktemp("streams")
+
+    def run(*arguments: str, fresh: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
+        env = environment(EDGE_STORE=str(store))
+        if not fresh and not options:
+            return warm_process.run(arguments, workspace, env, 300, scratch)
+        settings = {"cwd": workspace, "env": env, "timeout": 300, **options}
         return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
 
     return run

@@ -61,7 +61,7 @@ def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, second_s
     """Two stores, so that nothing is copied from the first run to the second."""
     edge("export", *tiny, "--recipe", recipe)
     first = (workspace / "out/bundle/manifest.json").read_bytes()
-    done = edge("export", *tiny, "--recipe", recipe, "--store", str(second_store))
+    done = edge("export", *tiny, "--recipe", recipe, "--store", str(second_store), fresh=True)
     assert done.returncode == 0, done.stderr
     assert (workspace / "out/bundle/manifest.json").read_bytes() == first
 

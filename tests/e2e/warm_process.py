@@ -1,0 +1,87 @@
+"""`edge` in processes that are forked from one which has imported the libraries: imports are half of what an export of
+a tiny model takes. Started as a program, this file is that process."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+IMPORTED = (
+    "pipeline.comparison",
+    "pipeline.compress.factorize.run",
+    "pipeline.compress.saved",
+    "pipeline.compress.training.loop",
+    "pipeline.quantize.quantize",
+    "pipeline.quantize.write",
+    "pipeline.trace.import_onnx",
+    "pipeline.trace.to_onnx",
+    "transformers.models.bert.modeling_bert",
+)
+
+
+class WarmProcess:
+    """Runs commands one after the other, each in a process of its own."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment), text=True
+        )
+
+    def run(
+        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float, scratch: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """What `subprocess.run` would return of `edge` with its output captured."""
+        assert self._server.stdin is not None  # a pipe
+        assert self._server.stdout is not None
+        files = [scratch / name for name in ("stdout", "stderr")]
+        job = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "files": [str(file) for file in files]}
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        if not select.select([self._server.stdout], [], [], timeout)[0]:
+            self.close()
+            raise subprocess.TimeoutExpired(list(arguments), timeout)
+        code = int(self._server.stdout.readline())
+        return subprocess.CompletedProcess(["edge", *arguments], code, *(file.read_text("utf-8") for file in files))
+
+    def close(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+
+def serve() -> None:
+    """Fork for each line of standard input; answer with the exit code, negative for a signal."""
+    for name in IMPORTED:
+        import_module(name)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            sys.exit(work(json.loads(line)))
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def work(job: dict[str, object]) -> int:
+    """The forked process becomes that of one command."""
+    streams = [os.open(os.devnull, os.O_RDONLY)]
+    streams += [os.open(str(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in job["files"]]  # type: ignore[attr-defined]
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(str(job["cwd"]))
+    os.environ.clear()
+    os.environ.update(job["env"])  # type: ignore[call-overload]
+    sys.argv = ["edge", *job["arguments"]]  # type: ignore[misc]
+    from pipeline.cli.main import entry  # noqa: PLC0415  # with the environment that it is given
+
+    return entry()
+
+
+if __name__ == "__main__":
+    serve()
