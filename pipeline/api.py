@@ -23,10 +23,11 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.quiet import quiet
-from pipeline.core.report_types import PassReport, QuantizationCheck, RangeCheck, Report, StageRecord, Trial
+from pipeline.core.report_types import PassReport, QuantizationCheck, RangeCheck, Report, StageRecord, TensorFormat, Trial
 from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan import Plan, apply_overrides, make_plan
 from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
@@ -173,6 +174,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
             StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
             for name, o in outcomes.items()
         ),
+        formats=stored_formats(outcomes["quantize"].artifact if "quantize" in outcomes else None),
         notes=(
             *plan.notes,
             *notes,
@@ -295,7 +297,14 @@ def check(
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
         comparison = known_comparison(place.root, key)
-    report = assemble(_subject_in(manifest, metadata, notes), aimed, found, (), earlier, comparison)
+    report = assemble(
+        _subject_in(manifest, metadata, stored_formats(inputs.get("plan")), notes),
+        aimed,
+        found,
+        (),
+        earlier,
+        comparison,
+    )
     if output is not None:
         publish_reports(report, Path(output))
     return report
@@ -334,9 +343,14 @@ def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
     """Why weights stayed in float: what the quantization plan says of each; without one, what is known of all."""
     if plan is not None:
         return Reasons({entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]})
-    if scheme.weights == scheme.embeddings == 32:
+    if not SchemeFormats(scheme).rounds:
         return Reasons(without_plan=f"the scheme {scheme.name} keeps weights in float")
     return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")
+
+
+def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:
+    """How the quantization plan stores every weight; nothing without one."""
+    return () if plan is None else tuple(TensorFormat.model_validate(entry) for entry in plan.facts["formats"])
 
 
 def _tried(
@@ -351,7 +365,9 @@ def _tried(
     return tuple(outcome.artifact.facts["notes"])
 
 
-def _subject_in(manifest: dict[str, Any], metadata: Metadata, notes: tuple[str, ...]) -> Subject:
+def _subject_in(
+    manifest: dict[str, Any], metadata: Metadata, formats: tuple[TensorFormat, ...], notes: tuple[str, ...]
+) -> Subject:
     provenance = manifest["provenance"]
     return Subject(
         model=provenance["model"],
@@ -363,5 +379,6 @@ def _subject_in(manifest: dict[str, Any], metadata: Metadata, notes: tuple[str, 
         calibration={},
         passes=(),
         stages=(),
+        formats=formats,
         notes=("An existing bundle was checked; nothing was rebuilt.", *notes),
     )

@@ -24,6 +24,7 @@ from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan_passes import PASS_LIBRARIES, Passes
 from pipeline.plan_samples import Reading
 from pipeline.quantize.schemes import describe, resolve_scheme
@@ -140,17 +141,17 @@ class _Builder:
         metric: UserMetric | None = None,
     ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
+        self.formats = SchemeFormats(scheme)
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.reading = Reading(job, source, target, recipe, metric)
         self.passes = Passes(job, source, target, recipe, scheme, self.reading)
 
     def stages(self) -> list[Stage]:
-        rounded = self.scheme.weights < 32 or self.scheme.embeddings < 32
         scheme = self.scheme
         measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
-        static = scheme.activations == "static"
-        calibrated = measured or static or scheme.rounding == "gptq" or self.passes.need_calibration
+        formats = self.formats
+        calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
@@ -161,13 +162,13 @@ class _Builder:
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
                 [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside()]
-                if rounded
+                if self.formats.rounds
                 else []
             ),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
-            self._bundle("write" if rounded else self._traced),
-            self._answers("write" if rounded else self._traced),
+            self._bundle("write" if self.formats.rounds else self._traced),
+            self._answers("write" if self.formats.rounds else self._traced),
         ]
 
     def _of_model(
@@ -225,11 +226,11 @@ class _Builder:
             stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=3))
             graph = "smooth"
         inputs = {"graph": graph}
-        if self.scheme.activations == "static":
+        if self.formats.needs_ranges:
             observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
             inputs["ranges"] = "calibrate.ranges"
-        if self.scheme.rounding == "gptq":
+        if self.formats.needs_curvature:
             observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
@@ -237,7 +238,7 @@ class _Builder:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=3))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=5))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=6))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
         return stages
 
@@ -252,7 +253,7 @@ class _Builder:
         """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
         smoothed = self.scheme.smoothing is not None
         inputs = {"channels": "calibrate.channels"} if smoothed else {}
-        inputs |= {"ranges": "calibrate.ranges"} if self.scheme.activations == "static" else {}
+        inputs |= {"ranges": "calibrate.ranges"} if self.formats.needs_ranges else {}
         if not inputs:
             return []
         inputs |= {

@@ -12,12 +12,12 @@ from pipeline.checks.operators import BLOCKS, CONVOLUTIONS, EXPERTS, MATMULS, RE
 from pipeline.checks.sizes import LOOKED_UP, estimated_sizes
 from pipeline.core.report_types import OperatorTime, SkippedTensor
 from pipeline.core.types import Scheme
+from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
 
 EXCLUDED = "excluded by name"
 """The reason that the quantization plan gives for weights of excluded nodes."""
 PREPACKING = "session.disable_prepacking"
 _SHOWN = 3
-_SMALLEST_BLOCK = 16
 _PRODUCTS = {*MATMULS, *CONVOLUTIONS, *TRANSPOSED, *BLOCKS, *RECURRENT, *EXPERTS}
 _ROUNDING = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"}
 
@@ -97,25 +97,21 @@ def _slowest(times: Sequence[OperatorTime]) -> tuple[str, ...]:
 def _time(_: float, found: Measurements, scheme: Scheme) -> Explained:
     options = ["a smaller --sequence-length"] if found.takes_text else []
     options.append("the prune pass (of a PyTorch model)")
-    if not _integer(scheme):
+    if not SchemeFormats(scheme).integer_products:
         options.append("a scheme with INT8 arithmetic (w8a8-dynamic, w8a8)")
     return _slowest(found.operators), f"What takes less time: {_any_of(options)}."
 
 
-def _integer(scheme: Scheme) -> bool:
-    """Whether products with weights are computed on 8-bit activations."""
-    return scheme.activations != "float" or (scheme.weights in (8, 4) and scheme.accuracy_level == 4)
-
-
 def _speedup(_: float, found: Measurements, scheme: Scheme) -> Explained:
     """Which part of the graph is slower than it is in float, since the speed is that of both on this machine."""
+    formats = SchemeFormats(scheme)
     products, before = _spent(found.operators, _PRODUCTS), _spent(found.float_operators, _PRODUCTS)
     rounding = _spent(found.operators, _ROUNDING)
     parts = _slowest(found.operators)
     if found.float_operators:
         parts += (f"products: {products:.2f} ms, in float {before:.2f} ms; rounding beside them: {rounding:.2f} ms",)
-    if not _integer(scheme):
-        return parts, _float_arithmetic(scheme)
+    if not formats.integer_products:
+        return parts, _float_arithmetic(formats)
     if not found.float_operators:
         return parts, ""
     if products >= before:
@@ -124,7 +120,7 @@ def _speedup(_: float, found: Measurements, scheme: Scheme) -> Explained:
             "leave the slowest layers in float with --nodes-to-exclude."
         )
     if products + rounding >= before:
-        static = ", use ranges that calibration finds (w8a8)" if scheme.activations == "dynamic" else ""
+        static = ", use ranges that calibration finds (w8a8)" if formats.finds_ranges_at_run_time else ""
         return parts, (
             f"Rounding activations costs more than the products gain: leave small layers in float with "
             f"--nodes-to-exclude{static}, or prune."
@@ -136,9 +132,10 @@ def _spent(times: Sequence[OperatorTime], kinds: set[str]) -> float:
     return sum(time.ms for time in times if time.op_type in kinds)
 
 
-def _float_arithmetic(scheme: Scheme) -> str:
-    named = {4: "w4a8, w4a8-dynamic or w8a8-dynamic"}.get(scheme.weights, "w8a8-dynamic or w8a8")
-    return f"The scheme {scheme.name} multiplies in float, as the float model does: choose INT8 arithmetic ({named})."
+def _float_arithmetic(formats: SchemeFormats) -> str:
+    named = formats.classes["linear"].integer_schemes
+    said = f"The scheme {formats.scheme.name} multiplies in float, as the float model does"
+    return f"{said}: choose INT8 arithmetic ({named})."
 
 
 def _accuracy(_: float, found: Measurements, scheme: Scheme) -> Explained:
@@ -156,21 +153,23 @@ def _noise(_: float, found: Measurements, scheme: Scheme) -> Explained:
 
 def finer_formats(found: Measurements, scheme: Scheme) -> list[str]:
     """What would keep more accuracy than `scheme` does; empty for float."""
-    if scheme.weights == scheme.embeddings == 32:
+    formats = SchemeFormats(scheme)
+    linear, table = formats.classes["linear"], formats.classes["table"]
+    if not formats.rounds:
         return []
     fields = []
     if scheme.smoothing is not None:
         fields.append(f"another smoothing than {scheme.smoothing:g}")
-    if scheme.activations == "static" and scheme.observer == "minmax":
+    if formats.needs_ranges and scheme.observer == "minmax":
         fields.append('observer = "percentile"')
-    if scheme.embeddings == 4 and _has_tables(found):
-        fields.append("embeddings = 8")
-    if scheme.min_sqnr_db is None and scheme.weights < 16:
+    if table.finer("table") and _has_tables(found):
+        fields.append(table.finer("table"))
+    if scheme.min_sqnr_db is None and linear.code_bits < 16:
         fields.append("min_sqnr_db, which leaves sensitive layers in float,")
     options = [f"{_any_of(fields)} in the recipe's scheme"] if fields else []
-    if scheme.weights == 4 and scheme.block_size > _SMALLEST_BLOCK and _in_blocks(found):
+    if linear.has_smaller_blocks and _in_blocks(found):
         options.append("a smaller --block-size")
-    return [*options, {4: "the scheme w8", 8: "the scheme fp16"}.get(scheme.weights, "the scheme fp32")]
+    return [*options, linear.finer("linear") or "the scheme fp32"]
 
 
 def _in_blocks(found: Measurements) -> bool:
@@ -197,10 +196,13 @@ def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: 
     if excluded and covered + (1 - covered) * excluded / whole >= limit:
         return "Take these layers off --nodes-to-exclude."
     options = ["take the excluded layers off --nodes-to-exclude"] if excluded else []
-    if max(scheme.weights, scheme.embeddings) >= 16:
+    formats = SchemeFormats(scheme)
+    if max(form.code_bits for form in formats.classes.values()) >= 16:
         options.append("choose a scheme that stores weights and embeddings in 8 or 4 bits")
-    elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and scheme.activations != "static":
+    elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and formats.classes["conv"].refuses("conv"):
         options.append("choose the scheme w8a8, which takes convolutions")
+    if any(OVERRIDDEN in tensor.reason for tensor in left):
+        options.append("change the overrides that keep layers in float")
     if scheme.min_sqnr_db is not None:
         options.append("lower min_sqnr_db, which keeps layers in float")
     if not options:

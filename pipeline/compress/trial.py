@@ -17,8 +17,8 @@ from pipeline.compress.units import parameters
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
-from pipeline.numerics.affine import dequantize, quantize_symmetric
-from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
+from pipeline.formats.format import TensorClass
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.runtime.behaviour import may_pad
 from pipeline.source.samples import Samples, open_samples
 from pipeline.source.torch_model import load_source, wrap
@@ -161,34 +161,26 @@ def round_weights(model: nn.Module, scheme: Scheme) -> int:
     """Replace the weights of Linear and Embedding modules by what `scheme` can store; returns the bytes that the
     whole model then takes. Each value goes to the nearest code, also where the scheme says GPTQ, which needs the
     exported graph: its bytes are the same, its scores better, so that the estimate is on the safe side."""
+    formats = SchemeFormats(scheme)
     total = 0
     rounded: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            bits, block_size = scheme.weights, scheme.block_size
-        elif isinstance(module, nn.Embedding):
-            bits, block_size = scheme.embeddings, scheme.embedding_block_size
-        else:
+    for name, module in model.named_modules():
+        op = _class_of(module)
+        if op is None:
             continue
-        if bits < 32:
-            in_blocks = bits == 4 or (bits == 8 and isinstance(module, nn.Linear) and scheme.activations == "float")
-            form = BlockFormat(block_size, 4 if bits == 4 else 8, scheme.scale_bits) if in_blocks else None
-            total += _round(module.weight, bits, form, scheme.reduce_range)
-            rounded.add(id(module.weight))
+        weight = module.weight.detach().numpy()
+        weight = weight.T if op == "linear" else weight
+        form = formats.of_module(op, name)
+        if form.leaves(op, weight):
+            continue
+        values, size = form.round(op, weight)
+        module.weight.data = torch.from_numpy(np.ascontiguousarray(values.T if op == "linear" else values))
+        total += size
+        rounded.add(id(module.weight))
     return total + sum(p.numel() * 4 for p in model.parameters() if id(p) not in rounded)
 
 
-def _round(parameter: torch.Tensor, bits: int, form: BlockFormat | None, reduce_range: bool) -> int:
-    weight = parameter.detach().numpy()
-    if bits == 16:
-        half = weight.astype(np.float16)
-        restored, size = half.astype(np.float32), half.nbytes
-    elif form:
-        codes, scale = quantize_blocks(weight, form)
-        restored = dequantize_blocks(codes, scale, weight.shape[1], form.bits)
-        size = (codes.size * form.bits + scale.size * form.scale_bits) // 8
-    else:
-        codes8, scale = quantize_symmetric(weight, 1, reduce_range)
-        restored, size = dequantize(codes8, scale), codes8.nbytes + scale.nbytes
-    parameter.data = torch.from_numpy(restored)
-    return size
+def _class_of(module: nn.Module) -> TensorClass | None:
+    if isinstance(module, nn.Linear):
+        return "linear"
+    return "table" if isinstance(module, nn.Embedding) else None

@@ -123,6 +123,18 @@ class SkippedTensor(Frozen):
     reason: str
 
 
+class TensorFormat(Frozen):
+    """How one weight is stored. `node`: the first that reads it, as `op`: the factor of a product, a table, or a
+    convolution's kernel; `override`: the pattern of the scheme's overrides that chose the format, empty if none did."""
+
+    name: str
+    node: str
+    op: Literal["linear", "table", "conv"]
+    format: str
+    override: str = ""
+    megabytes: float
+
+
 class OutputError(Frozen):
     """How far one output of the quantized graph is from the float graph's. `sqnr_db` is within +-300, which stand for
     identical and for not finite; `max_error_in_std` is `max_error` over the float output's standard deviation."""
@@ -349,6 +361,7 @@ class Report(Frozen):
     operators: tuple[OperatorTime, ...] = ()
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
+    formats: tuple[TensorFormat, ...] = ()
     coverage: Coverage | None = None
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Frozen(BaseModel):
@@ -47,6 +47,8 @@ class Scheme(Frozen):
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
     `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
+    `overrides`: pairs of a name pattern of nodes and the number format (`edge formats`) that their weights get in place
+    of the one above; a recipe writes them as a table. Of several patterns that match, the last decides.
     """
 
     name: str
@@ -66,6 +68,12 @@ class Scheme(Frozen):
     bias_correction: bool = True
     min_sqnr_db: float | None = None
     nodes_to_exclude: tuple[str, ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _in_order(cls, given: object) -> object:
+        return tuple(given.items()) if isinstance(given, Mapping) else given
 
 
 class Doubt(Frozen):

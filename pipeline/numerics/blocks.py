@@ -7,12 +7,14 @@ two 4-bit codes a byte, the even one in the low nibble, zero point 8; or one 8-b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.numerics.affine import Bytes, Float
 
+Kind = TypeVar("Kind", bound=np.generic)
 _SHRINK = np.linspace(1.0, 0.7, 16, dtype=np.float32)
 _TINY_HALF = np.float32(2.0**-24)  # the smallest float16 above 0
 
@@ -43,8 +45,8 @@ def quantize_blocks(weight: Float, form: BlockFormat, importance: Float | None =
     return block_codes(blocks, scale, form), scale
 
 
-def split_blocks(weight: Float, size: int) -> Float:
-    """[rows, columns] -> [rows, blocks, size], padded with zeros."""
+def split_blocks(weight: NDArray[Kind], size: int) -> NDArray[Kind]:
+    """Weights or codes [rows, columns] -> [rows, blocks, size], padded with zeros."""
     rows, columns = weight.shape
     padded = -columns % size
     return np.pad(weight, ((0, 0), (0, padded))).reshape(rows, -1, size)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from pipeline.graph.edit import add_constant, constant, name_of
 from pipeline.numerics.affine import Float
-from pipeline.trace.graph import add_constant, constant, name_of
 
 _Edit = Callable[[], None]
 

@@ -19,10 +19,12 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
+from pipeline.formats.format import Layer
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, Gram
-from pipeline.quantize.layers import Layer, find_layers
+from pipeline.quantize.layers import find_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
@@ -47,10 +49,11 @@ def ranges(context: StageContext) -> dict[str, Json]:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; and the mean of every channel
     of the convolutions' inputs, float32 [channels] each, where biases are to be corrected."""
     scheme = Scheme.model_validate(context.config["scheme"])
+    formats = SchemeFormats(scheme)
     observer = OBSERVERS.get(scheme.observer)
 
     def watch(graph: ir.Graph, layers: list[Layer]) -> list[Watched]:
-        region = region_of(graph, layers, scheme)
+        region = region_of(graph, layers, formats)
         names = dict.fromkeys([*_linear_inputs(layers), *region.observed])
         inputs = dict.fromkeys(layer.activation for layer in region.convolutions if scheme.bias_correction)
         return [(name, observer) for name in names] + [(name, ChannelMean) for name in inputs]
@@ -102,7 +105,7 @@ def _observe(
     context: StageContext, scheme: Scheme, watch: Callable[[ir.Graph, list[Layer]], list[Watched]]
 ) -> dict[Watched, Any]:
     model = load_model(context.inputs["graph"].file(MODEL))
-    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
+    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
     watched = watch(model.graph, layers)
     if not watched:  # ONNX Runtime runs no graph without outputs
         return {}

@@ -1,4 +1,5 @@
-"""Static INT8 convolutions: codes of weights and biases, and the scale of every tensor that is rounded around them."""
+"""Convolutions: which run in integers, their codes and their biases', and the scale of every tensor that is rounded
+around them."""
 
 from __future__ import annotations
 
@@ -8,57 +9,32 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.core.types import Scheme
-from pipeline.numerics.affine import (
-    Float,
-    affine_uint8,
-    bias_floor,
-    dequantize,
-    mean_shift,
-    quantize_bias,
-    quantize_symmetric,
-)
-from pipeline.quantize.layers import SMALL, Layer, LeftInFloat
-from pipeline.quantize.plan import ConvEntry, TensorEntry
+from pipeline.formats.format import Arrays, Entry, Known, Layer
+from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.edit import constant
+from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift, quantize_bias
+from pipeline.quantize.codes import Codes, entry_of
+from pipeline.quantize.layers import SMALL, LeftInFloat
+from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.region import Region, find_region
-from pipeline.trace.graph import constant
-
-Arrays = dict[str, NDArray[Any]]
 
 
-def region_of(graph: ir.Graph, layers: list[Layer], scheme: Scheme, smallest: int = SMALL) -> Region:
-    """The region that `scheme` rounds, as `find_region`; without static INT8 all convolutions are left, and why."""
-    if scheme.weights == 8 and scheme.activations == "static":
-        return find_region(graph, layers, smallest)
+def region_of(graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, smallest: int = SMALL) -> Region:
+    """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
+    formats, those that stay in float, and why."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
-    if scheme.weights == 16:
-        fits = [layer for layer in convolutions if not beyond_half(layer.weight)]
-        return Region(
-            halves=tuple(fits), left=tuple(_left(layer, scheme) for layer in convolutions if beyond_half(layer.weight))
-        )
-    return Region(left=tuple(_left(layer, scheme) for layer in convolutions))
-
-
-def beyond_half(weight: Float) -> str:
-    """Why float16 cannot hold `weight`; empty if it can."""
-    largest, kind = float(np.abs(weight).max(initial=0.0)), np.finfo(np.float16)
-    if largest > float(kind.max):
-        return "it has values beyond float16's largest, 65504"
-    if 0 < largest < float(kind.smallest_normal):
-        return "all of its values are below float16's smallest at full precision, 0.000061"
-    return ""
-
-
-def _left(layer: Layer, scheme: Scheme) -> LeftInFloat:
-    if scheme.weights == 8:
-        reason = "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
-    elif scheme.weights == 4:
-        reason = "ONNX Runtime has no 4-bit convolution: use w8a8"
-    elif scheme.weights == 16:
-        reason = beyond_half(layer.weight)
-    else:
-        reason = f"the scheme {scheme.name} keeps weights in float"
-    return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
+    reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
+    taken = [layer for layer in convolutions if not reasons[id(layer)]]
+    integer = [layer for layer in taken if formats.of("conv", str(layer.node.name)).integer_products]
+    region = find_region(graph, integer, smallest)
+    left = tuple(
+        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reasons[id(layer)])
+        for layer in convolutions
+        if reasons[id(layer)]
+    )
+    inside = {id(layer) for layer in integer}
+    apart = tuple(layer for layer in taken if id(layer) not in inside)
+    return Region(region.convolutions, region.tensors, apart, (*left, *region.left))
 
 
 def spread(ranges: Arrays, region: Region) -> Arrays:
@@ -67,29 +43,27 @@ def spread(ranges: Arrays, region: Region) -> Arrays:
 
 
 def quantize_region(
-    region: Region, scheme: Scheme, ranges: Arrays, means: Arrays
-) -> tuple[tuple[ConvEntry, ...], tuple[TensorEntry, ...], Arrays]:
-    """Entries and arrays of a region; `ranges`: (low, high) of every tensor that it observes; `means`: of the
-    channels of the convolutions' inputs, where biases are to be corrected."""
+    region: Region, formats: SchemeFormats, ranges: Arrays, means: Arrays, codes: Codes
+) -> tuple[tuple[Entry, ...], tuple[TensorEntry, ...]]:
+    """Entries of a region, whose arrays go to `codes`. `ranges`: (low, high) of every tensor that it observes;
+    `means`: of the channels of the convolutions' inputs, where biases are to be corrected."""
     tensors = {name: _tensor(name, ranges[source]) for name, source in region.tensors.items()}
     scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
-    arrays: Arrays = {}
+    entries = []
     for layer in region.convolutions:
-        if f"{layer.weight_name}.codes" not in arrays:
-            sharing = [other for other in region.convolutions if other.weight_name == layer.weight_name]
-            _store_weight(layer, sharing, scheme, scales, arrays)
-        mean = means[layer.activation] if scheme.bias_correction else None
-        _store_bias(layer, scales[layer.activation], mean, arrays)
-    entries = tuple(
-        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, bias=f"{layer.node.name}.bias.codes" in arrays)
-        for layer in region.convolutions
-    )
-    for layer in region.halves:
-        arrays[f"{layer.weight_name}.codes"] = layer.weight.astype(np.float16)
-    halves = tuple(
-        ConvEntry(node=str(layer.node.name), weight=layer.weight_name, method="half") for layer in region.halves
-    )
-    return (*entries, *halves), tuple(tensors.values()), arrays
+        form = formats.of("conv", str(layer.node.name))
+        sharing = [other for other in region.convolutions if other.weight_name == layer.weight_name]
+        encoded = codes.encode(layer, form, Known(floor=_floor(layer, sharing, scales)))
+        bias = _bias(layer)
+        if formats.scheme.bias_correction:
+            shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.weight.shape), means[layer.activation])
+            bias = (0 if bias is None else bias) - shift
+        if bias is not None:
+            stored = quantize_bias(bias, scales[layer.activation], encoded.arrays["scales"])
+            names = (f"{layer.node.name}.bias.{part}" for part in ("codes", "scales"))
+            codes.arrays |= dict(zip(names, stored, strict=True))
+        entries.append(entry_of(layer, form, encoded, parameters={**encoded.parameters, "bias": bias is not None}))
+    return tuple(entries), tuple(tensors.values())
 
 
 def _tensor(name: str, found: NDArray[Any]) -> TensorEntry:
@@ -98,27 +72,12 @@ def _tensor(name: str, found: NDArray[Any]) -> TensorEntry:
 
 
 def _bias(layer: Layer) -> Float | None:
+    """A convolution without one gets one where the mean shift of its rounded weights is taken out."""
     return constant(layer.node.inputs[2]) if len(layer.node.inputs) > 2 else None
 
 
-def _store_weight(
-    layer: Layer, sharing: list[Layer], scheme: Scheme, scales: dict[str, np.float32], arrays: Arrays
-) -> None:
-    axis = tuple(range(1, layer.weight.ndim)) if scheme.per_channel else None
+def _floor(layer: Layer, sharing: list[Layer], scales: dict[str, np.float32]) -> Float | None:
+    """The smallest weight scales with which the biases of all convolutions that share the weight fit their codes."""
     biases = [(_bias(other), scales[other.activation]) for other in sharing]
     floors = [bias_floor(bias, scale) for bias, scale in biases if bias is not None]
-    floor = np.max(floors, axis=0).reshape(-1, *[1] * (layer.weight.ndim - 1)) if floors else None
-    codes, scale = quantize_symmetric(layer.weight, axis, scheme.reduce_range, floor)
-    arrays[f"{layer.weight_name}.codes"], arrays[f"{layer.weight_name}.scales"] = codes, scale.reshape(-1)
-
-
-def _store_bias(layer: Layer, activation: np.float32, mean: Float | None, arrays: Arrays) -> None:
-    """Less the mean shift of the rounded weights; a convolution without a bias gets one for that."""
-    bias, scales = _bias(layer), arrays[f"{layer.weight_name}.scales"]
-    if mean is not None:
-        rounded = dequantize(arrays[f"{layer.weight_name}.codes"], scales.reshape(-1, *[1] * (layer.weight.ndim - 1)))
-        bias = (0 if bias is None else bias) - mean_shift(layer.weight, rounded, mean)
-    if bias is None:
-        return
-    codes, scale = quantize_bias(bias, activation, scales)
-    arrays[f"{layer.node.name}.bias.codes"], arrays[f"{layer.node.name}.bias.scales"] = codes, scale
+    return np.max(floors, axis=0).reshape(-1, *[1] * (layer.weight.ndim - 1)) if floors else None

@@ -12,7 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.trace.graph import constant
+from pipeline.formats.format import Layer
+from pipeline.formats.scheme import check_overrides
+from pipeline.graph.edit import constant
 
 SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
@@ -21,20 +23,8 @@ _WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU",
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A node that reads the constant `weight` (float32). `op`: `linear` [K, N], `table` [rows, columns] or `conv`
-    [outputs, inputs / groups, *kernel]."""
-
-    op: str
-    node: ir.Node
-    activation: str
-    weight_name: str
-    weight: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class LeftInFloat:
-    """A weighted node that stays in float, and why."""
+    """A weight that stays in float, and why."""
 
     weight_name: str
     op_type: str
@@ -42,25 +32,31 @@ class LeftInFloat:
     reason: str
 
 
-def find_layers(graph: ir.Graph, exclude: tuple[str, ...]) -> tuple[list[Layer], list[LeftInFloat]]:
+def find_layers(
+    graph: ir.Graph, exclude: Sequence[str], overridden: Sequence[str] = ()
+) -> tuple[list[Layer], list[LeftInFloat]]:
     """Split the weighted nodes into those that can be quantized and those that cannot.
 
-    `exclude`: name patterns (`*`, `?`, `[...]`) of nodes to leave alone; UsageError if one matches no node.
+    `exclude`: name patterns (`*`, `?`, `[...]`) of nodes to leave alone; `overridden`: those of a scheme's overrides.
+    UsageError if one matches no node.
     """
     _check_patterns(graph, exclude)
     layers: list[Layer] = []
     left: list[LeftInFloat] = []
+    weighted: list[str] = []
     for node in graph:
         for position, value in enumerate(node.inputs):
             weight = constant(value)
             if node.op_type not in _WEIGHTED or weight is None or weight.ndim < 2 or weight.dtype != np.float32:
                 continue
             assert value is not None  # noqa: S101  # it has a constant
+            weighted.append(str(node.name))
             reason = _reason(node, position, weight, exclude)
             if reason:
                 left.append(LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason))
             else:
                 layers.append(_layer(node, str(value.name), weight))
+    check_overrides(overridden, weighted)
     return layers, [*left, *_in_bodies(graph)]
 
 
@@ -90,7 +86,7 @@ def _layer(node: ir.Node, name: str, weight: NDArray[Any]) -> Layer:
     return Layer("conv" if node.op_type == "Conv" else "linear", node, str(activation.name), name, weight)
 
 
-def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: tuple[str, ...]) -> str:
+def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: Sequence[str]) -> str:
     """Why this weight stays in float; empty if it need not."""
     if any(fnmatchcase(str(node.name), pattern) for pattern in exclude):
         return "excluded by name"
@@ -118,7 +114,7 @@ def _conv_reason(node: ir.Node) -> str:
     return "its bias is computed, not constant" if bias is not None and constant(bias) is None else ""
 
 
-def _check_patterns(graph: ir.Graph, exclude: tuple[str, ...]) -> None:
+def _check_patterns(graph: ir.Graph, exclude: Sequence[str]) -> None:
     names = [str(node.name) for node in graph]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in names):

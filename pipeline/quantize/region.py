@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from pipeline.quantize.layers import SMALL, Layer, LeftInFloat
-from pipeline.trace.graph import constant, name_of
+from pipeline.formats.format import Layer
+from pipeline.graph.edit import constant, name_of
+from pipeline.quantize.layers import SMALL, LeftInFloat
 
 _KERNELS = ("Add", "AveragePool", "Concat", "GlobalAveragePool")
 """ONNX Runtime has integer kernels for them, which take and give codes of different scales. It has some for Mul and
@@ -29,12 +30,12 @@ _MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze"
 @dataclass(frozen=True)
 class Region:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
-    range it takes (itself, unless its values are that tensor's). `halves`: convolutions whose weights are stored in
-    float16. `left`: convolutions that stay in float."""
+    range it takes (itself, unless its values are that tensor's). `apart`: convolutions whose
+    weights are stored in a format of their own and multiplied in float. `left`: convolutions that stay in float."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
-    halves: tuple[Layer, ...] = ()
+    apart: tuple[Layer, ...] = ()
     left: tuple[LeftInFloat, ...] = ()
 
     @property

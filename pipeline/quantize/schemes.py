@@ -10,6 +10,7 @@ from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.core.types import Scheme
+from pipeline.formats.scheme import check_scheme
 
 FP32 = Scheme(name="fp32")
 W8A8_DYNAMIC = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8, smoothing=0.75)
@@ -62,28 +63,8 @@ def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where
     changed = {**scheme.model_dump(), **table, **overrides}
     resolved = validate(Scheme, changed, f"the scheme of {where}")
     OBSERVERS.require(resolved.observer)
-    _check_consistent(resolved)
+    check_scheme(resolved)
     return resolved
-
-
-def _check_consistent(scheme: Scheme) -> None:
-    taken = {"float": (32, 16, 8, 4), "dynamic": (8, 4), "static": (8, 4)}[scheme.activations]
-    if scheme.weights not in taken:
-        raise UsageError(
-            f"The scheme {scheme.name!r} rounds activations to 8 bits ({scheme.activations}) but stores weights in "
-            f"{scheme.weights}.",
-            'Use weights = 8 or 4, or activations = "float".',
-        )
-    if scheme.rounding == "gptq" and scheme.weights != 4:
-        raise UsageError(
-            f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
-            'Use weights = 4, or rounding = "nearest": from 8 bits on it costs next to nothing.',
-        )
-    if not 50 < scheme.percentile <= 100:
-        raise UsageError(
-            f"The scheme {scheme.name!r} has the percentile {scheme.percentile:g}.",
-            "It is the share of values that a range holds, in percent: above 50, at most 100.",
-        )
 
 
 def describe(scheme: BaseModel) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme, silent
+from pipeline.formats.format import Layer
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
-from pipeline.quantize.layers import Layer, find_layers
+from pipeline.quantize.layers import find_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
 from pipeline.runtime.session import Session
@@ -71,22 +73,18 @@ def _rounded(value: float) -> float | None:
     return round(value, 2) if np.isfinite(value) else None
 
 
-def _rounds(layer: Layer, scheme: Scheme) -> bool:
-    return (layer.op == "linear" and scheme.weights < 32) or (layer.op == "table" and scheme.embeddings < 32)
-
-
 class _Bench:
     """Measures the output's noise when some layers are rounded and all others are not."""
 
     def __init__(self, context: StageContext, scheme: Scheme) -> None:
-        self._context, self._scheme = context, scheme
+        self._context, self._formats = context, SchemeFormats(scheme)
         self._path = context.inputs["graph"].file(MODEL)
         graph = load_model(self._path).graph
-        every, _ = find_layers(graph, scheme.nodes_to_exclude)
-        region = region_of(graph, every, scheme)
+        every, _ = find_layers(graph, scheme.nodes_to_exclude, self._formats.patterns)
+        region = region_of(graph, every, self._formats)
         taken = {layer.node.name for layer in region.convolutions}
-        self.layers = [layer for layer in every if layer.node.name in taken or _rounds(layer, scheme)]
-        self._found = calibrated(context)
+        self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
+        self._found = calibrated(context, graph, every, self._formats)
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
         self._reference = list(self._outputs(self._path))
         self.signal = sum(map(power, self._reference))
@@ -96,13 +94,16 @@ class _Bench:
             )
         self._steps = 0
 
+    def _rounds(self, layer: Layer) -> bool:
+        return layer.op != "conv" and not self._formats.of(layer.op, str(layer.node.name)).refuses(layer.op)
+
     def noise(self, layers: Sequence[Layer]) -> float:
         """Power of what rounding `layers` changes, summed over samples and the values of the first output."""
         names = {layer.node.name for layer in layers}
         model = load_model(self._path)
         chosen = [layer for layer in find_layers(model.graph, ())[0] if layer.node.name in names]
-        region = region_of(model.graph, chosen, self._scheme, smallest=0)
-        write(model, *decide(chosen, [], region, self._scheme, self._found, silent))
+        region = region_of(model.graph, chosen, self._formats, smallest=0)
+        write(model, *decide(chosen, [], region, self._formats, self._found, silent))
         trial = self._context.out / _TRIAL
         save_model(model, trial)
         try:

@@ -8,12 +8,15 @@ from safetensors.numpy import load_file
 
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
+from pipeline.formats.format import Layer
+from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.edit import add_constant, constant, drop_unused, emit
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.absorb import absorb
 from pipeline.quantize.calibrate import CHANNELS
-from pipeline.quantize.layers import Layer, find_layers
-from pipeline.trace.graph import MODEL, add_constant, constant, drop_unused, emit, load_model, save_model
+from pipeline.quantize.layers import find_layers
+from pipeline.trace.graph import MODEL, load_model, save_model
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -27,7 +30,7 @@ def run(context: StageContext) -> dict[str, Json]:
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
     model = load_model(context.inputs["graph"].file(MODEL))
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
-    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude)
+    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
     absorbed = never_seen = 0
     for group in groups:

@@ -11,11 +11,13 @@ from pipeline.checks.compare import warnings
 from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Target
-from pipeline.core.report_types import Comparison, HostInfo, PassReport, Report, StageRecord, Trial
+from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial
 from pipeline.core.types import Json, Scheme
 from pipeline.devices.host_info import host_info, versions
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.report import comparison_text
 from pipeline.report.calibration import range_warnings
+from pipeline.report.words import format_note
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Subject:
     calibration: dict[str, Json]
     passes: tuple[PassReport, ...]
     stages: tuple[StageRecord, ...]
+    formats: tuple[TensorFormat, ...]
     notes: tuple[str, ...]
 
 
@@ -48,6 +51,7 @@ def assemble(
         budgets += regressions(baseline, found.figures)
     verdict, exit_code = overall(budgets)
     host = host_info()
+    formats = SchemeFormats(subject.scheme, subject.formats)
     return Report(
         **_subject_fields(subject),
         target=target.name,
@@ -72,8 +76,9 @@ def assemble(
             *_quantization_notes(found),
             *found.notes,
             *subject.notes,
-            *_batch_notes(subject.scheme),
-            *_host_notes(host, subject.scheme),
+            *filter(None, [format_note(subject.scheme, subject.formats)]),
+            *_batch_notes(formats),
+            *formats.cpu_notes(vnni="avx512_vnni" in host.isa or "avx_vnni" in host.isa),
         ),
         warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.ranges)),
         comparison=comparison,
@@ -88,29 +93,11 @@ def _quantization_notes(found: Measurements) -> tuple[str, ...]:
     return () if found.quantization is None else warnings(found.quantization)
 
 
-def _batch_notes(scheme: Scheme) -> list[str]:
+def _batch_notes(formats: SchemeFormats) -> list[str]:
     """What a reader must know before trusting a score in other batches."""
-    if scheme.activations != "dynamic":
+    if not formats.finds_ranges_at_run_time:
         return []
     return [
         "Ranges of activations are found at run time, over the whole batch: the answer to a sample depends on what "
         "runs beside it. Calibrated ranges (w8a8, w4a8-static) do not have this."
     ]
-
-
-def _host_notes(host: HostInfo, scheme: Scheme) -> list[str]:
-    """What a reader must know before trusting a score across CPUs."""
-    integer = scheme.activations != "float"
-    if integer and not scheme.reduce_range and "avx512_vnni" not in host.isa and "avx_vnni" not in host.isa:
-        return [
-            "This CPU has no VNNI and the weights use all 8 bits: its 16-bit sums can saturate, so accuracy "
-            "measured here says nothing about other CPUs."
-        ]
-    if integer and scheme.reduce_range:
-        return ["Weights use 7-bit codes, which cannot saturate: the answer is the same on every instruction set."]
-    if scheme.weights in (8, 4) and not integer and scheme.accuracy_level == 4:
-        return [
-            f"{scheme.weights}-bit blocks with INT8 arithmetic round activations by each CPU's own kernel: outputs can "
-            "differ slightly between instruction sets."
-        ]
-    return []

@@ -59,7 +59,7 @@ def html(report: Report) -> str:
             if result.figure
         },
         other_figures=other_figures(report),
-        scheme_words=scheme_words(report.scheme),
+        scheme_words=scheme_words(report.scheme, report.formats),
         left_in_float=_largest_first(report),
         passes=[(step.name, pass_words(step), pass_tables(step)) for step in report.passes],
         plots=plots(report),

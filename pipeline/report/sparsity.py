@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.core.report_types import PassReport
 from pipeline.core.types import Json, Scheme
+from pipeline.formats.format import TensorClass
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.numerics.sparse import Pattern, compressed_bytes, dense_bytes
 from pipeline.quantize.layers import SMALL
 from pipeline.report.text import count
@@ -17,7 +19,8 @@ def with_storage(step: PassReport, scheme: Scheme) -> PassReport:
     counted, in every layer and in sum. The pass does not know the scheme, so that one result serves all."""
     if step.name != "sparsify":
         return step
-    layers = tuple(_stored(layer, step.own.get("pattern"), scheme) for layer in step.layers)
+    formats = SchemeFormats(scheme)
+    layers = tuple(_stored(layer, step.own.get("pattern"), formats) for layer in step.layers)
     sums = {name: sum(layer[name] for layer in layers) for name in ("dense_bytes", "compressed_bytes")}
     return step.model_copy(update={**sums, "layers": layers})
 
@@ -28,8 +31,8 @@ def sparsity_notes(passes: Sequence[PassReport]) -> list[str]:
     return [_note(found[-1])] if found else []
 
 
-def _stored(layer: dict[str, Any], pattern: str | None, scheme: Scheme) -> dict[str, Json]:
-    values, bits = layer["values"], _bits(layer, scheme)
+def _stored(layer: dict[str, Any], pattern: str | None, formats: SchemeFormats) -> dict[str, Json]:
+    values, bits = layer["values"], _bits(layer, formats)
     n_of_m = Pattern.parse(pattern) if pattern else None
     return {
         **layer,
@@ -39,11 +42,12 @@ def _stored(layer: dict[str, Any], pattern: str | None, scheme: Scheme) -> dict[
     }
 
 
-def _bits(layer: dict[str, Any], scheme: Scheme) -> int:
-    """Of a stored weight: convolutions are rounded by static INT8 and halved, and else stay in float."""
-    if layer["kind"] == "Conv2d":
-        return scheme.weights if scheme.weights == 16 or scheme.activations == "static" else 32
-    return scheme.weights if layer["values"] >= SMALL else 32
+def _bits(layer: dict[str, Any], formats: SchemeFormats) -> int:
+    """Of a stored weight, scales not counted; those of small products stay in float."""
+    op: TensorClass = "conv" if layer["kind"] == "Conv2d" else "linear"
+    form = formats.of_module(op, layer["layer"])
+    small = op == "linear" and layer["values"] < SMALL
+    return 32 if small or form.refuses(op) else form.code_bits
 
 
 def _note(step: PassReport) -> str:

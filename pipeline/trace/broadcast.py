@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.trace.graph import add_constant, emit, name_of, same_dim
+from pipeline.graph.edit import add_constant, emit, name_of, same_dim
 
 _MASK = 3
 """Place of the mask among Attention's inputs (ONNX operator specification)."""

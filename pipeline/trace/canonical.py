@@ -11,11 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.core.model_spec import InputSpec
+from pipeline.graph.edit import add_constant, constant, drop_unused, emit, name_of, replace
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
-from pipeline.trace.graph import add_constant, constant, drop_unused, emit, name_of, replace
 from pipeline.trace.whole_gather import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

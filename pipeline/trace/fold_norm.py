@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.trace.graph import add_constant, constant, drop_unused, name_of, replace
+from pipeline.graph.edit import add_constant, constant, drop_unused, name_of, replace
 
 _EPSILON = 1e-5  # the operator's default
 

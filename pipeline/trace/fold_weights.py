@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.trace.graph import add_constant, constant, name_of, replace
+from pipeline.graph.edit import add_constant, constant, name_of, replace
 
 _MOVING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose")
 """Operators that move values and make none."""

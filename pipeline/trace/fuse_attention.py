@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pipeline.trace.graph import constant, emit, same_dim
+from pipeline.graph.edit import constant, emit, same_dim
 
 OPSET = 23
 """The first that has the operator."""

@@ -25,6 +25,7 @@ from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.core.untrusted import LOOP_SECONDS, refused
+from pipeline.graph.edit import replace
 from pipeline.runtime.session import SESSION_ERRORS, run_within
 from pipeline.source.inputs import random_rows
 from pipeline.source.onnx_file import has_loops
@@ -33,7 +34,7 @@ from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metada
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
-from pipeline.trace.graph import MODEL, SIGNATURE, replace, save_model, signature
+from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.widen import HALF, widen
 
 _FIRST = 2

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.trace.graph import add_constant, constant, emit, name_of, replace, same_dim
+from pipeline.graph.edit import add_constant, constant, emit, name_of, replace, same_dim
 
 _Dim = int | ir.SymbolicDim
 

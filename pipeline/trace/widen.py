@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.trace.graph import name_of
+from pipeline.graph.edit import name_of
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 OTHER = HALF | {ir.DataType.DOUBLE}

@@ -71,7 +71,7 @@ def test_an_activation_that_was_always_zero_finds_its_range_at_run_time(recipe: 
     facts = made["quantize"].facts
     assert len(facts["never_active"]) == 1
     plan = made["quantize"].read_json("plan.json")
-    assert sorted(entry["method"] for entry in plan["linears"]) == ["dynamic", "static", "static", "static"]
+    assert sorted(entry["input"]["ranges"] for entry in plan["linears"]) == ["calibrated"] * 3 + ["run time"]
 
 
 def conv_network(path: Path) -> Path:

@@ -27,8 +27,8 @@ def plan_of(artifact: Artifact) -> dict[str, Any]:
 def test_dynamic_plan_and_codes(graph: Artifact, constants: dict[str, NDArray[Any]], run_stage: Make) -> None:
     artifact = run_stage(quantize.run, DYNAMIC, graph=graph)
     plan = plan_of(artifact)
-    entries = [(entry["node"], entry["weight"], entry["method"], entry["k"], entry["n"]) for entry in plan["linears"]]
-    assert entries == [("a/MatMul", "A", "dynamic", 100, 48), ("b/MatMul", "B", "dynamic", 100, 64)]
+    entries = [(entry["node"], entry["weight"], entry["input"]["ranges"], *entry["shape"]) for entry in plan["linears"]]
+    assert entries == [("a/MatMul", "A", "run time", 100, 48), ("b/MatMul", "B", "run time", 100, 64)]
     assert plan["tables"] == []
     arrays = load_file(artifact.file(quantize.CODES))
     assert arrays.keys() == {"A.codes", "A.scales", "B.codes", "B.scales"}
@@ -44,9 +44,10 @@ def test_static_plan_holds_the_activations_range(
     ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
     low, high = constants["table"].min(), constants["table"].max()  # all rows are in the samples
     for entry in plan_of(run_stage(quantize.run, scheme, graph=graph, ranges=ranges))["linears"]:
-        assert entry["method"] == "static"
-        assert entry["activation_scale"] == pytest.approx((high - low) / 255, rel=1e-6)
-        assert entry["activation_zero_point"] == round(-255 * float(low / (high - low)))
+        assert entry["format"] == "int8-channel"
+        assert entry["input"]["ranges"] == "calibrated"
+        assert entry["input"]["scale"] == pytest.approx((high - low) / 255, rel=1e-6)
+        assert entry["input"]["zero_point"] == round(-255 * float(low / (high - low)))
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 7), (32, 4), (128, 1)])
@@ -63,7 +64,7 @@ def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) 
     assert (arrays["A.codes"].shape, arrays["A.scales"].shape) == ((48, blocks, size // 2), (48, blocks))
     assert (arrays["table.codes"].shape, arrays["table.scales"].shape) == ((60, 50), (60, blocks))
     plan = plan_of(artifact)
-    assert {entry["block_size"] for entry in plan["linears"] + plan["tables"]} == {size}
+    assert {entry["parameters"]["block_size"] for entry in plan["linears"] + plan["tables"]} == {size}
 
 
 def test_what_the_scheme_keeps_is_said(graph: Artifact, run_stage: Make) -> None:
@@ -131,7 +132,7 @@ def test_scales_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_s
     node = helper.make_node("MatMul", ["x", "W"], ["y"], name="y")
     graph = make_graph([node], {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
     plan = run_stage(quantize.run, Scheme(name="t", weights=4, scale_bits=16), graph=graph)
-    assert plan_of(plan)["linears"][0]["scale_bits"] == 32
+    assert plan_of(plan)["linears"][0]["parameters"]["scale_bits"] == 32
     assert load_file(plan.file(quantize.CODES))["W.scales"].dtype == np.float32
 
 

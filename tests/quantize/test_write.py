@@ -20,10 +20,11 @@ from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
+from pipeline.formats.format import Entry
 from pipeline.numerics.blocks import dequantize_blocks, unpack_nibbles
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
-from pipeline.quantize.plan import LinearEntry, QuantizationPlan
+from pipeline.quantize.plan import QuantizationPlan
 from pipeline.runtime.session import make_session
 
 Arrays = dict[str, NDArray[Any]]
@@ -332,7 +333,9 @@ def test_per_tensor_scales_are_scalars(written: Quantized) -> None:
 
 
 def test_plan_of_another_graph_is_refused(graph: Artifact) -> None:
-    plan = QuantizationPlan(linears=(LinearEntry(node="z/MatMul", weight="Z", method="dynamic", k=1, n=1),))
+    plan = QuantizationPlan(
+        linears=(Entry(node="z/MatMul", weight="Z", op="linear", format="int8-channel", shape=(1, 1)),)
+    )
     with pytest.raises(StageError) as caught:
         writing.write(ir.load(graph.file("model.onnx")), plan, {})
     assert caught.value.message == "The quantization plan names the node 'z/MatMul', which the graph does not have."

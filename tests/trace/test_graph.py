@@ -9,17 +9,8 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from pipeline.trace.graph import (
-    add_constant,
-    constant,
-    drop_unused,
-    emit,
-    load_model,
-    name_of,
-    replace,
-    save_model,
-    signature,
-)
+from pipeline.graph.edit import add_constant, constant, drop_unused, emit, name_of, replace
+from pipeline.trace.graph import load_model, save_model, signature
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 

@@ -1,0 +1,172 @@
+"""What a number format answers for, and the records that it takes and gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.graph.edit import add_constant
+from pipeline.numerics.affine import Float
+from pipeline.numerics.gptq import Curvature
+
+TensorClass = Literal["linear", "table", "conv"]
+"""What a weight is to the node that reads it: the right factor of a product [K, N], a table whose rows are looked up
+[rows, columns], or a convolution's kernel [outputs, inputs / groups, *kernel]."""
+
+Arrays = dict[str, NDArray[Any]]
+Shared = dict[str, list[ir.Value]]
+"""Values that several nodes of one graph read, by a key of the writer's: a rounded activation, widened weights."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that reads the constant `weight` (float32)."""
+
+    op: TensorClass
+    node: ir.Node
+    activation: str
+    weight_name: str
+    weight: Float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a weight beside its values. `curvature`: of the inputs of its products on calibration samples,
+    computed when it is asked for; None where nothing was calibrated. `floor`: the smallest scales that leave room for
+    a bias (`numerics.affine.bias_floor`), which broadcast against the weight."""
+
+    curvature: Callable[[], Curvature | None] = lambda: None
+    floor: Float | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`arrays` by part (`codes`, `scales`, ...), and the parameters that a reader of them needs."""
+
+    arrays: Arrays
+    parameters: dict[str, Json] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+class Entry(Frozen):
+    """One node of the quantization plan: `format` stores its weight, of `shape`, in the arrays `<weight>.<part>`.
+    `parameters`, and `input` for the node's input, are the format's own."""
+
+    node: str
+    weight: str
+    op: TensorClass
+    format: str
+    shape: tuple[int, ...]
+    parameters: dict[str, Json] = Field(default={})
+    input: dict[str, Json] = Field(default={})
+
+
+class NumberFormat(ABC):
+    """One way to store weights and to compute with them. Made from a scheme, whose settings it keeps.
+
+    A format must answer the abstract methods. The others have defaults that hold for a format which computes in float
+    and needs no calibration.
+    """
+
+    name: ClassVar[str]
+    meaning: ClassVar[str]
+    code_bits: ClassVar[int]
+    """Bits of a stored code, scales not counted."""
+    integer_schemes: ClassVar[str] = "w8a8-dynamic or w8a8"
+    """Schemes with INT8 arithmetic to name where this format's products are too slow."""
+
+    @abstractmethod
+    def __init__(self, scheme: Scheme) -> None: ...
+
+    @abstractmethod
+    def refuses(self, op: TensorClass) -> str:
+        """Why weights of this class stay in float; empty if the format takes them."""
+
+    def leaves(self, op: TensorClass, weight: Float) -> str:
+        """Why this very weight stays in float; empty if it need not."""
+        del weight
+        return self.refuses(op)
+
+    @abstractmethod
+    def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
+        """The stored form of `weight`, float32 in the layout of its class."""
+
+    @abstractmethod
+    def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
+        """The float32 weight of `shape` that `encoded` stands for."""
+
+    @staticmethod
+    @abstractmethod
+    def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
+        """Replace `node` of a float graph by operators that read `arrays`, which has those of the whole plan."""
+
+    @abstractmethod
+    def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
+        """Bits of a stored value, with its share of the scales of blocks; 32 where the weight stays in float."""
+
+    @abstractmethod
+    def words(self, op: TensorClass) -> str:
+        """How weights of this class are stored, for the report."""
+
+    def finer(self, op: TensorClass) -> str:
+        """What would keep more accuracy of weights of this class, as a recipe says it; empty if nothing is known."""
+        del op
+        return ""
+
+    def round(self, op: TensorClass, weight: Float) -> tuple[Float, int]:
+        """What is left of `weight` once it is stored, each value at its nearest code, and the bytes that takes."""
+        encoded = self.encode(op, weight, Known())
+        return self.decode(op, encoded, weight.shape), encoded.bytes
+
+    def input_parameters(self, ends: NDArray[np.float32] | None) -> dict[str, Json]:
+        """How the input of one product is rounded. `ends`: its calibrated (low, high), None without calibration."""
+        del ends
+        return {}
+
+    @property
+    def integer_products(self) -> bool:
+        """Whether products are computed on inputs rounded to 8 bits."""
+        return False
+
+    @property
+    def ranges(self) -> Literal["none", "run time", "calibrated"]:
+        """Where the ranges of rounded inputs come from."""
+        return "none"
+
+    @property
+    def uses_curvature(self) -> bool:
+        """Whether `encode` asks for the curvature of a weight's inputs."""
+        return False
+
+    @property
+    def has_smaller_blocks(self) -> bool:
+        """Whether weights could share a scale among fewer values than now."""
+        return False
+
+    def details(self) -> dict[str, str]:
+        """What else the report says of products in this format, by subject."""
+        return {}
+
+    def cpu_note(self, vnni: bool) -> str:
+        """What a reader must know before trusting a score across CPUs; empty if nothing. `vnni`: whether this CPU adds
+        products of 8 bits in 32."""
+        del vnni
+        return ""
+
+
+def constants(node: ir.Node, weight: str, arrays: Arrays, *parts: str) -> list[ir.Value]:
+    """The arrays `<weight>.<part>` as constants of the graph of `node`, each once."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
+    return [add_constant(graph, f"{weight}.{part}", arrays[f"{weight}.{part}"]) for part in parts]

@@ -1,0 +1,119 @@
+"""4-bit blocks in the file that ONNX Runtime widens to 8-bit codes when it loads the model: a small file, and the
+arithmetic of 8 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.core.types import Frozen, Scheme
+from pipeline.formats.format import Arrays, Encoded, Entry, Known, Shared, TensorClass
+from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
+from pipeline.formats.integer_product import IntegerProduct, emit_product
+from pipeline.graph.edit import add_constant, emit
+from pipeline.numerics.affine import Float, largest_code
+from pipeline.numerics.blocks import pack_nibbles, unpack_nibbles, widening
+
+
+class _Parameters(Frozen):
+    block_size: int
+    scale_bits: int
+
+
+class Int4Widened(IntegerProduct):
+    name = "int4-widened"
+    meaning = "4-bit integers in blocks, widened to 8 bits when the model is loaded; INT8 arithmetic"
+    code_bits = 4
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__(scheme)
+        self._size, self._scale_bits, self._gptq = scheme.block_size, scheme.scale_bits, scheme.rounding == "gptq"
+
+    def refuses(self, op: TensorClass) -> str:
+        reasons: dict[TensorClass, str] = {
+            "conv": "ONNX Runtime has no 4-bit convolution: use w8a8",
+            "table": "rows are looked up and not multiplied, so that widening them gains nothing: use int4-block",
+        }
+        return reasons.get(op, "")
+
+    def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
+        """`codes` are signed, [K, N], packed as ONNX's INT4 is (two a byte, one after the other); divided by their
+        `divisors` [blocks, N] they are 8-bit codes, whose `scales` are float32 [N]."""
+        form = block_format(weight, self._size, 4, self._scale_bits)
+        rows = np.ascontiguousarray(weight.T)
+        codes, scale = four_bit_codes(rows, form, known, self._gptq)
+        divisor, row = widening(scale, form, largest_code(self.reduce_range))
+        signed = (codes - np.uint8(form.zero_point)) & np.uint8(0x0F)  # two's complement
+        flat = signed.reshape(len(rows), -1)[:, : len(weight)].T.reshape(-1)
+        arrays = {
+            "codes": pack_nibbles(np.pad(flat, (0, flat.size % 2))),
+            "divisors": stored_scales(np.ascontiguousarray(divisor.T), form),
+            "scales": row,
+        }
+        return Encoded(arrays, _Parameters(block_size=form.size, scale_bits=form.scale_bits).model_dump())
+
+    def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
+        """As ONNX Runtime widens them: the quotient is of the divisors' type."""
+        rows, columns = shape
+        nibbles = unpack_nibbles(encoded.arrays["codes"])[: rows * columns].reshape(rows, columns).astype(np.int8)
+        signed = np.where(nibbles > 7, nibbles - 16, nibbles)
+        divisors = np.repeat(encoded.arrays["divisors"], encoded.parameters["block_size"], axis=0)[:rows]
+        codes = np.rint(signed.astype(divisors.dtype) / divisors).astype(np.float32)
+        return codes * encoded.arrays["scales"]
+
+    @staticmethod
+    def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
+        emit_product(node, entry, _widened(node, entry, arrays, shared), arrays, shared)
+
+    def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
+        return 32 if self.refuses(op) else 4 + self._scale_bits / self._size
+
+    def finer(self, op: TensorClass) -> str:
+        return "" if op == "table" else "the scheme w8"
+
+    def words(self, op: TensorClass) -> str:
+        rounding = ", rounded with GPTQ" if self._gptq else ""
+        return (
+            f"4-bit integers, one {self._scale_bits}-bit scale per block of {self._size}{rounding}, widened to 8 bits "
+            "when the model is loaded"
+        )
+
+    @property
+    def uses_curvature(self) -> bool:
+        return self._gptq
+
+    @property
+    def has_smaller_blocks(self) -> bool:
+        return self._size > SMALLEST_BLOCK
+
+
+def _widened(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> tuple[ir.Value, ir.Value]:
+    """8-bit codes [K, N], which ONNX Runtime makes of the 4-bit ones once, when it loads the model, and their scales
+    [N]. QuantizeLinear of codes rather than DequantizeLinear: constants of that one are not folded, for QDQ's sake."""
+    name, graph = entry.weight, node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
+    scales = add_constant(graph, f"{name}.scales", arrays[f"{name}.scales"])
+    key = f"{name}.widened"
+    if key not in shared:
+        divisors = add_constant(graph, f"{name}.divisors", arrays[f"{name}.divisors"])
+        codes = _int4(graph, f"{name}.codes", arrays[f"{name}.codes"], entry.shape)
+        (real,) = emit(
+            node, "Cast", [codes], [f"{name}.codes/float"], to=ir.DataType.from_numpy(arrays[f"{name}.divisors"].dtype)
+        )
+        form: dict[str, Any] = {
+            "axis": 0,
+            "block_size": _Parameters.model_validate(entry.parameters).block_size,
+            "output_dtype": ir.DataType.INT8,
+        }
+        shared[key] = emit(node, "QuantizeLinear", [real, divisors], [key], **form)
+    return shared[key][0], scales
+
+
+def _int4(graph: ir.Graph, name: str, packed: NDArray[np.uint8], shape: tuple[int, ...]) -> ir.Value:
+    """A constant of ONNX's INT4, two values a byte."""
+    value = ir.val(name, const_value=ir.PackedTensor(packed, ir.DataType.INT4, shape=ir.Shape(shape), name=name))
+    graph.register_initializer(value)
+    return value

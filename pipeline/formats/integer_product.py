@@ -1,0 +1,124 @@
+"""What formats have in common whose products are computed in integers: 8-bit weights times inputs rounded to 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.formats.format import Arrays, Entry, NumberFormat, Shared
+from pipeline.graph.edit import add_constant, emit, replace
+from pipeline.numerics.affine import affine_uint8, is_empty
+
+
+class InputRounding(Frozen):
+    """How a product's input is rounded to uint8: with `ranges` found at run time, or with a calibrated `scale` and
+    `zero_point`."""
+
+    ranges: Literal["run time", "calibrated"]
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+class IntegerProduct(NumberFormat):
+    """Inputs are rounded with calibrated ranges under a scheme with static activations, and else with ranges found at
+    run time: also where the scheme's other products take float inputs.
+
+    `reduce_range`: 7-bit codes of weights, see `core.types.Scheme`.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.reduce_range = scheme.reduce_range
+        self._static = scheme.activations == "static"
+        self._observer = f"{scheme.observer} observer"
+        if scheme.observer == "percentile":
+            self._observer = f"percentile observer at {scheme.percentile:g} %"
+
+    def input_parameters(self, ends: NDArray[np.float32] | None) -> dict[str, Json]:
+        """One that calibration never saw active has no range: it is found at run time, whatever the scheme."""
+        low, high = (0.0, 0.0) if ends is None else map(float, ends)
+        if is_empty(low, high):
+            return {"ranges": "run time"}
+        scale, zero_point = affine_uint8(low, high)
+        return {"ranges": "calibrated", "scale": float(scale), "zero_point": int(zero_point)}
+
+    @property
+    def integer_products(self) -> bool:
+        return True
+
+    @property
+    def ranges(self) -> Literal["none", "run time", "calibrated"]:
+        return "calibrated" if self._static else "run time"
+
+    def details(self) -> dict[str, str]:
+        codes = "all 8 bits; sums may saturate on x86 without VNNI"
+        if self.reduce_range:
+            codes = "7 of the 8 bits, so that 16-bit sums cannot saturate and every CPU answers alike"
+        return {"Weight codes": codes} | ({"Ranges from": self._observer} if self._static else {})
+
+    def cpu_note(self, vnni: bool) -> str:
+        if self.reduce_range:
+            return "Weights use 7-bit codes, which cannot saturate: the answer is the same on every instruction set."
+        if vnni:
+            return ""
+        return (
+            "This CPU has no VNNI and the weights use all 8 bits: its 16-bit sums can saturate, so accuracy "
+            "measured here says nothing about other CPUs."
+        )
+
+
+def emit_product(node: ir.Node, entry: Entry, weight: Sequence[ir.Value], arrays: Arrays, shared: Shared) -> None:
+    """The product with 8-bit weights, its input rounded as the entry's `input` says. `weight`: codes and scales."""
+    rounding = InputRounding.model_validate(entry.input)
+    if rounding.ranges == "calibrated":
+        _static(node, entry, rounding, weight, arrays, shared)
+    else:
+        _dynamic(node, weight, shared)
+
+
+def _dynamic(node: ir.Node, weight: Sequence[ir.Value], shared: Shared) -> None:
+    """DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul by both scales: ONNX Runtime fuses the last three, or
+    all four, into one kernel."""
+    codes, scales = weight
+    activation = node.inputs[0]
+    assert activation is not None  # noqa: S101
+    outputs = [f"{activation.name}.dynamic.{part}" for part in ("codes", "scale", "zero_point")]
+    if outputs[0] not in shared:
+        shared[outputs[0]] = emit(node, "DynamicQuantizeLinear", [activation], outputs)
+    x, scale, zero_point = shared[outputs[0]]
+    name = str(node.name)
+    (summed,) = emit(node, "MatMulInteger", [x, codes, zero_point], [f"{name}/int32"])
+    (real,) = emit(node, "Cast", [summed], [f"{name}/float"], to=ir.DataType.FLOAT)
+    (both,) = emit(node, "Mul", [scale, scales], [f"{name}/scale"])
+    (result,) = emit(node, "Mul", [real, both], [f"{name}/product"])
+    replace(node, result)
+
+
+def _static(
+    node: ir.Node,
+    entry: Entry,
+    rounding: InputRounding,
+    weight: Sequence[ir.Value],
+    arrays: Arrays,
+    shared: Shared,
+) -> None:
+    """QuantizeLinear -> DequantizeLinear around the activation, DequantizeLinear on the weight (QDQ form)."""
+    codes, scales = weight
+    activation, graph = node.inputs[0], node.graph
+    assert activation is not None and graph is not None  # noqa: S101
+    key = str(activation.name)
+    if key not in shared:
+        scale = add_constant(graph, f"{entry.node}.activation_scale", np.float32(rounding.scale))  # type: ignore[arg-type]
+        zero = add_constant(graph, f"{entry.node}.activation_zero_point", np.uint8(rounding.zero_point))  # type: ignore[arg-type]
+        (rounded,) = emit(node, "QuantizeLinear", [activation, scale, zero], [f"{key}.codes"])
+        shared[key] = emit(node, "DequantizeLinear", [rounded, scale, zero], [f"{key}.rounded"])
+    name = str(node.name)
+    if arrays[f"{entry.weight}.scales"].size == 1:
+        scales = add_constant(graph, f"{entry.weight}.scale", arrays[f"{entry.weight}.scales"].reshape(()))
+    (real,) = emit(node, "DequantizeLinear", [codes, scales], [f"{name}/weight"], axis=1)
+    (result,) = emit(node, "MatMul", [shared[key][0], real], [f"{name}/product"])
+    replace(node, result)

@@ -1,0 +1,147 @@
+"""Which number format a scheme gives to which weight, and what follows from that for the rest of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from pipeline.core.errors import UsageError
+from pipeline.core.report_types import TensorFormat
+from pipeline.core.types import Scheme
+from pipeline.formats import NUMBER_FORMATS
+from pipeline.formats.format import NumberFormat, TensorClass
+from pipeline.numerics.affine import Float
+
+_ACTIVATIONS = {
+    "float": "stay in float",
+    "dynamic": "8-bit integers, with ranges found at run time for every input",
+    "static": "8-bit integers, with ranges fixed by calibration",
+}
+OVERRIDDEN = "(override "
+"""What the reason of a weight holds that an override leaves in float."""
+_NODES: dict[TensorClass, str] = {"linear": "MatMul", "table": "Gather", "conv": "Conv"}
+"""What a node is called behind its module's name."""
+_SHOWN = 3
+
+
+class SchemeFormats:
+    """The formats of one scheme: those of its tensor classes, and those of its overrides.
+
+    Args:
+        scheme: The record with the settings.
+        tensors: What an export stored in which format, where that is known: an override that took no product then has
+            no part in what is said of products.
+    """
+
+    def __init__(self, scheme: Scheme, tensors: Sequence[TensorFormat] = ()) -> None:
+        self.scheme = scheme
+        self.classes: dict[TensorClass, NumberFormat] = {
+            op: NUMBER_FORMATS.get(name)(scheme) for op, name in _names(scheme).items()
+        }
+        self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
+        multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
+        self._products = [
+            self.classes["linear"],
+            *(form for pattern, form in self._overrides if not tensors or pattern in multiplied),
+        ]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The name patterns of the overrides."""
+        return tuple(pattern for pattern, _ in self._overrides)
+
+    def override(self, node: str) -> str:
+        """The pattern that decides for a node: the last one that matches its name; empty if none does."""
+        return next((pattern for pattern in reversed(self.patterns) if fnmatchcase(node, pattern)), "")
+
+    def of(self, op: TensorClass, node: str) -> NumberFormat:
+        """The format of a weight that `node` reads."""
+        pattern = self.override(node)
+        return dict(self._overrides)[pattern] if pattern else self.classes[op]
+
+    def of_module(self, op: TensorClass, module: str) -> NumberFormat:
+        """The format that the weight of a PyTorch module gets, whose node the traced graph names after it."""
+        return self.of(op, f"{module}/{_NODES[op]}")
+
+    def leaves(self, op: TensorClass, node: str, weight: Float) -> str:
+        """Why a weight stays in float; empty if it need not."""
+        pattern, reason = self.override(node), self.of(op, node).leaves(op, weight)
+        return f"{reason} {OVERRIDDEN}{pattern!r})" if reason and pattern else reason
+
+    @property
+    def rounds(self) -> bool:
+        """Whether any weight is stored in fewer bits than it has."""
+        return any(form.code_bits < 32 for form in (*self.classes.values(), *dict(self._overrides).values()))
+
+    @property
+    def needs_ranges(self) -> bool:
+        return any(form.ranges == "calibrated" for form in self._products)
+
+    @property
+    def needs_curvature(self) -> bool:
+        return any(form.uses_curvature for form in self._products)
+
+    @property
+    def finds_ranges_at_run_time(self) -> bool:
+        return any(form.ranges == "run time" for form in self._products)
+
+    @property
+    def integer_products(self) -> bool:
+        """Whether products with weights, or some of them, are computed on 8-bit inputs."""
+        return any(form.integer_products for form in self._products)
+
+    @property
+    def rounded_inputs(self) -> str:
+        """What happens to the inputs of products, in words."""
+        return _ACTIVATIONS[self.scheme.activations]
+
+    def details(self) -> dict[str, str]:
+        """What else is to be said of products, by subject."""
+        return {subject: said for form in self._products for subject, said in form.details().items()}
+
+    def cpu_notes(self, vnni: bool) -> list[str]:
+        """What a reader must know before trusting a score across CPUs."""
+        return list(dict.fromkeys(note for form in self._products if (note := form.cpu_note(vnni))))
+
+
+def _names(scheme: Scheme) -> dict[TensorClass, str]:
+    """The formats that the bits of a scheme stand for."""
+    integer = scheme.activations != "float"
+    eight = ("int8-channel" if scheme.per_channel else "int8-tensor") if integer else "int8-block"
+    products = {32: "fp32", 16: "fp16", 8: eight, 4: "int4-widened" if integer else "int4-block"}[scheme.weights]
+    tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block"}[scheme.embeddings]
+    return {"linear": products, "conv": products, "table": tables}
+
+
+def check_scheme(scheme: Scheme) -> None:
+    """UsageError if the fields contradict each other, or an override names no format."""
+    formats = SchemeFormats(scheme)
+    if scheme.activations != "float" and not formats.classes["linear"].integer_products:
+        raise UsageError(
+            f"The scheme {scheme.name!r} rounds activations to 8 bits ({scheme.activations}) but stores weights in "
+            f"{scheme.weights}.",
+            'Use weights = 8 or 4, or activations = "float".',
+        )
+    if scheme.rounding == "gptq" and not formats.needs_curvature:
+        raise UsageError(
+            f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
+            'Use weights = 4, or rounding = "nearest": from 8 bits on it costs next to nothing.',
+        )
+    if not 50 < scheme.percentile <= 100:
+        raise UsageError(
+            f"The scheme {scheme.name!r} has the percentile {scheme.percentile:g}.",
+            "It is the share of values that a range holds, in percent: above 50, at most 100.",
+        )
+
+
+def check_overrides(patterns: Iterable[str], nodes: Sequence[str]) -> None:
+    """UsageError for a pattern that matches none of `nodes`, which read weights."""
+    for pattern in patterns:
+        if not any(fnmatchcase(node, pattern) for node in nodes):
+            near = get_close_matches(pattern.replace("*", ""), nodes, n=_SHOWN, cutoff=0.4)
+            shown = ", ".join(near or nodes[:_SHOWN]) or "none, as no node reads a weight"
+            raise UsageError(
+                f"The scheme's override {pattern!r} matches no node that reads a weight.",
+                f"Names look like: {shown}. `edge inspect <bundle>` lists them; * matches anything.",
+            )

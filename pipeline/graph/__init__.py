@@ -1,0 +1,1 @@
+"""Editing ONNX graphs: what every stage and number format does with nodes and constants."""

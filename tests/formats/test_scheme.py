@@ -1,0 +1,116 @@
+"""Which format a scheme and its overrides give to a weight, and what follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import UsageError
+from pipeline.core.report_types import TensorFormat
+from pipeline.core.types import Scheme
+from pipeline.formats.scheme import SchemeFormats, check_overrides, check_scheme
+from pipeline.quantize.schemes import SCHEMES
+
+MIXED = SCHEMES.get("w4").model_copy(
+    update={"overrides": (("*.attention.*", "int8-channel"), ("*.attention.out*", "fp32"), ("words/*", "fp16"))}
+)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "linear", "table"),
+    [
+        ("fp32", "fp32", "fp32"),
+        ("fp16", "fp16", "fp16"),
+        ("w8a8", "int8-channel", "int8-channel"),
+        ("w8a8-dynamic", "int8-channel", "int8-channel"),
+        ("w8", "int8-block", "int8-channel"),
+        ("w4", "int4-block", "int4-block"),
+        ("w4a8", "int4-block", "int4-block"),
+        ("w4a8-static", "int4-widened", "int4-block"),
+    ],
+)
+def test_named_schemes(scheme: str, linear: str, table: str) -> None:
+    classes = SchemeFormats(SCHEMES.get(scheme)).classes
+    assert {op: form.name for op, form in classes.items()} == {"linear": linear, "conv": linear, "table": table}
+
+
+def test_per_tensor_scales_are_a_format_of_their_own() -> None:
+    scheme = Scheme(name="t", weights=8, activations="dynamic", per_channel=False)
+    assert SchemeFormats(scheme).classes["linear"].name == "int8-tensor"
+
+
+@pytest.mark.parametrize(
+    ("op", "node", "name", "pattern"),
+    [
+        ("linear", "layer.0.attention.query/MatMul", "int8-channel", "*.attention.*"),
+        ("linear", "layer.0.attention.output/MatMul", "fp32", "*.attention.out*"),  # the last that matches
+        ("linear", "layer.0.dense/MatMul", "int4-block", ""),
+        ("table", "words/Gather", "fp16", "words/*"),
+        ("table", "places/Gather", "int4-block", ""),
+    ],
+)
+def test_the_last_pattern_that_matches_decides(op: Any, node: str, name: str, pattern: str) -> None:
+    formats = SchemeFormats(MIXED)
+    assert (formats.of(op, node).name, formats.override(node)) == (name, pattern)
+
+
+def test_reasons_name_the_override() -> None:
+    formats, weight = SchemeFormats(MIXED), np.ones((64, 64), np.float32)
+    assert formats.leaves("linear", "a.attention.output/MatMul", weight) == (
+        "the scheme w4 keeps weights in float (override '*.attention.out*')"
+    )
+    assert formats.leaves("linear", "a.attention.query/MatMul", weight) == ""
+    assert SchemeFormats(SCHEMES.get("fp32")).leaves("linear", "x", weight) == "the scheme fp32 keeps weights in float"
+
+
+def test_modules_of_pytorch_get_the_format_of_their_nodes() -> None:
+    formats = SchemeFormats(MIXED)
+    assert formats.of_module("linear", "layer.0.attention.query").name == "int8-channel"
+    assert formats.of_module("table", "words").name == "fp16"
+
+
+def test_products_that_an_override_took_decide_what_is_said_of_products() -> None:
+    """int8-channel in a scheme with float activations finds its ranges at run time."""
+    row = {"name": "W", "node": "n", "format": "int8-channel", "override": "*.attention.*", "megabytes": 1.0}
+    for op, integer in (("linear", True), ("table", False)):
+        formats = SchemeFormats(MIXED, [TensorFormat.model_validate({**row, "op": op})])
+        assert (formats.integer_products, formats.finds_ranges_at_run_time) == (integer, integer)
+    assert SchemeFormats(MIXED).integer_products  # nothing is known
+    assert not SchemeFormats(SCHEMES.get("w4")).integer_products
+
+
+def test_gptq_may_be_asked_for_by_an_override() -> None:
+    scheme = SCHEMES.get("w8a8").model_copy(update={"rounding": "gptq", "overrides": (("*", "int4-block"),)})
+    check_scheme(scheme)
+    assert SchemeFormats(scheme).needs_curvature
+    with pytest.raises(UsageError, match="asks for GPTQ but stores weights in 8 bits"):
+        check_scheme(scheme.model_copy(update={"overrides": ()}))
+
+
+def test_unknown_formats_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_scheme(MIXED.model_copy(update={"overrides": (("*", "int8-chanel"),)}))
+    assert "'int8-chanel'" in caught.value.message
+    assert caught.value.remedy == "Did you mean 'int8-channel'?"
+
+
+def test_a_table_of_a_recipe_keeps_its_order() -> None:
+    scheme = Scheme.model_validate({"name": "t", "overrides": {"b*": "fp16", "a*": "fp32"}})
+    assert scheme.overrides == (("b*", "fp16"), ("a*", "fp32"))
+    assert Scheme.model_validate_json(scheme.model_dump_json()) == scheme
+
+
+def test_patterns_that_match_nothing_are_named_with_near_names() -> None:
+    nodes = ["layer.0.attention.query/MatMul", "layer.0.dense/MatMul", "words/Gather"]
+    check_overrides(["*.attention.*", "words/*"], nodes)
+    with pytest.raises(UsageError) as caught:
+        check_overrides(["*.atention.query*"], nodes)
+    assert caught.value.message == "The scheme's override '*.atention.query*' matches no node that reads a weight."
+    assert caught.value.remedy == (
+        "Names look like: layer.0.attention.query/MatMul. `edge inspect <bundle>` lists them; * matches anything."
+    )
+    with pytest.raises(UsageError) as caught:
+        check_overrides(["zzz"], [])
+    assert caught.value.remedy.startswith("Names look like: none, as no node reads a weight.")
