@@ -23,7 +23,15 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.quiet import quiet
-from pipeline.core.report_types import PassReport, QuantizationCheck, RangeCheck, Report, StageRecord, TensorFormat, Trial
+from pipeline.core.report_types import (
+    PassReport,
+    QuantizationCheck,
+    RangeCheck,
+    Report,
+    StageRecord,
+    TensorFormat,
+    Trial,
+)
 from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
 from pipeline.core.types import Progress, Scheme, silent

@@ -1,4 +1,4 @@
-"""The commands that only look: targets, recipes, what is in a bundle, and the size of the store."""
+"""The commands that only look: targets, recipes, schemes, formats, what is in a bundle, what is in the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from pipeline.config.loading import available, load_recipe, load_target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
 from pipeline.core.store import Store
+from pipeline.core.types import Scheme
+from pipeline.formats import NUMBER_FORMATS
+from pipeline.formats.format import TensorClass
+from pipeline.formats.scheme import SchemeFormats
+from pipeline.quantize.schemes import SCHEMES
 
+_CLASSES: dict[TensorClass, str] = {"linear": "products", "table": "tables", "conv": "convolutions"}
 _WEIGHTED = ("MatMul", "MatMulInteger", "MatMulNBits", "Gather", "GatherBlockQuantized", "Conv")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -49,6 +55,27 @@ def list_recipes(console: Console) -> None:
         recipe = load_recipe(name)
         scheme = recipe.scheme if isinstance(recipe.scheme, str) else str(recipe.scheme.get("base"))
         table.add_row(name, ", ".join(str(entry.get("pass")) for entry in recipe.passes) or "-", scheme, recipe.title)
+    console.print(table)
+
+
+def list_schemes(console: Console) -> None:
+    """A row per scheme: what becomes of weights, inputs of products, and embeddings."""
+    table = Table("scheme", "weights", "activations", "embeddings", box=None, pad_edge=False, padding=(0, 2))
+    for name in SCHEMES:
+        formats = SchemeFormats(SCHEMES.get(name))
+        linear, embedding = formats.classes["linear"], formats.classes["table"]
+        table.add_row(name, linear.words("linear"), formats.rounded_inputs, embedding.words("table"))
+    console.print(table)
+
+
+def list_formats(console: Console) -> None:
+    """A row per number format, as a recipe's [scheme.overrides] names it: what it takes and what it does."""
+    table = Table("format", "takes", "what it is", box=None, pad_edge=False, padding=(0, 2))
+    for name in NUMBER_FORMATS:
+        form = NUMBER_FORMATS.get(name)
+        calibrated = form(Scheme(name="any", activations="static"))
+        taken = [words for op, words in _CLASSES.items() if form.code_bits == 32 or not calibrated.refuses(op)]
+        table.add_row(name, ", ".join(taken), form.meaning)
     console.print(table)
 
 

@@ -230,6 +230,24 @@ def schema(
 
 
 @app.command()
+def schemes() -> None:
+    """List the quantization schemes."""
+    from pipeline.cli.lists import list_schemes  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    list_schemes(output_console())
+
+
+@app.command()
+def formats() -> None:
+    """List the number formats that a scheme's overrides can name."""
+    from pipeline.cli.lists import list_formats  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    list_formats(output_console())
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     debug: flag.Debug = False,  # noqa: ARG001

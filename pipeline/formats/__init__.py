@@ -20,4 +20,6 @@ NUMBER_FORMATS: Registry[type[NumberFormat]] = Registry(
         "int4-block": "pipeline.formats.int_block:Int4Block",
         "int4-widened": "pipeline.formats.int4_widened:Int4Widened",
     },
+    words="number format",
+    parts=("name", "meaning", "code_bits"),
 )
