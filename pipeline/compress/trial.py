@@ -130,7 +130,7 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
 
 def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
-    `runtime.infer.judged_rows`, of a whole batch."""
+    `OutputKind.rows`, of a whole batch."""
     output = _named(model(**batch))
     if "sentence_embedding" in output:
         return output["sentence_embedding"]

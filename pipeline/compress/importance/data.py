@@ -16,7 +16,7 @@ from pipeline.source.samples import Samples
 
 @dataclass(frozen=True)
 class ScoringData:
-    """The model, how its outputs are read (`source`), and calibration samples; `seed` of all that is random."""
+    """The model, how its outputs are read (`spec`), and calibration samples; `seed` of all that is random."""
 
     model: nn.Module
     spec: ModelSpec
