@@ -44,8 +44,8 @@ def measure_accuracy(
 
 
 def compare(family: str, dataset: dict[str, Any], reference: Array, outputs: Outputs | Array) -> DatasetAccuracy:
-    """One set's scores. `reference`: the float model's rows (see `judged_rows`) of samples that ran alone; of embedded
-    pairs, all left sides come first."""
+    """One set's scores. `reference`: the float model's rows (see `OutputKind.rows`) of samples that ran alone; of
+    embedded pairs, all left sides come first."""
     outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
     alone = _of_one_run(family, dataset, reference, outputs.alone)
     if outputs.batched is None:
