@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.gate_traces import Machine, kinds
 from benchmarks.minilm import artifacts
 from benchmarks.row import Measured, Row
-from pipeline.checks.measurements import example_feed
+from pipeline.bundle.example_feed import example_feed
 from pipeline.checks.timing import covers, known_within, measure_latency, repeat, settles, speed_figure, take_turns
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime

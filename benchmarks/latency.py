@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.row import Measured
-from pipeline.checks.measurements import example_feed
+from pipeline.bundle.example_feed import example_feed
 from pipeline.checks.timing import Turns, known_within, load_words, speed_figure, take_turns
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact

@@ -25,7 +25,7 @@ from onnxruntime.quantization import quantize_dynamic
 from benchmarks.latency import in_one_run
 from benchmarks.minilm import MODEL, artifacts
 from benchmarks.row import Measured
-from pipeline.checks.measurements import example_feed
+from pipeline.bundle.example_feed import example_feed
 from pipeline.checks.timing import speed_figure
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target

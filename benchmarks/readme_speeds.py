@@ -14,7 +14,7 @@ from benchmarks.latency import in_one_run
 from benchmarks.minilm import MODEL, artifacts, stsb_dev_of, top10_of
 from benchmarks.peers import kept_plain_dynamic, untuned
 from benchmarks.row import Measured, Row
-from pipeline.checks.measurements import example_feed
+from pipeline.bundle.example_feed import example_feed
 from pipeline.checks.timing import speed_figure
 from pipeline.config.loading import load_target
 from pipeline.devices.runner import subject_of

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
@@ -14,7 +14,8 @@ from pipeline.bundle.records import Metadata, read_metadata
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
-from pipeline.checks.measurements import FloatReference, Measurements, measure
+from pipeline.checks.measurements import Case, Measurements, measure
+from pipeline.checks.reference import FloatReference
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target, validate
@@ -34,7 +35,8 @@ from pipeline.core.report_types import (
 )
 from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
-from pipeline.core.types import Progress, Scheme, silent
+from pipeline.core.types import Frozen, Progress, Scheme, silent
+from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan import Plan, apply_overrides, make_plan
 from pipeline.quantize.ladder import ladder
@@ -49,6 +51,8 @@ from pipeline.report.write import read_report
 from pipeline.runner import run_stages
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.titles import title_of
+
+Found = TypeVar("Found", bound=Frozen)
 
 
 class Console:
@@ -112,11 +116,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             console.verbose,
         )
         bundle = outcomes["bundle"].artifact
-        found = _measure(plan, bundle.path, outcomes, console)
-        if "compare" in outcomes:
-            found.compared(QuantizationCheck.model_validate(outcomes["compare"].artifact.facts))
-        if "outside" in outcomes:
-            found.ranges = RangeCheck.model_validate(outcomes["outside"].artifact.facts)
+        found = measure(_case(plan, outcomes), lambda title: console.begin(f"check {title}"))
         subject = _subject_of(plan, outcomes)
         trials, notes = _trials(store, subject, outcomes, found)
         subject = replace(subject, notes=(*subject.notes, *notes))
@@ -129,21 +129,30 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         comparison = known_comparison(store.root, key)
         if comparison is None and plan.recipe.passes:
             subject = replace(subject, notes=(*subject.notes, _uncompared(trials)))
-        report = assemble(subject, plan.target, found, trials, baseline, comparison)
+        report = assemble(subject, found, trials, baseline, comparison)
         publish(folder, bundle.path, report, outcomes["model"].artifact.path if "model" in outcomes else None)
     return Result(report, folder)
 
 
-def _measure(plan: Plan, bundle: Path, outcomes: dict[str, Outcome], console: Console) -> Measurements:
-    return measure(
-        bundle,
+def _case(plan: Plan, outcomes: dict[str, Outcome]) -> Case:
+    """The bundle that the plan's stages made."""
+    made = {name: outcome.artifact for name, outcome in outcomes.items()}
+    return Case(
+        made["bundle"].path,
         plan.target,
-        float_reference(outcomes),
+        plan.scheme,
         _reasons(plan, outcomes),
-        lambda title: console.begin(f"check {title}"),
-        plan.metric,
-        outcomes[ANSWERS].artifact.path,
+        reference=float_reference(outcomes),
+        metric=plan.metric,
+        answers=made[ANSWERS].path,
+        quantization=_read(made, "compare", QuantizationCheck),
+        ranges=_read(made, "outside", RangeCheck),
     )
+
+
+def _read(made: Mapping[str, Artifact], stage: str, kind: type[Found]) -> Found | None:
+    """What a check among the stages found; None where the export had none."""
+    return kind.model_validate(made[stage].facts) if stage in made else None
 
 
 def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
@@ -229,8 +238,8 @@ def _trials(
     this = Trial(
         label=label,
         origin="this run",
-        megabytes=found.figures["bundle_mb"].value,
-        accuracy=100 - found.figures["max_accuracy_drop"].value,
+        megabytes=found.megabytes,
+        accuracy=100 - max(result.drop for result in found.records.accuracy),
     )
     float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
     searched = [
@@ -286,6 +295,7 @@ def check(
     read_graph(folder)
     earlier = read_report(Path(baseline)) if baseline else None
     aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
+    RUNNERS.require(aimed.runner)
     place = Store(store or default_store())
     place.prepare()
     console = console or Console()
@@ -296,18 +306,23 @@ def check(
         metadata = read_metadata(folder)
         reasons = left_reasons(inputs.get("plan"), metadata.scheme)
         notes = _tried(place, aimed, inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation", metric)
-        found = measure(folder, aimed, reference, reasons, lambda title: console.begin(f"check {title}"), metric)
-    if "compare" in inputs:
-        found.compared(QuantizationCheck.model_validate(inputs["compare"].facts))
-    if "outside" in inputs:
-        found.ranges = RangeCheck.model_validate(inputs["outside"].facts)
+        case = Case(
+            folder,
+            aimed,
+            metadata.scheme,
+            reasons,
+            reference=reference,
+            metric=metric,
+            quantization=_read(inputs, "compare", QuantizationCheck),
+            ranges=_read(inputs, "outside", RangeCheck),
+        )
+        found = measure(case, lambda title: console.begin(f"check {title}"))
     comparison = None
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
         comparison = known_comparison(place.root, key)
     report = assemble(
         _subject_in(manifest, metadata, stored_formats(inputs.get("plan")), notes),
-        aimed,
         found,
         (),
         earlier,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.api import Console, default_store, float_reference, trial_scope
+from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.candidates import Scored, fidelity_name, score
 from pipeline.checks.domination import Entry, differences, dominates, front, nearest
-from pipeline.checks.measurements import FloatReference, example_feed
+from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.checks.decides import ACCURACY_BUDGETS
+from pipeline.checks.budgets.accuracy import LIMITED
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, find_pass
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds, VocabularyNeeds
 from pipeline.config.job import Job
@@ -100,7 +100,7 @@ class Passes:
 
     def _values(self, config: PassConfig) -> dict[str, Any]:
         needs = config.needs
-        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in ACCURACY_BUDGETS}
+        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in LIMITED}
         return {
             "pass": config.model_dump(mode="json", exclude=set(config.local)),
             "scheme": describe(self.scheme if needs.scheme else Scheme(name="fp32")),

@@ -72,8 +72,8 @@ def bundle(folder: str) -> None:
 
 def example(folder: str) -> None:
     """What `check` reads of a bundle before it measures."""
+    from pipeline.bundle.example_feed import example_feed
     from pipeline.bundle.manifest import read_manifest
-    from pipeline.checks.measurements import example_feed
     from pipeline.config.target import Shape
 
     read_manifest(Path(folder))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pipeline.checks.accuracy import compare, part_of, samples_of_rows
 from pipeline.checks.answers import Outputs, read_answers
 from pipeline.checks.domination import Estimate
-from pipeline.checks.measurements import FloatReference, measure_user_metric
-from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.measurements import measure_user_metric
+from pipeline.checks.reference import FloatReference, evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy

@@ -6,7 +6,7 @@ will go by.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.checks.accuracy import compare, whole_digits
+from pipeline.checks.budgets import accuracy, sqnr
+from pipeline.checks.budgets.metric import METRICS, Metric
 from pipeline.checks.compare import LIMIT_DB
 from pipeline.checks.destroyed import destroy
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
 from pipeline.config.target import Runtime, Target
-from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext
@@ -32,15 +33,12 @@ from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 from pipeline.source.samples import Samples, open_samples
-from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
+from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 Array = NDArray[np.float32]
 JUDGE = "judge"
 """The name of this stage."""
-DROP = "max_accuracy_drop"
-SQNR = "min_sqnr_db"
-ACCURACY_BUDGETS = (DROP, *fidelity_budgets())
 DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
 _SHARE = 96
 """Samples of a set that are asked first; the whole set only if they cannot tell."""
@@ -58,18 +56,22 @@ class Limit:
     required: bool
 
     @property
+    def metric(self) -> Metric:
+        return METRICS.get(self.name)
+
+    @property
     def can_fail(self) -> bool:
         """Could any model miss it? Not a drop of a hundred points or more, nor a share of none."""
-        return self.limit < 100 if self.name == DROP else self.limit > 0
+        return self.limit < 100 if self.metric.direction == "at most" else self.limit > 0
 
-    def holds(self, result: DatasetAccuracy, score: str) -> bool:
-        return result.drop <= self.limit if self.name == DROP else result.scores[score] >= self.limit
+    def holds(self, value: float) -> bool:
+        return self.metric.margin(value, self.limit) >= 0
 
-    def met(self, result: DatasetAccuracy, score: str, who: str) -> str:
+    def met(self, value: float, result: DatasetAccuracy, who: str) -> str:
         """`a model with destroyed weights drops 0.20 points there, and 1 are allowed`."""
-        if self.name == DROP:
-            return f"{who} drops {result.drop:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
-        return f"{who} scores {result.scores[score]:.3f} there, and {self.limit:g} are asked for"
+        if self.metric.direction == "at most":
+            return f"{who} drops {value:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
+        return f"{who} scores {value:.3f} there, and {self.limit:g} are asked for"
 
 
 def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
@@ -78,7 +80,7 @@ def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
     limits = {
         name: {"limit": budget.limit, "required": budget.required}
         for name, budget in target.budgets.items()
-        if name in (SQNR, *ACCURACY_BUDGETS)
+        if METRICS.get(name).on_set is not None
     }
     config = {"limits": limits, "metric": metric.identity() if metric else None}
     inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
@@ -105,8 +107,7 @@ def run(context: StageContext) -> dict[str, Json]:
 
 
 def _unfailing(limit: Limit) -> str:
-    unit = BUDGETS[limit.name].unit
-    return f"The budget {limit.name} cannot fail: its limit, {limit.limit:g} {unit}, lets any model pass."
+    return f"The budget {limit.name} cannot fail: its limit, {limit.limit:g} {limit.metric.unit}, lets any model pass."
 
 
 @contextmanager
@@ -141,12 +142,12 @@ class _Tried:
 
     def ask(self, limit: Limit) -> str:
         """What to say of a budget that need not decide; empty if it can fail here. UsageError if it is required."""
-        score = SQNR if limit.name == SQNR else OUTPUTS.get(self._behaviour.family).limits.get(limit.name, "")
-        if limit.name != DROP and not score:
+        told = limit.metric.on_set(OUTPUTS.get(self._behaviour.family)) if limit.metric.on_set else None
+        if told is None:
             return ""  # it does not apply to this kind of output
-        met = self._met(limit, score, whole=False)
+        met = self._met(limit, told, whole=False)
         if met and self._share(whole=True) != self._share(whole=False):
-            met = self._met(limit, score, whole=True)
+            met = self._met(limit, told, whole=True)
         if not met:
             return ""
         message = f"The budget {limit.name} cannot fail on {self._dataset['name']!r}: {met}."
@@ -158,11 +159,11 @@ class _Tried:
             )
         return message
 
-    def _met(self, limit: Limit, score: str, whole: bool) -> str:
+    def _met(self, limit: Limit, told: Callable[[DatasetAccuracy], float], whole: bool) -> str:
         """Which of the models that must fail meets the limit, in words."""
-        for who, result in self._results(whole, limit.name == DROP).items():
-            if limit.holds(result, score):
-                return limit.met(result, score, who)
+        for who, result in self._results(whole, limit.name == accuracy.NAME).items():
+            if limit.holds(told(result)):
+                return limit.met(told(result), result, who)
         return ""
 
     def _results(self, whole: bool, drop: bool) -> Mapping[str, DatasetAccuracy]:
@@ -193,7 +194,7 @@ class _Tried:
             try:
                 result = compare(self._behaviour.family, part, reference, outputs)
                 ratio = min(sqnr_db(reference, outputs), LIMIT_DB)
-                found[who] = result.model_copy(update={"scores": result.scores | {SQNR: ratio}})
+                found[who] = result.model_copy(update={"scores": result.scores | {sqnr.NAME: ratio}})
             except ValueError as error:
                 if len(chosen) < len(self._share(whole=True)):
                     return self._judged(self._share(whole=True))

@@ -9,17 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.checks.baseline import ACCURACY_POINTS, TOLERANCE
+from pipeline.checks.budgets import accuracy, size
 from pipeline.core.report_types import Difference
 from pipeline.numerics.pareto import pareto_front
 from pipeline.numerics.statistics import jackknife_interval
 from pipeline.numerics.timing import CONFIDENCE, FEW_BLOCKS, log_interval
 
 MARGINS = {
-    "size": 100 * TOLERANCE["bundle_mb"],
+    "size": 100 * size.NOISE.share,
     "latency": 2.0,
-    "drop": ACCURACY_POINTS,
-    "fidelity": TOLERANCE["min_top10_overlap"],
+    "drop": accuracy.DROP_NOISE.amount,
+    "fidelity": accuracy.SCORE_NOISE.share,
 }
 """Differences up to these are none, however well they are known: % of the bytes and of the latency, points of accuracy,
 share of neighbours or samples. Size, accuracy and fidelity as the regression check has them."""

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from pipeline.checks.explain import explain
+from pipeline.checks.budgets.metric import METRICS, Absent, Outcome
 from pipeline.checks.measurements import Measurements
-from pipeline.config.target import Budget, Target
-from pipeline.core.budgets import BUDGETS
+from pipeline.config.target import Budget
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import BudgetResult
-from pipeline.core.types import Doubt, Figure, Scheme, Verdict
+from pipeline.core.types import Doubt, Figure, Verdict
 
 
-def judge_budgets(target: Target, found: Measurements, scheme: Scheme) -> tuple[BudgetResult, ...]:
+def judge_budgets(found: Measurements, outcomes: Mapping[str, Outcome]) -> tuple[BudgetResult, ...]:
     """One result per budget of the target, in its order."""
-    return tuple(judge_budget(name, budget, found, scheme) for name, budget in target.budgets.items())
+    budgets = found.case.target.budgets
+    return tuple(judge_budget(name, budget, outcomes.get(name, Absent()), found) for name, budget in budgets.items())
 
 
-def judge_budget(name: str, budget: Budget, found: Measurements, scheme: Scheme) -> BudgetResult:
+def judge_budget(name: str, budget: Budget, outcome: Outcome, found: Measurements) -> BudgetResult:
     """PASS or FAIL if there is a figure with accepted evidence, else NOT_MEASURED with the reason.
 
     A figure whose evidence is not accepted is shown, but neither passes nor fails; nor does a noisy one whose doubt
     covers the limit. A budget that does not apply to the kind of model is not required of it.
     """
-    kind = BUDGETS[name]
-    figure = found.figures.get(name)
+    metric = METRICS.get(name)
     result = BudgetResult(
         metric=name,
-        unit=kind.unit,
-        direction=kind.direction,
+        unit=metric.unit,
+        direction=metric.direction,
+        meaning=metric.meaning,
         limit=budget.limit,
         required=budget.required,
         accepts=budget.evidence,
         verdict=Verdict.NOT_MEASURED,
-        figure=figure,
     )
-    if name in found.inapplicable:
-        return result.model_copy(update={"required": False, "reason": found.inapplicable[name]})
-    if figure is None:
-        return result.model_copy(update={"reason": found.missing.get(name, "nothing measures it yet")})
-    if figure.evidence not in budget.evidence:
+    if isinstance(outcome, Absent):
+        return result.model_copy(update={"required": budget.required and outcome.applies, "reason": outcome.reason})
+    result = result.model_copy(update={"figure": outcome})
+    if outcome.evidence not in budget.evidence:
         accepted = " or ".join(budget.evidence)
         return result.model_copy(
-            update={"reason": f"{figure.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
+            update={"reason": f"{outcome.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
         )
-    if figure.doubt is not None and figure.doubt.covers(budget.limit):
-        return result.model_copy(update=undecided(figure.doubt, budget.limit, kind.unit))
-    margin = margin_of(figure, budget.limit, kind.direction)
+    if outcome.doubt is not None and outcome.doubt.covers(budget.limit):
+        return result.model_copy(update=undecided(outcome.doubt, budget.limit, metric.unit))
+    margin = metric.margin(outcome.value, budget.limit)
     update: dict[str, object] = {
         "verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL,
         "margin": margin,
-        "reason": across(figure, budget.limit, kind.unit),
+        "reason": across(outcome, budget.limit, metric.unit),
     }
     if margin < 0:
-        dominated_by, remedy = explain(name, budget.limit, found, scheme)
+        dominated_by, remedy = metric.explain(budget.limit, found)
         update |= {"dominated_by": dominated_by, "remedy": remedy}
     return result.model_copy(update=update)
 
@@ -73,11 +71,6 @@ def across(figure: Figure, limit: float, unit: str) -> str:
         return ""
     ends = f"[{figure.low:.4g}, {figure.high:.4g}]"
     return f"close: the limit {limit:g} {unit} lies within the 95 % interval {ends}; the value itself decided"
-
-
-def margin_of(figure: Figure, limit: float, direction: str) -> float:
-    """How far within the limit the figure's value is, in its own unit; negative if beyond."""
-    return limit - figure.value if direction == "at most" else figure.value - limit
 
 
 def overall(results: Iterable[BudgetResult]) -> tuple[Verdict, ExitCode]:

@@ -1,294 +1,201 @@
-"""All measurements of one bundle: each in its place, or the reason why it is not there."""
+"""All measurements of one bundle. What budgets make of them stands in checks/budgets/."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-import numpy as np
 import onnx
 
-from pipeline.bundle.golden import golden_arrays, read_golden
+from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import bundle_bytes
-from pipeline.bundle.records import METADATA, read_metadata
+from pipeline.bundle.records import read_metadata
 from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
-from pipeline.checks.answers import BATCH, write_answers
+from pipeline.checks.answers import write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
-from pipeline.checks.compare import sqnr_figure
 from pipeline.checks.coverage import coverage
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.reference import evaluation_folders, read_dataset
+from pipeline.checks.reference import FloatReference, evaluation_folders, read_dataset
 from pipeline.checks.timing import TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.checks.weights import Graph, Weight
-from pipeline.config.target import Runtime, Shape, Target
-from pipeline.core.errors import IntegrityError
+from pipeline.config.target import Runtime, Target
 from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
     LatencyResult,
-    MemoryResult,
+    Measured,
     OperatorTime,
     QuantizationCheck,
     RangeCheck,
-    TensorGroup,
 )
-from pipeline.core.types import Evidence, Figure, Progress, computed
+from pipeline.core.types import Progress, Scheme
 from pipeline.devices import RUNNERS
 from pipeline.devices.memory import measure_memory
-from pipeline.devices.ort_profile import profile
+from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.worker import Subject
-from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import open_samples
-from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
 from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
+Times: TypeAlias = tuple[OperatorTime, ...]
 
 
 @dataclass(frozen=True)
-class FloatReference:
-    """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders).
+class Case:
+    """A bundle to measure for a target, and what is known of how it was made.
 
-    `evaluation`: the samples as the bundle takes them; `source_evaluation`: as the float model does, which has another
-    tokenizer where the bundle's vocabulary was trimmed. `behaviour`: how the float model answers.
+    Attributes:
+        bundle: Its folder.
+        target: Whose runtime, shape, runner and budgets count.
+        scheme: The bundle's.
+        reasons: Why weights were left in float, for the coverage table.
+        reference: The float model; None if it is not in the store.
+        metric: The user's own.
+        answers: The bundle's outputs on the evaluation sets, where its export has just made them.
+        quantization: What the stage `compare` found, if there is one.
+        ranges: What the stage `outside` found, if there is one.
     """
 
-    float_model: Path
-    evaluation: Path
-    reference: Path
-    source_evaluation: Path
-    behaviour: Behaviour
-
-
-@dataclass
-class Measurements:
-    """Figures by budget kind, what they were made from, why others are missing, and which do not apply to the model.
-
-    `weights`: as the bundle stores them; `runtime`: what was measured with; `takes_text`: whether the length of its
-    inputs is counted in tokens. `notes`: what every reader must know of how the figures were got; `warnings`: what
-    looks wrong.
-    """
-
-    figures: dict[str, Figure] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    inapplicable: dict[str, str] = field(default_factory=dict)
-    latency: LatencyResult | None = None
-    memory: MemoryResult | None = None
-    accuracy: tuple[DatasetAccuracy, ...] = ()
-    coverage: Coverage | None = None
-    operators: tuple[OperatorTime, ...] = ()
-    float_operators: tuple[OperatorTime, ...] = ()
-    tensors: tuple[TensorGroup, ...] = ()
-    weights: tuple[Weight, ...] = ()
-    runtime: Runtime = field(default_factory=Runtime)
-    takes_text: bool = False
+    bundle: Path
+    target: Target
+    scheme: Scheme
+    reasons: Reasons
+    reference: FloatReference | None = None
+    metric: UserMetric | None = None
+    answers: Path | None = None
     quantization: QuantizationCheck | None = None
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     ranges: RangeCheck | None = None
 
-    def compared(self, check: QuantizationCheck) -> None:
-        """Take in what the stage `compare` found."""
-        self.quantization = check
-        self.figures["min_sqnr_db"] = sqnr_figure(check)
+    @property
+    def runner(self) -> Runner:
+        return RUNNERS.get(self.target.runner)
 
 
-NO_REFERENCE = (
-    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
-    "run the export again"
-)
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of one bundle: the metrics of budgets make figures and explanations of it, the report shows it.
 
-
-def measure(
-    bundle: Path,
-    target: Target,
-    reference: FloatReference | None,
-    reasons: Reasons,
-    begin: Begin,
-    metric: UserMetric | None = None,
-    answers: Path | None = None,
-) -> Measurements:
-    """Measure everything that a budget can ask for, latency and memory in processes of their own.
-
-    `reasons`: why weights were left in float, for the coverage table; `answers`: the bundle's outputs on the evaluation
-    sets, where its export has just made them (else they are made here).
+    Attributes:
+        case: The bundle.
+        records: What the report shows as it is.
+        megabytes: Of all files of the bundle.
+        weights: As the bundle stores them.
+        takes_text: Whether the length of its inputs is counted in tokens.
+        notes: What every reader must know of how the figures were got.
+        warnings: What looks wrong.
     """
-    found = Measurements(runtime=target.runtime, takes_text=_takes_text(bundle))
-    found.figures["bundle_mb"] = computed(bundle_bytes(bundle) / 1e6, "MB", "all files of the bundle")
-    found.missing["min_sqnr_db"] = "no quantized graph was compared with its float one"
-    found.missing["max_power_w"] = "no power model of this device exists yet"
-    runner = RUNNERS.get(target.runner)
+
+    case: Case
+    records: Measured
+    megabytes: float
+    weights: tuple[Weight, ...] = ()
+    takes_text: bool = False
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def measure(case: Case, begin: Begin) -> Measurements:
+    """Measure everything that a budget can ask for; latency, memory and the profile on the target's runner."""
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
-        write_feed(inputs, example_feed(bundle, target.shape))
-        subject = subject_of(bundle / MODEL, inputs, target.runtime)
-        _latency(found, runner, subject, target, reference, begin("latency"))
-        _memory(found, runner, subject, begin("memory"))
-        _profile(found, runner, subject, bundle, reference, reasons, begin("profile"))
-        _accuracy(found, bundle, target.runtime, reference, begin("accuracy"), metric, answers, Path(scratch))
-    return found
+        write_feed(inputs, example_feed(case.bundle, case.target.shape))
+        subject = subject_of(case.bundle / MODEL, inputs, case.target.runtime)
+        latency = _latency(case, subject, begin("latency"))
+        done = begin("memory")
+        memory = measure_memory(case.runner, subject)
+        done(1, 1)
+        covered, operators, float_operators = _profile(case, subject, begin("profile"))
+        accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
+    model = read_graph(case.bundle)
+    return Measurements(
+        case,
+        Measured(
+            latency=latency,
+            memory=memory,
+            accuracy=accuracy,
+            coverage=covered,
+            operators=operators,
+            float_operators=float_operators,
+            tensors=tensor_groups(model),
+            quantization=case.quantization,
+            ranges=case.ranges,
+        ),
+        bundle_bytes(case.bundle) / 1e6,
+        Graph(model).weights,
+        takes_text=read_metadata(case.bundle).max_length is not None,
+        notes=(*_accuracy_notes(case), *_runner_notes(case)),
+        warnings=tuple(suspicious(accuracy)),
+    )
 
 
-def _takes_text(bundle: Path) -> bool:
-    return read_metadata(bundle).max_length is not None
-
-
-def example_feed(bundle: Path, shape: Shape) -> dict[str, Any]:
-    """Inputs of the shape that the target measures at: the golden sample's values, repeated to fill it.
-
-    Real values, since data-dependent kernels (dynamic ranges) must see what an app sees.
-    """
-    arrays, metadata = golden_arrays(bundle, 0, read_golden(bundle).inputs), read_metadata(bundle)
-    longest = min(shape.sequence_length, metadata.max_length or shape.sequence_length)  # apps cut texts to the latter
-    feed = {}
-    for entry in metadata.inputs:
-        if entry.name not in arrays:
-            raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
-        golden = arrays[entry.name]
-        if not _fits(entry.shape, golden.shape):
-            raise IntegrityError(
-                f"The bundle {bundle} has a golden input {entry.name!r} of {list(golden.shape)}, where {METADATA} says "
-                f"{list(entry.shape)}.",
-                "Export it again.",
-            )
-        sizes = {"batch": shape.batch_size, "sequence": longest}
-        if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
-            sizes = {"batch": shape.batch_size}
-        wanted = tuple(
-            sizes.get(d, own) if isinstance(d, str) else int(d)
-            for d, own in zip(entry.shape, golden.shape, strict=True)
-        )
-        feed[entry.name] = np.resize(golden, wanted).astype(golden.dtype)
-    return feed
-
-
-def _fits(said: Sequence[int | str], shape: Sequence[int]) -> bool:
-    """Whether a shape has the axes that are said, the named ones of any size."""
-    return len(said) == len(shape) and all(isinstance(d, str) or d == own for d, own in zip(said, shape, strict=True))
-
-
-def _latency(
-    found: Measurements,
-    runner: Runner,
-    subject: Subject,
-    target: Target,
-    reference: FloatReference | None,
-    done: Progress,
-) -> None:
-    float_model = reference.float_model / MODEL if reference else None
-    limits = _limits(target, runner.evidence, float_model is not None)
-    found.latency = measure_latency(runner, subject, float_model, limits, progress=done)
-    found.figures["latency_p50_ms"] = found.latency.p50
-    found.figures["latency_p95_ms"] = found.latency.p95
-    if found.latency.speedup is None:
-        found.missing["min_speedup"] = NO_REFERENCE
-    else:
-        found.figures["min_speedup"] = found.latency.speedup
+def _latency(case: Case, subject: Subject, done: Progress) -> LatencyResult:
+    float_model = case.reference.float_model / MODEL if case.reference else None
+    result = measure_latency(case.runner, subject, float_model, _limits(case), progress=done)
     done(1, 1)
+    return result
 
 
-def _limits(target: Target, evidence: Evidence, with_float: bool) -> dict[str, float]:
-    """What the timing has to decide: the limits that a figure with this evidence may pass or fail."""
-    names = TIMED if with_float else TIMED[1:]
-    budgets = {name: target.budgets[name] for name in names if name in target.budgets}
-    return {name: budget.limit for name, budget in budgets.items() if evidence in budget.evidence}
+def _limits(case: Case) -> dict[str, float]:
+    """What the timing has to decide: the limits that a figure of this runner may pass or fail."""
+    names = TIMED if case.reference else TIMED[1:]
+    budgets = {name: case.target.budgets[name] for name in names if name in case.target.budgets}
+    return {name: budget.limit for name, budget in budgets.items() if case.runner.evidence in budget.evidence}
 
 
-def _memory(found: Measurements, runner: Runner, subject: Subject, done: Progress) -> None:
-    found.memory = measure_memory(runner, subject)
-    found.figures["load_ms"] = found.memory.load_ms
-    peaks = [peak for peak in (found.memory.load_peak_mb, found.memory.run_peak_mb) if peak is not None]
-    if peaks:
-        found.figures["peak_memory_mb"] = max(peaks, key=lambda figure: figure.value)
-    else:
-        found.missing["peak_memory_mb"] = found.memory.reason
-    done(1, 1)
-
-
-def _profile(
-    found: Measurements,
-    runner: Runner,
-    subject: Subject,
-    bundle: Path,
-    reference: FloatReference | None,
-    reasons: Reasons,
-    done: Progress,
-) -> None:
+def _profile(case: Case, subject: Subject, done: Progress) -> tuple[Coverage, Times, Times]:
+    """Coverage, and the times of operators in the bundle and in the float model."""
     optimized = Path(subject.inputs).with_name("optimized.onnx")
-    records = profile(runner, subject, optimized)
-    found.coverage = coverage(onnx.load(optimized, load_external_data=False), records, Stored(bundle / MODEL, reasons))
-    found.operators = operator_times(records)
-    model = read_graph(bundle)
-    found.tensors, found.weights = tensor_groups(model), Graph(model).weights
-    found.figures["min_weight_coverage"] = found.coverage.weights
-    found.figures["min_mac_coverage"] = found.coverage.macs
+    nodes = profile(case.runner, subject, optimized)
+    stored = Stored(case.bundle / MODEL, case.reasons)
+    covered = coverage(onnx.load(optimized, load_external_data=False), nodes, stored)
     done(1, 2)
-    if reference is not None:
-        of_float = replace(subject, model=str(reference.float_model / MODEL))
-        found.float_operators = operator_times(profile(runner, of_float, optimized.with_name("float.onnx"), runs=10))
+    of_float: list[NodeRecord] = []
+    if case.reference is not None:
+        float_subject = replace(subject, model=str(case.reference.float_model / MODEL))
+        of_float = profile(case.runner, float_subject, optimized.with_name("float.onnx"), runs=10)
     done(2, 2)
+    return covered, operator_times(nodes), operator_times(of_float)
 
 
-_FIDELITY_BUDGETS = fidelity_budgets()
-
-
-def _accuracy(
-    found: Measurements,
-    bundle: Path,
-    runtime: Runtime,
-    reference: FloatReference | None,
-    done: Progress,
-    metric: UserMetric | None,
-    answers: Path | None,
-    scratch: Path,
-) -> None:
+def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccuracy, ...]:
+    reference = case.reference
     if reference is None:
-        found.missing |= dict.fromkeys(("max_accuracy_drop", *_FIDELITY_BUDGETS), NO_REFERENCE)
-        return
-    behaviour = reference.behaviour
-    judge = OUTPUTS.get(behaviour.family)
-    found.notes += tuple(behaviour.notes(metric is not None))
-    for name in _FIDELITY_BUDGETS:
-        if name not in judge.limits:
-            found.inapplicable[name] = f"it does not apply to a model that is judged by {judge.words}"
+        return ()
+    answers = case.answers
     if answers is None:
         answers = scratch
-        write_answers(bundle / MODEL, runtime, behaviour, reference.evaluation, answers, done)
-    results = measure_accuracy(behaviour, reference.evaluation, reference.reference, answers)
-    if metric is not None:
-        results = measure_user_metric(metric, results, bundle / MODEL, runtime, reference)
-    found.accuracy = results
-    found.warnings += tuple(suspicious(results))
-    sets = map(read_dataset, evaluation_folders(reference.evaluation))
-    found.notes += tuple(filter(None, (unused_labels(behaviour.family, dataset) for dataset in sets)))
-    found.figures["max_accuracy_drop"] = _drop_figure(results)
-    for name, score in judge.limits.items():
-        found.figures[name] = _score_figure(results, score)
+        write_answers(
+            case.bundle / MODEL, case.target.runtime, reference.behaviour, reference.evaluation, answers, done
+        )
+    results = measure_accuracy(reference.behaviour, reference.evaluation, reference.reference, answers)
+    if case.metric is None:
+        return results
+    return measure_user_metric(case.metric, results, case.bundle / MODEL, case.target.runtime, reference)
 
 
-def _drop_figure(results: tuple[DatasetAccuracy, ...]) -> Figure:
-    worst = max(results, key=lambda result: result.drop)
-    note = f"worst set: {worst.dataset} ({worst.primary}{_in_batches(worst.batch > 1)})"
-    return computed(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
+def _accuracy_notes(case: Case) -> list[str]:
+    if case.reference is None:
+        return []
+    behaviour = case.reference.behaviour
+    sets = map(read_dataset, evaluation_folders(case.reference.evaluation))
+    unused = [unused_labels(behaviour.family, dataset) for dataset in sets]
+    return [*behaviour.notes(case.metric is not None), *filter(None, unused)]
 
 
-def _score_figure(results: tuple[DatasetAccuracy, ...], score: str) -> Figure:
-    lowest = min(results, key=lambda result: result.worst(score))
-    value = lowest.worst(score)
-    return computed(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
-
-
-def _in_batches(batched: bool) -> str:
-    return f", in batches of {BATCH}" if batched else ""
+def _runner_notes(case: Case) -> list[str]:
+    if case.target.runner == "host":
+        return []
+    cpu = case.runner.info().cpu
+    return [f"Latency, memory and the profile were measured by the runner {case.target.runner!r} ({cpu})."]
 
 
 def measure_user_metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,32 @@ from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.devices.worker import available_cores
-from pipeline.runtime.behaviour import behaviour_in
+from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
 from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import MODEL
 
 _BATCH = 16
+NO_REFERENCE = (
+    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
+    "run the export again"
+)
+
+
+@dataclass(frozen=True)
+class FloatReference:
+    """Where the uncompressed float model and its outputs on the evaluation sets are (artifact folders).
+
+    `evaluation`: the samples as the bundle takes them; `source_evaluation`: as the float model does, which has another
+    tokenizer where the bundle's vocabulary was trimmed. `behaviour`: how the float model answers.
+    """
+
+    float_model: Path
+    evaluation: Path
+    reference: Path
+    source_evaluation: Path
+    behaviour: Behaviour
 
 
 def run(context: StageContext) -> dict[str, Json]:

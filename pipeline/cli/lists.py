@@ -41,11 +41,22 @@ def list_targets(console: Console) -> None:
         console.print(Text(name, "bold").append(f"  {target.title}; default recipe {target.recipe}", "not bold"))
         table = Table("budget", "limit", "", "evidence", box=None, pad_edge=False, padding=(0, 2))
         for metric, budget in target.budgets.items():
-            kind = BUDGETS[metric]
+            kind = BUDGETS.get(metric)
             needed = "required" if budget.required else "optional"
             table.add_row(metric, f"{kind.direction} {budget.limit:g} {kind.unit}", needed, ", ".join(budget.evidence))
         console.print(table)
         console.print()
+
+
+def list_budgets(console: Console) -> None:
+    """A row per metric that a target can limit; of an installed one that cannot be used, why."""
+    table = Table("budget", "limit", "what it is", box=None, pad_edge=False, padding=(0, 2))
+    for name, metric in BUDGETS.survey():
+        if isinstance(metric, UsageError):
+            table.add_row(name, "-", Text(metric.message))
+        else:
+            table.add_row(name, f"{metric.direction} {metric.unit}", metric.meaning)
+    console.print(table)
 
 
 def list_recipes(console: Console) -> None:

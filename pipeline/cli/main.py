@@ -248,6 +248,15 @@ def formats() -> None:
 
 
 @app.command()
+def budgets() -> None:
+    """List the metrics that a target can limit."""
+    from pipeline.cli.lists import list_budgets  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    list_budgets(output_console())
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     debug: flag.Debug = False,  # noqa: ARG001

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import read_manifest
-from pipeline.checks.measurements import example_feed
 from pipeline.checks.tune import Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers

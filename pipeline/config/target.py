@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.budgets import BUDGETS
-from pipeline.core.errors import suggest
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, Frozen
 
@@ -106,6 +105,5 @@ class Target(Frozen):
     @classmethod
     def _known_kinds(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
         for name in budgets:
-            if name not in BUDGETS:
-                raise ValueError(f"unknown budget {name!r}. {suggest(name, BUDGETS)}")
+            BUDGETS.member(name)
         return budgets

@@ -19,6 +19,7 @@ class BudgetResult(Frozen):
     metric: str
     unit: str
     direction: Literal["at most", "at least"]
+    meaning: str = ""
     limit: float
     required: bool
     accepts: tuple[Evidence, ...]
@@ -339,7 +340,21 @@ class PassReport(BaseModel):
         return {key: value for key, value in serialize(self).items() if known.get(key, key) in self.model_fields_set}
 
 
-class Report(Frozen):
+class Measured(Frozen):
+    """What was measured of a bundle: the part of a report that figures are made of."""
+
+    accuracy: tuple[DatasetAccuracy, ...] = ()
+    latency: LatencyResult | None = None
+    memory: MemoryResult | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    float_operators: tuple[OperatorTime, ...] = ()
+    tensors: tuple[TensorGroup, ...] = ()
+    coverage: Coverage | None = None
+    quantization: QuantizationCheck | None = None
+    ranges: RangeCheck | None = None
+
+
+class Report(Measured):
     """The verdict and its evidence. `notes` are said in plain words to every reader (random calibration, a CPU
     that may saturate, a rebuilt store entry, ...)."""
 
@@ -355,16 +370,7 @@ class Report(Frozen):
     exit_code: int
     budgets: tuple[BudgetResult, ...]
     figures: dict[str, Figure]
-    accuracy: tuple[DatasetAccuracy, ...] = ()
-    latency: LatencyResult | None = None
-    memory: MemoryResult | None = None
-    operators: tuple[OperatorTime, ...] = ()
-    float_operators: tuple[OperatorTime, ...] = ()
-    tensors: tuple[TensorGroup, ...] = ()
     formats: tuple[TensorFormat, ...] = ()
-    coverage: Coverage | None = None
-    quantization: QuantizationCheck | None = None
-    ranges: RangeCheck | None = None
     trials: tuple[Trial, ...] = ()
     calibration: dict[str, Json] = Field(default={})
     passes: tuple[PassReport, ...] = ()

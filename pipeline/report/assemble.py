@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checks.baseline import regressions
+from pipeline.checks.budgets.metric import outcomes
 from pipeline.checks.compare import warnings
 from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.measurements import Measurements
-from pipeline.config.target import Target
 from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial
-from pipeline.core.types import Json, Scheme
+from pipeline.core.types import Figure, Json, Scheme
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.report import comparison_text
@@ -39,36 +39,29 @@ class Subject:
 
 def assemble(
     subject: Subject,
-    target: Target,
     found: Measurements,
     trials: Sequence[Trial],
     baseline: Report | None,
     comparison: Comparison | None = None,
 ) -> Report:
     """Judge the budgets and build the report. A `comparison` warns, and changes no verdict."""
-    budgets = judge_budgets(target, found, subject.scheme)
+    told = outcomes(found)
+    budgets = judge_budgets(found, told)
+    figures = {name: outcome for name, outcome in told.items() if isinstance(outcome, Figure)}
     if baseline is not None:
-        budgets += regressions(baseline, found.figures)
+        budgets += regressions(baseline, figures)
     verdict, exit_code = overall(budgets)
     host = host_info()
     formats = SchemeFormats(subject.scheme, subject.formats)
     return Report(
         **_subject_fields(subject),
-        target=target.name,
-        target_title=target.title,
+        **dict(found.records),
+        target=found.case.target.name,
+        target_title=found.case.target.title,
         verdict=verdict,
         exit_code=int(exit_code),
         budgets=budgets,
-        figures=found.figures,
-        accuracy=found.accuracy,
-        latency=found.latency,
-        memory=found.memory,
-        operators=found.operators,
-        float_operators=found.float_operators,
-        tensors=found.tensors,
-        coverage=found.coverage,
-        quantization=found.quantization,
-        ranges=found.ranges,
+        figures=figures,
         trials=tuple(trials),
         host=host,
         versions=versions(),
@@ -80,7 +73,7 @@ def assemble(
             *_batch_notes(formats),
             *formats.cpu_notes(vnni="avx512_vnni" in host.isa or "avx_vnni" in host.isa),
         ),
-        warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.ranges)),
+        warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.records.ranges)),
         comparison=comparison,
     )
 
@@ -90,7 +83,8 @@ def _subject_fields(subject: Subject) -> dict[str, Any]:
 
 
 def _quantization_notes(found: Measurements) -> tuple[str, ...]:
-    return () if found.quantization is None else warnings(found.quantization)
+    check = found.records.quantization
+    return () if check is None else warnings(check)
 
 
 def _batch_notes(formats: SchemeFormats) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.core.budgets import BUDGETS
 from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
@@ -40,7 +39,6 @@ _ENVIRONMENT.filters.update(
     margin=text.margin_text,
     evidence=text.evidence_text,
     plain=text.plain,
-    meaning=lambda metric: BUDGETS[metric].meaning if metric in BUDGETS else "",
     minus=lambda shown: shown.replace("-", "\u2212"),
 )
 

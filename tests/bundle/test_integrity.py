@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from pipeline.api import check
+from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.golden import NamedFile, golden_arrays, write_golden
 from pipeline.bundle.manifest import read_manifest, write_manifest
 from pipeline.bundle.records import Engine, Metadata, TensorSpec
 from pipeline.bundle.verify import difference, verify
-from pipeline.checks.measurements import example_feed
 from pipeline.cli.lists import inspect_bundle
 from pipeline.cli.tune import run as tune
 from pipeline.config.target import Shape

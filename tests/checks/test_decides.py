@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.checks.budgets.metric import METRICS
 from pipeline.checks.decides import Limit, run
 from pipeline.checks.destroyed import destroy
 from pipeline.core.artifact import Artifact
@@ -20,6 +21,7 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import silent
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.source.samples import DATASET, write_samples
+from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import load_model
 
 GENERATOR = np.random.default_rng(3)
@@ -166,8 +168,10 @@ def test_what_holds_a_limit() -> None:
     result = DatasetAccuracy(
         dataset="s", samples=1, labelled=False, primary="agreement", scores={"agreement": 0.9}, drop=10
     )
-    assert Limit("max_accuracy_drop", 10, required=True).holds(result, "")
-    assert not Limit("min_agreement", 0.91, required=True).holds(result, "agreement")
+    for name, limit, holds in (("max_accuracy_drop", 10, True), ("min_agreement", 0.91, False)):
+        told = METRICS.get(name).on_set(OUTPUTS.get("classifier"))
+        assert Limit(name, limit, required=True).holds(told(result)) is holds
+    assert METRICS.get("min_agreement").on_set(OUTPUTS.get("embedding")) is None
 
 
 def test_destroyed_weights_keep_their_spread_and_nothing_else(tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipeline.checks.baseline import regressions
-from pipeline.checks.explain import EXCLUDED, explain, finer_formats
+from pipeline.checks.budgets.coverage import EXCLUDED
+from pipeline.checks.budgets.metric import METRICS, Absent, Explained
+from pipeline.checks.explain import finer_formats
 from pipeline.checks.gate import judge_budget, overall
-from pipeline.checks.measurements import Measurements
+from pipeline.checks.left_in_float import Reasons
+from pipeline.checks.measurements import Case, Measurements
 from pipeline.checks.weights import Weight
+from pipeline.config.loading import load_target
 from pipeline.config.target import Budget, Runtime
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import (
@@ -18,6 +23,7 @@ from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
     HostInfo,
+    Measured,
     MemoryResult,
     OperatorTime,
     Report,
@@ -39,8 +45,27 @@ def budget(limit: float, required: bool = True, *evidence: Evidence) -> Budget:
     return Budget(limit=limit, required=required, evidence=evidence or (Evidence.HOST,), source="assumption: a test")
 
 
-def judged(name: str, limit: float, value: float, **options: object) -> BudgetResult:
-    return judge_budget(name, budget(limit), Measurements(figures={name: figure(value)}), SCHEME)
+def measured(
+    scheme: Scheme = SCHEME,
+    *,
+    megabytes: float = 0.0,
+    weights: tuple[Weight, ...] = (),
+    takes_text: bool = False,
+    runtime: Runtime | None = None,
+    **records: object,
+) -> Measurements:
+    """What was measured of a bundle of this scheme."""
+    target = load_target("phone").model_copy(update={"runtime": runtime or Runtime()})
+    case = Case(Path("bundle"), target, scheme, Reasons())
+    return Measurements(case, Measured.model_validate(records), megabytes, weights, takes_text)
+
+
+def explain(name: str, limit: float, found: Measurements) -> Explained:
+    return METRICS.get(name).explain(limit, found)
+
+
+def judged(name: str, limit: float, value: float) -> BudgetResult:
+    return judge_budget(name, budget(limit), figure(value), measured())
 
 
 @pytest.mark.parametrize(
@@ -59,8 +84,8 @@ def test_pass_and_fail(name: str, limit: float, value: float, verdict: Verdict, 
 
 
 def test_evidence_that_is_not_accepted_is_shown_but_decides_nothing() -> None:
-    found = Measurements(figures={"latency_p95_ms": figure(900.0, "ms")})
-    result = judge_budget("latency_p95_ms", budget(500, False, Evidence.DEVICE, Evidence.ESTIMATED), found, SCHEME)
+    accepted = budget(500, False, Evidence.DEVICE, Evidence.ESTIMATED)
+    result = judge_budget("latency_p95_ms", accepted, figure(900.0, "ms"), measured())
     assert result.verdict is Verdict.NOT_MEASURED
     assert result.figure == figure(900.0, "ms")
     assert result.margin is None
@@ -86,30 +111,52 @@ def doubtful(value: float, low: float | None, high: float | None) -> Figure:
 def test_a_limit_within_the_doubt_neither_passes_nor_fails(
     value: float, low: float | None, high: float | None, verdict: Verdict
 ) -> None:
-    found = Measurements(figures={"min_speedup": doubtful(value, low, high)})
-    assert judge_budget("min_speedup", budget(1.0), found, SCHEME).verdict is verdict
+    assert judge_budget("min_speedup", budget(1.0), doubtful(value, low, high), measured()).verdict is verdict
 
 
 def test_an_undecided_limit_says_what_was_seen_and_what_to_do() -> None:
-    found = Measurements(figures={"min_speedup": doubtful(1.027, 0.86, 1.2)})
-    result = judge_budget("min_speedup", budget(1.0), found, SCHEME)
+    open_figure = doubtful(1.027, 0.86, 1.2)
+    result = judge_budget("min_speedup", budget(1.0), open_figure, measured())
     assert result.reason == (
         "the limit 1 x lies within [0.86, 1.2], which the measurement leaves open (15 pairs in 5 loads of 1 process)"
     )
-    assert (result.remedy, result.margin, result.figure) == ("Again.", None, found.figures["min_speedup"])
-    few = Measurements(figures={"min_speedup": doubtful(1.096, None, None)})
-    assert judge_budget("min_speedup", budget(1.0), few, SCHEME).reason == "15 pairs in 5 loads of 1 process"
+    assert (result.remedy, result.margin, result.figure) == ("Again.", None, open_figure)
+    few = doubtful(1.096, None, None)
+    assert judge_budget("min_speedup", budget(1.0), few, measured()).reason == "15 pairs in 5 loads of 1 process"
 
 
 def test_what_was_not_measured_says_why() -> None:
-    found = Measurements(missing={"max_power_w": "no power model of this device exists yet"})
-    assert judge_budget("max_power_w", budget(3), found, SCHEME).reason == "no power model of this device exists yet"
-    assert judge_budget("load_ms", budget(3), found, SCHEME).reason == "nothing measures it yet"
+    found = measured()
+    power = METRICS.get("max_power_w").figure(found)
+    assert judge_budget("max_power_w", budget(3), power, found).reason == "no power model of this device exists yet"
+    assert judge_budget("load_ms", budget(3), Absent(), found).reason == "nothing measures it yet"
+
+
+def test_a_peak_that_the_system_does_not_tell_has_its_reason_and_the_load_time_is_judged() -> None:
+    found = measured(
+        memory=MemoryResult(load_ms=figure(5, "ms"), load_peak_mb=None, run_peak_mb=None, reason="no /proc")
+    )
+    assert METRICS.get("peak_memory_mb").figure(found) == Absent("no /proc")
+    assert METRICS.get("load_ms").figure(found) == figure(5, "ms")
+
+
+def test_without_the_float_model_its_budgets_say_what_to_do() -> None:
+    for name in ("min_speedup", "max_accuracy_drop", "min_top10_overlap", "min_agreement"):
+        outcome = METRICS.get(name).figure(measured())
+        assert isinstance(outcome, Absent) and outcome.applies
+        assert outcome.reason.endswith("run the export again")
+
+
+def test_every_metric_says_what_it_is() -> None:
+    for name, metric in METRICS.usable().items():
+        assert metric.unit and metric.meaning, name
+        assert metric.direction in ("at most", "at least"), name
+        assert isinstance(metric.figure(measured()), Absent) == (name != "bundle_mb"), name
 
 
 def test_what_does_not_apply_is_not_required() -> None:
-    found = Measurements(inapplicable={"min_top10_overlap": "it does not apply to classifier models"})
-    result = judge_budget("min_top10_overlap", budget(0.9), found, SCHEME)
+    outcome = Absent("it does not apply to classifier models", applies=False)
+    result = judge_budget("min_top10_overlap", budget(0.9), outcome, measured())
     assert (result.verdict, result.required) == (Verdict.NOT_MEASURED, False)
 
 
@@ -174,12 +221,12 @@ def _groups() -> tuple[TensorGroup, ...]:
 def test_a_bundle_that_is_too_large_names_a_format_that_fits() -> None:
     """23 MB of weights and 1 MB beside them. This scheme's 4-bit tables take 4 + 32/32 of 8 bits: 24 - 12 * 3/8; those
     of w4 4 + 16/128, its products 4 + 16/32: 1 + 12 * 4.125/8 + 11 * 4.5/8."""
-    found = Measurements(figures={"bundle_mb": figure(24.0)}, tensors=_groups(), weights=(TABLE, LINEAR))
-    dominated, remedy = explain("bundle_mb", 20.0, found, SCHEME)
+    found = measured(megabytes=24.0, tensors=_groups(), weights=(TABLE, LINEAR))
+    dominated, remedy = explain("bundle_mb", 20.0, found)
     assert dominated == ("embeddings (int8): 12.00 MB, 52%", "encoder.layer.0 (int8): 11.00 MB, 48%")
     assert remedy == "embeddings = 4 would bring it to about 19.5 MB."
-    assert explain("bundle_mb", 14.0, found, SCHEME)[1] == "the scheme w4 would bring it to about 13.4 MB."
-    assert explain("bundle_mb", 5.0, found, SCHEME)[1] == (
+    assert explain("bundle_mb", 14.0, found)[1] == "the scheme w4 would bring it to about 13.4 MB."
+    assert explain("bundle_mb", 5.0, found)[1] == (
         "No format reaches 5 MB alone (the smallest, the scheme w4, comes to about 13.4 MB): prune, or choose a "
         "smaller model."
     )
@@ -219,8 +266,8 @@ def test_sizes_in_other_formats(
     """12 MB, 11 of them the weights."""
     share = figure(0.5, "share")
     covered = Coverage(weights=share, macs=share, integer_macs=share, left_in_float=left)
-    found = Measurements(figures={"bundle_mb": figure(12.0)}, tensors=_groups(), weights=weights, coverage=covered)
-    assert explain("bundle_mb", limit, found, scheme)[1].startswith(remedy)
+    found = measured(scheme, megabytes=12.0, tensors=_groups(), weights=weights, coverage=covered)
+    assert explain("bundle_mb", limit, found)[1].startswith(remedy)
 
 
 def test_lost_accuracy_names_its_sets_and_formats_that_are_finer() -> None:
@@ -228,12 +275,12 @@ def test_lost_accuracy_names_its_sets_and_formats_that_are_finer() -> None:
         DatasetAccuracy(dataset=name, samples=9, labelled=False, primary="agreement", scores={}, drop=drop)
         for name, drop in (("mild", 0.5), ("bad", 4.25))
     )
-    assert explain("max_accuracy_drop", 1.0, Measurements(accuracy=sets), SCHEME)[0] == (
+    assert explain("max_accuracy_drop", 1.0, measured(accuracy=sets))[0] == (
         "bad: 4.25 points",
         "mild: 0.50 points",
     )
-    assert explain("max_power_w", 1.0, Measurements(), SCHEME) == ((), "")
-    assert explain("max_accuracy_drop", 1.0, Measurements(accuracy=sets), FP32)[1] == (
+    assert explain("max_power_w", 1.0, measured()) == ((), "")
+    assert explain("max_accuracy_drop", 1.0, measured(FP32, accuracy=sets))[1] == (
         "Compress less in passes, if there are some, or recover with the distill pass (of a PyTorch model)."
     )
 
@@ -270,7 +317,7 @@ def test_lost_accuracy_names_its_sets_and_formats_that_are_finer() -> None:
 def test_finer_formats_are_named_where_they_help(
     scheme: Scheme, weights: tuple[Weight, ...], expected: list[str]
 ) -> None:
-    assert finer_formats(Measurements(weights=weights), scheme) == expected
+    assert finer_formats(measured(scheme, weights=weights)) == expected
 
 
 def _times(**ms: float) -> tuple[OperatorTime, ...]:
@@ -295,8 +342,8 @@ def _times(**ms: float) -> tuple[OperatorTime, ...]:
 def test_a_lost_speedup_says_what_is_slow(
     operators: dict[str, float], before: dict[str, float], scheme: Scheme, remedy: str
 ) -> None:
-    found = Measurements(operators=_times(**operators), float_operators=_times(**before))
-    dominated, said = explain("min_speedup", 1.0, found, scheme)
+    found = measured(scheme, operators=_times(**operators), float_operators=_times(**before))
+    dominated, said = explain("min_speedup", 1.0, found)
     assert said.startswith(remedy)
     assert bool(said) == bool(remedy)
     assert ("products: " in dominated[-1]) == bool(before)
@@ -304,13 +351,13 @@ def test_a_lost_speedup_says_what_is_slow(
 
 def test_latency_names_a_length_only_where_there_is_one() -> None:
     slow = (OperatorTime(op_type="MatMul", count=36, ms=7.5, share=0.75),)
-    text = Measurements(operators=slow, takes_text=True)
-    assert explain("latency_p50_ms", 1.0, text, SCHEME) == (
+    text = measured(operators=slow, takes_text=True)
+    assert explain("latency_p50_ms", 1.0, text) == (
         ("MatMul x36: 7.50 ms, 75%",),
         "What takes less time: a smaller --sequence-length or the prune pass (of a PyTorch model).",
     )
-    images = Measurements(operators=slow)
-    assert explain("latency_p50_ms", 1.0, images, FP32)[1] == (
+    images = measured(FP32, operators=slow)
+    assert explain("latency_p50_ms", 1.0, images)[1] == (
         "What takes less time: the prune pass (of a PyTorch model) or a scheme with INT8 arithmetic (w8a8-dynamic, "
         "w8a8)."
     )
@@ -318,16 +365,17 @@ def test_latency_names_a_length_only_where_there_is_one() -> None:
 
 def test_memory_that_is_used_already_is_not_saved_again() -> None:
     peaks = MemoryResult(load_ms=figure(1, "ms"), load_peak_mb=figure(50), run_peak_mb=figure(40))
-    found = Measurements(figures={"bundle_mb": figure(24.0)}, memory=peaks, tensors=_groups(), weights=(TABLE, LINEAR))
-    assert explain("peak_memory_mb", 45, found, SCHEME)[1].startswith("Try session_config = ")
+    parts = {"megabytes": 24.0, "memory": peaks, "tensors": _groups()}
+    found = measured(**parts, weights=(TABLE, LINEAR))
+    assert explain("peak_memory_mb", 45, found)[1].startswith("Try session_config = ")
     done = Runtime(session_config={"session.disable_prepacking": "1"})
-    assert explain("peak_memory_mb", 45, replace(found, runtime=done), SCHEME)[1] == ""
-    assert explain("peak_memory_mb", 20, found, SCHEME)[1] == (
+    assert explain("peak_memory_mb", 45, measured(**parts, weights=(TABLE, LINEAR), runtime=done))[1] == ""
+    assert explain("peak_memory_mb", 20, found)[1] == (
         "The stored tensors alone take 23.0 MB: a smaller format or pruning has to come first."
     )
     smallest = SCHEMES.get("w4")
-    packed = replace(found, weights=(replace(TABLE, bits=4), replace(LINEAR, bits=4)))
-    assert "pruning or a smaller model" in explain("peak_memory_mb", 20, packed, smallest)[1]
+    packed = measured(smallest, **parts, weights=(replace(TABLE, bits=4), replace(LINEAR, bits=4)))
+    assert "pruning or a smaller model" in explain("peak_memory_mb", 20, packed)[1]
 
 
 def _left(name: str, op_type: str, megabytes: float, reason: str) -> SkippedTensor:
@@ -370,15 +418,15 @@ def test_coverage_names_what_would_raise_it(
     left: list[SkippedTensor], limit: float, scheme: Scheme, remedy: str
 ) -> None:
     share = figure(0.6, "share")
-    found = Measurements(coverage=Coverage(weights=share, macs=share, integer_macs=share, left_in_float=tuple(left)))
-    assert explain("min_weight_coverage", limit, found, scheme)[1].startswith(remedy)
+    covered = Coverage(weights=share, macs=share, integer_macs=share, left_in_float=tuple(left))
+    assert explain("min_weight_coverage", limit, measured(scheme, coverage=covered))[1].startswith(remedy)
 
 
 def test_what_is_not_shown_of_the_layers_in_float_is_counted() -> None:
     share = figure(0.6, "share")
     left = tuple(_left(f"l{number}", "LSTM", 0.5, "none") for number in range(5))
-    found = Measurements(coverage=Coverage(weights=share, macs=share, integer_macs=share, left_in_float=left))
-    assert explain("min_mac_coverage", 0.9, found, SCHEME)[0][2:] == (
+    found = measured(coverage=Coverage(weights=share, macs=share, integer_macs=share, left_in_float=left))
+    assert explain("min_mac_coverage", 0.9, found)[0][2:] == (
         "l2 (LSTM): 0.50 MB, none",
         "and 2 more, 1.00 MB together",
     )
@@ -432,7 +480,7 @@ def test_a_limit_inside_the_interval_is_said(
 ) -> None:
     figure = Figure(value=0.999, unit="points", evidence=Evidence.HOST, low=low, high=high)
     budget = Budget(limit=1.0, required=True, evidence=(Evidence.HOST,), source="assumption: a test")
-    result = judge_budget("max_accuracy_drop", budget, Measurements({"max_accuracy_drop": figure}), SCHEME)
+    result = judge_budget("max_accuracy_drop", budget, figure, measured())
     assert result.verdict is verdict
     assert result.reason.startswith(reason)
     assert bool(result.reason) is bool(reason)

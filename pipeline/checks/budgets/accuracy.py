@@ -1,0 +1,79 @@
+"""Budgets on accuracy: the drop against the float model, and scores of the fidelity to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pipeline.checks.answers import BATCH
+from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.explain import SHOWN, any_of, finer_formats
+from pipeline.checks.measurements import Measurements
+from pipeline.checks.reference import NO_REFERENCE
+from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.types import Figure, computed
+from pipeline.tasks.output_kind import OutputKind
+from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
+
+NAME = "max_accuracy_drop"
+LIMITED = (NAME, *fidelity_budgets())
+"""The metrics of this family, by which passes search too."""
+DROP_NOISE, SCORE_NOISE = Tolerance(amount=0.1), Tolerance(share=0.01)
+
+
+def _drop(found: Measurements) -> Outcome:
+    if found.case.reference is None:
+        return Absent(NO_REFERENCE)
+    worst = max(found.records.accuracy, key=lambda result: result.drop)
+    note = f"worst set: {worst.dataset} ({worst.primary}{_in_batches(worst.batch > 1)})"
+    return computed(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
+
+
+def _in_batches(batched: bool) -> str:
+    return f", in batches of {BATCH}" if batched else ""
+
+
+def _explain(_: float, found: Measurements) -> Explained:
+    ordered = sorted(found.records.accuracy, key=lambda result: -result.drop)
+    worst = tuple(f"{result.dataset}: {result.drop:.2f} points" for result in ordered[:SHOWN])
+    finer = finer_formats(found)
+    recover = "Compress less in passes, if there are some, or recover with the distill pass (of a PyTorch model)"
+    return worst, f"{recover}; of the number formats, try {any_of(finer)}." if finer else f"{recover}."
+
+
+DROP = Metric(
+    "points",
+    "at most",
+    "drop against the float model on the worst data set",
+    _drop,
+    _explain,
+    DROP_NOISE,
+    lambda _: lambda result: result.drop,
+)
+
+
+def _score(name: str, meaning: str) -> Metric:
+    """A score of the judge that a budget of this name limits, on the worst data set; not every judge has it."""
+
+    def figure(found: Measurements) -> Outcome:
+        if found.case.reference is None:
+            return Absent(NO_REFERENCE)
+        kind = OUTPUTS.get(found.case.reference.behaviour.family)
+        if name not in kind.limits:
+            return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
+        return _worst_score(found.records.accuracy, kind.limits[name])
+
+    def on_set(kind: OutputKind) -> Callable[[DatasetAccuracy], float] | None:
+        score = kind.limits.get(name)
+        return None if score is None else lambda result: result.scores[score]
+
+    return Metric("share", "at least", meaning, figure, _explain, SCORE_NOISE, on_set)
+
+
+def _worst_score(results: Sequence[DatasetAccuracy], score: str) -> Figure:
+    lowest = min(results, key=lambda result: result.worst(score))
+    value = lowest.worst(score)
+    return computed(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
+
+
+TOP10 = _score("min_top10_overlap", "float's ten nearest neighbours kept, worst data set")
+AGREEMENT = _score("min_agreement", "samples with float's top class, worst data set")

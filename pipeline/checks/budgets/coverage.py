@@ -1,0 +1,63 @@
+"""Budgets on coverage: which share of the weights, and of the products with them, is in 8 bits or fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.explain import SHOWN, any_of
+from pipeline.checks.measurements import Measurements
+from pipeline.checks.operators import CONVOLUTIONS
+from pipeline.core.report_types import SkippedTensor
+from pipeline.core.types import Scheme
+from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
+
+EXCLUDED = "excluded by name"
+"""The reason that the quantization plan gives for weights of excluded nodes."""
+_NOISE = Tolerance(share=0.001)
+
+
+def _weights(found: Measurements) -> Outcome:
+    return found.records.coverage.weights if found.records.coverage else Absent()
+
+
+def _macs(found: Measurements) -> Outcome:
+    return found.records.coverage.macs if found.records.coverage else Absent()
+
+
+def _explain(limit: float, found: Measurements) -> Explained:
+    coverage = found.records.coverage
+    if coverage is None:
+        return (), ""
+    left = coverage.left_in_float
+    shown = tuple(f"{t.name} ({t.op_type}): {t.megabytes:.2f} MB, {t.reason}" for t in left[:SHOWN])
+    if len(left) > SHOWN:
+        rest = sum(tensor.megabytes for tensor in left[SHOWN:])
+        shown += (f"and {len(left) - SHOWN} more, {rest:.2f} MB together",)
+    return shown, _cover(limit, coverage.weights.value, left, found.case.scheme)
+
+
+def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: Scheme) -> str:
+    """What would raise the share."""
+    excluded = sum(tensor.megabytes for tensor in left if tensor.reason == EXCLUDED)
+    whole = sum(tensor.megabytes for tensor in left)
+    if excluded and covered + (1 - covered) * excluded / whole >= limit:
+        return "Take these layers off --nodes-to-exclude."
+    options = ["take the excluded layers off --nodes-to-exclude"] if excluded else []
+    formats = SchemeFormats(scheme)
+    if max(form.code_bits for form in formats.classes.values()) >= 16:
+        options.append("choose a scheme that stores weights and embeddings in 8 or 4 bits")
+    elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and formats.classes["conv"].refuses("conv"):
+        options.append("choose the scheme w8a8, which takes convolutions")
+    if any(OVERRIDDEN in tensor.reason for tensor in left):
+        options.append("change the overrides that keep layers in float")
+    if scheme.min_sqnr_db is not None:
+        options.append("lower min_sqnr_db, which keeps layers in float")
+    if not options:
+        return "No scheme takes what is left: lower the budget for models that have such layers."
+    said = any_of(options)
+    return f"{said[0].upper()}{said[1:]}; for what no scheme takes, lower the budget."
+
+
+WEIGHTS = Metric("share", "at least", "weight values stored in 8 bits or fewer", _weights, _explain, _NOISE)
+MACS = Metric("share", "at least", "weighted multiply-accumulates with INT8/INT4 weights", _macs, _explain, _NOISE)

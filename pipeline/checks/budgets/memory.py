@@ -1,0 +1,47 @@
+"""Budgets on what a session takes when it is made and run: time to load, and resident memory."""
+
+from __future__ import annotations
+
+from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.explain import sizes_in_other_formats
+from pipeline.checks.measurements import Measurements
+
+PREPACKING = "session.disable_prepacking"
+
+
+def _load(found: Measurements) -> Outcome:
+    return found.records.memory.load_ms if found.records.memory else Absent()
+
+
+def _peak(found: Measurements) -> Outcome:
+    memory = found.records.memory
+    if memory is None:
+        return Absent()
+    peaks = [peak for peak in (memory.load_peak_mb, memory.run_peak_mb) if peak is not None]
+    return max(peaks, key=lambda figure: figure.value) if peaks else Absent(memory.reason)
+
+
+def _explain_peak(limit: float, found: Measurements) -> Explained:
+    memory = found.records.memory
+    peaks = {"load": memory.load_peak_mb, "run": memory.run_peak_mb} if memory else {}
+    parts = tuple(f"{name} peak {figure.value:.1f} MB" for name, figure in peaks.items() if figure)
+    stored = sum(group.megabytes for group in found.records.tensors)
+    if stored > limit:
+        said = f"The stored tensors alone take {stored:.1f} MB: "
+        if any(size < found.megabytes for size in sizes_in_other_formats(found).values()):
+            return parts, said + "a smaller format or pruning has to come first."
+        return parts, said + "pruning or a smaller model has to come first."
+    if found.case.target.runtime.session_config.get(PREPACKING) == "1":
+        return parts, ""
+    return parts, f'Try session_config = {{ "{PREPACKING}" = "1" }} in the target: slower, but smaller.'
+
+
+LOAD = Metric("ms", "at most", "time to make the session", _load)
+PEAK = Metric(
+    "MB",
+    "at most",
+    "higher of load peak and run peak, over the process before",
+    _peak,
+    _explain_peak,
+    Tolerance(share=0.10),
+)
