@@ -91,10 +91,11 @@ def test_a_format_that_does_not_exist_is_named_before_anything_runs(edge, tiny, 
 
 
 def test_lists_say_what_schemes_and_formats_do(edge) -> None:
-    formats, schemes = edge("formats").stdout, edge("schemes").stdout
-    assert "int4-block    products, tables" in formats
-    assert "int8-channel  products, tables, convolutions" in formats
-    assert "fp32          products, tables, convolutions" in formats
-    row = next(line for line in schemes.splitlines() if line.startswith("w4a8-static"))
+    formats, schemes = (
+        " ".join(edge(name).stdout.split()) for name in ("formats", "schemes")
+    )  # however wide columns are
+    assert "int4-block products, tables" in formats
+    assert "int8-channel products, tables, convolutions" in formats
+    assert "fp32 products, tables, convolutions" in formats
     assert "widened to 8 bits" in schemes
-    assert row.startswith("w4a8-static   4-bit integers")
+    assert "w4a8-static 4-bit integers" in schemes
