@@ -148,9 +148,8 @@ class _Builder:
         self.passes = Passes(job, source, target, recipe, scheme, self.reading)
 
     def stages(self) -> list[Stage]:
-        scheme = self.scheme
-        measured = scheme.smoothing is not None or scheme.min_sqnr_db is not None
         formats = self.formats
+        measured = formats.smooths or formats.keeps_sensitive
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -219,7 +218,7 @@ class _Builder:
         watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
         graph, stages = self._traced, []
         samples = {"samples": self.reading.stages["calibration"].name, PROBE: PROBE} if calibrated else {}
-        if self.scheme.smoothing is not None:
+        if self.formats.smooths:
             inputs = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
@@ -234,7 +233,7 @@ class _Builder:
             observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
-        if self.scheme.min_sqnr_db is not None:
+        if self.formats.keeps_sensitive:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=3))
             inputs["sensitivity"] = "sensitivity"
@@ -251,7 +250,7 @@ class _Builder:
 
     def _outside(self) -> list[Stage]:
         """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
-        smoothed = self.scheme.smoothing is not None
+        smoothed = self.formats.smooths
         inputs = {"channels": "calibrate.channels"} if smoothed else {}
         inputs |= {"ranges": "calibrate.ranges"} if self.formats.needs_ranges else {}
         if not inputs:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from pipeline.checks.measurements import Measurements
 from pipeline.checks.sizes import LOOKED_UP, estimated_sizes
+from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 
 SHOWN = 3
@@ -28,29 +29,13 @@ def sizes_in_other_formats(found: Measurements) -> dict[str, float]:
 
 def finer_formats(found: Measurements) -> list[str]:
     """What would keep more accuracy than the bundle's scheme does; empty for float."""
-    scheme = found.case.scheme
-    formats = SchemeFormats(scheme)
-    linear, table = formats.classes["linear"], formats.classes["table"]
+    formats = SchemeFormats(found.case.scheme)
+    linear = formats.classes["linear"]
     if not formats.rounds:
         return []
-    fields = []
-    if scheme.smoothing is not None:
-        fields.append(f"another smoothing than {scheme.smoothing:g}")
-    if formats.needs_ranges and scheme.observer == "minmax":
-        fields.append('observer = "percentile"')
-    if table.finer("table") and _has_tables(found):
-        fields.append(table.finer("table"))
-    if scheme.min_sqnr_db is None and linear.code_bits < 16:
-        fields.append("min_sqnr_db, which leaves sensitive layers in float,")
-    options = [f"{any_of(fields)} in the recipe's scheme"] if fields else []
-    if linear.has_smaller_blocks and _in_blocks(found):
+    low_bit: set[TensorClass] = {"table" if w.op_type in LOOKED_UP else "linear" for w in found.weights if w.bits == 4}
+    settings = formats.finer_settings(low_bit)
+    options = [f"{any_of(settings)} in the recipe's scheme"] if settings else []
+    if linear.has_smaller_blocks and "linear" in low_bit:
         options.append("a smaller --block-size")
     return [*options, linear.finer("linear") or "the scheme fp32"]
-
-
-def _in_blocks(found: Measurements) -> bool:
-    return any(weight.bits == 4 and weight.op_type not in LOOKED_UP for weight in found.weights)
-
-
-def _has_tables(found: Measurements) -> bool:
-    return any(weight.bits == 4 and weight.op_type in LOOKED_UP for weight in found.weights)

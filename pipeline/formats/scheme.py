@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import Scheme
 from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.format import NumberFormat, TensorClass
+from pipeline.formats.format import Entry, NumberFormat, TensorClass
 from pipeline.numerics.affine import Float
 
 _ACTIVATIONS = {
@@ -92,13 +92,54 @@ class SchemeFormats:
         return any(form.integer_products for form in self._products)
 
     @property
+    def smooths(self) -> bool:
+        """Whether outlier channels are scaled down before anything is rounded."""
+        return self.scheme.smoothing is not None
+
+    @property
+    def keeps_sensitive(self) -> bool:
+        """Whether the layers that cost the output most are measured and left in float."""
+        return self.scheme.min_sqnr_db is not None
+
+    def has_wider_scales(self, entry: Entry) -> bool:
+        """Whether float16 cannot hold scales of a weight that the scheme wants in 16 bits."""
+        return entry.parameters.get("scale_bits", 0) > self.scheme.scale_bits
+
+    @property
     def rounded_inputs(self) -> str:
         """What happens to the inputs of products, in words."""
         return _ACTIVATIONS[self.scheme.activations]
 
-    def details(self) -> dict[str, str]:
-        """What else is to be said of products, by subject."""
-        return {subject: said for form in self._products for subject, said in form.details().items()}
+    def words(self) -> dict[str, str]:
+        """What is rounded and how, by subject; settings without effect on these formats are left out."""
+        scheme = self.scheme
+        words = {
+            "Weights": self.classes["linear"].words("linear"),
+            "Activations": self.rounded_inputs,
+            "Embeddings": self.classes["table"].words("table"),
+        }
+        for form in self._products:
+            words |= form.details()
+        words["Smoothing"] = "none" if scheme.smoothing is None else f"SmoothQuant, alpha {scheme.smoothing:g}"
+        words["Left out on request"] = ", ".join(scheme.nodes_to_exclude) or "nothing"
+        if scheme.overrides:
+            words["Overrides"] = "; ".join(f"{pattern}: {name}" for pattern, name in scheme.overrides)
+        return words
+
+    def finer_settings(self, low_bit: Collection[TensorClass]) -> list[str]:
+        """What of the scheme's own settings would keep more accuracy. `low_bit`: the classes of which the bundle stores
+        weights in 4 bits."""
+        scheme, table, linear = self.scheme, self.classes["table"], self.classes["linear"]
+        settings = []
+        if scheme.smoothing is not None:
+            settings.append(f"another smoothing than {scheme.smoothing:g}")
+        if self.needs_ranges and scheme.observer == "minmax":
+            settings.append('observer = "percentile"')
+        if table.finer("table") and "table" in low_bit:
+            settings.append(table.finer("table"))
+        if linear.code_bits < 16 and not self.keeps_sensitive:
+            settings.append("min_sqnr_db, which leaves sensitive layers in float,")
+        return settings
 
     def cpu_notes(self, vnni: bool) -> list[str]:
         """What a reader must know before trusting a score across CPUs."""

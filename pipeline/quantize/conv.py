@@ -46,7 +46,7 @@ def quantize_region(
     region: Region, formats: SchemeFormats, ranges: Arrays, means: Arrays, codes: Codes
 ) -> tuple[tuple[Entry, ...], tuple[TensorEntry, ...]]:
     """Entries of a region, whose arrays go to `codes`. `ranges`: (low, high) of every tensor that it observes;
-    `means`: of the channels of the convolutions' inputs, where biases are to be corrected."""
+    `means`: of the channels of the convolutions' inputs, empty where biases are not to be corrected."""
     tensors = {name: _tensor(name, ranges[source]) for name, source in region.tensors.items()}
     scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
     entries = []
@@ -55,7 +55,7 @@ def quantize_region(
         sharing = [other for other in region.convolutions if other.weight_name == layer.weight_name]
         encoded = codes.encode(layer, form, Known(floor=_floor(layer, sharing, scales)))
         bias = _bias(layer)
-        if formats.scheme.bias_correction:
+        if means:
             shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.weight.shape), means[layer.activation])
             bias = (0 if bias is None else bias) - shift
         if bias is not None:

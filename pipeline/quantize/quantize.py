@@ -61,18 +61,12 @@ def run(context: StageContext) -> dict[str, Json]:
         "linears": len(plan.linears),
         "tables": len(plan.tables),
         "convolutions": len(plan.convolutions),
-        "float32_scales": _wider_scales(plan, scheme),
+        "float32_scales": [entry.weight for entry in plan.entries if formats.has_wider_scales(entry)],
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
         "formats": _stored(plan, formats, arrays),
     }
-
-
-def _wider_scales(plan: QuantizationPlan, scheme: Scheme) -> list[str]:
-    """Weights in blocks whose scales are wider than the scheme says."""
-    bits = ((entry.weight, entry.parameters.get("scale_bits", 0)) for entry in (*plan.linears, *plan.tables))
-    return [weight for weight, stored in bits if stored > scheme.scale_bits]
 
 
 def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> list[dict[str, Json]]:

@@ -17,7 +17,7 @@ from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.report import comparison_text
 from pipeline.report.calibration import range_warnings
-from pipeline.report.words import format_note
+from pipeline.report.text import count
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def assemble(
             *_quantization_notes(found),
             *found.notes,
             *subject.notes,
-            *filter(None, [format_note(subject.scheme, subject.formats)]),
+            *_format_notes(formats, subject.formats),
             *_batch_notes(formats),
             *formats.cpu_notes(vnni="avx512_vnni" in host.isa or "avx_vnni" in host.isa),
         ),
@@ -85,6 +85,17 @@ def _subject_fields(subject: Subject) -> dict[str, Any]:
 def _quantization_notes(found: Measurements) -> tuple[str, ...]:
     check = found.records.quantization
     return () if check is None else warnings(check)
+
+
+def _format_notes(formats: SchemeFormats, tensors: Sequence[TensorFormat]) -> list[str]:
+    """How many weights have which format, where a scheme has overrides; else its words say it."""
+    if not formats.patterns or not tensors:
+        return []
+    parts = []
+    for name in dict.fromkeys(tensor.format for tensor in tensors):
+        stored = [tensor for tensor in tensors if tensor.format == name]
+        parts.append(f"{name} {count(len(stored), 'weight')} ({sum(t.megabytes for t in stored):.3g} MB)")
+    return [f"Number formats by the scheme and its overrides: {', '.join(parts)}; report.json lists every weight."]
 
 
 def _batch_notes(formats: SchemeFormats) -> list[str]:

@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import LatencyResult, OperatorTime, Report, SkippedTensor, TensorGroup
 from pipeline.core.types import Figure
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.report import text
 from pipeline.report.calibration import range_sentence
 from pipeline.report.comparison_html import shown
 from pipeline.report.curves import training_plots
 from pipeline.report.passes import pass_tables, pass_words
 from pipeline.report.svg import Distribution, bars, histogram, meter, scatter
-from pipeline.report.words import scheme_words
 
 ROWS = 10
 """Bars that a plot shows before the rest is summed."""
@@ -57,7 +57,7 @@ def html(report: Report) -> str:
             if result.figure
         },
         other_figures=other_figures(report),
-        scheme_words=scheme_words(report.scheme, report.formats),
+        scheme_words=SchemeFormats(report.scheme, report.formats).words(),
         left_in_float=_largest_first(report),
         passes=[(step.name, pass_words(step), pass_tables(step)) for step in report.passes],
         plots=plots(report),

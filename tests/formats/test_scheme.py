@@ -114,3 +114,60 @@ def test_patterns_that_match_nothing_are_named_with_near_names() -> None:
     with pytest.raises(UsageError) as caught:
         check_overrides(["zzz"], [])
     assert caught.value.remedy.startswith("Names look like: none, as no node reads a weight.")
+
+
+def scheme_words(scheme: Scheme) -> dict[str, str]:
+    return SchemeFormats(scheme).words()
+
+
+def test_words_of_w8a8_static() -> None:
+    scheme = Scheme(
+        name="w8a8",
+        weights=8,
+        activations="static",
+        observer="percentile",
+        smoothing=0.5,
+        nodes_to_exclude=("head",),
+    )
+    assert scheme_words(scheme) == {
+        "Weights": "8-bit integers, one scale per output channel",
+        "Activations": "8-bit integers, with ranges fixed by calibration",
+        "Embeddings": "stay in 32-bit float",
+        "Weight codes": "7 of the 8 bits, so that 16-bit sums cannot saturate and every CPU answers alike",
+        "Ranges from": "percentile observer at 99.99 %",
+        "Smoothing": "SmoothQuant, alpha 0.5",
+        "Left out on request": "head",
+    }
+
+
+def test_words_of_w4() -> None:
+    words = scheme_words(Scheme(name="w4", weights=4, embeddings=4, block_size=64, accuracy_level=4))
+    assert words["Weights"] == "4-bit integers, one 32-bit scale per block of 64"
+    assert words["Embeddings"] == "4-bit integers, one 32-bit scale per block of 32"
+    assert words["Products"] == "inputs rounded to 8-bit integers (accuracy_level 4)"
+    assert "Weight codes" not in words and "Ranges from" not in words
+
+
+def test_words_of_widened_blocks() -> None:
+    words = scheme_words(Scheme(name="w", weights=4, activations="dynamic", scale_bits=16))
+    assert words["Weights"] == (
+        "4-bit integers, one 16-bit scale per block of 32, widened to 8 bits when the model is loaded"
+    )
+    assert words["Weight codes"].startswith("7 of the 8 bits")
+    assert "Products" not in words
+
+
+def test_words_of_weight_only_schemes() -> None:
+    gptq = Scheme(name="w", weights=4, scale_bits=16, rounding="gptq")
+    assert scheme_words(gptq)["Weights"] == "4-bit integers, one 16-bit scale per block of 32, rounded with GPTQ"
+    words = scheme_words(Scheme(name="w8", weights=8, embeddings=16))
+    assert words["Weights"] == "8-bit integers, one 32-bit scale per block of 32"
+    assert words["Embeddings"] == "16-bit float, widened to 32 bits where they are used"
+    assert "Weight codes" not in words
+
+
+def test_words_name_the_overrides() -> None:
+    assert SchemeFormats(MIXED).words()["Overrides"] == (
+        "*.attention.*: int8-channel; *.attention.out*: fp32; words/*: fp16"
+    )
+    assert "Overrides" not in scheme_words(SCHEMES.get("w4"))

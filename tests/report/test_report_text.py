@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.report_types import Report
-from pipeline.core.types import Evidence, Figure, Scheme
+from pipeline.core.types import Evidence, Figure
 from pipeline.report.text import (
     evidence_text,
     figure_text,
@@ -20,7 +20,6 @@ from pipeline.report.text import (
     value_text,
     with_unit,
 )
-from pipeline.report.words import scheme_words
 
 
 @pytest.mark.parametrize(
@@ -95,49 +94,3 @@ def test_json_in_plain_words() -> None:
 
 def test_control_characters_become_visible() -> None:
     assert printable("a\x1b[2J\x00b\tc é 漢 😀") == "a\ufffd[2J\ufffdb\tc é 漢 😀"
-
-
-def test_scheme_words_of_w8a8_static() -> None:
-    scheme = Scheme(
-        name="w8a8",
-        weights=8,
-        activations="static",
-        observer="percentile",
-        smoothing=0.5,
-        nodes_to_exclude=("head",),
-    )
-    assert scheme_words(scheme) == {
-        "Weights": "8-bit integers, one scale per output channel",
-        "Activations": "8-bit integers, with ranges fixed by calibration",
-        "Embeddings": "stay in 32-bit float",
-        "Weight codes": "7 of the 8 bits, so that 16-bit sums cannot saturate and every CPU answers alike",
-        "Ranges from": "percentile observer at 99.99 %",
-        "Smoothing": "SmoothQuant, alpha 0.5",
-        "Left out on request": "head",
-    }
-
-
-def test_scheme_words_of_w4() -> None:
-    words = scheme_words(Scheme(name="w4", weights=4, embeddings=4, block_size=64, accuracy_level=4))
-    assert words["Weights"] == "4-bit integers, one 32-bit scale per block of 64"
-    assert words["Embeddings"] == "4-bit integers, one 32-bit scale per block of 32"
-    assert words["Products"] == "inputs rounded to 8-bit integers (accuracy_level 4)"
-    assert "Weight codes" not in words and "Ranges from" not in words
-
-
-def test_scheme_words_of_widened_blocks() -> None:
-    words = scheme_words(Scheme(name="w", weights=4, activations="dynamic", scale_bits=16))
-    assert words["Weights"] == (
-        "4-bit integers, one 16-bit scale per block of 32, widened to 8 bits when the model is loaded"
-    )
-    assert words["Weight codes"].startswith("7 of the 8 bits")
-    assert "Products" not in words
-
-
-def test_scheme_words_of_weight_only_schemes() -> None:
-    gptq = Scheme(name="w", weights=4, scale_bits=16, rounding="gptq")
-    assert scheme_words(gptq)["Weights"] == "4-bit integers, one 16-bit scale per block of 32, rounded with GPTQ"
-    words = scheme_words(Scheme(name="w8", weights=8, embeddings=16))
-    assert words["Weights"] == "8-bit integers, one 32-bit scale per block of 32"
-    assert words["Embeddings"] == "16-bit float, widened to 32 bits where they are used"
-    assert "Weight codes" not in words

@@ -51,7 +51,7 @@ def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: 
         options.append("choose the scheme w8a8, which takes convolutions")
     if any(OVERRIDDEN in tensor.reason for tensor in left):
         options.append("change the overrides that keep layers in float")
-    if scheme.min_sqnr_db is not None:
+    if formats.keeps_sensitive:
         options.append("lower min_sqnr_db, which keeps layers in float")
     if not options:
         return "No scheme takes what is left: lower the budget for models that have such layers."
