@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pipeline.checks.budgets.metric import METRICS, Tolerance
 from pipeline.cli.lists import list_budgets
+from pipeline.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def _listed() -> str:
 def test_the_list_says_what_each_is() -> None:
     (line,) = (line for line in _listed().splitlines() if line.startswith("bundle_mb"))
     assert " ".join(line.split()) == "bundle_mb at most MB size of all files of the bundle on disk"
+    assert main(["budgets"]) == 0
 
 
 def test_an_installed_metric_that_is_broken_is_listed_with_its_fault(
