@@ -70,20 +70,27 @@ def list_recipes(console: Console) -> None:
 
 
 def list_schemes(console: Console) -> None:
-    """A row per scheme: what becomes of weights, inputs of products, and embeddings."""
+    """A row per scheme: what becomes of weights, inputs of products, and embeddings; of an installed one that cannot be
+    used, why."""
     table = Table("scheme", "weights", "activations", "embeddings", box=None, pad_edge=False, padding=(0, 2))
-    for name in SCHEMES:
-        formats = SchemeFormats(SCHEMES.get(name))
+    for name, scheme in SCHEMES.survey():
+        if isinstance(scheme, UsageError):
+            table.add_row(name, Text(scheme.message))
+            continue
+        formats = SchemeFormats(scheme)
         linear, embedding = formats.classes["linear"], formats.classes["table"]
         table.add_row(name, linear.words("linear"), formats.rounded_inputs, embedding.words("table"))
     console.print(table)
 
 
 def list_formats(console: Console) -> None:
-    """A row per number format, as a recipe's [scheme.overrides] names it: what it takes and what it does."""
+    """A row per number format, as a recipe's [scheme.overrides] names it: what it takes and what it does; of an
+    installed one that cannot be used, why."""
     table = Table("format", "takes", "what it is", box=None, pad_edge=False, padding=(0, 2))
-    for name in NUMBER_FORMATS:
-        form = NUMBER_FORMATS.get(name)
+    for name, form in NUMBER_FORMATS.survey():
+        if isinstance(form, UsageError):
+            table.add_row(name, "-", Text(form.message))
+            continue
         calibrated = form(Scheme(name="any", activations="static"))
         taken = [words for op, words in _CLASSES.items() if form.code_bits == 32 or not calibrated.refuses(op)]
         table.add_row(name, ", ".join(taken), form.meaning)
