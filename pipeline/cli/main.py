@@ -257,6 +257,29 @@ def budgets() -> None:
 
 
 @app.command()
+def passes(
+    name: Annotated[str | None, typer.Argument(help="A pass, or a unit of prune: list its keys.")] = None,
+) -> None:
+    """List the compression passes with their units, scores and losses, or the keys of one."""
+    from pipeline.cli.extensions import describe_pass, list_passes  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    if name is None:
+        list_passes(output_console())
+    else:
+        describe_pass(name, output_console())
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks that models can have."""
+    from pipeline.cli.extensions import list_tasks  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    list_tasks(output_console())
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     debug: flag.Debug = False,  # noqa: ARG001

@@ -13,7 +13,7 @@ from pipeline.compress.units import UnitGroup
 
 
 def l1(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
-    """Scores every group by magnitude; no samples are looked at."""
+    """L1 norm of the weights coupled to each unit; no samples are looked at."""
     return [l1_magnitude(data.model, group) for group in groups]
 
 

@@ -13,7 +13,7 @@ from pipeline.compress.units import UnitGroup
 
 
 def l2(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
-    """Scores every group by magnitude; no samples are looked at."""
+    """L2 norm of the weights coupled to each unit; no samples are looked at."""
     return [l2_magnitude(data.model, group) for group in groups]
 
 

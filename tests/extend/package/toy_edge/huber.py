@@ -1,0 +1,16 @@
+"""A loss of distill."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.compress.losses.views import Loss, Pair
+
+
+def huber(pair: Pair) -> Tensor:
+    """Huber loss of the outputs: squared near the teacher's, linear far from them."""
+    return functional.huber_loss(pair.student.outputs, pair.teacher.outputs)
+
+
+HUBER = Loss(huber)

@@ -1,0 +1,17 @@
+"""An importance score of units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.compress.importance.data import ScoringData
+from pipeline.compress.importance.weights import coupled
+from pipeline.compress.units import UnitGroup
+
+
+def mean_weight(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+    """Mean magnitude of the weights coupled to each unit: float32 [count] per group."""
+    return [torch.stack([part.abs().mean(1) for part in coupled(data.model, group)]).mean(0) for group in groups]
