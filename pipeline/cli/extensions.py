@@ -20,7 +20,7 @@ from pipeline.compress.width import WIDTHS
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.report.text import plain
-from pipeline.source.tasks import TASKS
+from pipeline.tasks.registry import OUTPUTS, TASKS
 
 T = TypeVar("T")
 _SENTENCE = re.compile(r"(?<!\beq)(?<!\bsec)[.:;](?=\s|$)")
@@ -51,8 +51,9 @@ def describe_pass(name: str, console: Console) -> None:
 
 
 def list_tasks(console: Console) -> None:
-    """The tasks: what their models take, which class loads them, and what is judged of their outputs."""
-    _list(console, "task", TASKS, lambda task: f"takes {task.data}; {task.auto_class}, judged by {task.output}")
+    """The tasks: what their models take, which class loads them, what is judged; and the kinds of outputs."""
+    _list(console, "task", TASKS, lambda task: f"takes {task.data}, gives {task.output} ({task.family})")
+    _list(console, "output", OUTPUTS, meaning)
 
 
 def meaning(found: object) -> str:

@@ -56,7 +56,7 @@ class Registry(Generic[T]):
             raise ValueError(f"{kind!r} cannot be part of an entry-point group: letters, digits and underscores can.")
         self.kind, self.words = kind, words or kind
         self._builtin = dict(builtin)
-        self._parts, self._locations = parts, locations
+        self.parts, self._locations = parts, locations
 
     @cached_property
     def _places(self) -> dict[str, list[_Place]]:
@@ -122,7 +122,7 @@ class Registry(Generic[T]):
     def _from_package(self, name: str, place: _Place) -> T:
         who = f"The {self.words} {name!r} of the package {place.package} {place.version}"
         found: T = _load(place.location, who)
-        lacking = [part for part in self._parts if not hasattr(found, part)]
+        lacking = [part for part in self.parts if not hasattr(found, part)]
         lacking += sorted(set(getattr(found, "__abstractmethods__", ())).difference(lacking))
         if lacking:
             raise UsageError(f"{who} has no {', '.join(lacking)}.", _remedy(place.package))

@@ -1,7 +1,13 @@
-"""A task: states of single tokens, as a sentence encoder has them before pooling."""
+"""A task: the mean state of a text's tokens as a direction."""
 
-from dataclasses import replace
+from pipeline.tasks.task import Task
 
-from pipeline.source.tasks import FEATURE_EXTRACTION
-
-TOKEN_STATES = replace(FEATURE_EXTRACTION, name="token-states", architecture_suffixes=())
+MEAN_STATE = Task(
+    name="mean-state",
+    auto_class="AutoModel",
+    data="text",
+    calibration="text-en",
+    output="last_hidden_state",
+    family="direction",
+    architecture_suffixes=(),
+)
