@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures import LENIENT_TARGET
 
+from pipeline.compress import PASSES
+from pipeline.config.job import Job
 from pipeline.core.registry import load_attribute
+from pipeline.plan import make_plan
 
 PACKAGE = Path(__file__).parent / "package"
 DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -38,15 +43,11 @@ judge_samples = 16
 """
 
 
-@pytest.fixture
-def recipe(workspace: Path) -> str:
+def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspace: Path) -> None:
     (workspace / "recipes").mkdir()
     (workspace / "recipes" / "everything.toml").write_text(RECIPE)
-    return "everything"
-
-
-def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspace: Path, recipe: str) -> None:
-    done = edge("export", *tiny, "--task", "mean-state", "--recipe", recipe)
+    (workspace / "targets" / "board.toml").write_text('runner = "toy-board"\n' + LENIENT_TARGET)
+    done = edge("export", *tiny, "--task", "mean-state", "--recipe", "everything", "--target", "board")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((workspace / "out/report.json").read_text())
     clip, prune, distill = report["passes"]
@@ -59,6 +60,32 @@ def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspac
     assert (report["scheme"]["name"], report["scheme"]["observer"]) == ("w8a8-sigma", "three_sigma")
     (accuracy,) = report["accuracy"]
     assert list(accuracy["scores"]) == ["cosine"]
+    assert report["figures"]["latency_p95_ms"]["evidence"] == "device"
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package is on the path of this process too."""
+    monkeypatch.syspath_prepend(str(site))
+    PASSES.__dict__.pop("_places", None)
+    yield
+    PASSES.__dict__.pop("_places", None)
+
+
+def test_a_stage_gets_what_its_pass_needs_and_its_package_is_in_the_keys(
+    installed: None, tiny_encoder: Path, workspace: Path
+) -> None:
+    recipe = workspace / "clip.toml"
+    recipe.write_text('title = "Clip"\nscheme = "fp32"\n[[passes]]\npass = "clip"\ndeviations = 2.0\n')
+    data = (str(workspace / "evaluation.txt"),)
+    plan = make_plan(Job(model=str(tiny_encoder), target="phone", recipe=str(recipe), eval_data=data))
+    stages = {stage.name: stage for stage in plan.stages}
+    assert "samples.calibration" not in stages
+    clip = stages["compress.0.clip"]
+    assert (clip.run, clip.version, clip.inputs) == ("toy_edge.clip:run", 1, {})
+    assert (clip.config["pass"], clip.config["limits"]) == ({"deviations": 2.0}, {})
+    made_with = {name for name, stage in stages.items() if "toy-edge" in stage.libraries}
+    assert made_with == {"compress.0.clip", "trace"}
 
 
 def test_they_are_listed_with_their_meaning_and_package(edge) -> None:
