@@ -6,7 +6,7 @@ source -> samples -> compress -> trace -> calibrate -> smooth -> quantize -> wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
+from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan_passes import PASS_LIBRARIES, Passes
 from pipeline.plan_samples import Reading
-from pipeline.quantize.schemes import describe, resolve_scheme
+from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
@@ -148,6 +149,15 @@ class _Builder:
         self.passes = Passes(job, source, target, recipe, scheme, self.reading)
 
     def stages(self) -> list[Stage]:
+        """The installed packages that judge outputs, find ranges or round weights are in every key."""
+        packages = (
+            *OUTPUTS.packages(self.reading.family()),
+            *OBSERVERS.packages(self.scheme.observer),
+            *NUMBER_FORMATS.packages(*(name for _, name in self.scheme.overrides)),
+        )
+        return [replace(stage, libraries=(*stage.libraries, *packages)) for stage in self._stages()]
+
+    def _stages(self) -> list[Stage]:
         formats = self.formats
         measured = formats.smooths or formats.keeps_sensitive
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration

@@ -46,18 +46,19 @@ class VocabularyNeeds:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a pass gets beside the model as compressed so far, which is its input `EARLIER` after another pass.
+    """What a pass gets beside the model as compressed so far: the input `EARLIER` after another pass, and `TOKENIZER`
+    once one has changed the tokenizer.
 
     Attributes:
-        calibration: The inputs `CALIBRATION` and `PROBE` (whether samples may run in one batch); once a pass before
-            has changed the tokenizer, also `SOURCE_CALIBRATION`.
+        calibration: The inputs `CALIBRATION` and `PROBE` (whether samples may run in one batch); with a changed
+            tokenizer, also `SOURCE_CALIBRATION`.
         scheme: The recipe's scheme, as `scheme` in the config; float32 otherwise, so that schemes share the result.
         limits: The target's limits on accuracy by budget, as `limits`; none otherwise, so that targets share it.
         hardware: Its bytes depend on this machine's instruction set and threads, which then are in the key.
         training: The input `training`, the model source `TEACHER`, and where they apply the inputs `TEACHER` and
             `TEACHER_OUTPUTS`.
-        vocabulary: The input `TOKENIZER`, and the calibration samples once more as `CALIBRATION_BEFORE`, from before
-            they were cut anew with it. What follows gets them as this tokenizer cuts them.
+        vocabulary: A smaller tokenizer as `TOKENIZER`, and the calibration samples once more as `CALIBRATION_BEFORE`,
+            from before they were cut anew with it. What follows gets them as this tokenizer cuts them.
     """
 
     calibration: bool = True

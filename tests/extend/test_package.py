@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 from fixtures import LENIENT_TARGET
 
@@ -20,7 +21,12 @@ DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
 
 RECIPE = """
 title = "One of everything that the package adds"
-scheme = "w8a8-sigma"
+
+[scheme]
+base = "w8a8-sigma"
+
+[scheme.overrides]
+"encoder.layer.0.intermediate.*" = "ternary"
 
 [[passes]]
 pass = "clip"
@@ -42,11 +48,19 @@ held_out = 0.2
 judge_samples = 16
 """
 
+BUDGET = """
+[budgets.max_nodes]
+limit = 1000
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+"""
+
 
 def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspace: Path) -> None:
     (workspace / "recipes").mkdir()
     (workspace / "recipes" / "everything.toml").write_text(RECIPE)
-    (workspace / "targets" / "board.toml").write_text('runner = "toy-board"\n' + LENIENT_TARGET)
+    (workspace / "targets" / "board.toml").write_text('runner = "toy-board"\n' + LENIENT_TARGET + BUDGET)
     done = edge("export", *tiny, "--task", "mean-state", "--recipe", "everything", "--target", "board")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((workspace / "out/report.json").read_text())
@@ -61,6 +75,10 @@ def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspac
     (accuracy,) = report["accuracy"]
     assert list(accuracy["scores"]) == ["cosine"]
     assert report["figures"]["latency_p95_ms"]["evidence"] == "device"
+    nodes = next(budget for budget in report["budgets"] if budget["metric"] == "max_nodes")
+    assert (nodes["verdict"], nodes["figure"]["unit"]) == ("PASS", "nodes")
+    graph = onnx.load(workspace / "out/bundle/model.onnx", load_external_data=False).graph
+    assert "encoder.layer.0.intermediate.dense.weight.codes" in {tensor.name for tensor in graph.initializer}
 
 
 @pytest.fixture
