@@ -73,7 +73,7 @@ def test_a_model_is_exported_with_all_that_the_package_adds(edge, tiny, workspac
     assert distill["losses"] == {"huber": 1.0}
     assert (report["scheme"]["name"], report["scheme"]["observer"]) == ("w8a8-sigma", "three_sigma")
     (accuracy,) = report["accuracy"]
-    assert list(accuracy["scores"]) == ["cosine"]
+    assert accuracy["primary"] == "cosine"
     assert report["figures"]["latency_p95_ms"]["evidence"] == "device"
     nodes = next(budget for budget in report["budgets"] if budget["metric"] == "max_nodes")
     assert (nodes["verdict"], nodes["figure"]["unit"]) == ("PASS", "nodes")
