@@ -56,5 +56,9 @@ def test_the_rest_works_and_lists_say_what_does_not(edge_with_broken, tiny) -> N
     said = " ".join(listed.stdout.split())
     assert "Cannot be used: The pass 'falls' of the package bad-import 0.1 cannot be loaded" in said
     assert "Cannot be used: The pass 'half' of the package bad-parts 0.1 has no run." in said
+    schemes = edge_with_broken("schemes")
+    assert schemes.returncode == 0
+    assert "\nw8a8-sigma " in schemes.stdout
+    assert "scheme 'w4' is registered twice" in " ".join(schemes.stdout.split())
     tasks = " ".join(edge_with_broken("tasks").stdout.split())
     assert "Cannot be used: The task 'empty' of the package bad-parts 0.1 has no name, data, family, output." in tasks
