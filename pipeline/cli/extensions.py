@@ -32,8 +32,8 @@ def list_passes(console: Console) -> None:
     _list(console, "unit of prune, in layers", UNITS, lambda unit: f"{unit.plural} of every {unit.place}")
     _list(console, "unit of prune, with keys of its own", STRUCTURES, meaning)
     _list(console, "importance of units in layers", IMPORTANCES, meaning)
-    for scores in (DEPTHS, WIDTHS):
-        _list(console, scores.words, scores, meaning)
+    _list(console, DEPTHS.words, DEPTHS, meaning)
+    _list(console, WIDTHS.words, WIDTHS, meaning)
     _list(console, "loss of distill", LOSSES, lambda loss: meaning(loss.compute))
     console.print("`edge passes NAME` lists the keys of a pass, or of a unit of prune.", markup=False)
 
