@@ -372,8 +372,9 @@ def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
 
 
 def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:
-    """How the quantization plan stores every weight; nothing without one."""
-    return () if plan is None else tuple(TensorFormat.model_validate(entry) for entry in plan.facts["formats"])
+    """How the quantization plan stores every weight; nothing without one, or of one that does not say it yet."""
+    entries = plan.facts.get("formats", ()) if plan is not None else ()
+    return tuple(TensorFormat.model_validate(entry) for entry in entries)
 
 
 def _tried(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import pipeline
+from pipeline.api import stored_formats
+from pipeline.core.artifact import Artifact
 
 
 @pytest.mark.parametrize("name", pipeline.__all__)
@@ -29,3 +32,11 @@ def test_public_names_are_functions_in_a_fresh_process() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'pipeline' has no attribute 'exprot'"):
         _ = pipeline.exprot
+
+
+def test_plans_in_the_store_that_say_no_formats_yet_are_read(tmp_path: Path) -> None:
+    assert stored_formats(None) == ()
+    assert stored_formats(Artifact(tmp_path, "quantize", "0" * 64, "0" * 64, {"left_in_float": []})) == ()
+    row = {"name": "W", "node": "n", "op": "linear", "format": "fp16", "override": "", "megabytes": 1.0}
+    (found,) = stored_formats(Artifact(tmp_path, "quantize", "0" * 64, "0" * 64, {"formats": [row]}))
+    assert (found.name, found.format) == ("W", "fp16")

@@ -95,7 +95,6 @@ class NumberFormat(ABC):
 
     def leaves(self, op: TensorClass, weight: Float) -> str:
         """Why this very weight stays in float; empty if it need not."""
-        del weight
         return self.refuses(op)
 
     @abstractmethod
@@ -121,7 +120,6 @@ class NumberFormat(ABC):
 
     def finer(self, op: TensorClass) -> str:
         """What would keep more accuracy of weights of this class, as a recipe says it; empty if nothing is known."""
-        del op
         return ""
 
     def round(self, op: TensorClass, weight: Float) -> tuple[Float, int]:
@@ -131,7 +129,6 @@ class NumberFormat(ABC):
 
     def input_parameters(self, ends: NDArray[np.float32] | None) -> dict[str, Json]:
         """How the input of one product is rounded. `ends`: its calibrated (low, high), None without calibration."""
-        del ends
         return {}
 
     @property
@@ -161,7 +158,6 @@ class NumberFormat(ABC):
     def cpu_note(self, vnni: bool) -> str:
         """What a reader must know before trusting a score across CPUs; empty if nothing. `vnni`: whether this CPU adds
         products of 8 bits in 32."""
-        del vnni
         return ""
 
 
