@@ -17,7 +17,7 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.metrics.fidelity import top_k_overlap
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 from pipeline.runtime.session import make_session
 from pipeline.source.datasets import load_evaluation
 from pipeline.source.prepare import load_tokenizer

@@ -21,10 +21,10 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
 from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.run_stages import run_stages
 from pipeline.core.store import Store
 from pipeline.core.types import silent
-from pipeline.plan import make_plan
-from pipeline.runner import run_stages
+from pipeline.plan.build import make_plan
 from pipeline.runtime.behaviour import behaviour_in
 
 RECIPES = Path(__file__).parent / "recipes"

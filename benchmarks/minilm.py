@@ -21,7 +21,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
 from pipeline.source.prepare import load_tokenizer

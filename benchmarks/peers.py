@@ -31,7 +31,7 @@ from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.devices.runner import subject_of
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 from pipeline.runtime.feeds import write_feed
 from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_source, wrap
@@ -50,8 +50,8 @@ from pathlib import Path
 from pipeline.config.job import Job
 from pipeline.core.store import Store
 from pipeline.core.types import silent
-from pipeline.plan import make_plan
-from pipeline.runner import run_stages
+from pipeline.plan.build import make_plan
+from pipeline.core.run_stages import run_stages
 store = Store(Path(sys.argv[1]))
 store.prepare()
 outcomes = run_stages(make_plan(Job()).stages, store, lambda _: silent, lambda *_: None)

@@ -32,7 +32,7 @@ from pipeline.config.job import Job
 from pipeline.core.artifact import RECORD
 from pipeline.core.digest import pretty_json, sha256_file
 from pipeline.devices.host_info import host_info
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 
 REFERENCE = Path(__file__).parent / "reference_bytes.json"
 _TEXTS = Path(__file__).parents[1] / "calibration" / "text-en" / "calibration.txt"

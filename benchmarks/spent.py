@@ -7,11 +7,11 @@ import time
 
 from pipeline.api import default_store
 from pipeline.core.artifact import Artifact
+from pipeline.core.run_stages import run_stages
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import silent
-from pipeline.plan import Plan
-from pipeline.runner import run_stages
+from pipeline.plan.build import Plan
 
 
 def run_plan(plan: Plan) -> dict[str, Artifact]:

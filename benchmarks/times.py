@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 from pipeline.core.store import Store
 from pipeline.config.job import Job
-from pipeline.plan import make_plan
-from pipeline.runner import run_stages
+from pipeline.plan.build import make_plan
+from pipeline.core.run_stages import run_stages
 plan = make_plan(Job(calibration_samples=int(sys.argv[2]), **json.loads(sys.argv[4])))
 store = Store(Path(sys.argv[1])); store.prepare()
 stages = [stage for stage in plan.stages if stage.name in sys.argv[3].split(",")]

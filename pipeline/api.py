@@ -33,12 +33,14 @@ from pipeline.core.report_types import (
     TensorFormat,
     Trial,
 )
+from pipeline.core.run_stages import run_stages
 from pipeline.core.stage import Outcome, Stage, execute
 from pipeline.core.store import Store
 from pipeline.core.types import Frozen, Progress, Scheme, silent
 from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.plan import Plan, apply_overrides, make_plan
+from pipeline.plan.build import Plan, apply_overrides, make_plan
+from pipeline.plan.titles import title_of
 from pipeline.quantize.ladder import ladder
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
@@ -48,9 +50,7 @@ from pipeline.report.publish import MODEL, output_folder, publish, publish_repor
 from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials
 from pipeline.report.write import read_report
-from pipeline.runner import run_stages
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
-from pipeline.titles import title_of
 
 Found = TypeVar("Found", bound=Frozen)
 

@@ -20,6 +20,7 @@ from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
 from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
+from pipeline.core.run_stages import run_stages
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Scheme
@@ -27,13 +28,12 @@ from pipeline.devices import RUNNERS
 from pipeline.devices.host_info import host_info, versions
 from pipeline.devices.runner import subject_of
 from pipeline.numerics.timing import FEW_PROCESSES
-from pipeline.plan import Plan, make_plan, with_recipe
+from pipeline.plan.build import Plan, make_plan, with_recipe
+from pipeline.plan.titles import title_of
 from pipeline.quantize.ladder import choose, ladder
 from pipeline.report.comparisons import comparison_key, keep_comparison
 from pipeline.report.trials import append_trial
-from pipeline.runner import run_stages
 from pipeline.runtime.feeds import write_feed
-from pipeline.titles import title_of
 from pipeline.trace.graph import MODEL
 
 _KNOWN_WITHIN, _SECONDS = 0.01, 90.0

@@ -13,10 +13,10 @@ def export(samples: bool = True, load: bool = False, trace: bool = False, **fiel
     """Plan an export; then make its samples, load the model, or trace it."""
     from pipeline.config.job import Job
     from pipeline.config.loading import validate
+    from pipeline.core.run_stages import run_stages
     from pipeline.core.store import Store
     from pipeline.core.types import silent
-    from pipeline.plan import make_plan
-    from pipeline.runner import run_stages
+    from pipeline.plan.build import make_plan
 
     given = {"target": "target.toml", "recipe": "w8a8-dynamic", "calibration_samples": 12, **fields}
     plan = make_plan(validate(Job, given, "the command line"))
@@ -34,10 +34,10 @@ def export(samples: bool = True, load: bool = False, trace: bool = False, **fiel
 
 def _load(plan: Any) -> None:
     """As the stages that need the PyTorch model do, with libraries kept quiet."""
+    from pipeline.core.run_stages import run_stages
     from pipeline.core.stage import Stage
     from pipeline.core.store import Store
     from pipeline.core.types import silent
-    from pipeline.runner import run_stages
 
     traced = next(stage for stage in plan.stages if stage.name == "trace.float")
     stage = Stage("load", 1, "benchmarks.fuzz.probes:load_stage", traced.config, {}, (), traced.local, traced.models)

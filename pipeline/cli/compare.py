@@ -16,7 +16,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import Comparison
 from pipeline.core.store import Store
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 from pipeline.report.comparison_files import comparison_folder, write_comparison
 from pipeline.report.comparison_terminal import render_comparison
 from pipeline.report.comparison_text import incomparable

@@ -15,12 +15,12 @@ from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import Report
+from pipeline.core.run_stages import preview
 from pipeline.core.store import Store
-from pipeline.plan import Plan, make_plan
+from pipeline.plan.build import Plan, make_plan
+from pipeline.plan.titles import title_of
 from pipeline.report.publish import output_folder
 from pipeline.report.terminal import render
-from pipeline.runner import preview
-from pipeline.titles import title_of
 
 
 def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -> int:

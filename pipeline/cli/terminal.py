@@ -26,7 +26,7 @@ from pipeline.api import Console
 from pipeline.core.stage import Outcome, Stage
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import shown
-from pipeline.titles import title_of
+from pipeline.plan.titles import title_of
 
 PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""

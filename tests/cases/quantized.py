@@ -14,10 +14,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.config.job import Job
 from pipeline.core.artifact import Artifact
+from pipeline.core.run_stages import run_stages
 from pipeline.core.store import Store
 from pipeline.core.types import silent
-from pipeline.plan import make_plan
-from pipeline.runner import run_stages
+from pipeline.plan.build import make_plan
 
 Arrays = dict[str, NDArray[Any]]
 

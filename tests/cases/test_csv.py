@@ -12,7 +12,7 @@ from text_models import SMALL, save_text_model
 
 from pipeline.config.job import Job
 from pipeline.core.errors import UsageError
-from pipeline.plan import Plan, make_plan
+from pipeline.plan.build import Plan, make_plan
 
 NAMES = {0: "negative", 1: "neutral", 2: "positive"}
 WORDS = ["a", "the", "on", "cat", "dog", "mat", "sat", "ran", "big", "red", "was", "and", "robot"]

@@ -11,7 +11,7 @@ from pipeline.cli.options import parse_budgets
 from pipeline.config.job import Job
 from pipeline.config.loading import available, load_recipe, load_target, read_toml, shipped
 from pipeline.core.errors import ExitCode, UsageError
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 
 PHONE = (shipped("targets") / "phone.toml").read_text(encoding="utf-8")
 RECIPE = 'title = "Nothing"\nscheme = "fp32"\n'

@@ -17,8 +17,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.devices.host_info import training_hardware
-from pipeline.plan_samples import TEXT, Reading
-from pipeline.plan_training import Training
+from pipeline.plan.samples import TEXT, Reading
+from pipeline.plan.training import Training
 from pipeline.quantize.schemes import describe
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.datasets import Dataset, load_training

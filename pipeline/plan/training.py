@@ -10,7 +10,7 @@ from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import MODEL, Stage
-from pipeline.plan_samples import TEXT, Reading
+from pipeline.plan.samples import TEXT, Reading
 from pipeline.source.datasets import load_training
 from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model

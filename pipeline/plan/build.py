@@ -26,8 +26,8 @@ from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.plan_passes import PASS_LIBRARIES, Passes
-from pipeline.plan_samples import Reading
+from pipeline.plan.passes import PASS_LIBRARIES, Passes
+from pipeline.plan.samples import Reading
 from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text

@@ -11,7 +11,7 @@ from pipeline.config.job import Job
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import load_attribute
 from pipeline.core.stage import Stage
-from pipeline.plan import make_plan, with_recipe
+from pipeline.plan.build import make_plan, with_recipe
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_an_unknown_runner_is_refused_before_any_work(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "targets").mkdir()
-    phone = (Path(__file__).parents[1] / "targets/phone.toml").read_text()
+    phone = (Path(__file__).parents[2] / "targets/phone.toml").read_text()
     (tmp_path / "targets/board.toml").write_text(f'runner = "hots"\n{phone}')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
