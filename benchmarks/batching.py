@@ -16,11 +16,11 @@ from benchmarks.row import Measured
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
+from pipeline.data.datasets import load_evaluation
+from pipeline.data.prepare import load_tokenizer
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.plan.build import make_plan
 from pipeline.runtime.session import make_session
-from pipeline.source.datasets import load_evaluation
-from pipeline.source.prepare import load_tokenizer
 
 Array = NDArray[np.float32]
 TARGETS = ("phone", "car", "robot")

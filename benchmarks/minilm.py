@@ -19,13 +19,13 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
+from pipeline.data.prepare import load_tokenizer
+from pipeline.data.samples import open_samples, write_samples
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs
 from pipeline.plan.build import make_plan
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
-from pipeline.source.prepare import load_tokenizer
-from pipeline.source.samples import open_samples, write_samples
 
 Array = NDArray[np.float32]
 MODEL = "model.onnx"

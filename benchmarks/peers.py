@@ -30,10 +30,10 @@ from pipeline.checks.timing import speed_figure
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
+from pipeline.data.prepare import tokenizer_inputs
 from pipeline.devices.runner import subject_of
 from pipeline.plan.build import make_plan
 from pipeline.runtime.feeds import write_feed
-from pipeline.source.prepare import tokenizer_inputs
 from pipeline.source.torch_model import load_source, wrap
 from pipeline.trace.examples import example_inputs, text_inputs
 from pipeline.trace.graph import save_model

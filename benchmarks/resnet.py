@@ -14,10 +14,10 @@ from pipeline.api import default_store
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
+from pipeline.data.samples import open_samples
 from pipeline.plan.build import make_plan
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
-from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL
 
 TARGET = "car"

@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.damage import FLOAT, VARIANTS, Array, Variant, embedded
 from benchmarks.data import ag_news, gsm8k_problems, imdb_reviews
 from benchmarks.row import Measured, Row
+from pipeline.data.datasets import load_evaluation
 from pipeline.metrics.fidelity import top_k_overlap
-from pipeline.source.datasets import load_evaluation
 
 OURS = "text-en"
 LIMIT = 2.0

@@ -24,7 +24,7 @@ from pipeline.core.quiet import quiet
 from pipeline.core.registry import load_attribute
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import write_samples
+from pipeline.data.samples import write_samples
 from pipeline.source.torch_model import load_source
 
 LENGTH = 256

@@ -54,7 +54,7 @@ def load_stage(context: Any) -> dict[str, Any]:
 
 def data(spec: str) -> None:
     """Every sample of a set."""
-    from pipeline.source.datasets import load_evaluation
+    from pipeline.data.datasets import load_evaluation
 
     for dataset in load_evaluation(spec):
         for _ in islice(dataset.samples, 100):

@@ -15,11 +15,11 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.data.prepare import PREPROCESSOR_FILES, with_tokenizer
+from pipeline.data.samples import DATASET, open_samples
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
-from pipeline.source.prepare import PREPROCESSOR_FILES, with_tokenizer
-from pipeline.source.samples import DATASET, open_samples
 from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 

@@ -15,13 +15,13 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json, Progress, silent
+from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.host_info import host_info
 from pipeline.devices.worker import available_cores
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL
 
 Array = NDArray[np.float32]

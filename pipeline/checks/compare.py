@@ -15,9 +15,9 @@ from pipeline.core.errors import StageError
 from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Figure, Json, computed
+from pipeline.data.samples import open_samples
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.session import make_session
-from pipeline.source.samples import open_samples
 from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 from pipeline.trace.graph import MODEL
 

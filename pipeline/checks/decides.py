@@ -27,12 +27,12 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
+from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.worker import available_cores
 from pipeline.metrics.fidelity import sqnr_db
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.source.samples import Samples, open_samples
 from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import MODEL, load_model, save_model
 

@@ -34,6 +34,7 @@ from pipeline.core.report_types import (
     RangeCheck,
 )
 from pipeline.core.types import Progress, Scheme
+from pipeline.data.samples import open_samples
 from pipeline.devices import RUNNERS
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
@@ -41,7 +42,6 @@ from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.worker import Subject
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
-from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]

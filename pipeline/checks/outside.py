@@ -17,11 +17,11 @@ from pipeline.checks.reference import evaluation_folders
 from pipeline.core.report_types import RangeCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.data.samples import Row, open_samples
 from pipeline.graph.edit import add_constant
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.calibrate import CHANNELS, RANGES
 from pipeline.runtime.session import Session
-from pipeline.source.samples import Row, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 SAMPLES = 64

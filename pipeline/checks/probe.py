@@ -15,11 +15,11 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.data.samples import Row, open_samples
 from pipeline.devices.worker import available_cores
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.source.samples import Row, open_samples
 from pipeline.tasks.output_kind import MASK
 from pipeline.tasks.registry import OUTPUTS, by_width
 from pipeline.trace.graph import MODEL

@@ -11,11 +11,11 @@ import numpy as np
 from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
+from pipeline.data.samples import DATASET, open_samples
 from pipeline.devices.worker import available_cores
 from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
-from pipeline.source.samples import DATASET, open_samples
 from pipeline.trace.graph import MODEL
 
 _BATCH = 16

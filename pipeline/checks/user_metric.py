@@ -20,7 +20,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Json, Progress, silent
 from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, words
-from pipeline.source.samples import Samples
+from pipeline.data.samples import Samples
 
 Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
 _FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."

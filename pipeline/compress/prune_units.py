@@ -18,7 +18,7 @@ from pipeline.compress.pruner import Pruner
 from pipeline.compress.trial import TrialScore, make_trial, pass_facts
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.samples import open_samples
+from pipeline.data.samples import open_samples
 
 
 class Pruned(NamedTuple):

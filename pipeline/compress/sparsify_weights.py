@@ -21,7 +21,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.samples import open_samples
+from pipeline.data.samples import open_samples
 from pipeline.source.torch_model import wrap
 
 UNREACHED = "calibration samples never reach it"

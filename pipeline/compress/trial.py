@@ -17,10 +17,10 @@ from pipeline.compress.units import parameters
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
+from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.runtime.behaviour import may_pad
-from pipeline.source.samples import Samples, open_samples
 from pipeline.source.torch_model import load_source, wrap
 from pipeline.tasks.output_kind import Judgement
 from pipeline.tasks.registry import by_width

@@ -23,6 +23,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
+from pipeline.data.prepare import TOKENIZER
+from pipeline.data.samples import PROOF
 from pipeline.devices import RUNNERS
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
@@ -33,8 +35,6 @@ from pipeline.runtime.behaviour import PROBE
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
 from pipeline.source.onnx_file import check_judged, check_patterns
-from pipeline.source.prepare import TOKENIZER
-from pipeline.source.samples import PROOF
 from pipeline.source.sentence_modules import sentence_modules
 from pipeline.tasks.registry import OUTPUTS
 

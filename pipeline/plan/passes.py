@@ -16,14 +16,14 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
+from pipeline.data.datasets import Dataset, load_training
+from pipeline.data.prepare import TOKENIZER
 from pipeline.devices.host_info import training_hardware
 from pipeline.plan.samples import TEXT, Reading
 from pipeline.plan.training import Training
 from pipeline.quantize.schemes import describe
 from pipeline.runtime.behaviour import PROBE
-from pipeline.source.datasets import Dataset, load_training
 from pipeline.source.model import ModelSource
-from pipeline.source.prepare import TOKENIZER
 from pipeline.tasks.registry import OUTPUTS
 
 PASS_LIBRARIES = ("torch", "transformers", "numpy")

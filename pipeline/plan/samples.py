@@ -12,12 +12,12 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation
-from pipeline.source.images import PREPROCESSOR, ImagePreprocessing, unprepared
-from pipeline.source.inputs import as_tensors, tensor_rows
-from pipeline.source.labels import check_kind, check_labels, class_indices, number_labels
+from pipeline.data.datasets import Dataset, load_calibration, load_evaluation
+from pipeline.data.images import PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.inputs import as_tensors, tensor_rows
+from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels
+from pipeline.data.readers.tables import Columns
 from pipeline.source.model import ModelSource
-from pipeline.source.tables import Columns
 from pipeline.tasks.registry import OUTPUTS
 
 TEXT = ("transformers", "numpy")
@@ -70,7 +70,7 @@ class Reading:
             **self.config(),
         }
         local = {"spec": spec}
-        run = "pipeline.source.prepare:calibration"
+        run = "pipeline.data.prepare:calibration"
         return Stage("samples.calibration", 4, run, config, {}, TEXT, local, self.models())
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
@@ -93,7 +93,7 @@ class Reading:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs}
-        run = "pipeline.source.prepare:evaluation"
+        run = "pipeline.data.prepare:evaluation"
         return Stage("samples.evaluation", 4, run, config, {}, TEXT, local, self.models())
 
     def check_kind(self, dataset: Dataset) -> None:

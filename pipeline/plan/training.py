@@ -10,9 +10,9 @@ from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import MODEL, Stage
+from pipeline.data.datasets import load_training
+from pipeline.data.labels import check_labels
 from pipeline.plan.samples import TEXT, Reading
-from pipeline.source.datasets import load_training
-from pipeline.source.labels import check_labels
 from pipeline.source.model import ModelSource, resolve_model
 
 _TORCH = ("torch", "transformers", "numpy")
@@ -55,7 +55,7 @@ class Training:
         digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": needs.samples, **self.reading.config()}
         local, models = {"specs": list(specs)}, self.reading.models()
-        return Stage(f"samples.training.{number}", 1, "pipeline.source.prepare:training", read, {}, TEXT, local, models)
+        return Stage(f"samples.training.{number}", 1, "pipeline.data.prepare:training", read, {}, TEXT, local, models)
 
     def _tuned(self, number: int) -> str:
         """The earlier pass that trained the teacher; UsageError if none did."""

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
+from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.quantize.checkpoint import Checkpoint
@@ -30,7 +31,6 @@ from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
 from pipeline.runtime.session import Session
-from pipeline.source.samples import Samples, open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 RANGES = "ranges.safetensors"

@@ -14,6 +14,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme, silent
+from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.numerics.noise import power, sqnr_db
@@ -22,7 +23,6 @@ from pipeline.quantize.layers import find_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
 from pipeline.runtime.session import Session
-from pipeline.source.samples import open_samples
 from pipeline.trace.graph import MODEL, load_model, save_model
 
 _SAMPLES = 32

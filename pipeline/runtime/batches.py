@@ -12,8 +12,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
+from pipeline.data.samples import Row, Samples
 from pipeline.source.axes import batch_axis, written
-from pipeline.source.samples import Row, Samples
 
 VALUES = 2048
 """Input values that a batch may have. Batches pay where samples are small, as short texts are; of images, whose

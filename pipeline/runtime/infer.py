@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
+from pipeline.data.samples import Samples
 from pipeline.runtime.batches import VALUES, batches, padded_batches
-from pipeline.source.samples import Samples
 from pipeline.tasks.registry import OUTPUTS
 
 Array = NDArray[np.float32]

@@ -3,14 +3,14 @@ read here: it is told before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.untrusted import read_json_object
-from pipeline.source.inputs import fixed_length
 from pipeline.source.model import ModelSource
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
@@ -44,6 +44,12 @@ def longest_text(source: ModelSource) -> Longest | None:
         return None
     found = [entry for entry in _limits(source) if 0 < entry.tokens < _UNBOUNDED]
     return min(found, key=lambda entry: entry.tokens, default=None)
+
+
+def fixed_length(specs: Mapping[str, InputSpec]) -> int | None:
+    """The tokens that every text must have, of a model whose token ids [batch, tokens] have a fixed second axis."""
+    ids = [spec.shape[1] for spec in specs.values() if len(spec.shape) == 2 and spec.dtype.startswith("int")]
+    return min((size for size in ids if isinstance(size, int)), default=None)
 
 
 def check_length(source: ModelSource, asked: int | None) -> None:

@@ -12,7 +12,7 @@ from optimum.utils.input_generators import DummyTextInputGenerator, DummyVisionI
 from torch import nn
 
 from pipeline.core.model_spec import InputSpec
-from pipeline.source.inputs import random_rows
+from pipeline.data.inputs import random_rows
 
 _TRACED, _OTHER = 16, 21  # tokens; no multiples of each other, so that what is frozen shows
 _SAMPLES_A_STEP = 400

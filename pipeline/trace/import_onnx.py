@@ -25,11 +25,11 @@ from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.core.untrusted import LOOP_SECONDS, refused
+from pipeline.data.inputs import random_rows
+from pipeline.data.samples import PROOF, Row, open_samples
 from pipeline.graph.edit import replace
 from pipeline.runtime.session import SESSION_ERRORS, run_within
-from pipeline.source.inputs import random_rows
 from pipeline.source.onnx_file import has_loops
-from pipeline.source.samples import PROOF, Row, open_samples
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
 from pipeline.trace.fold_norm import fold_norms

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundle.golden import golden_arrays, read_golden
-from pipeline.source.datasets import Dataset
-from pipeline.source.inputs import tensor_rows
+from pipeline.data.datasets import Dataset
+from pipeline.data.inputs import tensor_rows
 from pipeline.source.onnx_file import read_onnx
 from pipeline.trace.graph import save_model
 from pipeline.trace.import_onnx import raised, tidy

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.model_spec import InputSpec
-from pipeline.source.inputs import random_rows
+from pipeline.data.inputs import random_rows
 
 WORDS, WIDTH = 100, 64
 

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from pipeline.checks import answers
 from pipeline.checks.answers import BATCH, answers_stage, read_answers, write_answers
 from pipeline.config.target import Runtime
+from pipeline.data.samples import DATASET, write_samples
 from pipeline.devices.host_info import host_info
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.source.samples import DATASET, write_samples
 
 VALUES = np.arange(2 * BATCH + 1, dtype=np.float32)
 OF_BATCH = np.array([15.0] * BATCH + [31.0] * BATCH + [32.0], np.float32)

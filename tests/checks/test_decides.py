@@ -19,8 +19,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import StageContext
 from pipeline.core.types import silent
+from pipeline.data.samples import DATASET, write_samples
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.source.samples import DATASET, write_samples
 from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import load_model
 

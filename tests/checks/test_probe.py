@@ -16,8 +16,8 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import silent
+from pipeline.data.samples import DATASET, Row, write_samples
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.source.samples import DATASET, Row, write_samples
 
 GENERATOR = np.random.default_rng(0)
 WEIGHT = GENERATOR.normal(size=(8, 4)).astype(np.float32)

@@ -14,7 +14,7 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.registry import load_attribute
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import write_samples
+from pipeline.data.samples import write_samples
 
 
 def token_samples(folder: Path, tokens: int = 180, count: int = 24) -> Artifact:

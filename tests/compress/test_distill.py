@@ -25,7 +25,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import DATASET, write_samples
+from pipeline.data.samples import DATASET, write_samples
 from pipeline.source.torch_model import load_source
 
 Train = Callable[..., dict[str, Any]]

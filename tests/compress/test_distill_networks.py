@@ -19,7 +19,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import InputSpec, ModelSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import DATASET, write_samples
+from pipeline.data.samples import DATASET, write_samples
 
 _NETWORK = """
 import torch

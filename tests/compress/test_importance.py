@@ -21,7 +21,7 @@ from pipeline.compress.importance.taylor import PROBES, gated, objective, taylor
 from pipeline.compress.trial import batches
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
-from pipeline.source.samples import Samples, open_samples, write_samples
+from pipeline.data.samples import Samples, open_samples, write_samples
 from pipeline.source.torch_model import load_float_model
 
 BLOCK = FeedForward("net", ("up",), "down", 2)

@@ -22,7 +22,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import write_samples
+from pipeline.data.samples import write_samples
 
 MODELS = """
 import torch

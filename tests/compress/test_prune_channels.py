@@ -19,8 +19,8 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
+from pipeline.data.samples import write_samples
 from pipeline.source.factory import build
-from pipeline.source.samples import write_samples
 
 FACTORY = """
 import torch

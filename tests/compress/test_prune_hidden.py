@@ -39,7 +39,7 @@ from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
-from pipeline.source.samples import open_samples, write_samples
+from pipeline.data.samples import open_samples, write_samples
 
 _SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
 _IDS = torch.randint(5, 40, (2, 7), generator=torch.Generator().manual_seed(0))

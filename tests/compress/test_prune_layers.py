@@ -38,7 +38,7 @@ from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
-from pipeline.source.samples import open_samples
+from pipeline.data.samples import open_samples
 
 _SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 4}
 _IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])

@@ -19,7 +19,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
-from pipeline.source.samples import write_samples
+from pipeline.data.samples import write_samples
 
 
 @pytest.fixture(scope="module")

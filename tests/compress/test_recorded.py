@@ -19,7 +19,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
-from pipeline.source.samples import DATASET, open_samples, write_samples
+from pipeline.data.samples import DATASET, open_samples, write_samples
 from pipeline.source.torch_model import load_source, wrap
 
 

@@ -20,7 +20,7 @@ from pipeline.compress.training.schedule import learning_rate_factor
 from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.source.samples import DATASET, write_samples
+from pipeline.data.samples import DATASET, write_samples
 
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:

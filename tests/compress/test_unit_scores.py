@@ -18,7 +18,7 @@ from pipeline.compress.importance.data import ScoringData
 from pipeline.compress.importance.taylor import PROBES
 from pipeline.core.errors import StageError
 from pipeline.core.types import silent
-from pipeline.source.samples import open_samples, write_samples
+from pipeline.data.samples import open_samples, write_samples
 
 SOURCE = factory(family="embedding")
 NAMES = ["l1", "l2", "taylor", "activation", "wanda", "bn_scale", "random"]

@@ -17,11 +17,11 @@ with atheris.instrument_imports(include=["pipeline", "tomllib", "wave", "zipfile
     from pipeline.config.loading import read_toml
     from pipeline.core.errors import UsageError
     from pipeline.core.untrusted import read_json
-    from pipeline.source.audio_folder import open_recording
-    from pipeline.source.image_folder import open_image
+    from pipeline.data.readers.audio_folder import open_recording
+    from pipeline.data.readers.image_folder import open_image
+    from pipeline.data.readers.tensor_files import read_tensors
+    from pipeline.data.readers.text_files import read_texts
     from pipeline.source.onnx_file import read_onnx
-    from pipeline.source.tensor_files import read_tensors
-    from pipeline.source.text_files import read_texts
     from pipeline.source.weights import check_weights
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {

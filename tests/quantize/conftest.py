@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from pipeline.core.artifact import Artifact
 from pipeline.core.stage import Run, StageContext
 from pipeline.core.types import silent
-from pipeline.source.samples import write_samples
+from pipeline.data.samples import write_samples
 
 Arrays = dict[str, NDArray[Any]]
 ROWS, K = 60, 100  # K is no multiple of a block size

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.core.errors import IntegrityError, UsageError
+from pipeline.data.samples import Samples, open_samples, write_samples
 from pipeline.runtime.batches import batches
 from pipeline.runtime.infer import judged_outputs
-from pipeline.source.samples import Samples, open_samples, write_samples
 
 
 def session_of(first_axis: int | str) -> ort.InferenceSession:

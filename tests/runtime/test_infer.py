@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from pipeline.core.errors import IntegrityError, StageError
+from pipeline.data.samples import Row, Samples, open_samples, write_samples
 from pipeline.runtime.infer import judged_outputs
-from pipeline.source.samples import Row, Samples, open_samples, write_samples
 from pipeline.tasks.registry import OUTPUTS
 
 

@@ -26,7 +26,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.samples import open_samples
+from pipeline.data.samples import open_samples
 
 _JUDGED = 32
 """Calibration samples that the facts' metric is of; the outputs of language models are large."""

@@ -11,7 +11,7 @@ from pipeline.compress.trial import batches
 from pipeline.compress.units import UnitGroup
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
-from pipeline.source.samples import Samples
+from pipeline.data.samples import Samples
 
 
 @dataclass(frozen=True)

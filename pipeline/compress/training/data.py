@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pipeline.core.errors import StageError
-from pipeline.source.samples import DATASET, Row, Samples, open_samples
+from pipeline.data.samples import DATASET, Row, Samples, open_samples
 
 Batch = dict[str, Tensor]
 LABELS = "labels"

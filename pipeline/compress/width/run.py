@@ -24,7 +24,7 @@ from pipeline.compress.width.residual import Residual, Run, find_residual
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.source.samples import open_samples
+from pipeline.data.samples import open_samples
 from pipeline.source.torch_model import wrap
 
 _TRIED = 3  # samples that the stream is followed with

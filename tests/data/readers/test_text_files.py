@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
-from pipeline.source.tables import Columns
-from pipeline.source.text_files import read_texts
+from pipeline.data.readers.tables import Columns
+from pipeline.data.readers.text_files import read_texts
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:

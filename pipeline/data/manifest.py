@@ -15,9 +15,9 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
 from pipeline.core.untrusted import Limit, require_file
-from pipeline.source.contents import Contents, Lazy
-from pipeline.source.synthetic import render
-from pipeline.source.text_files import SUFFIXES, read_texts
+from pipeline.data.contents import Contents, Lazy
+from pipeline.data.readers.text_files import SUFFIXES, read_texts
+from pipeline.data.synthetic import render
 
 MANIFEST = "manifest.toml"
 CHECKED_IMAGES = 8
@@ -78,7 +78,7 @@ class TextManifest(_Manifest):
 
 
 class ImageManifest(_Manifest):
-    """`size`: side of the images in pixels; `seed`: of the generator in pipeline/source/synthetic.py."""
+    """`size`: side of the images in pixels; `seed`: of the generator in pipeline/data/synthetic.py."""
 
     kind: Literal["image"]
     generator: Literal["procedural"]

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from pipeline.core.errors import IntegrityError
-from pipeline.source.samples import Row, open_samples, write_samples
+from pipeline.data.samples import Row, open_samples, write_samples
 
 Array = NDArray[np.generic]
 DTYPES = st.sampled_from([np.int64, np.float32, np.uint8, np.bool_])

@@ -15,15 +15,16 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
-from pipeline.source.audio import audio_rows
-from pipeline.source.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.source.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
-from pipeline.source.inputs import as_tensors, fitted, fixed_length, random_rows, tensor_rows
-from pipeline.source.labels import check_kind, number_labels
+from pipeline.data.audio import audio_rows
+from pipeline.data.datasets import Dataset, load_calibration, load_evaluation, load_training
+from pipeline.data.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
+from pipeline.data.labels import check_kind, number_labels
+from pipeline.data.readers.tables import Columns
+from pipeline.data.samples import DATASET, Row, write_samples
+from pipeline.data.words import word_rows
+from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
-from pipeline.source.samples import DATASET, Row, write_samples
-from pipeline.source.tables import Columns
-from pipeline.source.words import word_rows
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSOR_FILES = ("preprocessor_config.json",)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import UsageError
-from pipeline.source.image_folder import open_image, read_images
+from pipeline.data.readers.image_folder import open_image, read_images
 
 
 def paint(path: Path, value: int = 0, mode: str = "RGB", size: tuple[int, int] = (4, 3)) -> Path:

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipeline.source.synthetic import ONE, Dice, box_blur, natural_noise, render, value_noise
+from pipeline.data.synthetic import ONE, Dice, box_blur, natural_noise, render, value_noise
 
 IMAGES = np.stack([render(index, 64) for index in range(90)])
 

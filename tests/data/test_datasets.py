@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import UsageError
-from pipeline.source.datasets import ALLOWED, available_sets, load_calibration, load_evaluation, load_training
+from pipeline.data.datasets import ALLOWED, available_sets, load_calibration, load_evaluation, load_training
 
 SHIPPED = sorted(available_sets())
 

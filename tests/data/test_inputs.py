@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
-from pipeline.source.datasets import Dataset
-from pipeline.source.inputs import as_tensors, fitted, random_rows, tensor_rows
+from pipeline.data.datasets import Dataset
+from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
 
 IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4))}
 TWO = {

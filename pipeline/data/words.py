@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.source.datasets import Dataset
-from pipeline.source.samples import Row
-from pipeline.source.text_files import IGNORED
+from pipeline.data.datasets import Dataset
+from pipeline.data.readers.text_files import IGNORED
+from pipeline.data.samples import Row
 
 
 def word_rows(dataset: Dataset, tokenizer: Any, max_length: int, aligned: list[list[int]]) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UsageError
-from pipeline.source.tensor_files import read_tensors
+from pipeline.data.readers.tensor_files import read_tensors
 
 
 def save(folder: Path, **arrays: Any) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import refused
-from pipeline.source.datasets import Dataset
-from pipeline.source.samples import Row
+from pipeline.data.datasets import Dataset
+from pipeline.data.samples import Row
 
 
 def audio_rows(dataset: Dataset, path: Path) -> Iterator[Row]:

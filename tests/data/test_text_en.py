@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from pipeline.source.datasets import load_calibration, load_evaluation
+from pipeline.data.datasets import load_calibration, load_evaluation
 
 TEXTS, PAIRS = load_evaluation("text-en")
 

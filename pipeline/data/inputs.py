@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
+from pipeline.data.contents import Lazy
+from pipeline.data.datasets import Dataset
+from pipeline.data.samples import Row
 from pipeline.source.axes import batch_axis, written
-from pipeline.source.contents import Lazy
-from pipeline.source.datasets import Dataset
-from pipeline.source.samples import Row
 
 Specs = Mapping[str, InputSpec]
 """By input name; empty for Hugging Face models, whose inputs their config fixes."""
@@ -92,12 +92,6 @@ def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any
     if wanted.kind in "biu" and not (cast == array).all():
         raise UsageError(f"{where} has values that {wanted} cannot hold, which the model takes.", "Convert the data.")
     return cast
-
-
-def fixed_length(specs: Specs) -> int | None:
-    """The tokens that every text must have, of a model whose token ids [batch, tokens] have a fixed second axis."""
-    ids = [spec.shape[1] for spec in specs.values() if len(spec.shape) == 2 and spec.dtype.startswith("int")]
-    return min((size for size in ids if isinstance(size, int)), default=None)
 
 
 def random_rows(specs: Specs, count: int, dynamic: int, seed: int = 0, batch: int = 1) -> Iterator[Row]:

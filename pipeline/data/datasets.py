@@ -10,15 +10,15 @@ from typing import Any, Literal
 from pipeline.config.loading import search_folders
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.untrusted import user_path
-from pipeline.source.audio_folder import has_audio, read_audio
-from pipeline.source.contents import Contents, Lazy
-from pipeline.source.detection_files import is_yolo, read_coco, read_yolo
-from pipeline.source.image_folder import read_images
-from pipeline.source.manifest import MANIFEST, read_manifest
-from pipeline.source.tables import Columns
-from pipeline.source.tensor_files import read_tensors
-from pipeline.source.text_files import SUFFIXES as TEXT_SUFFIXES
-from pipeline.source.text_files import USUAL, read_texts
+from pipeline.data.contents import Contents, Lazy
+from pipeline.data.manifest import MANIFEST, read_manifest
+from pipeline.data.readers.audio_folder import has_audio, read_audio
+from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo
+from pipeline.data.readers.image_folder import read_images
+from pipeline.data.readers.tables import Columns
+from pipeline.data.readers.tensor_files import read_tensors
+from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
+from pipeline.data.readers.text_files import USUAL, read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (labels/ beside images/ for objects) or of .wav"
@@ -32,7 +32,7 @@ class Dataset:
     `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; recordings are (float32 [n],
     rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays by input name, without
     a batch axis. `labels`: similarity scores of pairs, a class per word, the objects of an image as
-    [class, cx, cy, w, h] relative to it, otherwise as `pipeline/source/labels.py` has them. `digest`: sha256 over the
+    [class, cx, cy, w, h] relative to it, otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over the
     whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
     preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of
     the classes that labels number, where the data say them.

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
-from pipeline.source.contents import Contents
-from pipeline.source.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
+from pipeline.data.contents import Contents
+from pipeline.data.readers.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
 USUAL = Columns()
 IGNORED = -100
@@ -34,7 +34,7 @@ def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`: columns named in
     the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the column that
     `columns` names, in "text", or in the only one that has another usual name. Their labels are as they stand there:
-    numbers, names of classes, or lists of these (see `pipeline/source/labels.py`).
+    numbers, names of classes, or lists of these (see `pipeline/data/labels.py`).
     UsageError for invalid UTF-8, malformed lines, missing columns and values, and an empty file.
     """
     suffix = path.suffix.lower()

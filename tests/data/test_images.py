@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from model_specs import hugging_face
 
 from pipeline.core.errors import UsageError
-from pipeline.source.images import KNOWN, ImagePreprocessing
-from pipeline.source.prepare import image_size
-from pipeline.source.synthetic import render
+from pipeline.data.images import KNOWN, ImagePreprocessing
+from pipeline.data.prepare import image_size
+from pipeline.data.synthetic import render
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 SHAPES = [(64, 64), (50, 81), (97, 40), (20, 23)]

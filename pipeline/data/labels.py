@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.source.datasets import Dataset
+from pipeline.data.datasets import Dataset
 from pipeline.tasks.output_kind import LabelKind
 from pipeline.tasks.registry import OUTPUTS
 

@@ -14,8 +14,8 @@ from typing import Any
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, read_json, read_text, refused, require_file
-from pipeline.source.contents import Contents, Lazy
-from pipeline.source.image_folder import EXTENSIONS, open_image
+from pipeline.data.contents import Contents, Lazy
+from pipeline.data.readers.image_folder import EXTENSIONS, open_image
 
 Objects = list[list[float]]
 IMAGES, LABELS = "images", "labels"
