@@ -17,7 +17,7 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.data.datasets import load_evaluation
-from pipeline.data.prepare import load_tokenizer
+from pipeline.data.encode import load_tokenizer
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.plan.build import make_plan
 from pipeline.runtime.session import make_session

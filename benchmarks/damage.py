@@ -21,7 +21,7 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.core.model_spec import ModelSpec
-from pipeline.data.prepare import load_tokenizer
+from pipeline.data.encode import load_tokenizer
 from pipeline.plan.build import make_plan
 from pipeline.runtime.session import make_session
 from pipeline.source.torch_model import load_source, wrap

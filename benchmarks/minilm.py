@@ -19,7 +19,7 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
-from pipeline.data.prepare import load_tokenizer
+from pipeline.data.encode import load_tokenizer
 from pipeline.data.samples import open_samples, write_samples
 from pipeline.metrics.fidelity import top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs

@@ -30,7 +30,7 @@ from pipeline.checks.timing import speed_figure
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
-from pipeline.data.prepare import tokenizer_inputs
+from pipeline.data.encode import tokenizer_inputs
 from pipeline.devices.runner import subject_of
 from pipeline.plan.build import make_plan
 from pipeline.runtime.feeds import write_feed

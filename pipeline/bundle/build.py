@@ -15,7 +15,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.data.prepare import PREPROCESSOR_FILES, with_tokenizer
+from pipeline.data.encode import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session

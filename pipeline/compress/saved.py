@@ -17,7 +17,7 @@ from pipeline.core.errors import first_line
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.data.prepare import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES, TOKENIZER
+from pipeline.data.encode import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES, TOKENIZER
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
 

@@ -1,1 +1,1 @@
-"""Data sets: `datasets.py` finds a reader, `prepare.py` encodes samples for a model, `samples.py` stores the inputs."""
+"""Data sets: `datasets.py` finds a reader, `encode.py` encodes samples for a model, `samples.py` stores the inputs."""

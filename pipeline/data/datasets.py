@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.config.loading import search_folders
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.untrusted import user_path
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.manifest import MANIFEST, read_manifest
 from pipeline.data.readers.audio_folder import has_audio, read_audio
 from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
-from pipeline.data.contents import Lazy
 from pipeline.data.datasets import Dataset
+from pipeline.data.lazy import Lazy
 from pipeline.data.samples import Row
 from pipeline.source.axes import batch_axis, written
 

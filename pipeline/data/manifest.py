@@ -15,7 +15,7 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
 from pipeline.core.untrusted import Limit, require_file
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.readers.text_files import SUFFIXES, read_texts
 from pipeline.data.synthetic import render
 

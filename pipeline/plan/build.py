@@ -23,7 +23,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
-from pipeline.data.prepare import TOKENIZER
+from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
 from pipeline.devices import RUNNERS
 from pipeline.formats import NUMBER_FORMATS

@@ -17,7 +17,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.data.datasets import Dataset, load_training
-from pipeline.data.prepare import TOKENIZER
+from pipeline.data.encode import TOKENIZER
 from pipeline.devices.host_info import training_hardware
 from pipeline.plan.samples import TEXT, Reading
 from pipeline.plan.training import Training

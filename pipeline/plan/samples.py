@@ -13,7 +13,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.datasets import Dataset, load_calibration, load_evaluation
-from pipeline.data.images import PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, tensor_rows
 from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.data.readers.tables import Columns
@@ -70,7 +70,7 @@ class Reading:
             **self.config(),
         }
         local = {"spec": spec}
-        run = "pipeline.data.prepare:calibration"
+        run = "pipeline.data.encode:calibration"
         return Stage("samples.calibration", 4, run, config, {}, TEXT, local, self.models())
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
@@ -93,7 +93,7 @@ class Reading:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs}
-        run = "pipeline.data.prepare:evaluation"
+        run = "pipeline.data.encode:evaluation"
         return Stage("samples.evaluation", 4, run, config, {}, TEXT, local, self.models())
 
     def check_kind(self, dataset: Dataset) -> None:

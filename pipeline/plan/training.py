@@ -55,7 +55,7 @@ class Training:
         digests = [dataset.digest for dataset in sets]
         read = {"datasets": digests, "limit": needs.samples, **self.reading.config()}
         local, models = {"specs": list(specs)}, self.reading.models()
-        return Stage(f"samples.training.{number}", 1, "pipeline.data.prepare:training", read, {}, TEXT, local, models)
+        return Stage(f"samples.training.{number}", 1, "pipeline.data.encode:training", read, {}, TEXT, local, models)
 
     def _tuned(self, number: int) -> str:
         """The earlier pass that trained the teacher; UsageError if none did."""

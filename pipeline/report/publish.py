@@ -29,7 +29,7 @@ from pipeline.core.paths import (
 )
 from pipeline.core.report_types import Report
 from pipeline.core.types import Json
-from pipeline.data.prepare import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES
+from pipeline.data.encode import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES
 from pipeline.report.write import REPORT, REPORTS, write_reports
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 

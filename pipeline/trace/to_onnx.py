@@ -20,7 +20,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.data.prepare import image_size, tokenizer_inputs
+from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs, used_lengths

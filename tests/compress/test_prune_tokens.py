@@ -27,7 +27,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
-from pipeline.data.prepare import TOKENIZER, calibration, load_tokenizer, with_tokenizer
+from pipeline.data.encode import TOKENIZER, calibration, load_tokenizer, with_tokenizer
 
 TEXTS = [f"the {thing} can {verb} {place}" for thing in ("car", "robot", "phone") for verb in ("work", "find", "ask")
          for place in ("in the room", "by the water")]  # fmt: skip

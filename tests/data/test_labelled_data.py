@@ -15,7 +15,7 @@ from pipeline.core.errors import UsageError
 from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.labels import check_labels, class_indices, number_labels
 from pipeline.data.readers.audio_folder import open_recording
-from pipeline.data.words import align
+from pipeline.data.word_labels import align
 from pipeline.tasks.output_kind import LabelKind
 from pipeline.tasks.registry import OUTPUTS, TASKS
 

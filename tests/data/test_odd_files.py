@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.core.errors import UsageError
-from pipeline.data.images import ImagePreprocessing
+from pipeline.data.image_preprocessing import ImagePreprocessing
 from pipeline.data.readers.audio_folder import open_recording, read_audio
 from pipeline.data.readers.detection_files import read_coco, read_yolo
 from pipeline.data.readers.image_folder import open_image, read_images

@@ -25,7 +25,7 @@ from pipeline.compress.training.taps import block_names, kept_blocks, match_bloc
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
-from pipeline.data.prepare import load_tokenizer
+from pipeline.data.encode import load_tokenizer
 from pipeline.tasks.registry import OUTPUTS
 
 _HELD_OUT_MOST = 512  # samples: more would cost training time and hardly steady the score

@@ -20,7 +20,7 @@ from pipeline.compress.vocabulary.stage import KEPT
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.data.prepare import TOKENIZER
+from pipeline.data.encode import TOKENIZER
 
 
 def run(context: StageContext) -> dict[str, Json]:

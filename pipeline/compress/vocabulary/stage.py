@@ -18,7 +18,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.data.datasets import Dataset, load_training
-from pipeline.data.prepare import load_tokenizer, with_tokenizer
+from pipeline.data.encode import load_tokenizer, with_tokenizer
 
 KEPT = "kept.json"
 """Beside the tokenizer: the old ids of the tokens that it kept, in the order of their new ones."""

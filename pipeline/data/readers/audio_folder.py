@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, refused, require_file
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 
 Recording = tuple[NDArray[np.float32], int]
 """Mono samples float32 [n] from -1 to 1, and how many there are in a second."""

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, read_json, read_text, refused, require_file
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.readers.image_folder import EXTENSIONS, open_image
 
 Objects = list[list[float]]

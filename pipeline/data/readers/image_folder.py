@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, refused, require_file
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, refused, require_file
-from pipeline.data.contents import Contents, Lazy
+from pipeline.data.lazy import Contents, Lazy
 
 LABELS = ("y", "labels")
 Arrays = dict[str, NDArray[Any]]

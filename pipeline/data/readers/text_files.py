@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
-from pipeline.data.contents import Contents
+from pipeline.data.lazy import Contents
 from pipeline.data.readers.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
 USUAL = Columns()

@@ -17,12 +17,12 @@ from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
 from pipeline.data.datasets import Dataset, load_calibration, load_evaluation, load_training
-from pipeline.data.images import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_samples
-from pipeline.data.words import word_rows
+from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
 from pipeline.tasks.registry import OUTPUTS

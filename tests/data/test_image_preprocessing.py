@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from model_specs import hugging_face
 
 from pipeline.core.errors import UsageError
-from pipeline.data.images import KNOWN, ImagePreprocessing
-from pipeline.data.prepare import image_size
+from pipeline.data.encode import image_size
+from pipeline.data.image_preprocessing import KNOWN, ImagePreprocessing
 from pipeline.data.synthetic import render
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
