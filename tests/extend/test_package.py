@@ -14,7 +14,7 @@ from fixtures import LENIENT_TARGET
 from pipeline.compress import PASSES
 from pipeline.config.job import Job
 from pipeline.core.registry import load_attribute
-from pipeline.plan import make_plan
+from pipeline.plan.build import make_plan
 
 PACKAGE = Path(__file__).parent / "package"
 DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
