@@ -41,7 +41,7 @@ from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.build import Plan, apply_overrides, make_plan
 from pipeline.plan.titles import title_of
-from pipeline.quantize.ladder import ladder
+from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
 from pipeline.report.comparison_text import uncompared_note
@@ -260,8 +260,8 @@ def _trials(
 
 
 def _uncompared(trials: Sequence[Trial]) -> str:
-    rungs = ladder()
-    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in rungs]
+    schemes = baseline_schemes()
+    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in schemes]
     return uncompared_note(next(trial for trial in trials if trial.origin == "this run"), plain)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.api import default_store
 from pipeline.cli.export import headline
 from pipeline.cli.terminal import Terminal, output_console
-from pipeline.comparison import run_comparison
+from pipeline.compare.compare import run_comparison
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json

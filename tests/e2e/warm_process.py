@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 IMPORTED = (
-    "pipeline.comparison",
+    "pipeline.compare.compare",
     "pipeline.compress.factorize.run",
     "pipeline.compress.saved",
     "pipeline.compress.training.loop",

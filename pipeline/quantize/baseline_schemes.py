@@ -1,4 +1,4 @@
-"""The ladder of plain quantization: what a recipe with compression passes has to beat."""
+"""The baseline of plain quantization schemes: what a recipe with compression passes has to beat."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "w4a8-b64": {"base": "w4a8", "block_size": 64},
     "w4a8-b128": {"base": "w4a8", "block_size": 128},
 }
-"""Rungs between the named schemes: the embedding is most of a small encoder, and longer blocks have fewer scales."""
+"""Schemes between the named schemes: the embedding is most of a small encoder, and longer blocks have fewer scales."""
 
 
-def ladder() -> dict[str, str | dict[str, Any]]:
+def baseline_schemes() -> dict[str, str | dict[str, Any]]:
     """Every plain scheme by its label, as a recipe's `scheme`: all that are registered but fp32, and the variants."""
     return {**{name: name for name in SCHEMES.usable() if name != "fp32"}, **VARIANTS}
 
 
 def choose(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The rungs that were asked for, or all. UsageError for one that is not there."""
-    rungs = ladder()
+    """The baseline schemes that were asked for, or all. UsageError for one that is not there."""
+    schemes = baseline_schemes()
     for label in labels:
-        if label not in rungs:
-            raise UsageError(f"There is no plain scheme {label!r} to compare with.", suggest(label, rungs))
-    return tuple(label for label in rungs if not labels or label in labels)
+        if label not in schemes:
+            raise UsageError(f"There is no plain scheme {label!r} to compare with.", suggest(label, schemes))
+    return tuple(label for label in schemes if not labels or label in labels)

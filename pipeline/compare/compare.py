@@ -12,10 +12,10 @@ from pipeline.api import Console, default_store, float_reference, trial_scope
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.answers import ANSWERS
-from pipeline.checks.candidates import Scored, fidelity_name, score
-from pipeline.checks.domination import Entry, differences, dominates, front, nearest
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
+from pipeline.compare.candidates import Scored, fidelity_name, score
+from pipeline.compare.pareto_dominance import Entry, differences, dominates, front, nearest
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
 from pipeline.core.errors import ResourceError, StageError, UsageError
@@ -30,7 +30,7 @@ from pipeline.devices.runner import subject_of
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.titles import title_of
-from pipeline.quantize.ladder import choose, ladder
+from pipeline.quantize.baseline_schemes import baseline_schemes, choose
 from pipeline.report.comparisons import comparison_key, keep_comparison
 from pipeline.report.trials import append_trial
 from pipeline.runtime.feeds import write_feed
@@ -65,7 +65,7 @@ def compare(
     **options: Any,
 ) -> Comparison:
     """Compare a recipe (`options["recipe"]`, else the target's) with plain quantization schemes: those of
-    `quantize.ladder` named in `against`, or all.
+    `quantize.baseline_schemes` named in `against`, or all.
 
     `options` are the fields of `config.job.Job`. Raises UsageError for bad options or files, StageError if the recipe
     cannot be built, or none of the plain schemes.
@@ -93,7 +93,7 @@ def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Co
 
 def _label(recipe: str) -> str:
     """A recipe may be named as a plain scheme is, and differ from it by a flag."""
-    return f"recipe {recipe}" if recipe in ladder() else recipe
+    return f"recipe {recipe}" if recipe in baseline_schemes() else recipe
 
 
 class _Builder:
@@ -124,11 +124,11 @@ class _Builder:
 
 def _plain_plans(plan: Plan, chosen: Sequence[str]) -> tuple[dict[str, Plan], list[Refusal]]:
     """The plan of every plain scheme to build, and why the others are not. UsageError if none is left."""
-    rungs = ladder()
-    refused = [Refusal(label=label, reason="not asked for (--against)") for label in rungs if label not in chosen]
+    schemes = baseline_schemes()
+    refused = [Refusal(label=label, reason="not asked for (--against)") for label in schemes if label not in chosen]
     plans = {}
     for label in chosen:
-        changes = {"name": label, "title": f"Plain {label}", "passes": (), "scheme": rungs[label]}
+        changes = {"name": label, "title": f"Plain {label}", "passes": (), "scheme": schemes[label]}
         plans[label] = with_recipe(plan, plan.recipe.model_copy(update=changes))
     if not plan.recipe.passes:
         itself = [label for label, other in plans.items() if _formats(other.scheme) == _formats(plan.scheme)]

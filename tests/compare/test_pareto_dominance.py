@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.checks.domination import ENOUGH_RUNS, Entry, Estimate, differences, dominates, front, nearest
+from pipeline.compare.pareto_dominance import ENOUGH_RUNS, Entry, Estimate, differences, dominates, front, nearest
 
 SURE = (0.0,) * 10
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.checks.accuracy import compare, part_of, samples_of_rows
 from pipeline.checks.answers import Outputs, read_answers
-from pipeline.checks.domination import Estimate
 from pipeline.checks.measurements import measure_user_metric
 from pipeline.checks.reference import FloatReference, evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric
+from pipeline.compare.pareto_dominance import Estimate
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.tasks.registry import OUTPUTS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.checks.accuracy import Outputs, compare, samples_of_rows
-from pipeline.checks.candidates import GROUPS, _scored, _without_each_group, _worst_drop, group_masks
+from pipeline.compare.candidates import GROUPS, _scored, _without_each_group, _worst_drop, group_masks
 
 
 def dataset(pairs: bool = False, labels: list[object] | None = None) -> dict[str, object]:
