@@ -44,8 +44,8 @@ from pipeline.plan.titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
-from pipeline.report.comparison_text import uncompared_note
-from pipeline.report.comparisons import comparison_key, known_comparison
+from pipeline.report.comparison.cache import comparison_key, known_comparison
+from pipeline.report.comparison.text import uncompared_note
 from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
 from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import append_trial, earlier_trials

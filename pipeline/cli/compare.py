@@ -17,9 +17,9 @@ from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import Comparison
 from pipeline.core.store import Store
 from pipeline.plan.build import make_plan
-from pipeline.report.comparison_files import comparison_folder, write_comparison
-from pipeline.report.comparison_terminal import render_comparison
-from pipeline.report.comparison_text import incomparable
+from pipeline.report.comparison.files import comparison_folder, write_comparison
+from pipeline.report.comparison.terminal import render_comparison
+from pipeline.report.comparison.text import incomparable
 
 
 def run(

@@ -31,7 +31,7 @@ from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes, choose
-from pipeline.report.comparisons import comparison_key, keep_comparison
+from pipeline.report.comparison.cache import comparison_key, keep_comparison
 from pipeline.report.trials import append_trial
 from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL

@@ -15,8 +15,8 @@ from pipeline.core.report_types import Comparison, PassReport, Report, StageReco
 from pipeline.core.types import Figure, Json, Scheme
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.report import comparison_text
 from pipeline.report.calibration import range_warnings
+from pipeline.report.comparison import text as comparison_text
 from pipeline.report.text import count
 
 

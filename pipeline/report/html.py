@@ -14,10 +14,10 @@ from pipeline.core.types import Figure
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.report import text
 from pipeline.report.calibration import range_sentence
-from pipeline.report.comparison_html import shown
-from pipeline.report.curves import training_plots
-from pipeline.report.passes import pass_tables, pass_words
-from pipeline.report.svg import Distribution, bars, histogram, meter, scatter
+from pipeline.report.comparison.html import shown
+from pipeline.report.pass_tables import pass_tables, pass_words
+from pipeline.report.plots.curves import training_plots
+from pipeline.report.plots.svg import Distribution, bars, histogram, meter, scatter
 
 ROWS = 10
 """Bars that a plot shows before the rest is summed."""

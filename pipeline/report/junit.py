@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Verdict
-from pipeline.report.comparison_text import verdict_sentence
+from pipeline.report.comparison.text import verdict_sentence
 from pipeline.report.text import (
     evidence_text,
     interval,

@@ -12,7 +12,7 @@ from rich.text import Text
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Verdict
 from pipeline.report.calibration import range_sentence
-from pipeline.report.comparison_text import nearest_sentences
+from pipeline.report.comparison.text import nearest_sentences
 from pipeline.report.text import (
     evidence_text,
     host_sentence,

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.report_types import PassReport
 from pipeline.core.types import Json, Scheme
 from pipeline.quantize.schemes import SCHEMES
-from pipeline.report.passes import pass_tables, pass_words
+from pipeline.report.pass_tables import pass_tables, pass_words
 from pipeline.report.sparsity import sparsity_notes, with_storage
 
 LINEAR = {"layer": "a", "kind": "Linear", "values": 80_000, "zeros": 40_000, "sparsity": 0.5}

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.report_types import Candidate, Comparison
-from pipeline.report.comparison_text import (
+from pipeline.report.comparison.text import (
     margins_sentence,
     nearest_sentences,
     refused_sentences,

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.core.report_types import Report, Trial
 from pipeline.core.types import Verdict
-from pipeline.report.elements import element, shorten
 from pipeline.report.html import largest, plots
-from pipeline.report.svg import BINS, Distribution, bars, histogram, meter, scatter
+from pipeline.report.plots.elements import element, shorten
+from pipeline.report.plots.svg import BINS, Distribution, bars, histogram, meter, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 

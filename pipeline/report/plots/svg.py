@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.core.report_types import Trial
 from pipeline.core.types import Verdict
-from pipeline.report.axes import Axis, Box, bin_shares, nice_axis, place_labels
-from pipeline.report.elements import (
+from pipeline.report.plots.axes import Axis, Box, bin_shares, nice_axis, place_labels
+from pipeline.report.plots.elements import (
     BUNDLE,
     CHARACTER_WIDTH,
     FLOAT,

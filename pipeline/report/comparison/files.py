@@ -8,7 +8,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import FILE, FOLDER, is_unfinished, kind_of, locked_folder, require_place, write_whole
 from pipeline.core.report_types import Comparison
-from pipeline.report.comparison_html import comparison_page
+from pipeline.report.comparison.html import comparison_page
 from pipeline.report.publish import BUNDLE, default_output
 
 _FILES = ("compare.json", "compare.html")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from pipeline.report.frontier import Mark, frontier, staircase
+from pipeline.report.plots.frontier import Mark, frontier, staircase
 
 MARKS = [
     Mark("w8a8", 23.0, 99.6),

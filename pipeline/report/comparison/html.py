@@ -9,9 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.core.digest import canonical_json
 from pipeline.core.report_types import Candidate, Comparison
-from pipeline.report import comparison_text, text
-from pipeline.report.comparison_terminal import by_size
-from pipeline.report.frontier import Mark, frontier
+from pipeline.report import text
+from pipeline.report.comparison import text as comparison_text
+from pipeline.report.comparison.terminal import by_size
+from pipeline.report.plots.frontier import Mark, frontier
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("pipeline", "report"),

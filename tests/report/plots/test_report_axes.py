@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.report.axes import Axis, Box, bin_shares, nice_axis, nice_step, place_labels
+from pipeline.report.plots.axes import Axis, Box, bin_shares, nice_axis, nice_step, place_labels
 
 FINITE = st.floats(-1e6, 1e6)
 

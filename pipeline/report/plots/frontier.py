@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.axes import Axis, Box, nice_axis, place_labels
-from pipeline.report.elements import (
+from pipeline.report.plots.axes import Axis, Box, nice_axis, place_labels
+from pipeline.report.plots.elements import (
     BUNDLE,
     CHARACTER_WIDTH,
     MUTED,

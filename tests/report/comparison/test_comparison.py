@@ -12,11 +12,11 @@ from pipeline.config.target import Shape
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Difference, HostInfo, Refusal, Report, Trial
 from pipeline.core.types import Evidence, Figure
-from pipeline.report.comparison_files import comparison_folder, write_comparison
-from pipeline.report.comparison_html import comparison_page
-from pipeline.report.comparison_terminal import render_comparison
-from pipeline.report.comparison_text import nearest_sentences, uncompared_note, verdict_sentence, warnings
-from pipeline.report.comparisons import comparison_key, keep_comparison, known_comparison
+from pipeline.report.comparison.cache import comparison_key, keep_comparison, known_comparison
+from pipeline.report.comparison.files import comparison_folder, write_comparison
+from pipeline.report.comparison.html import comparison_page
+from pipeline.report.comparison.terminal import render_comparison
+from pipeline.report.comparison.text import nearest_sentences, uncompared_note, verdict_sentence, warnings
 from pipeline.report.html import html
 from pipeline.report.junit import junit_xml
 from pipeline.report.terminal import render

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.core.report_types import PassReport
-from pipeline.report.axes import Axis, nice_axis
-from pipeline.report.elements import Point, colour, element, horizontal_axis, legend, picture, tooltip, vertical_axis
+from pipeline.report.plots.axes import Axis, nice_axis
+from pipeline.report.plots.elements import (
+    Point,
+    colour,
+    element,
+    horizontal_axis,
+    legend,
+    picture,
+    tooltip,
+    vertical_axis,
+)
 from pipeline.report.text import number
 
 WIDTH, TOP, BOTTOM = 480, 30.0, 250.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.report_types import PassReport
-from pipeline.report.curves import curves, training_plots
+from pipeline.report.plots.curves import curves, training_plots
 
 _SVG = "{http://www.w3.org/2000/svg}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.report.axes import Axis
+from pipeline.report.plots.axes import Axis
 from pipeline.report.text import printable
 
 FONT_SIZE = 12
