@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.checks.baseline import regressions
 from pipeline.checks.budgets.metric import outcomes
 from pipeline.checks.compare import warnings
-from pipeline.checks.gate import judge_budgets, overall
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial
 from pipeline.core.types import Figure, Json, Scheme
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.gate.baseline import regressions
+from pipeline.gate.gate import judge_budgets, overall
 from pipeline.report.calibration import range_warnings
 from pipeline.report.comparison import text as comparison_text
 from pipeline.report.text import count

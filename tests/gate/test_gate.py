@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checks.baseline import regressions
 from pipeline.checks.budgets.coverage import EXCLUDED
 from pipeline.checks.budgets.metric import METRICS, Absent, Explained
 from pipeline.checks.explain import finer_formats
-from pipeline.checks.gate import judge_budget, overall
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, Measurements
 from pipeline.checks.weights import Weight
@@ -31,6 +29,8 @@ from pipeline.core.report_types import (
     TensorGroup,
 )
 from pipeline.core.types import Doubt, Evidence, Figure, Scheme, Verdict
+from pipeline.gate.baseline import regressions
+from pipeline.gate.gate import judge_budget, overall
 from pipeline.quantize.schemes import SCHEMES
 
 SCHEME = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8)

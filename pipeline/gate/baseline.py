@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.checks.budgets.metric import METRICS, Metric, Tolerance
-from pipeline.checks.gate import undecided
 from pipeline.core.report_types import BudgetResult, Report
 from pipeline.core.types import Figure, Verdict
+from pipeline.gate.gate import undecided
 
 
 def regressions(baseline: Report, figures: Mapping[str, Figure]) -> tuple[BudgetResult, ...]:

@@ -1,0 +1,1 @@
+"""Budgets held against figures: the verdict, and regressions against an earlier report."""
