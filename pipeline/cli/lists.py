@@ -79,7 +79,9 @@ def list_schemes(console: Console) -> None:
             continue
         formats = SchemeFormats(scheme)
         linear, embedding = formats.classes["linear"], formats.classes["table"]
-        table.add_row(name, linear.words("linear"), formats.rounded_inputs, embedding.words("table"))
+        inputs, products = formats.rounded_inputs, linear.details().get("Products")
+        inputs = f"{inputs}; products: {products}" if products else inputs
+        table.add_row(name, linear.words("linear"), inputs, embedding.words("table"))
     console.print(table)
 
 
