@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import tinylm
 from benchmarks.row import Measured, Row
 from pipeline.compress.edits.layers import KeepLayers
-from pipeline.compress.prune_layers import PruneLayers
+from pipeline.compress.prune.layers.config import PruneLayers
 
 _LAYERS = 6
 _STACK = "model.layers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import tinylm
 from benchmarks.row import Measured, Row
-from pipeline.compress.low_rank import LowRank
+from pipeline.compress.low_rank.config import LowRank
 
 _KEPT = 0.8
 """Of all parameters of the model. Its tied embedding, 19 % of them, stays as it is: the layers lose a quarter."""

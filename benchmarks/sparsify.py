@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks import tinylm
 from benchmarks.row import Measured, Row
-from pipeline.compress.moments import Calibration
-from pipeline.compress.sparse_layers import sparse_layers
-from pipeline.compress.sparsifier import by_inputs, by_magnitude
-from pipeline.compress.sparsify import Sparsify
+from pipeline.compress.shared.input_moments import Calibration
+from pipeline.compress.sparsify.config import Sparsify
+from pipeline.compress.sparsify.layers import sparse_layers
+from pipeline.compress.sparsify.methods import by_inputs, by_magnitude
 from pipeline.core.types import silent
 
 _WINDOWS, _BATCH = 256, 16

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.data import folder
 from pipeline.compress import EARLIER
-from pipeline.compress.model import Compressed, load_compressed
+from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.passes import PassConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.compress import PASSES, STRUCTURES, UNITS
-from pipeline.compress.depth import DEPTHS
-from pipeline.compress.importance import IMPORTANCES
-from pipeline.compress.losses import LOSSES
+from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.passes import PassConfig
-from pipeline.compress.width import WIDTHS
+from pipeline.compress.prune.hidden import WIDTHS
+from pipeline.compress.prune.importance import IMPORTANCES
+from pipeline.compress.prune.layers import DEPTHS
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.report.text import plain

@@ -15,8 +15,8 @@ def together(work: Callable[[], int]) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return work()
+    from pipeline.compress.training.distributed import dismiss, follow, rank  # noqa: PLC0415
     from pipeline.compress.training.loop import train  # noqa: PLC0415  # torch, which a lone process may never need
-    from pipeline.compress.training.processes import dismiss, follow, rank  # noqa: PLC0415
 
     if rank() > 0:
         follow(train)

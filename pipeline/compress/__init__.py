@@ -9,7 +9,7 @@ from pipeline.core.registry import Registry, registered_twice
 
 if TYPE_CHECKING:
     from pipeline.compress.passes import PassConfig
-    from pipeline.compress.units import UnitKind
+    from pipeline.compress.prune.units import UnitKind
 
 EARLIER = "compressed"
 """The role under which a stage gets the result of the pass before it."""
@@ -32,10 +32,10 @@ _PARTS = ("run", "version", "needs", "check", "model_validate")
 PASSES: Registry[type[PassConfig]] = Registry(
     "pass",
     {
-        "prune": "pipeline.compress.prune:Prune",
-        "sparsify": "pipeline.compress.sparsify:Sparsify",
-        "distill": "pipeline.compress.distill:Distill",
-        "low_rank": "pipeline.compress.low_rank:LowRank",
+        "prune": "pipeline.compress.prune.config:Prune",
+        "sparsify": "pipeline.compress.sparsify.config:Sparsify",
+        "distill": "pipeline.compress.distill.config:Distill",
+        "low_rank": "pipeline.compress.low_rank.config:LowRank",
     },
     parts=_PARTS,
     locations=("run",),
@@ -45,9 +45,9 @@ PASSES: Registry[type[PassConfig]] = Registry(
 UNITS: Registry[UnitKind] = Registry(
     "unit",
     {
-        "ffn": "pipeline.compress.ffn:NEURONS",
-        "heads": "pipeline.compress.heads:HEADS",
-        "channels": "pipeline.compress.channels.groups:CHANNELS",
+        "ffn": "pipeline.compress.prune.units_ffn:NEURONS",
+        "heads": "pipeline.compress.prune.units_heads:HEADS",
+        "channels": "pipeline.compress.prune.channels.groups:CHANNELS",
     },
     parts=("plural", "place", "round_to", "find", "traced", "join"),
 )
@@ -56,9 +56,9 @@ UNITS: Registry[UnitKind] = Registry(
 STRUCTURES: Registry[type[PassConfig]] = Registry(
     "structure",
     {
-        "layers": "pipeline.compress.prune_layers:PruneLayers",
-        "tokens": "pipeline.compress.prune_tokens:PruneTokens",
-        "hidden": "pipeline.compress.prune_hidden:PruneHidden",
+        "layers": "pipeline.compress.prune.layers.config:PruneLayers",
+        "tokens": "pipeline.compress.prune.tokens.config:PruneTokens",
+        "hidden": "pipeline.compress.prune.hidden.config:PruneHidden",
     },
     words="unit",
     parts=_PARTS,

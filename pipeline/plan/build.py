@@ -220,7 +220,7 @@ class _Builder:
             **({TOKENIZER: self.passes.tokenizer} if self.passes.tokenizer else {}),
         }
         libraries = (*PASS_LIBRARIES, *self.passes.packages)
-        return self._of_model("model", 1, "pipeline.compress.saved:run", {}, inputs, libraries)
+        return self._of_model("model", 1, "pipeline.compress.save_pretrained:run", {}, inputs, libraries)
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}

@@ -142,7 +142,7 @@ class Passes:
             role: replace(stage, name=f"samples.{role}.{number}", inputs={TOKENIZER: self.tokenizer})
             for role, stage in self.reading.stages.items()
         }
-        run = "pipeline.compress.vocabulary.stage:run"
+        run = "pipeline.compress.prune.tokens.trim_tokenizer:run"
         stage = Stage(self.tokenizer, 1, run, values, inputs, TEXT, local, self.reading.models())
         return [stage, *self.reading.stages.values()]
 

@@ -76,5 +76,5 @@ class Training:
     def _outputs(self, number: int, samples: str, teacher: ModelSource, tuned: str | None) -> Stage:
         """What the teacher says of every sample: one result for all recipes with these samples and this teacher."""
         inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
-        run = "pipeline.compress.training.recorded:run"
+        run = "pipeline.compress.training.cached_teacher:run"
         return Stage(f"teacher.{number}", 1, run, {}, inputs, _TORCH, models={MODEL: self.reading.spec(teacher)})

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from pipeline.compress import EARLIER
-from pipeline.compress.model import load_compressed
+from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.compress.channels.groups import ChannelGroup, find_channels, join
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.channels import KeepChannels, Kept
+from pipeline.compress.prune.channels.groups import ChannelGroup, find_channels, join
 from pipeline.core.errors import StageError
 from pipeline.source.factory import build as make
 

@@ -9,8 +9,8 @@ import torch
 from model_specs import hugging_face
 
 from pipeline.compress import EARLIER
-from pipeline.compress.ffn import feed_forwards
-from pipeline.compress.model import WEIGHTS_FILE, load_compressed, save_compressed
+from pipeline.compress.compressed_model import WEIGHTS_FILE, load_compressed, save_compressed
+from pipeline.compress.prune.units_ffn import feed_forwards
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 

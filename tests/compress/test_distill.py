@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from stages import run_pass
 
 from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
-from pipeline.compress.distill import Distill
-from pipeline.compress.distill_run import run
-from pipeline.compress.training import recorded
+from pipeline.compress.distill.config import Distill
+from pipeline.compress.distill.run import run
+from pipeline.compress.training import cached_teacher
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -172,7 +172,7 @@ def test_recorded_outputs_train_as_the_teacher_does(
     folder = tmp_path / "teacher"
     folder.mkdir()
     models = {MODEL: hugging_face(tiny_encoder)}
-    recorded.run(StageContext({}, {"training": texts}, folder, silent, models=models))
+    cached_teacher.run(StageContext({}, {"training": texts}, folder, silent, models=models))
     outputs = Artifact(folder, "teacher.1", "k", "d", {})
     facts = train("again", inputs={**halved, "training": texts, TEACHER_OUTPUTS: outputs})
     for key in ("curve", "held_out"):

@@ -11,8 +11,8 @@ from model_specs import factory
 from stages import run_pass
 
 from pipeline.compress import TEACHER
-from pipeline.compress.distill import Distill
-from pipeline.compress.distill_run import run
+from pipeline.compress.distill.config import Distill
+from pipeline.compress.distill.run import run
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError

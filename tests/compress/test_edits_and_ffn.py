@@ -10,9 +10,9 @@ from torch import nn
 
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.neurons import KeepNeurons
-from pipeline.compress.ffn import FeedForward, find_feed_forwards
-from pipeline.compress.importance.l2 import l2_magnitude
-from pipeline.compress.units import strongest
+from pipeline.compress.prune.importance.l2 import l2_magnitude
+from pipeline.compress.prune.units import strongest
+from pipeline.compress.prune.units_ffn import FeedForward, find_feed_forwards
 from pipeline.core.errors import StageError
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.base import linear
 from pipeline.compress.edits.heads import KeepHeads
-from pipeline.compress.ffn import feed_forwards
-from pipeline.compress.heads import attention_heads
-from pipeline.compress.units import UnitGroup
+from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.prune.units_ffn import feed_forwards
+from pipeline.compress.prune.units_heads import attention_heads
 from pipeline.core.errors import StageError
 
 SMALL = {"num_hidden_layers": 2, "intermediate_size": 48, "attn_implementation": "eager"}

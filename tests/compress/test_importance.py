@@ -12,13 +12,13 @@ from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress.edits.base import linear
-from pipeline.compress.ffn import FeedForward
-from pipeline.compress.heads import attention_heads
-from pipeline.compress.importance import IMPORTANCES
-from pipeline.compress.importance.data import ScoringData
-from pipeline.compress.importance.l2 import l2_magnitude
-from pipeline.compress.importance.taylor import PROBES, gated, objective, taylor
-from pipeline.compress.trial import batches
+from pipeline.compress.prune.importance import IMPORTANCES
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.importance.l2 import l2_magnitude
+from pipeline.compress.prune.importance.taylor import PROBES, gated, objective, taylor
+from pipeline.compress.prune.units_ffn import FeedForward
+from pipeline.compress.prune.units_heads import attention_heads
+from pipeline.compress.shared.fidelity_trial import batches
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
 from pipeline.data.samples import Samples, open_samples, write_samples

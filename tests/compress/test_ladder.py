@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compress.ladder import first, ladder, last, rounded, same_share
+from pipeline.compress.prune.schedules import first, ladder, last, rounded, same_share
 
 WEAK_SECOND = [torch.tensor([4.0, 1.0, 2.0, 5.0]), torch.tensor([10.0, 90.0])]
 """Relative to their means 3 and 50: 1/3, 2/3, 4/3, 5/3 and 0.2, 1.8."""

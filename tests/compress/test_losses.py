@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.compress.losses import LOSSES
-from pipeline.compress.losses.views import Pair, View
+from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress.distill.losses.types import Pair, View
 
 
 def pair(student: View, teacher: View, mask: Tensor | None = None, **changes: object) -> Pair:

@@ -13,9 +13,9 @@ from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress import EARLIER
-from pipeline.compress.factorize.run import run
-from pipeline.compress.low_rank import LowRank
-from pipeline.compress.model import load_compressed, save_compressed
+from pipeline.compress.compressed_model import load_compressed, save_compressed
+from pipeline.compress.low_rank.config import LowRank
+from pipeline.compress.low_rank.run import run
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -172,7 +172,7 @@ def test_what_was_of_low_rank_already_stays_exact(on_images: Runs, monkeypatch: 
         point[:, 8:] = 0  # 8 of 32 channels are read
         second = model.second.weight
         second[8:] = second[:8].repeat(3, 1, 1, 1)  # 8 of 32 outputs differ
-    monkeypatch.setattr("pipeline.compress.model.load_source", lambda _: model)
+    monkeypatch.setattr("pipeline.compress.compressed_model.load_source", lambda _: model)
     x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = outputs(model, x=x)
     facts = on_images("net", method=["svd_llm", "tucker2"], rank={"head": 4, "point": [32, 8], "second": [8, 16]})
@@ -287,7 +287,7 @@ def test_layers_that_were_made_sparse_stay(on_images: Runs, tmp_path: Path) -> N
 
 def test_frozen_layers_and_changes_in_place_have_gradients_too(on_images: Runs, monkeypatch: Any) -> None:
     model = on_images.before("net").requires_grad_(False)
-    monkeypatch.setattr("pipeline.compress.model.load_source", lambda _: model)
+    monkeypatch.setattr("pipeline.compress.compressed_model.load_source", lambda _: model)
     frozen = on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)
     monkeypatch.undo()
     assert frozen["layers"] == on_images("net", method=["svd_llm", "tucker2"], ratio=0.4, round_to=2)["layers"]

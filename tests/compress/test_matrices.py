@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pipeline.compress.matrices as matrices_module
-from pipeline.compress.matrices import Multiplier, matrices, rows_read, set_matrices
+import pipeline.compress.shared.matrices as matrices_module
+from pipeline.compress.shared.matrices import Multiplier, matrices, rows_read, set_matrices
 
 CONVOLUTIONS = {
     "plain": nn.Conv2d(3, 4, 3),

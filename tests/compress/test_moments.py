@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.moments import Calibration, call_order, second_moments
+from pipeline.compress.shared.input_moments import Calibration, call_order, second_moments
 
 
 class Net(nn.Module):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from model_specs import factory
 
-from pipeline.compress.cost import macs
-from pipeline.compress.prune import Prune
-from pipeline.compress.prune_units import run
+from pipeline.compress.prune.config import Prune
+from pipeline.compress.prune.run import run
+from pipeline.compress.shared.cost import macs
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError

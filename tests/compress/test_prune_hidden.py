@@ -28,13 +28,13 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits.hidden import Along, KeepHidden
-from pipeline.compress.importance.data import ScoringData
-from pipeline.compress.model import load_compressed
-from pipeline.compress.prune_hidden import PruneHidden
-from pipeline.compress.width.residual import Axis, Residual, find_residual
-from pipeline.compress.width.run import kept_count, make_edit, width_of
-from pipeline.compress.width.scores import activation, l2
+from pipeline.compress.prune.hidden.config import PruneHidden
+from pipeline.compress.prune.hidden.residual import Axis, Residual, find_residual
+from pipeline.compress.prune.hidden.run import kept_count, make_edit, width_of
+from pipeline.compress.prune.hidden.scores import activation, l2
+from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError

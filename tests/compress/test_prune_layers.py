@@ -25,15 +25,15 @@ from transformers import (
     ViTModel,
 )
 
-from pipeline.compress.depth.run import choose, kept_counts, make_edits
-from pipeline.compress.depth.scores import block_influence, even
-from pipeline.compress.depth.stacks import Stack, find_stacks
+from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.layers import KeepLayers
-from pipeline.compress.importance.data import ScoringData
-from pipeline.compress.model import load_compressed
-from pipeline.compress.prune_layers import PruneLayers
-from pipeline.compress.surviving import surviving
+from pipeline.compress.edits.renumber import surviving
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.layers.config import PruneLayers
+from pipeline.compress.prune.layers.run import choose, kept_counts, make_edits
+from pipeline.compress.prune.layers.scores import block_influence, even
+from pipeline.compress.prune.layers.stacks import Stack, find_stacks
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -100,7 +100,7 @@ def test_block_influence_by_hand(samples: Artifact) -> None:
 
 
 def test_padding_does_not_count() -> None:
-    from pipeline.compress.depth.scores import _cosines  # noqa: PLC0415
+    from pipeline.compress.prune.layers.scores import _cosines  # noqa: PLC0415
 
     x = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     y = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -249,7 +249,7 @@ def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
 
 
 def test_a_model_without_stacks(samples: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.compress.depth.run import stacks_of  # noqa: PLC0415
+    from pipeline.compress.prune.layers.run import stacks_of  # noqa: PLC0415
 
     data = scoring(Turns(0), samples)
     with pytest.raises(StageError) as caught:

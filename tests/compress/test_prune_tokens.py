@@ -14,13 +14,13 @@ from torch import nn
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, SOURCE_CALIBRATION
+from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.tokens import KeepTokens
-from pipeline.compress.model import load_compressed
-from pipeline.compress.prune_tokens import PruneTokens
-from pipeline.compress.vocabulary.run import make_edit
-from pipeline.compress.vocabulary.stage import KEPT
-from pipeline.compress.vocabulary.stage import run as trim
+from pipeline.compress.prune.tokens.config import PruneTokens
+from pipeline.compress.prune.tokens.run import make_edit
+from pipeline.compress.prune.tokens.trim_tokenizer import KEPT
+from pipeline.compress.prune.tokens.trim_tokenizer import run as trim
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError

@@ -11,9 +11,9 @@ import pytest
 from model_specs import hugging_face
 from torch import nn
 
-from pipeline.compress.ffn import feed_forwards
-from pipeline.compress.prune import Prune
-from pipeline.compress.prune_units import run
+from pipeline.compress.prune.config import Prune
+from pipeline.compress.prune.run import run
+from pipeline.compress.prune.units_ffn import feed_forwards
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError

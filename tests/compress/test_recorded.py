@@ -11,9 +11,9 @@ import torch
 from model_specs import hugging_face
 from torch import nn
 
-from pipeline.compress.distill import Distill
+from pipeline.compress.distill.config import Distill
+from pipeline.compress.training.cached_teacher import FILE, Recorded, require_recordable, run
 from pipeline.compress.training.data import TAUGHT, TrainingSet
-from pipeline.compress.training.recorded import FILE, Recorded, require_recordable, run
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from stages import run_pass, token_samples
 from torch import Tensor, nn
 
-from pipeline.compress import sparsifier
-from pipeline.compress.model import load_compressed
-from pipeline.compress.moments import Calibration
-from pipeline.compress.sparse_layers import in_blocks, sparse_layers
-from pipeline.compress.sparsifier import by_inputs, by_magnitude
-from pipeline.compress.sparsify import Sparsify
+from pipeline.compress.compressed_model import load_compressed
+from pipeline.compress.shared.input_moments import Calibration
+from pipeline.compress.sparsify import methods
+from pipeline.compress.sparsify.config import Sparsify
+from pipeline.compress.sparsify.layers import in_blocks, sparse_layers
+from pipeline.compress.sparsify.methods import by_inputs, by_magnitude
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -292,7 +292,7 @@ def test_inputs_that_are_not_finite() -> None:
 
 def test_a_hessian_that_cannot_be_factored(monkeypatch: pytest.MonkeyPatch) -> None:
     indefinite = {"first": torch.tensor([[[1.0, 20.0], [20.0, 1.0]]], dtype=torch.float64)}
-    monkeypatch.setattr(sparsifier, "second_moments", lambda *_, **__: indefinite)
+    monkeypatch.setattr(methods, "second_moments", lambda *_, **__: indefinite)
     with pytest.raises(StageError) as caught:
         sparse(net(), [[1, 1]], sparsity=0.5)
     assert caught.value.message == (

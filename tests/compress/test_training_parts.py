@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import LowRankLinear
 from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, hold_out
-from pipeline.compress.training.pupil import Observed, flip_shift, set_mode
-from pipeline.compress.training.schedule import learning_rate_factor
-from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
+from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
+from pipeline.compress.training.lr_schedule import learning_rate_factor
+from pipeline.compress.training.observed_model import Observed, flip_shift, set_mode
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.data.samples import DATASET, write_samples

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.trial import judged
+from pipeline.compress.shared.fidelity_trial import judged
 
 ROWS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 

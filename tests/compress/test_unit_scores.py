@@ -11,11 +11,11 @@ from channel_networks import build
 from model_specs import factory
 from torch import Tensor, nn
 
-from pipeline.compress.channels.groups import ChannelGroup, find_channels
-from pipeline.compress.ffn import FeedForward
-from pipeline.compress.importance import IMPORTANCES
-from pipeline.compress.importance.data import ScoringData
-from pipeline.compress.importance.taylor import PROBES
+from pipeline.compress.prune.channels.groups import ChannelGroup, find_channels
+from pipeline.compress.prune.importance import IMPORTANCES
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.importance.taylor import PROBES
+from pipeline.compress.prune.units_ffn import FeedForward
 from pipeline.core.errors import StageError
 from pipeline.core.types import silent
 from pipeline.data.samples import open_samples, write_samples

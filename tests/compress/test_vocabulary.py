@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from pipeline.compress.vocabulary.choose import all_ids, choose
-from pipeline.compress.vocabulary.pieces import pieces_of
-from pipeline.compress.vocabulary.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
+from pipeline.compress.prune.tokens.choose import all_ids, choose
+from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
+from pipeline.compress.prune.tokens.tokenizer_models import pieces_of
 from pipeline.core.errors import StageError
 
 Content = dict[str, Any]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 IMPORTED = (
     "pipeline.compare.compare",
-    "pipeline.compress.factorize.run",
-    "pipeline.compress.saved",
+    "pipeline.compress.low_rank.run",
+    "pipeline.compress.save_pretrained",
     "pipeline.compress.training.loop",
     "pipeline.quantize.quantize",
     "pipeline.quantize.write",

@@ -31,7 +31,7 @@ DROPPED = 'title = "Falls"\nscheme = "fp32"\n[[passes]]\npass = "{}"\n{}\n'
         ),
         (
             DROPPED.format("prune", 'unit = "layers"\nratio = 0.5'),
-            "error: unit 'layers' is registered twice: pipeline.compress.prune_layers:PruneLayers and "
+            "error: unit 'layers' is registered twice: pipeline.compress.prune.layers.config:PruneLayers and "
             "toy_edge.last_ffn:LAST_FFN of the package bad-unit 0.1.\n  Uninstall one of the packages, or rename its "
             "entry point. All else works as before.\n",
         ),

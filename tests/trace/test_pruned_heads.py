@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from pipeline.compress.edits import replay
-from pipeline.compress.heads import attention_heads
+from pipeline.compress.prune.units_heads import attention_heads
 from pipeline.trace.canonical import canonicalize
 from pipeline.trace.examples import example_inputs
 from pipeline.trace.graph import MODEL, save_model

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.compress.edits.base import Edit
-from pipeline.compress.expressed import update_config
+from pipeline.compress.edits.hf_config import update_config
 from pipeline.core.errors import StageError
 from pipeline.core.registry import Registry
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.compress.edits.base import Edit, keep_rows
-from pipeline.compress.vocabulary.rewrite import new_ids, renumbered
+from pipeline.compress.prune.tokens.rewrite import new_ids, renumbered
 from pipeline.core.errors import StageError
 
 SIZE = "vocab_size"

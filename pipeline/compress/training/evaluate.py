@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.compress.training.data import Batch, TrainingSet
-from pipeline.compress.training.pupil import Observed
+from pipeline.compress.training.observed_model import Observed
 from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 
 Array = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.compress.distill import Distill
+from pipeline.compress.distill.config import Distill
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Frozen
 

@@ -14,15 +14,15 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pipeline.compress.compressed_model import Compressed
+from pipeline.compress.distill.losses.types import View
 from pipeline.compress.edits.zeros import HeldZeros
-from pipeline.compress.losses.views import View
-from pipeline.compress.model import Compressed
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
 from pipeline.compress.training.data import Batch, batch_order
+from pipeline.compress.training.distributed import world_size
 from pipeline.compress.training.job import TrainingJob
-from pipeline.compress.training.processes import world_size
-from pipeline.compress.training.pupil import flip_shift, frozen_parameters, set_mode
-from pipeline.compress.training.schedule import learning_rate_factor
+from pipeline.compress.training.lr_schedule import learning_rate_factor
+from pipeline.compress.training.observed_model import flip_shift, frozen_parameters, set_mode
 from pipeline.compress.training.setup import Setup, pair_of, prepare, weighted_loss
 from pipeline.core.errors import StageError
 from pipeline.core.types import Json, Progress, silent

@@ -11,17 +11,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline.compress import EARLIER
-from pipeline.compress.distill import Distill
-from pipeline.compress.losses import LOSSES
-from pipeline.compress.losses.views import Loss, Pair, View
-from pipeline.compress.model import Compressed, load_compressed
+from pipeline.compress.compressed_model import Compressed, load_compressed
+from pipeline.compress.distill.config import Distill
+from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress.distill.losses.types import Loss, Pair, View
+from pipeline.compress.training.cached_teacher import Recorded, recorded_outputs
 from pipeline.compress.training.data import LABELS, Batch, TrainingSet, hold_out
+from pipeline.compress.training.distributed import gather
 from pipeline.compress.training.evaluate import HeldOut, frozen
+from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
 from pipeline.compress.training.job import TrainingJob
-from pipeline.compress.training.processes import gather
-from pipeline.compress.training.pupil import Observed
-from pipeline.compress.training.recorded import Recorded, recorded_outputs
-from pipeline.compress.training.taps import block_names, kept_blocks, match_blocks
+from pipeline.compress.training.observed_model import Observed
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec

@@ -28,8 +28,8 @@ def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes `edits.json` and `weights.safetensors`."""
     import torch  # here, so that a plan does not wait for it
 
-    from pipeline.compress.model import load_compressed, save_compressed
-    from pipeline.compress.units import parameters
+    from pipeline.compress.compressed_model import load_compressed, save_compressed
+    from pipeline.compress.prune.units import parameters
 
     config = Clip.model_validate(context.config["pass"])
     earlier = load_compressed(context.model, context.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.compress.losses.views import Loss, Pair
+from pipeline.compress.distill.losses.types import Loss, Pair
 
 
 def huber(pair: Pair) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pipeline.compress.ffn import FeedForward, feed_forwards
-from pipeline.compress.units import UnitKind
+from pipeline.compress.prune.units import UnitKind
+from pipeline.compress.prune.units_ffn import FeedForward, feed_forwards
 
 
 def last_feed_forward(model: nn.Module) -> Sequence[FeedForward]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.compress.importance.data import ScoringData
-from pipeline.compress.importance.weights import coupled
-from pipeline.compress.units import UnitGroup
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.importance.weights import coupled
+from pipeline.compress.prune.units import UnitGroup
 
 
 def mean_weight(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:

@@ -1,0 +1,1 @@
+"""Distillation: the pass's config and stage function, and the losses."""

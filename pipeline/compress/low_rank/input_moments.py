@@ -1,0 +1,192 @@
+"""What calibration samples show of layers' inputs and outputs, added up batch by batch in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.compress.low_rank.layers import Candidate, Layer
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.importance.taylor import PROBES, objective
+from pipeline.compress.shared.fidelity_trial import batches, judged
+from pipeline.numerics.low_rank import Double
+from pipeline.source.torch_model import wrap
+
+_BYTES = 1 << 29
+"""How much memory the second moments may take at once; more layers take more passes over the samples."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many rows (tokens, pixels) one sample makes a layer read and give; 0 if it is never called. `between`: of a
+    convolution's pixels once its stride is taken along the height only."""
+
+    read: int = 0
+    given: int = 0
+    between: int = 0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Means over all rows that a layer read, padding left out: `gram` of x x^T, float64 [n, n], of an embedding [rows]
+    the shares of the lookups; `magnitude` of |x|, float64 [n]. Convolutions: of their input's pixels."""
+
+    gram: Double
+    magnitude: Double
+
+
+def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Places]:
+    """Of the first sample. A layer without rows is not called, or not as a module, so that nothing could take its
+    place."""
+    found = dict.fromkeys(modules, Places())
+
+    def count(name: str, module: Layer, inputs: Tensor, output: Tensor) -> None:
+        before = found[name]
+        if isinstance(module, nn.Conv2d):
+            read, given = inputs[0, 0].numel(), output[0, 0].numel()
+            between = output.shape[-2] * inputs.shape[-1]
+        else:
+            read = given = between = output.numel() // output.shape[-1]
+        found[name] = Places(before.read + read, before.given + given, before.between + between)
+
+    with _hooked(modules, count), torch.inference_mode():
+        wrap(watched.model, watched.spec)(**watched.example)
+    return found
+
+
+def moments(watched: ScoringData, layers: Sequence[Candidate]) -> Iterator[tuple[Candidate, Moments]]:
+    """Of each layer that a sample reaches, in the memory that `_BYTES` says, however many layers and samples there
+    are."""
+    groups = _groups(layers)
+    for number, group in enumerate(groups):
+        yield from _moments_of(watched, group, number, len(groups))
+
+
+def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[str, float]:
+    """What a unit of squared error of a layer's outputs, spread over all of them alike, does to what the task looks at:
+    the squared gradient of a random objective, summed over a sample's rows and averaged over the outputs.
+
+    The objectives' squared gradients are the curvature of the KL divergence or of the squared change of an embedding
+    (`importance.taylor.objective`), so that this times the mean squared error is the damage to second order.
+    """
+    model, generator = wrap(watched.model, watched.spec), torch.Generator().manual_seed(watched.seed)
+    totals = dict.fromkeys((layer.name for layer in layers), 0.0)
+    family: str = watched.spec.family
+
+    def watch(name: str, module: Layer, inputs: Tensor, output: Tensor) -> Tensor:  # noqa: ARG001
+        # a new leaf if all before it is frozen, cloned since what follows may change it in place
+        output = output if output.requires_grad else output.detach().requires_grad_().clone()
+
+        def add(gradient: Tensor) -> None:
+            width = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
+            totals[name] += float(gradient.double().square().sum()) / width
+
+        output.register_hook(add)  # type: ignore[no-untyped-call]  # torch's own
+        return output
+
+    done = 0
+    with _hooked({layer.name: layer.module for layer in layers}, watch), torch.enable_grad():
+        for batch in batches(watched.samples):
+            rows = judged(model, batch)
+            for probe in range(PROBES):
+                loss = objective(rows, family, generator)
+                torch.autograd.backward(loss, retain_graph=probe + 1 < PROBES)
+                watched.model.zero_grad(set_to_none=True)
+            done += len(next(iter(batch.values())))
+            watched.progress(done, len(watched.samples))
+    return {name: total / (done * PROBES) for name, total in totals.items()}
+
+
+def _moments_of(
+    watched: ScoringData, layers: Sequence[Candidate], number: int, groups: int
+) -> Iterator[tuple[Candidate, Moments]]:
+    model, sums = wrap(watched.model, watched.spec), {layer.name: _Sum() for layer in layers}
+    mask: Tensor | None = None
+
+    def add(name: str, module: Layer, inputs: Tensor, output: Tensor) -> None:  # noqa: ARG001
+        sums[name].add(module, inputs, mask)
+
+    done, total = number * len(watched.samples), groups * len(watched.samples)
+    with _hooked({layer.name: layer.module for layer in layers}, add), torch.inference_mode():
+        for batch in batches(watched.samples):
+            mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            model(**batch)
+            done += len(next(iter(batch.values())))
+            watched.progress(done, total)
+    for layer in layers:
+        if sums[layer.name].rows:
+            yield layer, sums.pop(layer.name).means()
+
+
+class _Sum:
+    """The moments of one layer's inputs so far."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._gram: Any = 0.0
+        self._magnitude: Any = 0.0
+
+    def add(self, module: Layer, inputs: Tensor, mask: Tensor | None) -> None:
+        if isinstance(module, nn.Embedding):
+            seen = inputs[mask] if mask is not None and mask.shape == inputs.shape else inputs.flatten()
+            self._gram = self._gram + torch.bincount(seen, minlength=module.num_embeddings).double()
+            self.rows += len(seen)
+            return
+        seen = _rows(module, inputs, mask).double()
+        self._gram = self._gram + seen.T @ seen
+        self._magnitude = self._magnitude + seen.abs().sum(0)
+        self.rows += len(seen)
+
+    def means(self) -> Moments:
+        magnitude = self._magnitude if isinstance(self._magnitude, Tensor) else torch.zeros(0, dtype=torch.float64)
+        return Moments((self._gram / self.rows).numpy(), (magnitude / self.rows).numpy())
+
+
+def _rows(module: Layer, inputs: Tensor, mask: Tensor | None) -> Tensor:
+    """What the layer reads as [rows, features]; without padding where a row is a token."""
+    if isinstance(module, nn.Conv2d):
+        return inputs.movedim(-3, -1).flatten(0, -2)
+    if mask is not None and mask.shape == inputs.shape[:-1]:
+        return inputs[mask]
+    return inputs.reshape(-1, inputs.shape[-1])
+
+
+_See = Callable[[str, Any, Tensor, Tensor], Tensor | None]
+
+
+@contextmanager
+def _hooked(modules: Mapping[str, Layer], see: _See) -> Iterator[None]:
+    """Call `see` with the name, module, input and output of each call of the modules; what it returns is the output."""
+
+    def hook(name: str) -> Callable[..., Tensor | None]:
+        return lambda module, args, kwargs, output: see(name, module, args[0] if args else kwargs["input"], output)
+
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
+        yield
+
+
+def _groups(layers: Sequence[Candidate]) -> list[list[Candidate]]:
+    groups: list[list[Candidate]] = []
+    used = _BYTES
+    for layer in layers:
+        size = 8 * _inputs(layer) ** (1 if layer.kind == "embedding" else 2)
+        if used + size > _BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(layer)
+        used += size
+    return groups
+
+
+def _inputs(layer: Candidate) -> int:
+    module = layer.module
+    if isinstance(module, nn.Conv2d):
+        return module.in_channels
+    return module.num_embeddings if isinstance(module, nn.Embedding) else module.in_features

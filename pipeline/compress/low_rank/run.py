@@ -1,0 +1,107 @@
+"""The work of the `low_rank` pass: decompose, divide the ranks, replace the layers, record what it cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipeline.compress.compressed_model import load_compressed, save_compressed
+from pipeline.compress.edits import replay
+from pipeline.compress.edits.zeros import holds_zeros
+from pipeline.compress.low_rank.config import LowRank
+from pipeline.compress.low_rank.decompose import make_factorizers
+from pipeline.compress.low_rank.factorizer import Cost, Factorizer
+from pipeline.compress.low_rank.input_moments import Places, places
+from pipeline.compress.low_rank.layers import Candidate, find_layers
+from pipeline.compress.low_rank.rank_allocation import Chosen, choose, summary
+from pipeline.compress.passes import pass_report
+from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.prune.units import parameters
+from pipeline.compress.shared.cost import macs
+from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
+from pipeline.core.errors import StageError
+from pipeline.core.report_types import Skipped
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.data.samples import open_samples
+
+_JUDGED = 32
+"""Calibration samples that the facts' metric is of; the outputs of language models are large."""
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Stage function. Writes `edits.json` and `weights.safetensors`.
+
+    StageError for a pattern that matches nothing, a target that cannot be reached, a CP decomposition that does not
+    converge, or if no layer is left to factorize.
+    """
+    config = LowRank.model_validate(context.config["pass"])
+    earlier = load_compressed(context.model, context.inputs)
+    model = earlier.model
+    found, skipped = find_layers(model, config)
+    samples = open_samples(context.inputs["calibration"].path, config.samples)
+    watched = ScoringData(model, context.model, samples, config.seed, context.progress)
+    called = places(watched, {layer.name: layer.module for layer in found})
+    sparse = holds_zeros(earlier.edits)
+    reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}
+    made = make_factorizers(watched, [layer for layer in found if not reasons[layer.name]], called, config)
+    before = Cost(parameters(model), macs(model, watched.example))
+    chosen = choose(config, made.factorizers, before)
+    unfit = [Skipped(name=name, reason=reason) for name, reason in reasons.items() if reason]
+    skipped = [*skipped, *unfit, *made.skipped, *chosen.skipped]
+    if not chosen.ranks:
+        raise _nothing(model, config, skipped)
+    smaller, edits = factorized(model, made.factorizers, chosen)
+    save_compressed(context.out, smaller, [*earlier.edits, *edits], trained=True)
+    trial = make_trial(context, min(config.samples, _JUDGED))
+    return pass_report(
+        "low_rank",
+        method=" + ".join(dict.fromkeys(item.method for item in made.factorizers if item.name in chosen.ranks)),
+        allocation="sensitivity" if config.by_sensitivity else "uniform",
+        **{config.size: getattr(config, config.size)},
+        **pass_facts(trial, model, smaller),
+        macs_before=before.macs,
+        macs_after=macs(smaller, watched.example),
+        layers=summary(made.factorizers, chosen.ranks),
+        skipped=sorted(skipped, key=lambda layer: layer.name),
+        ridges=made.ridges,
+    )
+
+
+def factorized(
+    model: nn.Module, factorizers: Sequence[Factorizer], chosen: Chosen
+) -> tuple[nn.Module, list[dict[str, Json]]]:
+    """A copy of the model with the factors in the layers' places, and the edits that give its structure."""
+    wanted = [factorizer for factorizer in factorizers if factorizer.name in chosen.ranks]
+    edits = [factorizer.edit(chosen.ranks[factorizer.name]).model_dump(mode="json") for factorizer in wanted]
+    smaller = replay(copy.deepcopy(model), edits)
+    for factorizer in wanted:
+        for part, values in factorizer.factors(chosen.ranks[factorizer.name]).items():
+            with torch.no_grad():
+                smaller.get_parameter(f"{factorizer.name}.{part}.weight").copy_(values)
+    return smaller.eval(), edits
+
+
+def _unfit(layer: Candidate, called: Places, sparse: bool) -> str:
+    """Why a layer stays, by what an earlier pass left and how the model runs; empty if nothing speaks against it."""
+    if not called.given:
+        return "its forward is not called: its weight is read by other code, or nothing reads it"
+    if sparse and layer.kind != "embedding" and bool((layer.module.weight == 0).any()):
+        return "an earlier pass made it sparse, and its factors would be dense"
+    return ""
+
+
+def _nothing(model: nn.Module, config: LowRank, skipped: Sequence[Skipped]) -> StageError:
+    if not skipped:
+        return StageError(
+            f"low_rank: {type(model).__name__} has no {' or '.join(config.chosen)} layers.",
+            "Change layers and method, or remove the low_rank pass from the recipe.",
+        )
+    listed = "; ".join(f"{layer.name}: {layer.reason}" for layer in skipped[:3])
+    return StageError(
+        f"low_rank: none of {len(skipped)} layers can be factorized. {listed}{'; ...' if skipped[3:] else ''}.",
+        "Change layers, the ranks or round_to, or remove the low_rank pass from the recipe.",
+    )

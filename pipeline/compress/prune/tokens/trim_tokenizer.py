@@ -1,0 +1,115 @@
+"""Stage function `vocabulary`: count the tokens of a corpus and write the tokenizer that has only those that stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compress.prune.tokens.choose import all_ids, choose
+from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
+from pipeline.compress.prune.tokens.tokenizer_models import pieces_of
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json, Progress
+from pipeline.data.datasets import Dataset, load_training
+from pipeline.data.encode import load_tokenizer, with_tokenizer
+
+KEPT = "kept.json"
+"""Beside the tokenizer: the old ids of the tokens that it kept, in the order of their new ones."""
+_BATCH = 512
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Writes `kept.json`, `tokenizer.json` and what else of the tokenizer's files names tokens by their ids.
+
+    StageError if nothing can go, or the tokenizer's kind is not known.
+    """
+    config = context.config
+    model = with_tokenizer(context.model, context.inputs)
+    tokenizer = load_tokenizer(model.tokenizer_folder, model.trust_remote_code)
+    content = _content(tokenizer, model.tokenizer_folder)
+    pieces = pieces_of(content["model"])
+    ids = all_ids(content, pieces)
+    texts = [text for spec in config["data"] for text in _texts(load_training(spec, None))]
+    counts = count_tokens(tokenizer, texts, max(ids.values()) + 1, context.progress)
+    keep = choose(content, pieces, counts, config["min_count"], config["keep_tokens"])
+    if len(keep) == len(ids):
+        raise StageError(
+            f"prune: all {len(ids)} tokens are used {config['min_count']} times or more in the data, or needed.",
+            "Raise min_count, give keep_tokens, or remove the pass from the recipe.",
+        )
+    new = new_ids(keep)
+    write_tokenizer(context.out, model.tokenizer_folder, rewrite_tokenizer(content, pieces, new), new)
+    (context.out / KEPT).write_text(json.dumps(keep), encoding="utf-8")
+    _require_same_tokens(context.out / "tokenizer.json", {token: new[old] for token, old in ids.items() if old in new})
+    return {
+        "tokens_before": len(ids),
+        "tokens_after": len(keep),
+        "texts": len(texts),
+        "corpus_tokens": int(counts.sum()),
+        "corpus_share_kept": round(float(counts[keep].sum() / max(counts.sum(), 1)), 6),
+    }
+
+
+def _content(tokenizer: Any, folder: Path) -> dict[str, Any]:
+    """The tokenizer.json: the folder's own, else what transformers made of its other files."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise StageError(
+            f"prune: {type(tokenizer).__name__} has no tokenizer.json, so that its vocabulary cannot be trimmed.",
+            "Save the tokenizer as a fast one, or remove the pass from the recipe.",
+        )
+    file = folder / "tokenizer.json"
+    return json.loads(file.read_text(encoding="utf-8") if file.is_file() else tokenizer.backend_tokenizer.to_str())
+
+
+def _texts(dataset: Dataset) -> Iterator[str]:
+    """Both sides of pairs; the words of a sample as one text."""
+    for sample in dataset.samples:
+        if isinstance(sample, str):
+            yield sample
+        elif dataset.kind == "words":
+            yield " ".join(sample)
+        else:
+            yield from sample
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str], size: int, progress: Progress) -> NDArray[np.int64]:
+    """How often each token id is used, int64 [size], of whole texts without special tokens."""
+    counts = np.zeros(size, np.int64)
+    for begin in range(0, len(texts), _BATCH):
+        encoded = tokenizer(texts[begin : begin + _BATCH], add_special_tokens=False, truncation=False, verbose=False)
+        counts += np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in encoded["input_ids"]]), None, size)
+        progress(min(begin + _BATCH, len(texts)), len(texts))
+    return counts
+
+
+def write_tokenizer(out: Path, folder: Path, content: dict[str, Any], new: dict[int, int]) -> None:
+    """The new tokenizer.json with its settings, and the config, from which transformers tells the tokenizer's class."""
+    (out / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    for name, rewrite in (("tokenizer_config.json", rewrite_settings), ("config.json", rewrite_config)):
+        if (folder / name).is_file():
+            changed = rewrite(json.loads((folder / name).read_text(encoding="utf-8")), new)
+            (out / name).write_text(pretty_json(changed), encoding="utf-8")
+    special = folder / "special_tokens_map.json"
+    if special.is_file():
+        (out / special.name).write_bytes(special.read_bytes())
+
+
+def _require_same_tokens(file: Path, expected: dict[str, int]) -> None:
+    """StageError if the tokenizers library reads other ids out of the file than were meant."""
+    from tokenizers import Tokenizer  # noqa: PLC0415  # only this stage needs it
+
+    found = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    wrong = [token for token in found.keys() | expected.keys() if found.get(token) != expected.get(token)]
+    if wrong:
+        raise StageError(
+            f"prune: the trimmed tokenizer gives {wrong[0]!r} the id {found.get(wrong[0])} instead of "
+            f"{expected.get(wrong[0])}.",
+            "Its added tokens are numbered in a way that cannot be kept; remove the pass from the recipe.",
+        )

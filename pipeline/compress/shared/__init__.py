@@ -1,0 +1,1 @@
+"""What several passes use: cost, input moments, name patterns, judging a candidate."""

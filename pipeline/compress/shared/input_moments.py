@@ -1,0 +1,95 @@
+"""What calibration samples show a layer: second moments of its inputs, summed in float64 as batches go by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.compress.shared.matrices import Multiplier, rows_read
+
+Batch = dict[str, Tensor]
+
+
+class Calibration(NamedTuple):
+    """`forward` runs the model, as it is now, on one of `batches()`; these are the same each time."""
+
+    forward: Callable[[Batch], object]
+    batches: Callable[[], Iterable[Batch]]
+
+
+class _Enough(Exception):  # noqa: N818  # no error: all that was to be seen has been
+    """Ends a forward pass after the last layer that is watched."""
+
+
+def call_order(calibration: Calibration, modules: Mapping[str, nn.Module]) -> Counter[str]:
+    """How often the first batch calls each of `modules`, in the order of the first calls; those never called are not
+    there."""
+    calls: Counter[str] = Counter()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: calls.update((name,))
+
+    with ExitStack() as hooks, torch.inference_mode():
+        for name, module in modules.items():
+            hooks.callback(module.register_forward_pre_hook(note(name)).remove)
+        calibration.forward(next(iter(calibration.batches())))
+    return calls
+
+
+def second_moments(
+    calibration: Calibration, modules: Mapping[str, Multiplier], calls: Mapping[str, int], full: bool
+) -> dict[str, Tensor]:
+    """Of what each module reads, by name, float64: with `full` the sum of x x^T [groups, columns, columns], else its
+    diagonal [groups, columns]. Modules that no sample reached are not there.
+
+    `calls`: how often one forward pass calls each; after the last call it is cut short.
+    """
+    watch = _Watch(calls, full)
+    with ExitStack() as hooks, torch.inference_mode():
+        for name, module in modules.items():
+            hook = module.register_forward_pre_hook(watch.hook(name), with_kwargs=True)
+            hooks.callback(hook.remove)
+        for batch in calibration.batches():
+            watch.begin(batch.get("attention_mask"), modules)
+            try:
+                calibration.forward(batch)
+            except _Enough:
+                continue
+    return watch.sums
+
+
+class _Watch:
+    """Forward pre-hooks that add up what they see."""
+
+    def __init__(self, calls: Mapping[str, int], full: bool) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self._calls, self._full = calls, full
+        self._left: Counter[str] = Counter()
+        self._mask: Tensor | None = None
+
+    def begin(self, mask: Tensor | None, names: Iterable[str]) -> None:
+        """A forward pass starts."""
+        self._mask = None if mask is None else mask.bool()
+        self._left = Counter({name: self._calls.get(name, 0) for name in names})
+
+    def hook(self, name: str) -> Callable[..., None]:
+        def see(module: Multiplier, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+            values = args[0] if args else kwargs["input"]
+            for rows in rows_read(module, values, self._mask):
+                self._add(name, rows)
+            self._left[name] -= 1
+            # a module without a count is called by some batches only, so that no pass is known to be done with it
+            if all(self._calls.get(other) and count <= 0 for other, count in self._left.items()):
+                raise _Enough
+
+        return see
+
+    def _add(self, name: str, rows: Tensor) -> None:
+        found = rows.mT @ rows if self._full else rows.square().sum(1)
+        # float32 is exact enough for the products of one batch, but not for the sum over all of them
+        self.sums[name] = found.double() if name not in self.sums else self.sums[name] + found

@@ -1,0 +1,89 @@
+"""A teacher's outputs on all training samples, recorded once: what looks at nothing else then trains without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.compress.compressed_model import load_compressed
+from pipeline.compress.distill.config import Distill
+from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress.distill.losses.types import View
+from pipeline.compress.training.data import TAUGHT, Batch, TrainingSet
+from pipeline.compress.training.evaluate import frozen
+from pipeline.compress.training.observed_model import Observed
+from pipeline.core.errors import UsageError
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Json
+from pipeline.tasks.registry import OUTPUTS
+
+FILE = "outputs.npy"
+_BATCH = 64
+_INSIDE = ("features", "attention")
+
+
+class Recorded(nn.Module):
+    """Stands where the teacher would: gives what was recorded of the batch."""
+
+    def forward(self, batch: Batch) -> View:
+        return View(batch[TAUGHT])
+
+
+def require_recordable(config: Distill, family: str, where: str) -> None:
+    """UsageError if the training of `where` needs more of its teacher than one output per sample."""
+    if reason := _obstacle(config, family):
+        raise UsageError(
+            f"{where} has cache_teacher = true, but {reason}.",
+            "Remove cache_teacher, or use losses on outputs and no augmentation.",
+        )
+
+
+def _obstacle(config: Distill, family: str) -> str:
+    kind = OUTPUTS.get(family)
+    if kind.per_token:
+        return "judges single tokens"
+    if config.augment != "none":
+        return "augments images, which the teacher has to see as well"
+    inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
+    if inside:
+        return f"uses {inside[0]}, which looks inside the teacher"
+    if not config.losses and any(LOSSES.get(name).needs in _INSIDE for name in kind.losses):
+        return f"names no losses, and those for {kind.words} look inside the teacher"
+    return ""
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Stage function. Writes `outputs.npy`, float32 [samples, width]: the teacher's outputs in float32 arithmetic."""
+    spec = context.model
+    teacher = frozen(Observed(load_compressed(spec, context.inputs).model, spec, [], attention=False))
+    data = TrainingSet(context.inputs["training"].path)
+    order = sorted(range(len(data)), key=data.size)  # samples of alike length together: less padding
+    rows = None
+    for start in range(0, len(order), _BATCH):
+        indices = order[start : start + _BATCH]
+        outputs = _outputs(teacher, data, indices)
+        if rows is None:
+            shape = (len(data), *outputs.shape[1:])
+            rows = np.lib.format.open_memmap(context.out / FILE, "w+", np.float32, shape)
+        rows[indices] = outputs
+        context.progress(start + len(indices), len(order))
+    assert rows is not None  # noqa: S101  # data sets are never empty
+    rows.flush()
+    return {"samples": len(data), "width": int(rows.shape[-1])}
+
+
+def _outputs(
+    teacher: nn.Module, data: TrainingSet, indices: list[int]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    with torch.inference_mode():
+        view = teacher(data.collate([data[index] for index in indices]))
+    result: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = view.outputs.numpy()
+    return result
+
+
+def recorded_outputs(folder: str | None) -> Path | None:
+    """The file that `run` wrote into `folder`."""
+    return Path(folder) / FILE if folder else None
