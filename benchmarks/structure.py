@@ -7,6 +7,8 @@ number formats, a kind of output outside the tasks.
 from __future__ import annotations
 
 import ast
+import subprocess
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 _MODELS = {"source", "teacher", "spec", "model"}
 _SCHEME_HOMES = ("formats", "core/types.py", "quantize/schemes.py")
 _NAMES = {"name", "nodes_to_exclude"}
+_TEST_SECONDS = 480.0
 
 
 @cache
@@ -35,6 +38,13 @@ def imports_p90() -> Measured:
     """The 90th percentile of own modules that a file imports, beside the largest number."""
     counts = [len(set(_own_imports(tree))) for tree in trees().values()]
     return Measured(float(np.percentile(counts, 90)), float(max(counts)))
+
+
+def test_seconds() -> Measured:
+    """What `make test` takes, beside what it may; CalledProcessError if a test fails."""
+    begin = time.perf_counter()
+    subprocess.run(["make", "test"], cwd=PACKAGE.parent, check=True)  # noqa: S607  # the command that people give
+    return Measured(time.perf_counter() - begin, _TEST_SECONDS)
 
 
 def _own_imports(tree: ast.Module) -> Iterator[str]:
@@ -100,11 +110,12 @@ ROWS = [
     Row("structure.source_reads", "reads", "files with any", source_reads),
     Row("structure.scheme_branches", "files", "branches in them", scheme_branches),
     Row("structure.family_branches", "files", "branches in them", family_branches),
+    Row("structure.test_s", "s", "limit", test_seconds),
 ]
 
 
 def main() -> None:
-    for row in ROWS:
+    for row in ROWS[:-1]:  # tests take minutes
         measured = row.measure()
         print(f"{row.id:<30}{measured.value:8.4g} {row.unit}   ({row.reference}: {measured.reference:.4g})")
 
