@@ -99,4 +99,4 @@ def test_lists_say_what_schemes_and_formats_do(edge) -> None:
     assert "fp32 products, tables, convolutions" in formats
     assert "widened to 8 bits" in schemes
     assert "w4a8-static 4-bit integers" in schemes
-    assert "products: inputs" in schemes
+    assert "(accuracy_level" in schemes

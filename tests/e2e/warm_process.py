@@ -3,6 +3,7 @@ a tiny model takes. Started as a program, this file is that process."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -58,6 +59,7 @@ def serve() -> None:
     """Fork for each line of standard input; answer with the exit code, negative for a signal."""
     for name in IMPORTED:
         import_module(name)
+    gc.freeze()  # the forked processes share what is here: collecting would copy it
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
