@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -23,6 +24,7 @@ OVERRIDDEN = "(override "
 _NODES: dict[TensorClass, str] = {"linear": "MatMul", "table": "Gather", "conv": "Conv"}
 """What a node is called behind its module's name."""
 _SHOWN = 3
+_PARTS = re.compile(r"[.*/?]+")
 
 
 class SchemeFormats:
@@ -180,9 +182,21 @@ def check_overrides(patterns: Iterable[str], nodes: Sequence[str]) -> None:
     """UsageError for a pattern that matches none of `nodes`, which read weights."""
     for pattern in patterns:
         if not any(fnmatchcase(node, pattern) for node in nodes):
-            near = get_close_matches(pattern.replace("*", ""), nodes, n=_SHOWN, cutoff=0.4)
-            shown = ", ".join(near or nodes[:_SHOWN]) or "none, as no node reads a weight"
+            shown = ", ".join(_near(pattern, nodes) or nodes[:_SHOWN]) or "none, as no node reads a weight"
             raise UsageError(
                 f"The scheme's override {pattern!r} matches no node that reads a weight.",
                 f"Names look like: {shown}. `edge inspect <bundle>` lists them; * matches anything.",
             )
+
+
+def _near(pattern: str, nodes: Sequence[str]) -> list[str]:
+    """Some names that are like the pattern, as a whole or in one of their parts."""
+    if whole := get_close_matches(pattern.replace("*", ""), nodes, n=_SHOWN, cutoff=0.4):
+        return whole
+    having: dict[str, str] = {}
+    for node in nodes:
+        for part in _PARTS.split(node):
+            having.setdefault(part, node)
+    parts = [part for part in _PARTS.split(pattern) if part]
+    close = [having[found] for part in parts for found in get_close_matches(part, having, n=1, cutoff=0.7)]
+    return list(dict.fromkeys(close))[:_SHOWN]

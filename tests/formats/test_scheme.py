@@ -111,6 +111,10 @@ def test_patterns_that_match_nothing_are_named_with_near_names() -> None:
     assert caught.value.remedy == (
         "Names look like: layer.0.attention.query/MatMul. `edge inspect <bundle>` lists them; * matches anything."
     )
+    far = [f"model.encoder.layer.{n}.self.value/MatMul" for n in range(9)]
+    with pytest.raises(UsageError) as caught:
+        check_overrides(["*.atention.*"], [*far, *nodes])
+    assert caught.value.remedy.startswith("Names look like: layer.0.attention.query/MatMul. ")
     with pytest.raises(UsageError) as caught:
         check_overrides(["zzz"], [])
     assert caught.value.remedy.startswith("Names look like: none, as no node reads a weight.")
