@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.core.report_types import PassReport
 from pipeline.report.plots.axes import Axis, nice_axis
 from pipeline.report.plots.elements import (
+    WIDTH,
     Point,
     colour,
     element,
@@ -18,7 +19,7 @@ from pipeline.report.plots.elements import (
 )
 from pipeline.report.text import number
 
-WIDTH, TOP, BOTTOM = 480, 30.0, 250.0
+TOP, BOTTOM = 30.0, 250.0
 
 
 def training_plots(step: PassReport) -> dict[str, str]:

@@ -10,6 +10,8 @@ from pipeline.report.text import printable
 
 FONT_SIZE = 12
 CHARACTER_WIDTH = 6.4
+WIDTH = 480
+"""Of every picture."""
 INK, MUTED, RULE = "var(--ink, #1d1f23)", "var(--muted, #63676f)", "var(--rule, #dedfdc)"
 BUNDLE, FLOAT = "var(--bundle, #0f766e)", "var(--float, #a4a9b3)"
 PALETTE = (BUNDLE, FLOAT, "var(--third, #c2782c)", "var(--fourth, #5b67b7)", "var(--fifth, #a14d73)")
@@ -77,9 +79,12 @@ def vertical_axis(axis: Axis, left: float, right: float) -> list[str]:
 
 
 def legend(names: Sequence[str], y: float) -> list[str]:
-    """A row of coloured squares with their names, in the order of `PALETTE`."""
+    """A row of coloured squares with their names, in the order of `PALETTE`; names that would leave the picture are
+    cut in their middle."""
     parts, x = [], 2.0
-    for index, name in enumerate(names):
+    room = int((WIDTH / max(len(names), 1) - 33) / CHARACTER_WIDTH)
+    fits = sum(33 + len(name) * CHARACTER_WIDTH for name in names) <= WIDTH
+    for index, name in enumerate(names if fits else [shorten(name, room) for name in names]):
         parts += [element("rect", x=x, y=y - 9, width=10, height=10, rx=2, fill=colour(index))]
         parts += [label(x + 15, y, name, fill=MUTED)]
         x += 15 + len(name) * CHARACTER_WIDTH + 18

@@ -11,6 +11,7 @@ from pipeline.report.plots.elements import (
     CHARACTER_WIDTH,
     MUTED,
     PALETTE,
+    WIDTH,
     element,
     horizontal_axis,
     label,
@@ -21,7 +22,6 @@ from pipeline.report.plots.elements import (
 )
 from pipeline.report.text import number
 
-WIDTH = 480
 _PLAIN = PALETTE[2]
 
 

@@ -16,6 +16,7 @@ from pipeline.report.plots.elements import (
     MUTED,
     PALETTE,
     RULE,
+    WIDTH,
     colour,
     element,
     horizontal_axis,
@@ -29,7 +30,6 @@ from pipeline.report.plots.elements import (
 )
 from pipeline.report.text import count, number
 
-WIDTH = 480
 BINS = 80
 MARKERS = {"float": FLOAT, "this run": BUNDLE, "earlier run": PALETTE[2], "search": PALETTE[3]}
 

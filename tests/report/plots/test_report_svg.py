@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.report_types import Report, Trial
 from pipeline.core.types import Verdict
 from pipeline.report.html import largest, plots
-from pipeline.report.plots.elements import element, shorten
+from pipeline.report.plots.elements import CHARACTER_WIDTH, WIDTH, element, legend, shorten
 from pipeline.report.plots.svg import BINS, Distribution, bars, histogram, meter, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -123,3 +123,16 @@ def test_the_smallest_rows_are_added_up() -> None:
         "all others (2)": {"y": 2.0, "x": 1.0},
     }
     assert largest(rows, 4) == rows
+
+
+def test_a_legend_stays_inside_the_picture() -> None:
+    names = ["float32 + int + float16", "float32 + int + int64 + float16", "int64 + float32 + bool"]
+    labels = [ET.fromstring(part) for part in legend(names, 12) if part.startswith("<text")]
+    ends = [float(text.get("x", 0)) + len(text.text or "") * CHARACTER_WIDTH for text in labels]
+    assert len(labels) == 3
+    assert max(ends) <= WIDTH
+    assert all("…" in (text.text or "") for text in labels[:2])
+
+
+def test_names_that_fit_are_whole() -> None:
+    assert sum("…" in part for part in legend(["int8 + float32", "int64 + bool"], 12)) == 0
