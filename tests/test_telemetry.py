@@ -22,15 +22,29 @@ onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecution
 """
 
 
-def _files_left(home: Path, first: str) -> list[Path]:
-    """Run a session in a process with an empty home; `CI` would switch telemetry off by itself."""
+def _environment(home: Path) -> dict[str, str]:
+    """An empty home; `CI` would switch telemetry off by itself."""
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    environment = {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", SESSION.format(first=first)], env=environment, check=True)
+    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT)}
+
+
+def _files_left(home: Path, first: str) -> list[Path]:
+    """Run a session in a process of its own."""
+    subprocess.run([sys.executable, "-c", SESSION.format(first=first)], env=_environment(home), check=True)
     return [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_onnx_runtime_keeps_no_device_id(tmp_path: Path) -> None:
-    if not _files_left(tmp_path / "plain", ""):
+@pytest.fixture(scope="module", autouse=True)
+def _telemetry_is_built_in(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not _files_left(tmp_path_factory.mktemp("plain"), ""):
         pytest.skip("this build of ONNX Runtime has no telemetry to switch off")
-    assert _files_left(tmp_path / "ours", "import pipeline") == []
+
+
+def test_onnx_runtime_keeps_no_device_id(tmp_path: Path) -> None:
+    assert _files_left(tmp_path, "import pipeline") == []
+
+
+def test_measuring_process_keeps_no_device_id(tmp_path: Path) -> None:
+    """The worker runs without our package, and is given no variable of ONNX Runtime's."""
+    worker = f"import sys; sys.path.insert(0, {str(ROOT / 'pipeline' / 'devices')!r}); import worker"
+    assert _files_left(tmp_path, worker) == []
