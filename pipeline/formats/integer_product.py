@@ -62,7 +62,10 @@ class IntegerProduct(NumberFormat):
 
     def cpu_note(self, vnni: bool) -> str:
         if self.reduce_range:
-            return "Weights use 7-bit codes, which cannot saturate: the answer is the same on every instruction set."
+            return (
+                "8-bit products use 7-bit weight codes, whose 16-bit sums cannot saturate: they are the same on every "
+                "instruction set."
+            )
         if vnni:
             return ""
         return (

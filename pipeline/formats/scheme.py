@@ -14,11 +14,12 @@ from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Entry, NumberFormat, TensorClass
 from pipeline.numerics.affine import Float
 
-_ACTIVATIONS = {
-    "float": "stay in float",
-    "dynamic": "8-bit integers, with ranges found at run time for every input",
-    "static": "8-bit integers, with ranges fixed by calibration",
+_INPUTS = {
+    "none": "stay in float",
+    "run time": "8-bit integers, with ranges found at run time for every input",
+    "calibrated": "8-bit integers, with ranges fixed by calibration",
 }
+"""Where a format takes the ranges of its inputs from -> what becomes of them."""
 OVERRIDDEN = "(override "
 """What the reason of a weight holds that an override leaves in float."""
 _NODES: dict[TensorClass, str] = {"linear": "MatMul", "table": "Gather", "conv": "Conv"}
@@ -43,10 +44,15 @@ class SchemeFormats:
         }
         self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
         multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
-        self._products = [
-            self.classes["linear"],
-            *(form for pattern, form in self._overrides if not tensors or pattern in multiplied),
+        self._product_overrides = [
+            (pattern, form) for pattern, form in self._overrides if not tensors or pattern in multiplied
         ]
+        self._products = [self.classes["linear"], *(form for _, form in self._product_overrides)]
+        stored = {tensor.override for tensor in tensors}
+        self.idle_overrides = [
+            pattern for pattern, form in self._overrides if tensors and form.code_bits < 32 and pattern not in stored
+        ]
+        """The patterns that no weight of the export follows, though their formats store some."""
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -110,7 +116,11 @@ class SchemeFormats:
     @property
     def rounded_inputs(self) -> str:
         """What happens to the inputs of products, in words."""
-        return _ACTIVATIONS[self.scheme.activations]
+        usual = _INPUTS[self.classes["linear"].ranges]
+        others = [
+            (pattern, words) for pattern, form in self._product_overrides if (words := _INPUTS[form.ranges]) != usual
+        ]
+        return "; ".join([usual, *(f"{pattern}: {words}" for pattern, words in others)])
 
     def words(self) -> dict[str, str]:
         """What is rounded and how, by subject; settings without effect on these formats are left out."""

@@ -95,7 +95,13 @@ def _format_notes(formats: SchemeFormats, tensors: Sequence[TensorFormat]) -> li
     for name in dict.fromkeys(tensor.format for tensor in tensors):
         stored = [tensor for tensor in tensors if tensor.format == name]
         parts.append(f"{name} {count(len(stored), 'weight')} ({sum(t.megabytes for t in stored):.3g} MB)")
-    return [f"Number formats by the scheme and its overrides: {', '.join(parts)}; report.json lists every weight."]
+    told = [f"Number formats by the scheme and its overrides: {', '.join(parts)}; report.json lists every weight."]
+    if formats.idle_overrides:
+        told.append(
+            f"No weight is stored as these overrides say: {', '.join(formats.idle_overrides)}. Weights that they match "
+            "are decided by a later pattern, or stay in float: the report lists why."
+        )
+    return told
 
 
 def _batch_notes(formats: SchemeFormats) -> list[str]:

@@ -64,11 +64,23 @@ def test_every_layer_gets_its_own_format(edge, tiny, workspace: Path, recipe) ->
         for note in report["notes"]
     )
     assert any("found at run time" in note for note in report["notes"])
+    assert not any("No weight is stored" in note for note in report["notes"])
     page = (workspace / "out/report.html").read_text()
     assert "Number formats of weights" in page
     assert "*.layer.0.*: int8-channel; *.layer.0.output.*: fp32; *word_embeddings*: fp16" in page
     assert "MatMulNBits" in edge("inspect", "out/bundle").stdout
     assert edge("check", "out/bundle", "--target", "lenient").returncode == 0
+
+
+def test_a_pattern_that_takes_no_weight_is_noted(edge, tiny, workspace: Path, recipe) -> None:
+    recipe("int4-block")
+    path = workspace / "recipes/mixed.toml"
+    path.write_text(path.read_text() + '"*.layer.0.output.dense*" = "int4-block"\n')
+    assert edge("export", *tiny, "--recipe", "mixed").returncode == 0
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert any(
+        note.startswith("No weight is stored as these overrides say: *.layer.0.output.*. ") for note in report["notes"]
+    )
 
 
 def test_a_pattern_that_matches_nothing_is_named(edge, tiny, workspace: Path, recipe) -> None:

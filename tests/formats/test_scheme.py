@@ -170,6 +170,29 @@ def test_words_of_weight_only_schemes() -> None:
     assert "Weight codes" not in words
 
 
+def test_words_tell_layers_with_rounded_inputs_from_those_in_float() -> None:
+    dynamic = "8-bit integers, with ranges found at run time for every input"
+    assert SchemeFormats(MIXED).words()["Activations"] == f"stay in float; *.attention.*: {dynamic}"
+    static = SCHEMES.get("w8a8").model_copy(update={"overrides": (("out*", "int8-block"), ("up*", "int8-channel"))})
+    assert SchemeFormats(static).words()["Activations"] == (
+        "8-bit integers, with ranges fixed by calibration; out*: stay in float"
+    )
+
+
+def test_overrides_that_no_weight_follows_are_known() -> None:
+    """One to fp32 stores none by its nature."""
+    row = {
+        "name": "W",
+        "node": "words/Gather",
+        "op": "table",
+        "format": "fp16",
+        "override": "words/*",
+        "megabytes": 1.0,
+    }
+    assert SchemeFormats(MIXED, [TensorFormat.model_validate(row)]).idle_overrides == ["*.attention.*"]
+    assert SchemeFormats(MIXED).idle_overrides == []  # nothing is known
+
+
 def test_words_name_the_overrides() -> None:
     assert SchemeFormats(MIXED).words()["Overrides"] == (
         "*.attention.*: int8-channel; *.attention.out*: fp32; words/*: fp16"
