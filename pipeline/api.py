@@ -14,14 +14,13 @@ from pipeline.bundle.records import Metadata, read_metadata
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
-from pipeline.checks.measurements import Case, Measurements, measure
+from pipeline.checks.measurements import Case, measure
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target, validate
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
-from pipeline.core.digest import sha256_json
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.quiet import quiet
 from pipeline.core.report_types import (
@@ -31,7 +30,6 @@ from pipeline.core.report_types import (
     Report,
     StageRecord,
     TensorFormat,
-    Trial,
 )
 from pipeline.core.run_stages import run_stages
 from pipeline.core.stage import Outcome, Stage, execute
@@ -41,14 +39,12 @@ from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.build import Plan, apply_overrides, make_plan
 from pipeline.plan.titles import title_of
-from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
 from pipeline.report.comparison.cache import comparison_key, known_comparison
-from pipeline.report.comparison.text import uncompared_note
 from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
 from pipeline.report.sparsity import sparsity_notes, with_storage
-from pipeline.report.trials import append_trial, earlier_trials
+from pipeline.report.trials import compared_trials, uncompared
 from pipeline.report.write import read_report
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 
@@ -118,7 +114,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         bundle = outcomes["bundle"].artifact
         found = measure(_case(plan, outcomes), lambda title: console.begin(f"check {title}"))
         subject = _subject_of(plan, outcomes)
-        trials, notes = _trials(store, subject, outcomes, found)
+        trials, notes = compared_trials(store.root, subject, outcomes, found)
         subject = replace(subject, notes=(*subject.notes, *notes))
         key = comparison_key(
             subject.bundle_digest,
@@ -128,7 +124,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         )
         comparison = known_comparison(store.root, key)
         if comparison is None and plan.recipe.passes:
-            subject = replace(subject, notes=(*subject.notes, _uncompared(trials)))
+            subject = replace(subject, notes=(*subject.notes, uncompared(trials)))
         report = assemble(subject, found, trials, baseline, comparison)
         publish(folder, bundle.path, report, outcomes["model"].artifact.path if "model" in outcomes else None)
     return Result(report, folder)
@@ -228,48 +224,6 @@ def _scale_notes(weights: Sequence[str]) -> list[str]:
     ]
 
 
-def _trials(
-    store: Store, subject: Subject, outcomes: dict[str, Outcome], found: Measurements
-) -> tuple[list[Trial], list[str]]:
-    """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one; and notes
-    on what cannot be read of the log."""
-    scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
-    label = subject.recipe
-    this = Trial(
-        label=label,
-        origin="this run",
-        megabytes=found.megabytes,
-        accuracy=100 - max(result.drop for result in found.records.accuracy),
-    )
-    float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
-    searched = [
-        Trial(
-            label=tried["label"],
-            origin="search",
-            megabytes=tried["megabytes"],
-            accuracy=100 - tried["drop"],
-        )
-        for step in subject.passes
-        for tried in step.tried
-    ]
-    known, notes = earlier_trials(store.root, scope)
-    earlier = [trial for trial in known if trial.label != label]
-    append_trial(store.root, scope, this)
-    original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
-    return [original, *searched, *earlier, this], notes
-
-
-def _uncompared(trials: Sequence[Trial]) -> str:
-    schemes = baseline_schemes()
-    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in schemes]
-    return uncompared_note(next(trial for trial in trials if trial.origin == "this run"), plain)
-
-
-def trial_scope(model_digest: str, evaluation_digest: str) -> str:
-    """Only trials of one model on the same evaluation sets compare."""
-    return sha256_json([model_digest, evaluation_digest])
-
-
 def check(
     bundle: str | Path,
     target: str = DEFAULT_TARGET,
@@ -302,10 +256,11 @@ def check(
     with place.in_use():
         keys = manifest["provenance"]["store"]
         inputs = _stored(place, keys)
-        reference = _stored_reference(inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation")
+        evaluation = SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation"
+        reference = _stored_reference(inputs, evaluation)
         metadata = read_metadata(folder)
         reasons = left_reasons(inputs.get("plan"), metadata.scheme)
-        notes = _tried(place, aimed, inputs, SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation", metric)
+        notes = _tried(place, aimed, inputs, evaluation, metric)
         case = Case(
             folder,
             aimed,

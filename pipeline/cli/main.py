@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.exceptions import TyperException
 
 from pipeline.cli import options as flag
+from pipeline.cli.failure import RESUME, failure, say
 from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
-from pipeline.core.errors import EdgeError, ExitCode, Interrupted, ResourceError, StageError, UsageError, causes
-from pipeline.core.memory import is_out_of_memory
+from pipeline.core.errors import ExitCode, Interrupted, StageError, UsageError
 from pipeline.core.untrusted import shown
 
 app = typer.Typer(
@@ -307,7 +304,7 @@ def clean(
 def entry() -> int:
     """The `edge` command: `main` in a child process, so that even a killed one leaves a message."""
     if 1 in _reopened():
-        return _message(StageError("Standard output is closed.", "Send it to a file, or to /dev/null."))
+        return say(StageError("Standard output is closed.", "Send it to a file, or to /dev/null."))
     return supervised(lambda: together(main))
 
 
@@ -337,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except Interrupted:
-        return _message(StageError("Interrupted.", _RESUME))
+        return say(StageError("Interrupted.", RESUME))
     except BaseException as error:  # noqa: BLE001  # the one place where a bug (or a Rust panic) becomes exit code 70
         return failure(error, debug="--debug" in given)
     if not given:
@@ -350,54 +347,6 @@ def _require_unicode(given: list[str]) -> None:
     odd = [word for word in given if word.encode("utf-8", "replace").decode() != word]
     if odd:
         raise UsageError(f"The argument {shown(odd[0])} is not valid UTF-8.", "Give the file another name.")
-
-
-_RESUME = "Finished stages are kept: run the same command again."
-
-
-def failure(error: BaseException, debug: bool = False) -> int:
-    """Show what went wrong; the exit code that says it."""
-    if debug:
-        traceback.print_exception(error)
-    match error:
-        case EdgeError():
-            return _message(error)
-        case TyperException():
-            return _message(
-                UsageError(error.format_message(), "`edge --help` and `edge COMMAND --help` list the flags.")
-            )
-        case OSError() if not isinstance(error, BrokenPipeError):
-            return _message(_refused(error))
-    if any(isinstance(cause, BrokenPipeError) for cause in causes(error)):  # rich raises SystemExit from it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
-        return _message(StageError("Standard output was closed before all was written."))
-    if is_out_of_memory(error):
-        return _message(ResourceError("Out of memory.", "Use a smaller input, or a machine with more memory."))
-    return _bug(error)
-
-
-def _message(error: EdgeError) -> int:
-    lines = [f"error: {error.message}", *(f"  {line}" for line in error.remedy.splitlines())]
-    print(*map(shown, lines), sep="\n", file=sys.stderr)  # noqa: T201  # this is the command's output
-    return error.exit_code
-
-
-def _refused(error: OSError) -> EdgeError:
-    """The operating system refused something outside a stage: a full disk, a folder that may not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    where = f"{error.filename}: " if error.filename else ""
-    return StageError(f"{where}{error.strerror or error}.", f"Free some space. {_RESUME}" if full else "")
-
-
-def _bug(error: BaseException) -> int:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    print(  # noqa: T201
-        shown(f"bug: {type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})"),
-        "  This should not happen. Please report it with the output of the same command and --debug.",
-        sep="\n",
-        file=sys.stderr,
-    )
-    return ExitCode.BUG
 
 
 def _interrupt(_: int, __: object) -> NoReturn:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.api import Console, default_store, float_reference, trial_scope
+from pipeline.api import Console, default_store, float_reference
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.checks.answers import ANSWERS
@@ -32,7 +32,7 @@ from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes, choose
 from pipeline.report.comparison.cache import comparison_key, keep_comparison
-from pipeline.report.trials import append_trial
+from pipeline.report.trials import append_trial, trial_scope
 from pipeline.runtime.feeds import write_feed
 from pipeline.trace.graph import MODEL
 

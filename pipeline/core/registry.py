@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.core.errors import UsageError, first_line, suggest
@@ -143,6 +144,20 @@ def load_attribute(location: str) -> T:  # type: ignore[type-var]  # the caller 
     """Import `"package.module:attribute"`."""
     module, _, attribute = location.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def package_raising(error: BaseException) -> str:
+    """The name and version of the installed package that adds extensions and whose code raised the error; empty if it
+    was that of none."""
+    adding = {
+        point.module.partition(".")[0]: _place(point)
+        for group in entry_points().groups
+        if group.startswith(f"{GROUPS}.")
+        for point in entry_points(group=group)
+    }
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    having = [place for module in modules if (place := adding.get(module.partition(".")[0])) is not None]
+    return f"{having[-1].package} {having[-1].version}" if having else ""
 
 
 def _place(point: EntryPoint) -> _Place:

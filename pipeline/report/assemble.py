@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.checks.budgets.metric import outcomes
+from pipeline.checks.budgets.metric import Absent, Outcome, outcomes
 from pipeline.checks.compare import warnings
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial
@@ -73,9 +73,20 @@ def assemble(
             *_batch_notes(formats),
             *formats.cpu_notes(vnni="avx512_vnni" in host.isa or "avx_vnni" in host.isa),
         ),
-        warnings=(*found.warnings, *comparison_text.warnings(comparison), *range_warnings(found.records.ranges)),
+        warnings=(
+            *found.warnings,
+            *_failures(told),
+            *comparison_text.warnings(comparison),
+            *range_warnings(found.records.ranges),
+        ),
         comparison=comparison,
     )
+
+
+def _failures(told: Mapping[str, Outcome]) -> list[str]:
+    """The metrics of packages that failed, and that no budget of the target asks for."""
+    failed = {name: outcome.reason for name, outcome in told.items() if isinstance(outcome, Absent) and outcome.failed}
+    return [f"There is no figure of {name}: {reason}." for name, reason in failed.items()]
 
 
 def _subject_fields(subject: Subject) -> dict[str, Any]:

@@ -6,13 +6,19 @@ Read by reports only; a verdict never rests on it, and nothing that stands in it
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.core.digest import canonical_json
+from pipeline.checks.measurements import Measurements
+from pipeline.core.digest import canonical_json, sha256_json
 from pipeline.core.documents import DocumentError, parse_json
 from pipeline.core.errors import StageError
 from pipeline.core.paths import NOTHING, kind_of, open_plain
 from pipeline.core.report_types import Trial
+from pipeline.core.stage import Outcome
+from pipeline.quantize.baseline_schemes import baseline_schemes
+from pipeline.report.assemble import Subject
+from pipeline.report.comparison.text import uncompared_note
 
 _LOG = "trials.jsonl"
 _MAX_BYTES = 8_000_000
@@ -21,6 +27,38 @@ _MAX_LINE = 20_000
 """Bytes; a trial has some 200."""
 _MOST_MEGABYTES, _MOST_POINTS = 1e7, 1e4
 """Beyond these a plot's axis would show nothing else."""
+
+
+def compared_trials(
+    store: Path, subject: Subject, outcomes: Mapping[str, Outcome], found: Measurements
+) -> tuple[list[Trial], list[str]]:
+    """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one, which is
+    added to the log; and notes on what cannot be read of it."""
+    scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
+    accuracy = 100 - max(result.drop for result in found.records.accuracy)
+    this = Trial(label=subject.recipe, origin="this run", megabytes=found.megabytes, accuracy=accuracy)
+    float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
+    original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
+    searched = [
+        Trial(label=tried["label"], origin="search", megabytes=tried["megabytes"], accuracy=100 - tried["drop"])
+        for step in subject.passes
+        for tried in step.tried
+    ]
+    known, notes = earlier_trials(store, scope)
+    append_trial(store, scope, this)
+    return [original, *searched, *(trial for trial in known if trial.label != this.label), this], notes
+
+
+def uncompared(trials: Sequence[Trial]) -> str:
+    """The note of an export that was not compared with plain schemes."""
+    schemes = baseline_schemes()
+    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in schemes]
+    return uncompared_note(next(trial for trial in trials if trial.origin == "this run"), plain)
+
+
+def trial_scope(model_digest: str, evaluation_digest: str) -> str:
+    """Only trials of one model on the same evaluation sets compare."""
+    return sha256_json([model_digest, evaluation_digest])
 
 
 def append_trial(store: Path, scope: str, trial: Trial) -> None:

@@ -24,6 +24,25 @@ class Half(PassConfig):
     version = 1
 """
 
+FAILS_WHEN_RUN = """
+from typing import ClassVar
+
+from pipeline.checks.budgets.metric import Metric
+from pipeline.compress.passes import PassConfig
+
+class Breaks(PassConfig):
+    run: ClassVar[str] = "bad_run:run"
+    version: ClassVar[int] = 1
+
+def run(context):
+    return context.nothing
+
+def count(found):
+    return 1 / 0
+
+MOODS = Metric(unit="moods", direction="at most", meaning="moods", figure=count)
+"""
+
 
 def install(site: Path, name: str, entry_points: str) -> None:
     """The metadata of a distribution, as pip would leave it."""
@@ -41,7 +60,7 @@ def install_package(site: Path) -> None:
 
 
 def install_broken(site: Path) -> None:
-    """An import that fails, parts that lack, names that are taken."""
+    """An import that fails, parts that lack, names that are taken, code that fails when it runs."""
     install(site, "bad-import", "[edge_pipeline.pass]\nfalls = bad_import:Falls\n")
     (site / "bad_import.py").write_text("raise RuntimeError('needs a GPU')\n")
     install(
@@ -49,6 +68,12 @@ def install_broken(site: Path) -> None:
     )
     (site / "bad_parts.py").write_text(NO_RUN)
     install(site, "bad-name", "[edge_pipeline.scheme]\nw4 = toy_edge.scheme:W8A8_SIGMA\n")
+    install(
+        site,
+        "bad-run",
+        "[edge_pipeline.pass]\nbreaks = bad_run:Breaks\n[edge_pipeline.budget]\nmoods = bad_run:MOODS\n",
+    )
+    (site / "bad_run.py").write_text(FAILS_WHEN_RUN)
     install(site, "bad-unit", "[edge_pipeline.unit]\nlayers = toy_edge.last_ffn:LAST_FFN\n")
 
 

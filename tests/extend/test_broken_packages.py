@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from fixtures import LENIENT_TARGET
 
+MOODS = """
+[budgets.moods]
+limit = 1
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+"""
 DROPPED = 'title = "Falls"\nscheme = "fp32"\n[[passes]]\npass = "{}"\n{}\n'
 
 
@@ -62,3 +71,30 @@ def test_the_rest_works_and_lists_say_what_does_not(edge_with_broken, tiny) -> N
     assert "scheme 'w4' is registered twice" in " ".join(schemes.stdout.split())
     tasks = " ".join(edge_with_broken("tasks").stdout.split())
     assert "Cannot be used: The task 'empty' of the package bad-parts 0.1 has no name, data, family, output." in tasks
+
+
+def test_code_that_fails_when_it_runs_is_told_with_its_package(edge_with_broken, tiny, workspace: Path) -> None:
+    (workspace / "recipes").mkdir()
+    (workspace / "recipes" / "mine.toml").write_text(DROPPED.format("breaks", ""))
+    done = edge_with_broken("export", *tiny, "--recipe", "mine")
+    assert done.returncode == 3
+    assert (
+        "error: The package bad-run 0.1 failed: AttributeError: 'StageContext' object has no attribute 'nothing' "
+        "(in run, bad_run.py:12).\n  --debug shows where. Repair or uninstall it.\n"
+    ) in done.stderr
+
+
+def test_a_metric_that_fails_ends_only_exports_that_ask_for_it(edge_with_broken, tiny, workspace: Path) -> None:
+    done = edge_with_broken("export", *tiny, "--recipe", "fp32", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    failed = "There is no figure of moods: the package bad-run 0.1 failed: ZeroDivisionError: division by zero."
+    assert failed in report["warnings"]
+    target = workspace / "targets" / "moody.toml"
+    target.write_text(LENIENT_TARGET + MOODS)
+    done = edge_with_broken("check", "out/bundle", "--target", "moody")
+    assert done.returncode == 3
+    assert (
+        "error: The package bad-run 0.1 failed: ZeroDivisionError: division by zero (in count, bad_run.py:15).\n"
+        in (done.stderr)
+    )

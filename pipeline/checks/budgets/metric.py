@@ -8,7 +8,9 @@ from typing import TypeAlias, cast
 
 from pipeline.checks.measurements import Measurements
 from pipeline.core.budgets import BUDGETS, Direction
-from pipeline.core.registry import Registry
+from pipeline.core.errors import first_line
+from pipeline.core.memory import is_out_of_memory
+from pipeline.core.registry import Registry, package_raising
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Figure
 from pipeline.tasks.output_kind import OutputKind
@@ -16,10 +18,12 @@ from pipeline.tasks.output_kind import OutputKind
 
 @dataclass(frozen=True)
 class Absent:
-    """There is no figure. `applies`: whether the metric says anything of this kind of model."""
+    """There is no figure. `applies`: whether the metric says anything of this kind of model; `failed`: whether the code
+    of a package that measures it raised an error."""
 
     reason: str = "nothing measures it yet"
     applies: bool = True
+    failed: bool = False
 
 
 Outcome: TypeAlias = Figure | Absent
@@ -78,4 +82,17 @@ METRICS = cast("Registry[Metric]", BUDGETS)
 
 def outcomes(found: Measurements) -> dict[str, Outcome]:
     """The figure of every metric, or why there is none."""
-    return {name: metric.figure(found) for name, metric in METRICS.usable().items()}
+    return {name: _outcome(name, metric, found) for name, metric in METRICS.usable().items()}
+
+
+def _outcome(name: str, metric: Metric, found: Measurements) -> Outcome:
+    """What a package's metric raises ends the work only where the target asks for that metric."""
+    if not METRICS.packages(name) or name in found.case.target.budgets:
+        return metric.figure(found)
+    try:
+        return metric.figure(found)
+    except Exception as error:  # other people's code: it may raise anything
+        if is_out_of_memory(error):
+            raise
+        cause = f"{type(error).__name__}: {first_line(error)}"
+        return Absent(f"the package {package_raising(error)} failed: {cause}", failed=True)
