@@ -18,6 +18,7 @@ from pipeline.data.samples import open_samples
 from pipeline.plan.build import make_plan
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
+from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import MODEL
 
 TARGET = "car"
@@ -125,7 +126,7 @@ def accuracy(name: str) -> float:
     made = artifacts(name)
     samples = open_samples(made["samples.evaluation"].path / "0")
     session = make_session(made["bundle"].path / MODEL, load_target(TARGET).runtime)
-    logits = judged_outputs(session, samples, family="classifier", batch=64)
+    logits = judged_outputs(session, samples, kind=OUTPUTS.get("classifier"), batch=64)
     with np.load(folder() / _TEST) as data:
         return float((logits.argmax(-1) == data["y"]).mean() * 100)
 

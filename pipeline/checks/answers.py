@@ -24,7 +24,7 @@ from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 from pipeline.trace.graph import MODEL
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 BATCH = 16
 ANSWERS = "answers"
 """The stage, and the role in which later ones have it."""
@@ -45,7 +45,7 @@ def answers_stage(model: str, evaluation: str, runtime: Runtime) -> Stage:
     """The stage that runs the graph of the stage `model`. What it gives depends on the CPU's instructions too."""
     config = {"runtime": runtime.model_dump(mode="json", exclude={"sources", "threads"}), "isa": list(host_info().isa)}
     inputs = {"model": model, "evaluation": evaluation, PROBE: PROBE}
-    return Stage(ANSWERS, 1, "pipeline.checks.answers:run", config, inputs, ("onnxruntime", "numpy"))
+    return Stage(ANSWERS, 2, "pipeline.checks.answers:run", config, inputs, ("onnxruntime", "numpy"))
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -60,7 +60,7 @@ def write_answers(
     model: Path, runtime: Runtime, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
 ) -> None:
     """Run `model` over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
-    batches ran too, `<set>-batched.npy`, float32."""
+    batches ran too, `<set>-batched.npy`."""
     # answers do not depend on the number of threads, only the time that thousands of texts take
     session = make_session(model, runtime.model_copy(update={"threads": available_cores()}))
     for folder in evaluation_folders(evaluation):
@@ -83,14 +83,14 @@ def run_set(session: ort.InferenceSession, folder: Path, behaviour: Behaviour, p
     """One evaluation set through a model: alone as most apps do, then in batches of 16 if float's answers do not depend
     on them: padded in the samples' order where it has a mask, else of samples of one shape."""
     samples = open_samples(folder)
-    alone = judged_outputs(session, samples, progress, behaviour.family)
+    alone = judged_outputs(session, samples, progress, behaviour.kind)
     if behaviour.batch != "free" or not takes_batches(session):
         return Outputs(alone)
     pads = read_dataset(folder).get("pads", {}) if behaviour.padding == "harmless" else None
     if not _shared(session, samples, pads):
         return Outputs(alone)
     try:
-        batched = judged_outputs(session, samples, progress, behaviour.family, BATCH, pads, MOST_VALUES)
+        batched = judged_outputs(session, samples, progress, behaviour.kind, BATCH, pads, MOST_VALUES)
     except SESSION_ERRORS as error:
         raise StageError(
             f"The float model runs batches of {BATCH} samples, this one does not: {first_line(error)}",

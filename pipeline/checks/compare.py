@@ -16,14 +16,14 @@ from pipeline.core.report_types import OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Figure, Json, computed
 from pipeline.data.samples import open_samples
+from pipeline.metrics.outputs import LIMIT_DB, ratio_db
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.session import make_session
-from pipeline.tasks.registry import OUTPUTS, compute_fidelity
+from pipeline.tasks.output_kind import OutputKind
+from pipeline.tasks.registry import of_width
 from pipeline.trace.graph import MODEL
 
 SAMPLES = 64
-LIMIT_DB = 300.0
-"""Stands for identical outputs; minus it, for outputs that are not finite: JSON has no infinity."""
 
 
 @dataclass
@@ -36,12 +36,19 @@ class ErrorSums:
     noise: float = 0.0
     largest: float = 0.0
     finite: bool = True
+    equal: int | None = None
+    reshaped: int = 0
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Add one sample's outputs, two arrays of one shape."""
+        """Add one sample's outputs. Of arrays of two shapes (numbers of detections differ) nothing is kept."""
         if not np.isfinite(other).all():
             self.finite = False
             return
+        same_shape = reference.shape == other.shape
+        if not same_shape:
+            self.reshaped, other = self.reshaped + 1, np.zeros_like(reference)
+        if reference.dtype.kind != "f":
+            self.equal = (self.equal or 0) + int((reference == other).sum() if same_shape else 0)
         exact = reference.astype(np.float64)
         difference = exact - other
         self.values += exact.size
@@ -52,13 +59,13 @@ class ErrorSums:
 
     @property
     def sqnr_db(self) -> float:
-        """10 log10(sum ref^2 / sum (ref - other)^2), within +-`LIMIT_DB`."""
+        """10 log10(sum ref^2 / sum (ref - other)^2), within +-`LIMIT_DB`; of integers and booleans, all values over
+        those that differ."""
         if not self.finite:
             return -LIMIT_DB
-        if self.noise == 0.0:
-            return LIMIT_DB
-        ratio = self.signal / self.noise
-        return max(-LIMIT_DB, min(LIMIT_DB, 10.0 * math.log10(ratio))) if ratio else -LIMIT_DB
+        if self.equal is not None:
+            return ratio_db(self.values, self.values - self.equal)
+        return ratio_db(self.signal, self.noise)
 
     @property
     def std(self) -> float:
@@ -75,6 +82,8 @@ class ErrorSums:
             sqnr_db=self.sqnr_db,
             max_error=self.largest,
             max_error_in_std=relative,
+            reshaped=self.reshaped,
+            agreement=None if self.equal is None else self.equal / max(self.values, 1),
         )
 
 
@@ -85,18 +94,20 @@ class _Judged:
     reference: list[NDArray[Any]] = field(default_factory=list)
     other: list[NDArray[Any]] = field(default_factory=list)
 
-    def scores(self, family: str) -> dict[str, float]:
-        """The family's fidelity; none if there are too few rows for it, or an output is not finite."""
-        reference, other = np.concatenate(self.reference), np.concatenate(self.other)
-        if len(reference) < OUTPUTS.get(family).smallest or not np.isfinite(other).all():
+    def scores(self, kind: OutputKind) -> dict[str, float]:
+        """The fidelity of its kind; none if there are too few rows for it, or an output is not finite."""
+        if not all(np.isfinite(rows).all() for rows in self.other):
             return {}
-        return compute_fidelity(family, reference, other).scores
+        reference, other = kind.join(self.reference), kind.join(self.other)
+        if len(reference) < kind.smallest:
+            return {}
+        return of_width(kind, reference.shape[-1]).fidelity(reference, other).scores
 
 
 def run(context: StageContext) -> dict[str, Json]:
     """Facts are the record `QuantizationCheck`; nothing is written. A bad result is not an error: the report says it,
     and a budget can gate it."""
-    kind, source = OUTPUTS.get(behaviour_in(context.inputs).family), context.config["data"]
+    kind, source = behaviour_in(context.inputs).kind, context.config["data"]
     folder = context.inputs["samples"].path
     samples = open_samples(folder if source == "calibration" else evaluation_folders(folder)[0], SAMPLES)
     sessions = [make_session(context.inputs[role].file(MODEL), Runtime()) for role in ("float", "model")]
@@ -106,11 +117,12 @@ def run(context: StageContext) -> dict[str, Json]:
     for done, row in enumerate(samples.select(inputs), start=1):
         pair = [dict(zip(names, session.run(names, row), strict=True)) for session in sessions]
         _add(sums, pair[0], pair[1], done)
-        judged.reference.append(kind.rows(pair[0], row))
-        judged.other.append(kind.rows(pair[1], row))
+        reference, other = ({name: found[name] for name in kind.names or names[:1]} for found in pair)
+        judged.reference.append(kind.rows(reference, row))
+        judged.other.append(kind.rows(other, row))
         context.progress(done, len(samples))
     outputs = tuple(sums[name].result(name) for name in names)
-    record = QuantizationCheck(data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind.name))
+    record = QuantizationCheck(data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind))
     return record.model_dump(mode="json")
 
 
@@ -134,6 +146,7 @@ def sqnr_figure(check: QuantizationCheck) -> Figure:
 def warnings(check: QuantizationCheck) -> tuple[str, ...]:
     """What every reader must be told: the graph is broken, or noise is louder than the signal."""
     broken = [output.name for output in check.outputs if not output.finite]
+    reshaped = [output for output in check.outputs if output.reshaped]
     loud = [output for output in check.outputs if output.finite and output.sqnr_db < 0]
     return (
         *(f"BROKEN: the quantized graph's output {name} is not finite on {check.data} samples." for name in broken),
@@ -141,5 +154,10 @@ def warnings(check: QuantizationCheck) -> tuple[str, ...]:
             f"BROKEN: quantization noise in output {output.name} is larger than the output itself "
             f"(SQNR {output.sqnr_db:.1f} dB)."
             for output in loud
+        ),
+        *(
+            f"The quantized graph's output {output.name} has another shape than float's on {output.reshaped} of "
+            f"{check.samples} {check.data} samples."
+            for output in reshaped
         ),
     )

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.checks.accuracy import compare, whole_digits
 from pipeline.checks.budgets import accuracy, sqnr
 from pipeline.checks.budgets.metric import METRICS, Metric
-from pipeline.checks.compare import LIMIT_DB
 from pipeline.checks.destroyed import destroy
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
@@ -29,14 +28,13 @@ from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.worker import available_cores
-from pipeline.metrics.fidelity import sqnr_db
+from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.graph import MODEL, load_model, save_model
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 JUDGE = "judge"
 """The name of this stage."""
 DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
@@ -85,7 +83,7 @@ def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
     config = {"limits": limits, "metric": metric.identity() if metric else None}
     inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
     local = {"given": metric.place() if metric else None}
-    return Stage(JUDGE, 2, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
+    return Stage(JUDGE, 3, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -142,7 +140,7 @@ class _Tried:
 
     def ask(self, limit: Limit) -> str:
         """What to say of a budget that need not decide; empty if it can fail here. UsageError if it is required."""
-        told = limit.metric.on_set(OUTPUTS.get(self._behaviour.family)) if limit.metric.on_set else None
+        told = limit.metric.on_set(self._behaviour.kind) if limit.metric.on_set else None
         if told is None:
             return ""  # it does not apply to this kind of output
         met = self._met(limit, told, whole=False)
@@ -192,8 +190,8 @@ class _Tried:
         found = {}
         for who, outputs in self._impostors(reference, samples).items():
             try:
-                result = compare(self._behaviour.family, part, reference, outputs)
-                ratio = min(sqnr_db(reference, outputs), LIMIT_DB)
+                result = compare(self._behaviour.kind, part, reference, outputs)
+                ratio = min(self._behaviour.kind.noise_db(reference, outputs), LIMIT_DB)
                 found[who] = result.model_copy(update={"scores": result.scores | {sqnr.NAME: ratio}})
             except ValueError as error:
                 if len(chosen) < len(self._share(whole=True)):
@@ -205,10 +203,11 @@ class _Tried:
         return found
 
     def _impostors(self, reference: Array, samples: Samples) -> dict[str, Array]:
-        """Outputs that must fail. What is not finite fails by itself; the boxes of images have no mean answer."""
+        """Outputs that must fail. What is not finite fails by itself."""
         found = {}
-        if OUTPUTS.get(self._behaviour.family).averages:
-            found[CONSTANT] = np.broadcast_to(reference.mean(axis=0), reference.shape).astype(np.float32)
+        constant = self._behaviour.kind.constant(reference)
+        if constant is not None:
+            found[CONSTANT] = constant
         if self._destroyed is not None:
             with suppress(*_BROKEN):
                 found[DESTROYED] = self._rows(self._destroyed, samples)
@@ -216,7 +215,7 @@ class _Tried:
 
     def _rows(self, session: ort.InferenceSession, samples: Samples) -> Array:
         batch = _BATCH if self._behaviour.independent else 1
-        return judged_outputs(session, samples, family=self._behaviour.family, batch=batch)
+        return judged_outputs(session, samples, kind=self._behaviour.kind, batch=batch)
 
     def _by_metric(self, metric: UserMetric) -> dict[str, DatasetAccuracy]:
         """The user's own drop, of the whole set."""

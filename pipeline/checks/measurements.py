@@ -187,7 +187,7 @@ def _accuracy_notes(case: Case) -> list[str]:
         return []
     behaviour = case.reference.behaviour
     sets = map(read_dataset, evaluation_folders(case.reference.evaluation))
-    unused = [unused_labels(behaviour.family, dataset) for dataset in sets]
+    unused = [unused_labels(behaviour.kind, dataset) for dataset in sets]
     return [*behaviour.notes(case.metric is not None), *filter(None, unused)]
 
 

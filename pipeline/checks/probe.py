@@ -20,15 +20,12 @@ from pipeline.devices.worker import available_cores
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.tasks.output_kind import MASK
-from pipeline.tasks.registry import OUTPUTS, by_width
+from pipeline.tasks.output_kind import MASK, Output
+from pipeline.tasks.registry import OUTPUTS, of_width
 from pipeline.trace.graph import MODEL
 
 _SAMPLES = 16
 _EXAGGERATED = 8.0
-_OF_SPREAD, _OF_LARGEST = 1e-3, 1e-5
-"""Answers are the same if they differ by less than this share of the outputs' standard deviation, or of their largest
-magnitude: ONNX Runtime's own sums differ by about 1e-6 between batch sizes."""
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -37,14 +34,13 @@ def run(context: StageContext) -> dict[str, Json]:
     session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
-    probe = _Probe(session, context.config["family"], pads)
-    width = probe.require_judged(rows[0])
+    probe = _Probe(session, context.config["family"], pads, rows[0])
     behaviour = Behaviour(
-        family=by_width(context.config["family"], width).name,
+        family=probe.family,
         batch=probe.batch(rows),
         padding=probe.padding(rows),
-        judged=probe.judged,
-        others=tuple(name for name in probe.outputs if name not in probe.judged),
+        judged=probe.kind.names,
+        others=tuple(name for name in probe.outputs if name not in probe.kind.names),
     )
     return behaviour.model_dump(mode="json")
 
@@ -59,39 +55,28 @@ def _spread(folders: Sequence[Any]) -> Iterator[Row]:
 
 
 class _Probe:
-    """Runs samples alone and together, and compares."""
+    """Runs samples alone and together, and compares. `family`: what the model puts out, as `sample`, the first one,
+    shows; `kind`: the same, with the outputs that are judged."""
 
-    def __init__(self, session: ort.InferenceSession, family: str, pads: dict[str, int]) -> None:
-        self._session, self._kind, self._pads = session, OUTPUTS.get(family), pads
+    def __init__(self, session: ort.InferenceSession, family: str, pads: dict[str, int], sample: Row) -> None:
+        self._session, self._pads = session, pads
         self._inputs = [entry.name for entry in session.get_inputs()]
         self.outputs = [entry.name for entry in session.get_outputs()]
+        outputs, kind = self._run(sample), OUTPUTS.get(family)
+        offered = [Output(name, array.dtype.name, array.shape) for name, array in outputs.items()]
+        self.kind = kind.bound(kind.judged(offered))
+        self._require_batch_first(outputs)
+        self.family = of_width(kind, self._rows(outputs, sample).shape[-1]).name
 
-    @property
-    def judged(self) -> tuple[str, ...]:
-        return tuple(self._kind.judged(self.outputs))
-
-    def require_judged(self, row: Row) -> int:
-        """The size of the last axis of the judged rows; UsageError if the outputs are of a kind that no judge takes."""
-        try:
-            self._kind.judged(self.outputs)
-        except StageError as error:
-            raise UsageError(error.message, error.remedy) from error
-        outputs = self._run(row)
-        first = outputs[self.outputs[0]]
-        if first.ndim and len(first) != 1:
-            raise UsageError(
-                f"The first output, {self.outputs[0]!r}, is {list(first.shape)} for one sample: its first axis is not "
-                "the batch's.",
-                "Export the model with the batch on the first axis of its outputs.",
-            )
-        if first.size and first.dtype.kind == "f" and first.ndim in (1, 2, 3):
-            return self._rows(outputs, row).shape[-1]
-        listed = ", ".join(f"{name} {_described(array)}" for name, array in outputs.items())
-        raise UsageError(
-            f"No judge is known for the first output, {self.outputs[0]!r}; the model has {listed}.",
-            "The first output must be floats [batch, values] or [batch, tokens, values]. Put such an output first, or "
-            "export the model with one.",
-        )
+    def _require_batch_first(self, outputs: dict[str, NDArray[Any]]) -> None:
+        for name in self.kind.names if self.kind.batch_first else ():
+            if outputs[name].ndim and len(outputs[name]) != 1:
+                raise UsageError(
+                    f"The output {name!r} is {list(outputs[name].shape)} for one sample: its first axis is not the "
+                    "batch's.",
+                    "Export the model with the batch on the first axis of its outputs, or compare them as they are: "
+                    "--task generic.",
+                )
 
     def batch(self, rows: Sequence[Row]) -> Literal["free", "fixed", "dependent"]:
         """Each sample alone against all of one shape together. Every other sample of a second batch is exaggerated,
@@ -123,7 +108,7 @@ class _Probe:
             outputs = self._run(inputs)
         except SESSION_ERRORS:
             return False
-        judged = {name: outputs[name] for name in self._kind.judged(self.outputs)}
+        judged = {name: outputs[name] for name in self.kind.names}
         if any(array.shape[:1] != (len(batch),) for array in judged.values()):
             return False
         parts = [
@@ -131,19 +116,24 @@ class _Probe:
             for place in compared
         ]
         together = [self._rows(*part) for part in parts]
-        return _alike(alone, together)
+        return self._alike(alone, together)
 
     def _run(self, inputs: Row) -> dict[str, NDArray[Any]]:
         given = {name: inputs[name] for name in self._inputs}
         return dict(zip(self.outputs, self._session.run(self.outputs, given), strict=True))
 
     def _rows(self, outputs: dict[str, NDArray[Any]], inputs: Row) -> NDArray[Any]:
-        names = self._kind.judged(self.outputs)
-        return self._kind.rows({name: outputs[name] for name in names}, inputs)
+        return self.kind.rows({name: outputs[name] for name in self.kind.names}, inputs)
 
-
-def _described(array: NDArray[Any]) -> str:
-    return f"{array.dtype} [{', '.join(str(size) for size in array.shape)}]"
+    def _alike(self, alone: Sequence[NDArray[Any]], together: Sequence[NDArray[Any]]) -> bool:
+        if not all(np.isfinite(rows).all() for rows in alone):
+            raise StageError(
+                "The float model gives an output that is not finite.",
+                "Look at the evaluation samples and at the weights.",
+            )
+        if [rows.shape for rows in alone] != [rows.shape for rows in together]:
+            return False
+        return self.kind.same(self.kind.join(alone), self.kind.join(together))
 
 
 def _largest_group(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -166,17 +156,3 @@ def _exaggerated(row: Row) -> Row:
         name: array * array.dtype.type(_EXAGGERATED) if array.dtype.kind == "f" else array
         for name, array in row.items()
     }
-
-
-def _alike(alone: Sequence[NDArray[Any]], together: Sequence[NDArray[Any]]) -> bool:
-    if [rows.shape for rows in alone] != [rows.shape for rows in together]:
-        return False
-    expected, found = (
-        np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in part]) for part in (alone, together)
-    )
-    if not np.isfinite(expected).all():
-        raise StageError(
-            "The float model gives an output that is not finite.", "Look at the evaluation samples and at the weights."
-        )
-    allowed = _OF_SPREAD * expected.std(axis=0).mean() + _OF_LARGEST * float(np.abs(expected).max())
-    return bool(np.isfinite(found).all() and float(np.abs(expected - found).max()) <= allowed)

@@ -41,7 +41,7 @@ class FloatReference:
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `<number>.npy`, float32 with the rows that are judged, for each evaluation set: the answers to samples
+    """Writes `<number>.npy` with the rows that are judged, for each evaluation set: the answers to samples
     that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
     behaviour = behaviour_in(context.inputs)
     session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
@@ -49,7 +49,7 @@ def run(context: StageContext) -> dict[str, Json]:
     batch = _BATCH if behaviour.independent else 1
     for folder in folders:
         samples = open_samples(folder)
-        outputs = judged_outputs(session, samples, context.progress, behaviour.family, batch=batch)
+        outputs = judged_outputs(session, samples, context.progress, behaviour.kind, batch=batch)
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
 

@@ -19,17 +19,17 @@ from pipeline.checks.user_metric import UserMetric
 from pipeline.compare.pareto_dominance import Estimate
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.tasks.registry import OUTPUTS
+from pipeline.tasks.output_kind import OutputKind
 
 GROUPS = 10
 """Groups of evaluation samples that are left out in turn (see numerics.statistics.jackknife_interval)."""
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
-def fidelity_name(family: str) -> str:
+def fidelity_name(kind: OutputKind) -> str:
     """The score that is compared beside the drop; empty where the judge has none."""
-    return next(iter(OUTPUTS.get(family).limits.values()), "")
+    return next(iter(kind.limits.values()), "")
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,22 @@ def score(
 ) -> Scored:
     """Compare the model's outputs in `answers` with the float model's. The drop by a user's metric has no replicates:
     it would have to be called on parts of a set, and need not be defined there."""
-    family = reference.behaviour.family
+    kind = reference.behaviour.kind
     whole, parts = [], []
     for folder in evaluation_folders(reference.evaluation):
         outputs = read_answers(answers, folder.name)
         expected = np.load(reference.reference / f"{folder.name}.npy", allow_pickle=False)
         dataset = read_dataset(folder)
-        whole.append(compare(family, dataset, expected, outputs))
-        parts.append([*_without_each_group(family, dataset, expected, outputs)])
+        whole.append(compare(kind, dataset, expected, outputs))
+        parts.append([*_without_each_group(kind, dataset, expected, outputs)])
     if metric is None:
-        return _scored(family, whole, parts, _worst_drop)
+        return _scored(kind, whole, parts, _worst_drop)
     scored = measure_user_metric(metric, tuple(whole), model, runtime, reference)
-    return _scored(family, scored, parts, None)
+    return _scored(kind, scored, parts, None)
 
 
 def _scored(
-    family: str,
+    kind: OutputKind,
     whole: Sequence[DatasetAccuracy],
     parts: Sequence[Sequence[DatasetAccuracy]],
     partial_drop: Callable[[Sequence[DatasetAccuracy]], float] | None,
@@ -76,7 +76,7 @@ def _scored(
     ]
     drops = tuple(map(partial_drop, without)) if partial_drop else ()
     drop = Estimate(_worst_drop(whole), drops)
-    name = fidelity_name(family)
+    name = fidelity_name(kind)
     if not name:
         return Scored(tuple(whole), drop, None)
     lowest = [min(result.worst(name) for result in results) for results in [whole, *without]]
@@ -92,18 +92,18 @@ def _worst_drop(results: Sequence[DatasetAccuracy]) -> float:
 
 
 def _without_each_group(
-    family: str, dataset: dict[str, Any], reference: Array, outputs: Outputs
+    kind: OutputKind, dataset: dict[str, Any], reference: Array, outputs: Outputs
 ) -> Iterator[DatasetAccuracy]:
     """The set's result without each of the groups in turn; nothing if it is too small for that."""
-    for kept in group_masks(family, dataset, len(reference)):
-        yield part_of(family, dataset, reference, outputs, kept)
+    for kept in group_masks(kind, dataset, len(reference)):
+        yield part_of(kind, dataset, reference, outputs, kept)
 
 
-def group_masks(family: str, dataset: dict[str, Any], rows: int) -> Iterator[NDArray[np.bool_]]:
+def group_masks(kind: OutputKind, dataset: dict[str, Any], rows: int) -> Iterator[NDArray[np.bool_]]:
     """Which samples (as `samples_of_rows` counts them) stay when each group, every tenth sample, is left out."""
-    of_row = samples_of_rows(family, dataset, rows)
+    of_row = samples_of_rows(kind, dataset, rows)
     count = int(of_row.max()) + 1
-    if count < 2 * GROUPS or rows * (GROUPS - 1) // GROUPS < 2 * OUTPUTS.get(family).smallest:
+    if count < 2 * GROUPS or rows * (GROUPS - 1) // GROUPS < 2 * kind.smallest:
         return
     for group in range(GROUPS):
         yield np.arange(count) % GROUPS != group

@@ -236,7 +236,7 @@ def _judge(
         recipe=plan.recipe.name,
         passes=tuple(str(table["pass"]) for table in plan.recipe.passes),
         bundle_digest=read_manifest(built[0].bundle, stored=True)["digest"],
-        fidelity_name=fidelity_name(reference.behaviour.family),
+        fidelity_name=fidelity_name(reference.behaviour.kind),
         candidates=(_float_candidate(reference, turns), *candidates),
         refused=tuple(refused),
         same_bytes=nearest("size", entries[0], entries[1:]),

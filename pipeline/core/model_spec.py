@@ -53,7 +53,7 @@ class ModelSpec(Frozen):
     task: str
     auto_class: str
     family: str
-    data: Literal["text", "image", "audio"]
+    data: Literal["text", "image", "audio", "tensor"]
     output: str
     sentence_transformer: bool = False
     trust_remote_code: bool = False

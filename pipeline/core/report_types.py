@@ -138,13 +138,17 @@ class TensorFormat(Frozen):
 
 class OutputError(Frozen):
     """How far one output of the quantized graph is from the float graph's. `sqnr_db` is within +-300, which stand for
-    identical and for not finite; `max_error_in_std` is `max_error` over the float output's standard deviation."""
+    identical and for not finite; `max_error_in_std` is `max_error` over the float output's standard deviation.
+    `agreement`: of integers and booleans, the share of equal values; `sqnr_db` is then of all values to those that
+    differ. `reshaped`: samples on which it has another shape than float's, of which all counts as lost."""
 
     name: str
     finite: bool
     sqnr_db: float
     max_error: float
     max_error_in_std: float
+    agreement: float | None = None
+    reshaped: int = 0
 
 
 class QuantizationCheck(Frozen):

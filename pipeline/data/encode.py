@@ -41,7 +41,7 @@ def calibration(context: StageContext) -> dict[str, Json]:
     if config["random"]:
         count = write_samples(context.out, _random_rows(context.model, config["limit"], config["max_length"]))
         return {"data": "random tensors", "samples": count, "random": True}
-    dataset = _numbered(load_calibration(config["spec"], config["limit"], columns=_columns(config)), config)
+    dataset = _numbered(load_calibration(config["spec"], config["limit"], columns=_columns(config)), context)
     count = _write(dataset, context.out, context)
     return {
         "data": dataset.name,
@@ -57,7 +57,7 @@ def evaluation(context: StageContext) -> dict[str, Json]:
     datasets = [
         dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
     ]
-    datasets = [_numbered(dataset, context.config) for dataset in datasets]
+    datasets = [_numbered(dataset, context) for dataset in datasets]
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
@@ -69,7 +69,7 @@ def training(context: StageContext) -> dict[str, Json]:
     """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
     if all sets are."""
     config, model = context.config, with_tokenizer(context.model, context.inputs)
-    sets = [_numbered(load_training(spec, config["limit"], _columns(config)), config) for spec in config["specs"]]
+    sets = [_numbered(load_training(spec, config["limit"], _columns(config)), context) for spec in config["specs"]]
     aligned: list[list[int]] = []
     rows = (row for part in sets for row in _rows(part, model, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
@@ -86,9 +86,11 @@ def _columns(config: dict[str, Any]) -> Columns:
     return Columns.model_validate(config["columns"])
 
 
-def _numbered(dataset: Dataset, config: dict[str, Any]) -> Dataset:
+def _numbered(dataset: Dataset, context: StageContext) -> Dataset:
     """With class indices in place of names; what does not fit was refused when it was planned, if it is scored with."""
-    return number_labels(dataset, config["classes"], strict=False)
+    if not OUTPUTS.get(context.model.family).numbers_labels:
+        return dataset
+    return number_labels(dataset, context.config["classes"], strict=False)
 
 
 def with_tokenizer(model: ModelSpec, inputs: Mapping[str, Artifact]) -> ModelSpec:
@@ -121,7 +123,7 @@ def _given_labels(dataset: Dataset) -> list[Any] | None:
     Labels of words belong to their tokens."""
     if dataset.labels is None or dataset.kind == "words":
         return None
-    return [list(label) if isinstance(label, list) else float(label) for label in dataset.labels]
+    return [label if isinstance(label, (list, str)) else float(label) for label in dataset.labels]
 
 
 def _labels(dataset: Dataset, family: str) -> list[Any] | None:

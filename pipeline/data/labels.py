@@ -25,6 +25,12 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
     """UsageError if samples of the set's kind cannot become inputs of a model of the `task`, which `takes` another."""
     fitting = {"tensor", takes} | ({"words"} if OUTPUTS.get(family).per_token else set())
     if dataset.kind not in fitting:
+        if takes == "tensor":
+            raise UsageError(
+                f"The data set {dataset.name!r} holds {dataset.kind} samples, and nothing says how they become the "
+                "model's inputs.",
+                "Give its inputs by name as an .npz file, or for images a [preprocessing] table in the recipe.",
+            )
         raise UsageError(
             f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.",
             "Give a data set of that kind with --calibration-data or --eval-data.",

@@ -34,7 +34,7 @@ from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
-from pipeline.source.onnx_file import check_judged, check_patterns
+from pipeline.source.onnx_file import check_patterns
 from pipeline.source.sentence_modules import sentence_modules
 from pipeline.tasks.registry import OUTPUTS
 
@@ -75,7 +75,7 @@ def make_plan(job: Job) -> Plan:
     check_padding(source)
     if source.kind == "onnx":
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
-        check_judged(Path(source.entry), by_name=bool(OUTPUTS.get(source.task.family).outputs))
+        OUTPUTS.get(source.task.family).judged(source.outputs)
     target, length_notes = _within(target, source)
     return _build(job, source, target, recipe, scheme, metric, length_notes)
 
@@ -145,6 +145,7 @@ class _Builder:
         self.formats = SchemeFormats(scheme)
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
+        self.notes += source.notes
         self.reading = Reading(job, source, target, recipe, metric)
         self.passes = Passes(job, source, target, recipe, scheme, self.reading)
 
@@ -256,7 +257,7 @@ class _Builder:
         data = "calibration" if calibrated else "evaluation"
         inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
         config = {"data": data}
-        return Stage("compare", 3, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage("compare", 4, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _outside(self) -> list[Stage]:
         """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
@@ -278,11 +279,11 @@ class _Builder:
     def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
         config = {"family": self.reading.family()}
-        return Stage(PROBE, 2, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage(PROBE, 3, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
-        return Stage("reference", 5, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
+        return Stage("reference", 6, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
     def _answers(self, model: str) -> Stage:
         return answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)

@@ -112,6 +112,8 @@ class Reading:
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
+        if not OUTPUTS.get(self.source.task.family).numbers_labels:
+            return dataset
         scored = dataset.pairs or not OUTPUTS.get(self.source.task.family).pairs_apart
         return number_labels(dataset, class_indices(self.source.config), strict=scored)
 
@@ -155,7 +157,8 @@ class Reading:
             return named
         if not self._has_preprocessing():
             raise UsageError(
-                f"Nothing says how {task.data} samples become inputs of {self.source.name!r}, and none were given.",
+                f"Nothing says how {'' if task.data == 'tensor' else f'{task.data} '}samples become inputs of "
+                f"{self.source.name!r}, and none were given.",
                 f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
             )
         if not task.calibration:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.types import Frozen
+from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
 PROBE = "probe"
@@ -24,6 +25,11 @@ class Behaviour(Frozen):
     padding: Literal["harmless", "changes", "none"]
     judged: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> OutputKind:
+        """What the model puts out, of the outputs that it has."""
+        return OUTPUTS.get(self.family).bound(self.judged)
 
     @property
     def independent(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,27 +13,29 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples
 from pipeline.runtime.batches import VALUES, batches, padded_batches
+from pipeline.tasks.output_kind import Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 def judged_outputs(
     session: ort.InferenceSession,
     samples: Samples,
     progress: Progress = silent,
-    family: str = "embedding",
+    kind: OutputKind | None = None,
     batch: int = 1,
     pads: Mapping[str, int] | None = None,
     values: int = VALUES,
 ) -> Array:
-    """The rows that are compared (see `OutputKind.rows`), float32, all samples' one after the other.
+    """The rows that are compared (see `OutputKind.rows`), all samples' one after the other; of embeddings, if no `kind`
+    is given.
 
     Samples run alone unless `batch` is given: then those of one shape together, or, with `pads` (values by input name,
     see `padded_batches`), all in their order. StageError if an output is not finite.
     """
-    kind = OUTPUTS.get(family)
-    names = kind.judged([entry.name for entry in session.get_outputs()])
+    kind = kind or OUTPUTS.get("embedding")
+    names = list(kind.names) or kind.judged(outputs_of(session))
     rows: dict[int, NDArray[Any]] = {}
     grouped = (
         batches(session, samples, batch, values=values)
@@ -43,14 +45,34 @@ def judged_outputs(
     for positions, inputs in grouped:
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
         for place, position in enumerate(positions):
-            rows[position] = kind.rows(_one(outputs, place), _one(inputs, place))
+            alone = len(positions) == 1
+            rows[position] = kind.rows(*((a if alone else _one(a, place)) for a in (outputs, inputs)))
             if not np.isfinite(rows[position]).all():
                 raise StageError(
                     f"Sample {position + 1} gives an output that is not finite.",
                     "Compare with the float model on this sample: its inputs, or a range that 16 bits cannot hold.",
                 )
         progress(len(rows), len(samples))
-    return np.concatenate([rows[position] for position in range(len(samples))]).astype(np.float32)
+    return kind.join([rows[position] for position in range(len(samples))])
+
+
+def outputs_of(session: ort.InferenceSession) -> list[Output]:
+    """The outputs as the graph declares them."""
+    return [Output(entry.name, _DTYPES.get(entry.type, ""), _shape(entry.shape)) for entry in session.get_outputs()]
+
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({name})": name for name in ("float16", "bfloat16")},
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+def _shape(sizes: Sequence[Any]) -> tuple[int | None, ...] | None:
+    """None where there is no size: ONNX Runtime does not tell a number from an output of unknown rank."""
+    return tuple(size if isinstance(size, int) else None for size in sizes) if sizes else None
 
 
 def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,13 @@ from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.model_spec import InputSpec, ModelSpec
-from pipeline.core.untrusted import user_path
+from pipeline.core.untrusted import read_json_object, user_path
 from pipeline.source.factory import build, factory_name, is_factory
-from pipeline.source.model_config import check_files, check_sizes, read_config
-from pipeline.source.onnx_file import read_onnx
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES, check_files, check_sizes, read_config
+from pipeline.source.onnx_file import declared_outputs, read_onnx
 from pipeline.source.weights import PICKLE, check_weights, count_tensors, weight_files
+from pipeline.tasks.generic import GENERIC
+from pipeline.tasks.output_kind import Output
 from pipeline.tasks.registry import TASKS
 from pipeline.tasks.task import Task
 
@@ -32,7 +34,8 @@ _EXECUTABLE = ("*.py",)
 class ModelSource:
     """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
     tokenizer or image processing. `entry`: the factory or ONNX file, as it was named. `inputs`: what the graph takes,
-    of sources that have no Hugging Face `config`."""
+    of sources that have no Hugging Face `config`; `outputs`: what an ONNX file says that it gives. `notes`: what was
+    assumed of it."""
 
     name: str
     kind: Literal["huggingface", "factory", "onnx"]
@@ -44,6 +47,8 @@ class ModelSource:
     pickle: bool = False
     trust_remote_code: bool = False
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    notes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
 
     def spec(self, family: str, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
@@ -87,9 +92,9 @@ def resolve_model(
         )
     named = task or (recipe.task if recipe else None)
     if model.endswith(".onnx"):
-        return _onnx_source(model, named)
+        return _onnx_source(model, named, images=recipe is not None and recipe.preprocessing is not None)
     if is_factory(model):
-        return _factory_source(model, named, recipe.inputs if recipe else {})
+        return _factory_source(model, named, recipe)
     return _folder_source(model, named, trust_remote_code, allow_pickle)
 
 
@@ -103,27 +108,30 @@ def model_name(model: str) -> str:
     return path.resolve().name or "model" if path.is_dir() else path.name
 
 
-def _onnx_source(model: str, task: str | None) -> ModelSource:
+def _onnx_source(model: str, task: str | None, images: bool) -> ModelSource:
     path = user_path(model)
     if not path.exists():
         raise UsageError(f"There is no file {model!r}.", "Give the path of an .onnx file.")
     inputs, digest = read_onnx(path)
+    outputs = declared_outputs(path)
+    found, notes = _task_of(task, path.name, inputs, outputs)
     return ModelSource(
         name=path.stem,
         kind="onnx",
         path=path.resolve().parent,
         entry=str(path.resolve()),
         digest=digest,
-        task=_named_task(task, path.name),
+        task=_fed(found, inputs, path.resolve().parent, images),
         sentence_transformer=False,
         inputs=inputs,
+        outputs=outputs,
+        notes=notes,
     )
 
 
-def _factory_source(model: str, task: str | None, declared: dict[str, InputSpec]) -> ModelSource:
-    adapter = _named_task(task, model)
+def _factory_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSource:
     built = build(model)
-    inputs = declared or built.inputs
+    inputs = (recipe.inputs if recipe else {}) or built.inputs
     if not inputs:
         raise UsageError(
             f"Nothing says what the model of {model!r} takes.",
@@ -132,25 +140,46 @@ def _factory_source(model: str, task: str | None, declared: dict[str, InputSpec]
         )
     identity = {"built": built.digest, "inputs": {name: spec.model_dump() for name, spec in inputs.items()}}
     place = model.rpartition(":")[0]
+    path = Path(place).resolve().parent if place.endswith(".py") else Path.cwd()
+    found, notes = _task_of(task, model, inputs, ())
     return ModelSource(
         name=factory_name(model),
         kind="factory",
-        path=Path(place).resolve().parent if place.endswith(".py") else Path.cwd(),
+        path=path,
         entry=model,
         digest=sha256_json(identity),
-        task=adapter,
+        task=_fed(found, inputs, path, recipe is not None and recipe.preprocessing is not None),
         sentence_transformer=False,
         inputs=inputs,
+        notes=notes,
     )
 
 
-def _named_task(task: str | None, model: str) -> Task:
-    if task is None:
-        raise UsageError(
-            f"The task of {model!r} cannot be told: only a Hugging Face config names it.",
-            f"Name it with --task, or `task` in the recipe. Allowed: {', '.join(TASKS)}.",
-        )
-    return TASKS.get(task)
+def _task_of(
+    task: str | None, model: str, inputs: dict[str, InputSpec], outputs: tuple[Output, ...]
+) -> tuple[Task, tuple[str, ...]]:
+    """The named task, else the one that recognizes inputs and outputs by their names, else `generic`; and what must be
+    said of that."""
+    if task is not None:
+        return TASKS.get(task), ()
+    own = [found for name, found in TASKS.survey() if isinstance(found, Task) and found.recognizes(inputs, outputs)]
+    if len(own) == 1:
+        return own[0], (f"The task of {model!r} was told from the names of its outputs: {own[0].name}.",)
+    listed = f" ({', '.join(map(str, outputs))})" if outputs else ""
+    return GENERIC, (
+        f"No task was named, and none is recognized by what {model!r} gives{listed}: its outputs are compared with "
+        "float's as they are (generic). Name the task with --task to have decisions compared, and labels used.",
+    )
+
+
+def _fed(task: Task, inputs: dict[str, InputSpec], folder: Path, images: bool) -> Task:
+    """The task; a generic one with the kind of samples that can become the model's inputs."""
+    if task.name != GENERIC.name:
+        return task
+    if images:
+        return replace(task, data="image", calibration="images-procedural")
+    texts = "input_ids" in inputs and (folder / "tokenizer.json").is_file()
+    return replace(task, data="text", calibration="text-en") if texts else task
 
 
 def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_pickle: bool) -> ModelSource:
@@ -164,7 +193,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         )
     check_weights(path, allow_pickle)
     check_sizes(config, count_tensors(path, allow_pickle), path.name)
-    adapter = TASKS.get(task) if task else infer_task(config, path)
+    adapter = _of_architecture(TASKS.get(task), config, path) if task else infer_task(config, path)
     return ModelSource(
         name=model_name(model),
         kind="huggingface",
@@ -177,6 +206,26 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         trust_remote_code=trust_remote_code,
         config=config,
     )
+
+
+def _of_architecture(task: Task, config: dict[str, Any], path: Path) -> Task:
+    """The task; a generic one with the class that made the checkpoint, and what that takes."""
+    if task.name != GENERIC.name:
+        return task
+    architectures = config.get("architectures") or []
+    if not architectures:
+        raise UsageError(
+            f"config.json of {path.name!r} names no architecture, so that no class is known to load it as it is.",
+            f"Name another --task. Allowed: {', '.join(TASKS)}.",
+        )
+    named = replace(task, auto_class=architectures[0], output="")
+    if any((path / name).is_file() for name in (*TOKENIZER_FILES, *VOCABULARY_FILES)):
+        return replace(named, data="text", calibration="text-en")
+    sampled = (path / _PREPROCESSOR).is_file() and "sampling_rate" in read_json_object(path / _PREPROCESSOR)
+    return replace(named, data="audio") if sampled else replace(named, data="image", calibration="images-procedural")
+
+
+_PREPROCESSOR = "preprocessor_config.json"
 
 
 def _locate(model: str, trust_remote_code: bool) -> Path:

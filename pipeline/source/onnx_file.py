@@ -26,6 +26,7 @@ from pipeline.source.onnx_checks import (
     check_tensor,
     check_type,
 )
+from pipeline.tasks.output_kind import Output
 
 _LONGEST = 200
 """Characters of the name of an axis."""
@@ -69,27 +70,17 @@ def check_patterns(path: Path, patterns: Iterable[str]) -> None:
             )
 
 
-def check_judged(path: Path, by_name: bool) -> None:
-    """UsageError if no judge takes the first output that the file declares (integers, a number without a batch axis,
-    more than three axes), unless judged outputs are found `by_name`."""
-    outputs = _parse(read_bytes(path, Limit.GRAPH), path.name).graph.output
-    first = outputs[0].type.tensor_type
-    axes = len(first.shape.dim) if first.HasField("shape") else 1
-    if not by_name and (first.elem_type not in (TensorProto.UNDEFINED, *_FLOATS) or axes not in (1, 2, 3)):
-        listed = ", ".join(f"{value.name} {_described(value)}" for value in outputs)
-        raise UsageError(
-            f"No judge is known for the first output, {outputs[0].name!r}; {path.name!r} has {listed}.",
-            "The first output must be floats [batch, values] or [batch, tokens, values]. Put such an output first, or "
-            "export the model with one.",
-        )
+def declared_outputs(path: Path) -> tuple[Output, ...]:
+    """The outputs of a file that `read_onnx` accepted, as it declares them."""
+    return tuple(_declared(value) for value in _parse(read_bytes(path, Limit.GRAPH), path.name).graph.output)
 
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-
-
-def _described(value: ValueInfoProto) -> str:
-    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-    return f"{kind} {written([axis.dim_value or axis.dim_param or None for axis in value.type.tensor_type.shape.dim])}"
+def _declared(value: ValueInfoProto) -> Output:
+    tensor = value.type.tensor_type
+    known = tensor.elem_type != TensorProto.UNDEFINED
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if known else ""
+    sizes = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
+    return Output(value.name, dtype, sizes if tensor.HasField("shape") else None)
 
 
 def _names_of(node: NodeProto) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.fidelity import Array, agreement, kl_divergence
 from pipeline.metrics.task import accuracy
 from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, known_classes, least
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Task, by_names
 
 _PROBLEMS = {
     "regression": "scores",
@@ -68,6 +68,7 @@ TEXT_CLASSIFICATION = Task(
     "logits",
     CLASSIFIER.name,
     ("ForSequenceClassification",),
+    by_names("logits", takes="input_ids", axes=2),
 )
 IMAGE_CLASSIFICATION = Task(
     "image-classification",
@@ -77,6 +78,7 @@ IMAGE_CLASSIFICATION = Task(
     "logits",
     CLASSIFIER.name,
     ("ForImageClassification",),
+    by_names("logits", takes="pixel_values", axes=2),
 )
 AUDIO_CLASSIFICATION = Task(
     "audio-classification",
@@ -86,4 +88,5 @@ AUDIO_CLASSIFICATION = Task(
     "logits",
     CLASSIFIER.name,
     ("ForAudioClassification", "Wav2Vec2ForSequenceClassification", "HubertForSequenceClassification"),
+    by_names("logits", takes="input_values", axes=2),
 )

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.detection import THRESHOLDS, decode_queries, detection_fidelity, mean_average_precision, truth
 from pipeline.metrics.fidelity import Array
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, OutputKind, least, require_outputs
-from pipeline.tasks.task import Task
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, least, no_judge
+from pipeline.tasks.task import Task, by_names
 
 LOGITS, BOXES = "logits", "pred_boxes"
 
@@ -24,8 +24,7 @@ class Detections(OutputKind):
     words = "detected objects"
     takes: ClassVar[tuple[LabelKind, ...]] = ("objects",)
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
-    outputs = (LOGITS, BOXES)
-    averages = False
+    wants = f"the outputs {LOGITS!r} [batch, queries, classes + 1] and {BOXES!r} [batch, queries, 4]"
     unnamed_classes = False
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
@@ -40,9 +39,13 @@ class Detections(OutputKind):
             "map_50": mean_average_precision(found, wanted, THRESHOLDS[:1]),
         }
 
-    def judged(self, offered: Sequence[str]) -> list[str]:
-        remedy = "Only DETR-type outputs are decoded; give a --metric of your own and another --task for others."
-        return require_outputs(self.outputs, offered, "detector", remedy)
+    def judged(self, offered: Sequence[Output]) -> list[str]:
+        if {LOGITS, BOXES} <= {output.name for output in offered if self.fits(output)}:
+            return [LOGITS, BOXES]
+        raise no_judge(self, offered)
+
+    def constant(self, rows: Array) -> None:  # noqa: ARG002
+        return None  # the boxes of images have no mean
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:  # noqa: ARG002
         """[1, queries, classes + 1 + 4]."""
@@ -61,4 +64,5 @@ OBJECT_DETECTION = Task(
     "logits",
     DETECTOR.name,
     ("ForObjectDetection",),
+    by_names(LOGITS, BOXES),
 )

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.metrics.fidelity import Array, cosine, pair_rank_correlation, top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs
 from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, least
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Task, by_names
 
 _TOP_K = 10
 
@@ -49,5 +49,14 @@ class Vectors(OutputKind):
 
 EMBEDDING = Vectors()
 FEATURE_EXTRACTION = Task(
-    "feature-extraction", "AutoModel", "text", "text-en", "last_hidden_state", EMBEDDING.name, ("Model",)
+    "feature-extraction",
+    "AutoModel",
+    "text",
+    "text-en",
+    "last_hidden_state",
+    EMBEDDING.name,
+    ("Model",),
+    lambda inputs, outputs: any(
+        by_names(name, takes="input_ids")(inputs, outputs) for name in ("last_hidden_state", "sentence_embedding")
+    ),
 )

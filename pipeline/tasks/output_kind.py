@@ -8,21 +8,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from pipeline.core.errors import StageError, UsageError
-from pipeline.metrics.fidelity import Array
+from pipeline.core.errors import UsageError
+from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
 
-LabelKind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects"]
+LabelKind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects", "texts"]
 """What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
 sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per
-token, or the objects of an image."""
+token, the objects of an image, or a text per sample."""
 MASK = "attention_mask"
 Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of a graph, as the graph declares it or as it came. `dtype`: numpy's name, empty where it is not known;
+    `shape`: None where the rank is not known, and of an axis where its size is not fixed."""
+
+    name: str
+    dtype: str = ""
+    shape: tuple[int | None, ...] | None = None
+
+    @property
+    def floats(self) -> bool:
+        return not self.dtype or self.dtype.startswith(("float", "bfloat"))
+
+    @property
+    def rank(self) -> int | None:
+        return None if self.shape is None else len(self.shape)
+
+    def __str__(self) -> str:
+        sizes = "?" if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype or '?'} [{sizes}]"
 
 
 @dataclass(frozen=True)
@@ -50,20 +73,33 @@ class OutputKind(ABC):
     limits: ClassVar[Mapping[str, str]] = {}
     objective: ClassVar[str] = "projection"
     best_by: ClassVar[str] = ""
-    outputs: ClassVar[tuple[str, ...]] = ()
-    """Names of the graph outputs that are judged; none: the first one, whatever its name."""
+    wants: ClassVar[str] = "floats [batch, values] or [batch, tokens, values]"
+    """The outputs that it takes, in words."""
+    dtype: ClassVar[DTypeLike] = np.float32
+    """Of the rows."""
+    batch_first: ClassVar[bool] = True
+    """Must the first axis of the judged outputs be the batch's?"""
     per_token: ClassVar[bool] = False
     """Is a row an unmasked token? Labels are of words then."""
     pairs_apart: ClassVar[bool] = False
     """Do the sides of a pair run apart?"""
     by_order: ClassVar[bool] = False
     """Are labels scored by the order that they give?"""
-    averages: ClassVar[bool] = True
-    """Is the mean of all answers an answer?"""
     names_classes: ClassVar[bool] = True
     """Do the config's class names speak of the outputs?"""
     unnamed_classes: ClassVar[bool] = True
     """Has a config without class names two classes, as transformers makes them?"""
+    numbers_labels: ClassVar[bool] = True
+    """Are labels classes or numbers, so that names in their place are those of classes?"""
+
+    names: tuple[str, ...] = ()
+    """The graph outputs whose rows are given, of a kind that is `bound` to a model's."""
+
+    def bound(self, names: Sequence[str]) -> Self:
+        """This kind for a model whose judged outputs have these names."""
+        made = copy(self)
+        made.names = tuple(names)
+        return made
 
     @abstractmethod
     def fidelity(self, reference: Array, other: Array) -> Judgement:
@@ -86,9 +122,16 @@ class OutputKind(ABC):
         """The kind that outputs with a last axis of `columns` values have."""
         return self.name
 
-    def judged(self, offered: Sequence[str]) -> list[str]:
-        """The graph outputs that are judged, of those offered. StageError if one is missing."""
-        return list(offered[:1])
+    def fits(self, output: Output) -> bool:
+        """Can an output be of this kind? What is not declared can."""
+        return output.floats and output.rank in (None, 1, 2, 3) and 0 not in (output.shape or ())
+
+    def judged(self, offered: Sequence[Output]) -> list[str]:
+        """The names of the outputs that are judged: the first that fits. UsageError if none does."""
+        fitting = [output.name for output in offered if self.fits(output)]
+        if not fitting:
+            raise no_judge(self, offered)
+        return fitting[:1]
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         """One sample's rows of its judged outputs: [1, dimensions] (a plain number is one). States of tokens
@@ -99,6 +142,24 @@ class OutputKind(ABC):
         mask = unmasked(inputs, output.shape[:2])
         return (output * mask[..., None]).sum(1) / mask.sum()
 
+    def join(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The rows of several samples, one after the other."""
+        return np.concatenate(rows).astype(self.dtype)
+
+    def constant(self, rows: Array) -> Array | None:
+        """The rows of a model that answers every sample alike, as near to `rows` as such a model can be; None if there
+        is no such answer."""
+        return np.broadcast_to(rows.mean(axis=0), rows.shape).astype(self.dtype)
+
+    def noise_db(self, reference: Array, other: Array) -> float:
+        """The signal-to-noise ratio of `other`, of the output that lost most."""
+        return sqnr_db(reference, other)
+
+    def same(self, expected: Array, found: Array) -> bool:
+        """Whether the rows of two runs of one model are the same answers."""
+        columns = expected.shape[-1]
+        return expected.shape == found.shape and same_answers(expected.reshape(-1, columns), found.reshape(-1, columns))
+
     def label_kind(self, labels: Sequence[Any] | None, pairs: bool) -> LabelKind:
         """What the labels of a set are. `pairs`: its samples are pairs of texts; a model that takes both sides at once
         gives one answer for them."""
@@ -108,6 +169,8 @@ class OutputKind(ABC):
             return "pairs"
         if isinstance(labels[0], (list, tuple, np.ndarray)):
             return self.lists(labels)
+        if isinstance(labels[0], str):
+            return "texts"
         return "classes" if all(float(label).is_integer() and label >= 0 for label in labels) else "numbers"
 
     def lists(self, labels: Sequence[Any]) -> LabelKind:
@@ -154,12 +217,13 @@ def known_classes(labels: Array, classes: int) -> Array:
     return labels
 
 
-def require_outputs(names: Sequence[str], offered: Sequence[str], who: str, remedy: str) -> list[str]:
-    """The names; StageError if the model does not offer one of them."""
-    missing = [name for name in names if name not in offered]
-    if missing:
-        raise StageError(f"The {who} has no output {missing[0]!r}; it has {', '.join(offered)}.", remedy)
-    return list(names)
+def no_judge(kind: OutputKind, offered: Sequence[Output]) -> UsageError:
+    """The error to raise where no output is one that the kind takes."""
+    return UsageError(
+        f"The model is to be judged by {kind.words}, which takes {kind.wants}; it has {', '.join(map(str, offered))}.",
+        "Name the task that the model has with --task (`edge tasks` lists them); --task generic compares outputs of "
+        "any type and shape as they are.",
+    )
 
 
 def unmasked(inputs: Arrays, shape: tuple[int, ...]) -> NDArray[Any]:

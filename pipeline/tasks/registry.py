@@ -16,6 +16,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "pipeline.tasks.token_classification:TOKEN_CLASSIFICATION",
         "audio-classification": "pipeline.tasks.classification:AUDIO_CLASSIFICATION",
         "object-detection": "pipeline.tasks.detection:OBJECT_DETECTION",
+        "generic": "pipeline.tasks.generic:GENERIC",
     },
     parts=("name", "data", "family", "output"),
 )
@@ -30,12 +31,13 @@ OUTPUTS: Registry[OutputKind] = Registry(
         "scores": "pipeline.tasks.numbers:SCORES",
         "token_scores": "pipeline.tasks.numbers:TOKEN_SCORES",
         "labels": "pipeline.tasks.label_sets:LABELS",
+        "generic": "pipeline.tasks.generic:ANY",
     },
     words="kind of output",
     parts=("name", "takes", "losses", "fidelity", "against", "rows"),
 )
 """What models put out: vectors, logits of exclusive classes per sample or per token, boxes, numbers per sample or per
-token, independent logits of labels."""
+token, independent logits of labels, anything."""
 
 
 def fidelity_budgets() -> tuple[str, ...]:
@@ -45,7 +47,13 @@ def fidelity_budgets() -> tuple[str, ...]:
 
 def by_width(family: str, columns: int) -> OutputKind:
     """What a model declared as of the kind `family` puts out, given the size of its outputs' last axis."""
-    return OUTPUTS.get(OUTPUTS.get(family).by_width(columns))
+    return of_width(OUTPUTS.get(family), columns)
+
+
+def of_width(kind: OutputKind, columns: int) -> OutputKind:
+    """The kind that outputs declared as `kind` are, given the size of their last axis."""
+    name = kind.by_width(columns)
+    return kind if name == kind.name else OUTPUTS.get(name).bound(kind.names)
 
 
 def compute_fidelity(family: str, reference: Array, other: Array) -> Judgement:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.checks.accuracy import compare
 from pipeline.core.errors import UsageError
-from pipeline.tasks.registry import compute_fidelity
+from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
 LOGITS = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
@@ -18,7 +18,7 @@ def record(labels: list[float] | None = None, pairs: bool = False) -> dict[str, 
 
 
 def test_the_float_model_loses_nothing() -> None:
-    result = compare("embedding", record(), EMBEDDINGS, EMBEDDINGS)
+    result = compare(OUTPUTS.get("embedding"), record(), EMBEDDINGS, EMBEDDINGS)
     assert result.scores == pytest.approx({"cosine": 1, "pair_rank_correlation": 1, "top10_overlap": 1})
     assert (result.drop, result.labelled, result.primary) == (
         pytest.approx(0, abs=1e-9),
@@ -31,14 +31,14 @@ def test_without_labels_the_drop_is_what_the_primary_score_lacks() -> None:
     """One of four decisions differs: agreement 0.75, drop 25 points."""
     other = LOGITS.copy()
     other[3] = [1, 0, 0, 0]
-    result = compare("classifier", record(), LOGITS, other)
+    result = compare(OUTPUTS.get("classifier"), record(), LOGITS, other)
     assert (result.primary, result.scores["agreement"], result.drop) == ("agreement", 0.75, 25.0)
 
 
 def test_with_classes_the_drop_is_lost_accuracy() -> None:
     """Float is right on 3 of 4, the bundle on 1 of 4."""
     labels = [0.0, 1.0, 2.0, 0.0]
-    result = compare("classifier", record(labels), LOGITS, LOGITS[[0, 0, 0, 3]])
+    result = compare(OUTPUTS.get("classifier"), record(labels), LOGITS, LOGITS[[0, 0, 0, 3]])
     assert (result.scores["accuracy_float"], result.scores["accuracy"], result.drop) == (75.0, 25.0, 50.0)
 
 
@@ -47,7 +47,7 @@ def test_with_scored_pairs_the_drop_is_lost_correlation() -> None:
     left, right = np.array([[1, 0]] * 3, np.float32), np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
     reference = np.concatenate([np.tile(left, (4, 1)), np.tile(right, (4, 1))])
     turned = np.concatenate([np.tile(left, (4, 1)), np.tile(right[::-1], (4, 1))])
-    result = compare("embedding", record([5.0, 3.0, 0.0] * 4, pairs=True), reference, turned)
+    result = compare(OUTPUTS.get("embedding"), record([5.0, 3.0, 0.0] * 4, pairs=True), reference, turned)
     assert result.primary == "spearman"
     assert (result.scores["spearman_float"], result.scores["spearman"]) == pytest.approx((100.0, -100.0))
     assert (result.samples, result.labelled, result.drop) == (12, True, pytest.approx(200.0))
@@ -63,7 +63,7 @@ def test_tokens_are_scored_where_they_are_labelled() -> None:
     labels = [[0, 1], [1, -100]]
     reference = np.eye(2, dtype=np.float32)[[0, 1, 1, 0]]
     other = np.eye(2, dtype=np.float32)[[0, 0, 1, 0]]
-    result = compare("tokens", record(labels), reference, other)
+    result = compare(OUTPUTS.get("tokens"), record(labels), reference, other)
     assert (result.primary, result.samples, result.scores["macro_f1_float"]) == ("macro_f1", 2, 100.0)
     assert result.scores["token_accuracy"] == pytest.approx(200 / 3)
     assert result.scores["agreement"] == 0.75
@@ -71,7 +71,7 @@ def test_tokens_are_scored_where_they_are_labelled() -> None:
 
 def test_labels_that_are_no_class_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
-        compare("classifier", record([0.0, 4.0, 0.0, 0.0]), LOGITS, LOGITS)
+        compare(OUTPUTS.get("classifier"), record([0.0, 4.0, 0.0, 0.0]), LOGITS, LOGITS)
     assert caught.value.message == "The evaluation data has the label 4; the model has 4 classes (0 to 3)."
 
 
@@ -79,7 +79,7 @@ def test_objects_found_are_scored_by_their_overlap() -> None:
     """One query, sure of class 0 in the left half; the bundle's box is shifted to overlap 1/3 of the union."""
     reference = np.array([[[9, 0, 0, 0.25, 0.5, 0.5, 1.0]]], np.float32)
     other = np.array([[[9, 0, 0, 0.5, 0.5, 0.5, 1.0]]], np.float32)
-    result = compare("detector", record([[[0, 0.25, 0.5, 0.5, 1.0]]]), reference, other)
+    result = compare(OUTPUTS.get("detector"), record([[[0, 0.25, 0.5, 0.5, 1.0]]]), reference, other)
     assert (result.primary, result.scores["map_50_95_float"], result.drop) == ("map_50_95", 100.0, 100.0)
 
 
@@ -88,4 +88,6 @@ def test_two_of_two_hundred_are_one_point() -> None:
     reference = np.tile(np.array([[1.0, 0.0]], np.float32), (200, 1))
     other = reference.copy()
     other[:2] = [0.0, 1.0]
-    assert compare("classifier", {"name": "s", "labels": None, "pairs": False}, reference, other).drop == 1.0
+    assert (
+        compare(OUTPUTS.get("classifier"), {"name": "s", "labels": None, "pairs": False}, reference, other).drop == 1.0
+    )

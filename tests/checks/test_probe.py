@@ -127,15 +127,18 @@ def test_outputs_without_a_judge(tmp_path: Path) -> None:
     whole = [*ALONE[:-1], node("MatMul", "h w", "all"), node("ArgMax", "all", "y", axis=1)]
     with pytest.raises(UsageError) as caught:
         probe(tmp_path, whole, vectors(), kind=TensorProto.INT64)
-    assert caught.value.message == "No judge is known for the first output, 'y'; the model has y int64 [1, 1]."
+    assert caught.value.message.endswith("or [batch, tokens, values]; it has y int64 [1, 1].")
+    assert "--task generic" in caught.value.remedy
+    found = probe(tmp_path / "any", whole, vectors(), kind=TensorProto.INT64, family="generic")
+    assert (found.family, found.batch, found.judged) == ("generic", "free", ("y",))
 
 
 def test_a_first_axis_that_is_not_the_batchs(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         probe(tmp_path, [node("Transpose", "x", "y", perm=[1, 0])], vectors())
-    assert caught.value.message == (
-        "The first output, 'y', is [8, 1] for one sample: its first axis is not the batch's."
-    )
+    assert caught.value.message == ("The output 'y' is [8, 1] for one sample: its first axis is not the batch's.")
+    found = probe(tmp_path / "any", [node("Transpose", "x", "y", perm=[1, 0])], vectors(), family="generic")
+    assert found.batch == "dependent"
 
 
 def test_a_number_beside_the_judged_output(tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_an_output_without_values(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError) as caught:
         probe(tmp_path, [*ALONE[:-1], node("MatMul", "h w", "all"), *limits, nothing], vectors())
-    assert caught.value.message == "No judge is known for the first output, 'y'; the model has y float32 [1, 0]."
+    assert caught.value.message.endswith("it has y float32 [1, 0].")
 
 
 def test_outputs_that_are_not_judged_are_said_unless_a_metric_sees_them() -> None:

@@ -7,6 +7,11 @@ import pytest
 
 from pipeline.checks.accuracy import Outputs, compare, samples_of_rows
 from pipeline.compare.candidates import GROUPS, _scored, _without_each_group, _worst_drop, group_masks
+from pipeline.tasks.registry import OUTPUTS
+
+CLASSES = OUTPUTS.get("classifier")
+TOKENS = OUTPUTS.get("tokens")
+VECTORS = OUTPUTS.get("embedding")
 
 
 def dataset(pairs: bool = False, labels: list[object] | None = None) -> dict[str, object]:
@@ -14,7 +19,7 @@ def dataset(pairs: bool = False, labels: list[object] | None = None) -> dict[str
 
 
 def test_every_row_is_left_out_once() -> None:
-    masks = list(group_masks("classifier", dataset(), 25))
+    masks = list(group_masks(CLASSES, dataset(), 25))
     assert len(masks) == GROUPS
     assert (np.sum([~rows for rows in masks], axis=0) == 1).all()
     assert np.flatnonzero(~masks[3]).tolist() == [3, 13, 23]
@@ -22,27 +27,27 @@ def test_every_row_is_left_out_once() -> None:
 
 def test_a_pair_goes_with_both_its_rows() -> None:
     pairs = dataset(pairs=True, labels=[0.0] * 30)
-    samples = next(group_masks("embedding", pairs, 60))
+    samples = next(group_masks(VECTORS, pairs, 60))
     assert np.flatnonzero(~samples).tolist() == [0, 10, 20]
-    assert np.flatnonzero(~samples[samples_of_rows("embedding", pairs, 60)]).tolist() == [0, 10, 20, 30, 40, 50]
+    assert np.flatnonzero(~samples[samples_of_rows(VECTORS, pairs, 60)]).tolist() == [0, 10, 20, 30, 40, 50]
 
 
 def test_a_labelled_sample_of_tokens_goes_with_all_its_rows() -> None:
     labels: list[object] = [[1, 2], *([[1]] * 19)]
-    samples = next(group_masks("tokens", dataset(labels=labels), 21))
+    samples = next(group_masks(TOKENS, dataset(labels=labels), 21))
     assert np.flatnonzero(~samples).tolist() == [0, 10]
-    assert np.flatnonzero(~samples[samples_of_rows("tokens", dataset(labels=labels), 21)]).tolist() == [0, 1, 11]
+    assert np.flatnonzero(~samples[samples_of_rows(TOKENS, dataset(labels=labels), 21)]).tolist() == [0, 1, 11]
 
 
 def test_tokens_of_unknown_samples_go_in_stretches() -> None:
-    stretches = samples_of_rows("tokens", dataset(), 1000)
-    masks = list(group_masks("tokens", dataset(), 1000))
+    stretches = samples_of_rows(TOKENS, dataset(), 1000)
+    masks = list(group_masks(TOKENS, dataset(), 1000))
     assert np.flatnonzero(~masks[2][stretches])[:20].tolist() == [*range(20, 30), *range(120, 130)]
 
 
 @pytest.mark.parametrize(("family", "rows"), [("classifier", 19), ("embedding", 24)])
 def test_a_set_too_small_for_it_has_no_groups(family, rows) -> None:
-    assert list(group_masks(family, dataset(), rows)) == []
+    assert list(group_masks(OUTPUTS.get(family), dataset(), rows)) == []
 
 
 def test_the_drop_without_each_group_by_hand() -> None:
@@ -51,8 +56,8 @@ def test_the_drop_without_each_group_by_hand() -> None:
     reference = np.tile(np.float32([1, 0]), (40, 1))
     outputs = reference.copy()
     outputs[::10] = [0, 1]
-    parts = [*_without_each_group("classifier", dataset(), reference, Outputs(outputs))]
-    scored = _scored("classifier", [compare("classifier", dataset(), reference, outputs)], [parts], _worst_drop)
+    parts = [*_without_each_group(CLASSES, dataset(), reference, Outputs(outputs))]
+    scored = _scored(CLASSES, [compare(CLASSES, dataset(), reference, outputs)], [parts], _worst_drop)
     assert scored.drop.value == pytest.approx(10.0)
     assert scored.drop.replicates == pytest.approx((0.0, *[100 * 4 / 36] * 9))
     assert scored.fidelity is not None
@@ -61,9 +66,9 @@ def test_the_drop_without_each_group_by_hand() -> None:
 
 def test_a_small_set_stays_whole_beside_a_large_one() -> None:
     reference = np.tile(np.float32([1, 0]), (40, 1))
-    whole = compare("classifier", dataset(), reference, reference)
+    whole = compare(CLASSES, dataset(), reference, reference)
     worst = whole.model_copy(update={"drop": 5.0, "scores": {"agreement": 0.95}})
-    parts = [[*_without_each_group("classifier", dataset(), reference, Outputs(reference))], []]
-    scored = _scored("classifier", [whole, worst], parts, _worst_drop)
+    parts = [[*_without_each_group(CLASSES, dataset(), reference, Outputs(reference))], []]
+    scored = _scored(CLASSES, [whole, worst], parts, _worst_drop)
     assert scored.drop.replicates == (5.0,) * GROUPS
-    assert _scored("classifier", [worst], [[]], _worst_drop).drop.replicates == ()
+    assert _scored(CLASSES, [worst], [[]], _worst_drop).drop.replicates == ()

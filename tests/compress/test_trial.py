@@ -24,11 +24,16 @@ class Gives(nn.Module):
 
 @pytest.mark.parametrize("output", [ROWS, (ROWS, ROWS + 1), [None, ROWS], {"scores": ROWS}, {"logits": ROWS}])
 def test_the_first_tensor_is_judged(output: Any) -> None:
-    assert torch.equal(judged(Gives(output), {"x": ROWS}), ROWS)
+    assert torch.equal(judged(Gives(output), {"x": ROWS}, "embedding"), ROWS)
+
+
+def test_all_floats_are_judged_of_outputs_that_are_compared_whole() -> None:
+    given = (ROWS, [torch.tensor([[7], [8]]), ROWS[:, None] + 1])
+    assert judged(Gives(given), {"x": ROWS}, "generic").tolist() == [[1, 2, 2, 3], [3, 4, 4, 5]]
 
 
 def test_token_states_become_their_mean() -> None:
     states = torch.tensor([[[1.0], [3.0], [101.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    assert judged(Gives({"last_hidden_state": states}), {"attention_mask": mask}).tolist() == [[2.0]]
-    assert judged(Gives(states), {"x": ROWS}).tolist() == [[35.0]]
+    assert judged(Gives({"last_hidden_state": states}), {"attention_mask": mask}, "embedding").tolist() == [[2.0]]
+    assert judged(Gives(states), {"x": ROWS}, "embedding").tolist() == [[35.0]]

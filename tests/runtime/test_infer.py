@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from pipeline.core.errors import IntegrityError, StageError
+from pipeline.core.errors import IntegrityError, StageError, UsageError
 from pipeline.data.samples import Row, Samples, open_samples, write_samples
 from pipeline.runtime.infer import judged_outputs
+from pipeline.tasks.output_kind import Output
 from pipeline.tasks.registry import OUTPUTS
 
 
@@ -105,8 +106,8 @@ def test_a_detectors_logits_stand_before_its_boxes() -> None:
 
 
 def test_a_detector_without_boxes_is_refused() -> None:
-    with pytest.raises(StageError, match=r"The detector has no output 'pred_boxes'; it has logits, other."):
-        OUTPUTS.get("detector").judged(["logits", "other"])
+    with pytest.raises(UsageError, match=r"takes the outputs 'logits' .*; it has logits \? \[\?\], other \? \[\?\]\."):
+        OUTPUTS.get("detector").judged([Output("logits"), Output("other")])
 
 
 def test_all_states_count_where_a_model_pools_its_tokens() -> None:

@@ -10,7 +10,9 @@ from onnx import helper
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.source.model import resolve_model
-from pipeline.source.onnx_file import check_judged, read_onnx
+from pipeline.source.onnx_file import declared_outputs, read_onnx
+from pipeline.tasks.output_kind import Output
+from pipeline.tasks.registry import OUTPUTS
 
 
 @pytest.fixture
@@ -42,9 +44,14 @@ def test_a_file_is_a_source(external) -> None:
     assert (source.name, source.kind, source.path) == ("external", "onnx", external.parent)
 
 
-def test_the_task_must_be_named(external) -> None:
-    with pytest.raises(UsageError, match=r"The task of 'external\.onnx' cannot be told"):
-        resolve_model(str(external))
+def test_without_a_task_outputs_are_compared_as_they_are(external) -> None:
+    source = resolve_model(str(external))
+    assert (source.task.name, source.task.family, source.task.data) == ("generic", "generic", "tensor")
+    assert source.notes == (
+        "No task was named, and none is recognized by what 'external.onnx' gives (y float32 [?]): its outputs are "
+        "compared with float's as they are (generic). Name the task with --task to have decisions compared, and labels "
+        "used.",
+    )
 
 
 def test_missing_file() -> None:
@@ -168,7 +175,27 @@ def test_a_first_output_without_a_judge(save_model, tmp_path) -> None:
     model = onnx.load(path)
     model.graph.output.insert(0, helper.make_tensor_value_info("label", onnx.TensorProto.INT64, [None]))
     onnx.save(model, path)
+    outputs = declared_outputs(path)
+    assert outputs[0] == Output("label", "int64", (None,))
+    assert OUTPUTS.get("classifier").judged(outputs) == ["y"]
+    assert OUTPUTS.get("generic").judged(outputs) == ["label", "y"]
     with pytest.raises(UsageError) as caught:
-        check_judged(path, by_name=False)
-    assert caught.value.message.startswith("No judge is known for the first output, 'label'; 'm.onnx' has label int64 ")
-    check_judged(path, by_name=True)
+        OUTPUTS.get("classifier").judged(outputs[:1])
+    assert caught.value.message == (
+        "The model is to be judged by the decisions of a classifier, which takes floats [batch, values] or [batch, "
+        "tokens, values]; it has label int64 [?]."
+    )
+    with pytest.raises(UsageError, match=r"takes the outputs 'logits' .* and 'pred_boxes' .*; it has label int64 "):
+        OUTPUTS.get("detector").judged(outputs)
+
+
+def test_an_export_is_recognized_by_the_names_of_inputs_and_outputs(save_model) -> None:
+    path = save_model([helper.make_node("Softmax", ["x"], ["y"])], {}, ["rows", 4])
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = model.graph.input[0].name = "pixel_values"
+    model.graph.node[0].output[0] = model.graph.output[0].name = "logits"
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["rows", 4]))
+    onnx.save(model, path)
+    source = resolve_model(str(path))
+    assert source.task.name == "image-classification"
+    assert source.notes == ("The task of 'm.onnx' was told from the names of its outputs: image-classification.",)

@@ -92,7 +92,7 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
     done = 0
     with _hooked({layer.name: layer.module for layer in layers}, watch), torch.enable_grad():
         for batch in batches(watched.samples):
-            rows = judged(model, batch)
+            rows = judged(model, batch, family)
             for probe in range(PROBES):
                 loss = objective(rows, family, generator)
                 torch.autograd.backward(loss, retain_graph=probe + 1 < PROBES)

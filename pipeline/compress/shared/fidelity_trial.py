@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.prune.units import parameters
@@ -22,8 +23,9 @@ from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.runtime.behaviour import may_pad
 from pipeline.source.torch_model import load_source, wrap
-from pipeline.tasks.output_kind import Judgement
-from pipeline.tasks.registry import by_width
+from pipeline.tasks.output_kind import Judgement, Output
+from pipeline.tasks.registry import OUTPUTS, of_width
+from pipeline.tasks.whole_outputs import WholeOutputs
 
 _BATCH = 32
 
@@ -72,10 +74,11 @@ class TrialModel:
         `together`: whether samples may run in padded batches, which must not change the model's answers."""
         self._spec = spec
         self._scheme = scheme
-        size = _BATCH if together else 1
+        self._kind = OUTPUTS.get(spec.family)
+        size = _BATCH if together and not isinstance(self._kind, WholeOutputs) else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
-        self._judge = by_width(spec.family, self._reference.shape[-1])
+        self._judge = of_width(self._kind, self._reference.shape[-1])
         self._batches = list(batches(samples, size)) if source_samples else self._batches
 
     def score(self, candidate: nn.Module) -> TrialScore:
@@ -84,10 +87,12 @@ class TrialModel:
         judgement = self._judge.fidelity(self._reference, self._outputs(candidate))
         return TrialScore(judgement, megabytes, self._judge.limits)
 
-    def _outputs(self, model: nn.Module) -> NDArray[np.float32]:
+    def _outputs(self, model: nn.Module) -> NDArray[Any]:
         wrapped = wrap(model, self._spec)
         with torch.inference_mode():
-            rows = [judged(wrapped, batch) for batch in self._batches]
+            if isinstance(self._kind, WholeOutputs):
+                return self._kind.join([_whole_rows(self._kind, wrapped, batch) for batch in self._batches])
+            rows = [judged(wrapped, batch, self._spec.family) for batch in self._batches]
         return torch.cat(rows).numpy()
 
 
@@ -128,10 +133,19 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
 
-def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def _whole_rows(kind: WholeOutputs, model: nn.Module, sample: dict[str, Tensor]) -> NDArray[Any]:
+    """The row of one sample."""
+    outputs = {name: tensor.numpy() for name, tensor in _named(model(**sample)).items()}
+    names = kind.judged([Output(name, array.dtype.name, array.shape) for name, array in outputs.items()])
+    return kind.rows({name: outputs[name] for name in names}, {name: tensor.numpy() for name, tensor in sample.items()})
+
+
+def judged(model: nn.Module, batch: dict[str, Tensor], family: str) -> Tensor:
     """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
-    `OutputKind.rows`, of a whole batch."""
+    `OutputKind.rows`, of a whole batch. Of kinds that compare outputs whole, all floats of a sample are a row."""
     output = _named(model(**batch))
+    if isinstance(OUTPUTS.get(family), WholeOutputs):
+        return torch.cat([value.flatten(1) for value in output.values() if value.is_floating_point()], dim=1)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]
     if "pred_boxes" in output:
@@ -140,6 +154,10 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = output["logits"]
         return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
     hidden = next(iter(output.values()))
+    return _pooled(hidden, batch)
+
+
+def _pooled(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
     if hidden.dim() <= 2:
         return hidden.reshape(len(hidden), -1)
     if "attention_mask" not in batch:
@@ -149,12 +167,11 @@ def judged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def _named(output: Any) -> Mapping[str, Tensor]:
-    """A plain module may give a tensor or several; the first one is judged, as after export."""
-    if isinstance(output, Tensor):
-        return {"output": output}
-    if isinstance(output, (tuple, list)):
-        return {"output": next(value for value in output if isinstance(value, Tensor))}
-    return output
+    """Tensors by name; those of a plain module by their places."""
+    if not isinstance(output, Mapping):
+        leaves = [value for value in _pytree.tree_leaves(output) if isinstance(value, Tensor)]
+        return {str(place): value for place, value in enumerate(leaves)}
+    return {name: value for name, value in output.items() if isinstance(value, Tensor)}
 
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:

@@ -25,13 +25,13 @@ class Observed(nn.Module):
 
     def __init__(self, model: nn.Module, spec: ModelSpec, blocks: Sequence[str], attention: bool) -> None:
         super().__init__()
-        self.inner = wrap(model, spec)
+        self.inner, self._family = wrap(model, spec), spec.family
         self.projections = nn.ModuleList()
         self._features = Taps(model, blocks)
         self._attention = attention_taps(model) if attention else None
 
     def forward(self, batch: Batch) -> View:
-        outputs = judged(self.inner, model_inputs(batch))
+        outputs = judged(self.inner, model_inputs(batch), self._family)
         features = tuple(value.float() for value in self._features.take())
         if len(self.projections):
             features = tuple(project(value) for project, value in zip(self.projections, features, strict=True))

@@ -80,7 +80,7 @@ def runner(data: ScoringData, model: nn.Module) -> Run:
 
     def run_few() -> Tensor:
         with torch.inference_mode():
-            return judged(wrapped, batch)
+            return judged(wrapped, batch, data.spec.family)
 
     return run_few
 

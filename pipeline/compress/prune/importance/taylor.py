@@ -34,7 +34,7 @@ def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
         size = len(next(iter(batch.values())))
         gates = [torch.ones(size, group.count, requires_grad=True) for group in groups]
         with torch.enable_grad(), gated(data.model, groups, gates):
-            outputs = judged(model, batch)
+            outputs = judged(model, batch, data.spec.family)
         for probe in range(PROBES):
             loss = objective(outputs, data.spec.family, generator)
             found = torch.autograd.grad(loss, gates, retain_graph=probe + 1 < PROBES)

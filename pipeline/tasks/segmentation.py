@@ -1,0 +1,162 @@
+"""Image segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.metrics.fidelity import Array, decisions
+from pipeline.metrics.outputs import ratio_db
+from pipeline.metrics.segmentation import IGNORED, class_recall, confusion, mean_iou, pixel_accuracy
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, known_classes, least
+from pipeline.tasks.task import Task, by_names
+
+_MOST = 512
+"""Points of a side at which maps are compared."""
+_SAME = 0.999
+_SHAPE = 3
+
+
+class ClassMaps(OutputKind):
+    """Classes of pixels, judged by the share of pixels that keep float's class: of all, and as a mean over classes.
+
+    Logits [1, classes, height, width] are read at the pixels of the input image, between their own places bilinearly,
+    as transformers' post-processing does, and the largest wins; one channel is yes or no. Integers [1, height, width]
+    are classes already. Of a larger side, 512 points spread over it are compared. Rows: int16 [samples, 3 + pixels],
+    height, width and the number of classes (0 if not known) before the classes, padded with -1.
+    """
+
+    name = "class_map"
+    words = "the classes of pixels"
+    wants = "floats [batch, classes, height, width] or integers [batch, height, width]"
+    takes: ClassVar[tuple[LabelKind, ...]] = ("maps",)
+    losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
+    dtype = np.int16
+    whole = True
+    places = True
+    numbers_labels = False
+
+    def fits(self, output: Output) -> bool:
+        axes = (None, 4) if output.floats else (None, 3, 4)
+        return output.rank in axes and output.dtype != "bool" and 0 not in (output.shape or ())
+
+    def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
+        (output,) = outputs.values()
+        image = _image(inputs)
+        size = image[0] if image else None
+        classes = 0 if output.dtype.kind in "iu" else output.shape[3 if image and image[1] else 1]
+        if output.dtype.kind in "iu":
+            pixels = _at(output.reshape(output.shape[-2:]), *_grid(output.shape[-2:]))
+        else:
+            channels = np.moveaxis(output[0], -1, 0) if image and image[1] else output[0]
+            pixels = _classes(_between(channels, *_grid(size or channels.shape[1:])))
+        header = [*pixels.shape, max(classes, 2) if classes else 0]
+        return np.concatenate([np.array(header), pixels.ravel()]).astype(self.dtype)[None]
+
+    def join(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        longest = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=-1) for row in rows]
+        return np.concatenate(padded).astype(self.dtype)
+
+    def fidelity(self, reference: Array, other: Array) -> Judgement:
+        counts = _counts(_maps(other), _maps(reference))
+        scores = {
+            "pixel_agreement": pixel_accuracy(counts),
+            "class_agreement": class_recall(counts),
+            "miou_of_float": mean_iou(counts),
+        }
+        return least(scores, {name: 100.0 * (1.0 - scores[name]) for name in ("pixel_agreement", "class_agreement")})
+
+    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+        maps, classes = _maps(rows), int(rows[:, _SHAPE - 1].max())
+        wanted = [_at(np.asarray(label), *found.shape) for label, found in zip(labels, maps, strict=True)]
+        if classes:
+            for label in wanted:
+                known_classes(label[label != IGNORED], classes)
+        if all((label == IGNORED).all() for label in wanted):
+            raise ValueError("no pixel has a label that is scored")
+        counts = _counts(maps, wanted)
+        return {"miou": 100.0 * mean_iou(counts), "pixel_accuracy": 100.0 * pixel_accuracy(counts)}
+
+    def constant(self, rows: Array) -> Array:
+        """Everywhere the class that is most frequent."""
+        classes = rows[:, _SHAPE:]
+        frequent = np.bincount(classes[classes >= 0].astype(np.int64)).argmax()
+        return np.concatenate([rows[:, :_SHAPE], np.where(classes >= 0, frequent, -1)], axis=1).astype(self.dtype)
+
+    def noise_db(self, reference: Array, other: Array) -> float:
+        """All pixels over those that differ."""
+        return ratio_db(float(reference.size), float((reference != other).sum()))
+
+    def same(self, expected: Array, found: Array) -> bool:
+        """Classes may be as good as equally likely: one pixel of a thousand may differ."""
+        return expected.shape == found.shape and float(np.mean(expected == found)) >= _SAME
+
+
+def _image(inputs: Arrays) -> tuple[tuple[int, int], bool] | None:
+    """Height and width of the image among the inputs, and whether its channels are last; None if there is none."""
+    for array in inputs.values():
+        if array.ndim == 4:
+            last = array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4)
+            return (array.shape[1:3] if last else array.shape[2:]), last
+    return None
+
+
+def _grid(size: Sequence[int]) -> tuple[int, int]:
+    return min(size[0], _MOST), min(size[1], _MOST)
+
+
+def _at(pixels: Array, height: int, width: int) -> Array:
+    """The values [height, width] at the centres of so many cells of a map [h, w]."""
+    rows = ((np.arange(height) + 0.5) * pixels.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * pixels.shape[1] / width).astype(np.int64)
+    return np.asarray(pixels[rows[:, None], columns])
+
+
+def _between(channels: Array, height: int, width: int) -> Array:
+    """The values [channels, height, width] at the centres of so many cells of maps [channels, h, w], linearly between
+    the centres of their own (`align_corners=False`), a channel at a time."""
+    if channels.shape[1:] == (height, width):
+        return channels
+    low_y, high_y, share_y = _neighbours(channels.shape[1], height)
+    low_x, high_x, share_x = _neighbours(channels.shape[2], width)
+    across = channels[..., low_x] * (1 - share_x) + channels[..., high_x] * share_x
+    down: Array = across[:, low_y] * (1 - share_y[:, None]) + across[:, high_y] * share_y[:, None]
+    return down
+
+
+def _neighbours(given: int, wanted: int) -> tuple[Array, Array, Array]:
+    """Of each wanted place the two given ones around it, and the share of the second."""
+    place = np.clip((np.arange(wanted) + 0.5) * given / wanted - 0.5, 0, given - 1)
+    low = place.astype(np.int64)
+    return low, np.minimum(low + 1, given - 1), (place - low).astype(np.float32)
+
+
+def _classes(channels: Array) -> Array:
+    return decisions(channels[0]) if len(channels) == 1 else np.asarray(channels.argmax(axis=0))
+
+
+def _maps(rows: Array) -> list[Array]:
+    return [row[_SHAPE : _SHAPE + int(row[0]) * int(row[1])].reshape(int(row[0]), int(row[1])) for row in rows]
+
+
+def _counts(found: Sequence[Array], wanted: Sequence[Array]) -> Array:
+    scored = [int(label[label != IGNORED].max(initial=0)) for label in wanted]
+    classes = max(*scored, *(int(classes.max()) for classes in found)) + 1
+    return confusion(found, wanted, classes)
+
+
+CLASS_MAP = ClassMaps()
+IMAGE_SEGMENTATION = Task(
+    "image-segmentation",
+    "AutoModelForSemanticSegmentation",
+    "image",
+    "images-procedural",
+    "logits",
+    CLASS_MAP.name,
+    ("ForSemanticSegmentation",),
+    by_names("logits", takes="pixel_values", axes=4),
+)
