@@ -206,9 +206,9 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 4, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+            return self._of_model(name, 5, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 7, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self._of_model(name, 8, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:

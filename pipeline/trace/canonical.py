@@ -16,6 +16,7 @@ from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
+from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
 from pipeline.trace.whole_gather import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -23,12 +24,13 @@ _AXES = ("batch", "sequence")
 
 
 def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
-    """In place: gathers of everything -> Unsqueeze, written-out attention -> Attention if `fuse` and the opset has it,
-    what ONNX Runtime does not broadcast written out, Conv + BatchNormalization -> Conv, Gemm -> MatMul + Add, name
+    """In place: gathers of everything -> Unsqueeze, written-out hard-sigmoids -> HardSigmoid, written-out attention ->
+    Attention if `fuse` and the opset has it, what ONNX Runtime does not broadcast written out, factors and shifts of
+    channels folded into the convolution before, Gemm -> MatMul + Add, name
     nodes and weights after modules (without `prefix`), name the dynamic axes, and drop metadata, which holds stack
     traces with file paths."""
     graph = model.graph
-    changed = simplify_gathers(graph)
+    changed = simplify_gathers(graph) + fuse_hard_sigmoids(graph)
     if model.opset_imports[""] >= OPSET:
         changed += write_out_broadcasts(graph)
         changed += fuse_attentions(graph) if fuse else 0

@@ -34,6 +34,7 @@ from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metada
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
+from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
 from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.widen import HALF, widen
 
@@ -117,8 +118,9 @@ def _settle(model: ir.Model) -> None:
 
 
 def tidy(model: ir.Model) -> None:
-    """In place: local functions inlined, constants and weights as initializers, Gemm -> MatMul + Add, every node and
-    value named, no metadata."""
+    """In place: local functions inlined, constants and weights as initializers, written-out hard-sigmoids fused,
+    factors and shifts of channels folded into the convolution before, Gemm -> MatMul + Add, every node and value named,
+    no metadata."""
     passes = (
         InlinePass(),
         RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # its constructor has no annotations
@@ -131,6 +133,8 @@ def tidy(model: ir.Model) -> None:
     for graph in [model.graph, *model.graph.subgraphs()]:
         _drop_identities(graph)
     fold_computed_weights(model.graph)
+    if fuse_hard_sigmoids(model.graph):
+        RemoveUnusedNodesPass()(model)
     fold_norms(model.graph)
     for node in list(model.graph):
         if node.op_type == "Gemm":

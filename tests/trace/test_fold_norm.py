@@ -63,6 +63,38 @@ def test_folded_graph_computes_the_same(save_model: Any, tmp_path: Any, bias: li
     np.testing.assert_allclose(run(tmp_path / "folded.onnx"), run(path), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bias", [[], ["b"]])
+def test_factors_and_shifts_of_channels_are_folded(save_model: Any, tmp_path: Any, bias: list[str]) -> None:
+    """As converters write a norm out; on either side, for each channel or for all."""
+    constants = {
+        **CONSTANTS,
+        "factor": normal(8, 8, 1, 1),
+        "offset": normal(9, 1, 8, 1, 1),
+        "half": np.array(0.5, np.float32),
+        "two": np.array([2.0], np.float32),
+    }
+    nodes = [
+        conv("x", "c", "c.weight", *bias),
+        helper.make_node("Mul", ["factor", "c"], ["c1"], name="c1"),
+        helper.make_node("Add", ["c1", "offset"], ["c2"], name="c2"),
+        helper.make_node("Mul", ["c2", "half"], ["c3"], name="c3"),
+        helper.make_node("Add", ["two", "c3"], ["y"], name="y"),
+    ]
+    path = save_model(nodes, constants, ["batch", 4, 6, 6])
+    model = ir.load(path)
+    assert fold_norms(model.graph) == 4
+    assert [node.op_type for node in model.graph] == ["Conv"]
+    save(model, tmp_path / "folded.onnx")
+    np.testing.assert_allclose(run(tmp_path / "folded.onnx"), run(path), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (8, 6, 6), (1, 1, 6, 1), (2, 1, 1, 1), (1, 1, 8, 1, 1)])
+def test_what_is_no_factor_of_channels_stays(save_model: Any, shape: tuple[int, ...]) -> None:
+    nodes = [conv("x", "c", "c.weight"), helper.make_node("Mul", ["c", "w"], ["y"], name="y")]
+    model = ir.load(save_model(nodes, {**CONSTANTS, "w": normal(1, *shape)}, ["batch", 4, 6, 6]))
+    assert fold_norms(model.graph) == 0
+
+
 def test_shared_weights_are_folded_apart(save_model: Any, tmp_path: Any) -> None:
     other = {f"{name}2": value + 1 for name, value in CONSTANTS.items() if name in STATISTICS}
     nodes = [
