@@ -320,7 +320,9 @@ def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> Fl
 def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
     """Why weights stayed in float: what the quantization plan says of each; without one, what is known of all."""
     if plan is not None:
-        return Reasons({entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]})
+        left = {entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]}
+        stored = {f"{weight}.codes": reason for weight, reason in plan.facts.get("stored_only", {}).items()}
+        return Reasons(left | stored)
     if not SchemeFormats(scheme).rounds:
         return Reasons(without_plan=f"the scheme {scheme.name} keeps weights in float")
     return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")

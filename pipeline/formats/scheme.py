@@ -159,12 +159,13 @@ class SchemeFormats:
 
 
 def _names(scheme: Scheme) -> dict[TensorClass, str]:
-    """The formats that the bits of a scheme stand for."""
+    """The formats that the bits of a scheme stand for. Convolutions run in integers only with calibrated ranges."""
     integer = scheme.activations != "float"
     eight = ("int8-channel" if scheme.per_channel else "int8-tensor") if integer else "int8-block"
     products = {32: "fp32", 16: "fp16", 8: eight, 4: "int4-widened" if integer else "int4-block"}[scheme.weights]
     tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block"}[scheme.embeddings]
-    return {"linear": products, "conv": products, "table": tables}
+    convolutions = products if scheme.activations == "static" or scheme.weights >= 16 else "int8-stored"
+    return {"linear": products, "conv": convolutions, "table": tables}
 
 
 def check_scheme(scheme: Scheme) -> None:

@@ -238,7 +238,7 @@ class _Builder:
         inputs = {"graph": graph}
         if self.formats.needs_ranges:
             observed = {"graph": graph, **samples}
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=3))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=4))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             observed = {"graph": graph, **samples}
@@ -246,9 +246,9 @@ class _Builder:
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=3))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=4))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=6))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=7))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
         return stages
 

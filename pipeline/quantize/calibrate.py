@@ -26,7 +26,7 @@ from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, Gram
 from pipeline.quantize.layers import find_layers
-from pipeline.quantize.observers import ChannelMax, ChannelMean
+from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
@@ -36,6 +36,7 @@ from pipeline.trace.graph import MODEL, load_model, save_model
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
 MEANS = "means.safetensors"
+VALUES = "values.safetensors"
 _SCRATCH = "observed.onnx"
 _BATCH = 8
 _VALUES = 192
@@ -46,8 +47,9 @@ Watched = tuple[str, type]
 
 
 def ranges(context: StageContext) -> dict[str, Json]:
-    """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; and the mean of every channel
-    of the convolutions' inputs, float32 [channels] each, where biases are to be corrected."""
+    """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
+    the convolutions' inputs, float32 [channels] each, where biases are to be corrected; and how many values the tensors
+    around convolutions have over all samples, float64 [1] each."""
     scheme = Scheme.model_validate(context.config["scheme"])
     formats = SchemeFormats(scheme)
     observer = OBSERVERS.get(scheme.observer)
@@ -56,11 +58,17 @@ def ranges(context: StageContext) -> dict[str, Json]:
         region = region_of(graph, layers, formats)
         names = dict.fromkeys([*_linear_inputs(layers), *region.observed])
         inputs = dict.fromkeys(layer.activation for layer in region.convolutions if scheme.bias_correction)
-        return [(name, observer) for name in names] + [(name, ChannelMean) for name in inputs]
+        return [
+            *((name, observer) for name in names),
+            *((name, ChannelMean) for name in inputs),
+            *((name, Values) for name in region.observed),
+        ]
 
     observed = _observe(context, scheme, watch)
     found = {name: seen.range() for (name, kind), seen in observed.items() if kind is observer}
     means = {name: seen.mean() for (name, kind), seen in observed.items() if kind is ChannelMean}
+    values = {name: np.array([seen.total]) for (name, kind), seen in observed.items() if kind is Values}
+    save_file(values, context.out / VALUES)
     save_file({name: np.array(ends, np.float32) for name, ends in found.items()}, context.out / RANGES)
     save_file(means, context.out / MEANS)
     return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}

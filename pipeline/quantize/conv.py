@@ -3,38 +3,71 @@ around them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.formats.format import Arrays, Entry, Known, Layer
+from pipeline.formats import NUMBER_FORMATS
+from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
 from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift, quantize_bias
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.layers import SMALL, LeftInFloat
+from pipeline.quantize.layers import LeftInFloat
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.region import Region, find_region
+from pipeline.quantize.stretches import slow_convolutions
+
+SLOW = "integers would save fewer products than the crossings to float around it cost"
 
 
-def region_of(graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, smallest: int = SMALL) -> Region:
+def region_of(
+    graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, values: Mapping[str, float] | None = None
+) -> Region:
     """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
-    formats, those that stay in float, and why."""
+    formats, those that stay in float, and why. `values`: how many values each observed tensor has, where that is known:
+    convolutions that would be slower in integers then run in float."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
     integer = [layer for layer in taken if formats.of("conv", str(layer.node.name)).integer_products]
-    region = find_region(graph, integer, smallest)
-    left = tuple(
-        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reasons[id(layer)])
-        for layer in convolutions
-        if reasons[id(layer)]
+    region = find_region(graph, integer)
+    slow = _slow(graph, region, formats, values) if values is not None else []
+    region = find_region(graph, _without(integer, slow)) if slow else region
+    small = {id(layer): stored_form(formats).leaves("conv", layer.weight) for layer in slow}
+    reasons |= {layer: f"{SLOW}, and it has {reason}" for layer, reason in small.items() if reason}
+    return Region(
+        region.convolutions,
+        region.tensors,
+        apart=tuple(_without(taken, integer)),
+        slow=tuple(layer for layer in slow if not small[id(layer)]),
+        left=tuple(_left(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
-    inside = {id(layer) for layer in integer}
-    apart = tuple(layer for layer in taken if id(layer) not in inside)
-    return Region(region.convolutions, region.tensors, apart, (*left, *region.left))
+
+
+def stored_form(formats: SchemeFormats) -> NumberFormat:
+    """How convolutions are stored that integers would slow down."""
+    return NUMBER_FORMATS.get("int8-stored")(formats.scheme)
+
+
+def _slow(graph: ir.Graph, region: Region, formats: SchemeFormats, values: Mapping[str, float]) -> list[Layer]:
+    """Those that integers would slow down, but for what shares a weight with one that they speed up, and what an
+    override wants in integers."""
+    slow = [layer for layer in slow_convolutions(graph, region, values) if not formats.override(str(layer.node.name))]
+    fast = {layer.weight_name for layer in _without(region.convolutions, slow)}
+    return [layer for layer in slow if layer.weight_name not in fast]
+
+
+def _without(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
+    named = {id(layer) for layer in others}
+    return [layer for layer in layers if id(layer) not in named]
+
+
+def _left(layer: Layer, reason: str) -> LeftInFloat:
+    return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
 
 
 def spread(ranges: Arrays, region: Region) -> Arrays:

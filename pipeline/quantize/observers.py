@@ -194,3 +194,33 @@ class ChannelMean:
 
     def restore(self, state: State) -> None:
         self._sum, self._samples = state.get("sum"), int(state["samples"])
+
+
+class Values:
+    """How many values a tensor has, over all samples."""
+
+    def __init__(self, percentile: float) -> None:  # noqa: ARG002  # as MinMax
+        self.total = 0.0
+
+    @staticmethod
+    def attach(graph: ir.Graph, value: ir.Value) -> list[ir.Value]:
+        size = ir.node("Size", [value], name=f"{value.name}/Size")
+        size.outputs[0].name = f"{value.name}/Size/output"
+        real = ir.node("Cast", [size.outputs[0]], attributes={"to": ir.DataType.FLOAT}, name=f"{value.name}/Values")
+        real.outputs[0].name, real.outputs[0].shape = f"{value.name}/Values/output", ir.Shape([])
+        graph.extend([size, real])
+        return [real.outputs[0]]
+
+    @staticmethod
+    def nothing(_count: NDArray[np.float32]) -> bool:
+        """A tensor without values has none, and that is known."""
+        return False
+
+    def add(self, count: NDArray[np.float32]) -> None:
+        self.total += float(count)
+
+    def state(self) -> State:
+        return {"total": np.array(self.total)}
+
+    def restore(self, state: State) -> None:
+        self.total = float(state["total"])

@@ -12,14 +12,14 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.formats.format import Arrays, Entry, Known, Layer
+from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import name_of
 from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
-from pipeline.quantize.calibrate import MEANS, RANGES
+from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.conv import quantize_region, region_of, spread
+from pipeline.quantize.conv import SLOW, quantize_region, region_of, spread, stored_form
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, QuantizationPlan
@@ -34,10 +34,12 @@ SENSITIVE = "sensitive.json"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """(low, high) per tensor, the mean of every channel of the convolutions' inputs, and the Hessians of products."""
+    """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
+    convolutions have, and the Hessians of products."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
+    values: dict[str, float] | None = None
     hessians: Hessians | None = None
 
 
@@ -50,7 +52,7 @@ def run(context: StageContext) -> dict[str, Json]:
     found = calibrated(context, graph, layers, formats)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
-    region = region_of(graph, layers, formats)
+    region = region_of(graph, layers, formats, found.values)
     left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, formats, found, context.progress)
     if not sensitive:
@@ -65,6 +67,7 @@ def run(context: StageContext) -> dict[str, Json]:
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
+        "stored_only": {layer.weight_name: f"stored in 8 bits and computed in float: {SLOW}" for layer in region.slow},
         "formats": _stored(plan, formats, arrays),
     }
 
@@ -143,7 +146,8 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
         return Calibrated(hessians=hessians)
     artifact = context.inputs["ranges"]
     ranges = spread(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
-    return Calibrated(ranges, load_file(artifact.file(MEANS)), hessians)
+    values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
+    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, hessians)
 
 
 def decide(
@@ -165,14 +169,17 @@ def decide(
         if reason:
             kept.append(_left(layer, reason))
         else:
-            entries.append(_entry(layer, formats, found, readers, codes))
+            form = formats.of(layer.op, str(layer.node.name))
+            entries.append(_entry(layer, form, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
-    apart = tuple(_entry(layer, formats, found, readers, codes) for layer in region.apart)
+    apart = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.apart]
+    apart += [(layer, stored_form(formats)) for layer in region.slow]
+    stored = tuple(_entry(layer, form, found, readers, codes) for layer, form in apart)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),
-        convolutions=(*convolutions, *apart),
+        convolutions=(*convolutions, *stored),
         tensors=tensors,
         left_in_float=tuple(kept),
     )
@@ -194,10 +201,8 @@ def _left(layer: Layer, reason: str) -> LeftEntry:
 
 
 def _entry(
-    layer: Layer, formats: SchemeFormats, found: Calibrated, readers: dict[str, tuple[str, ...]], codes: Codes
+    layer: Layer, form: NumberFormat, found: Calibrated, readers: dict[str, tuple[str, ...]], codes: Codes
 ) -> Entry:
-    form = formats.of(layer.op, str(layer.node.name))
-
     def curvature() -> Curvature | None:
         return found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import constant, name_of
-from pipeline.quantize.layers import SMALL, LeftInFloat
+from pipeline.quantize.layers import LeftInFloat
 
 _KERNELS = ("Add", "AveragePool", "Concat", "GlobalAveragePool")
 """ONNX Runtime has integer kernels for them, which take and give codes of different scales. It has some for Mul and
@@ -31,11 +31,13 @@ _MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze"
 class Region:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
     range it takes (itself, unless its values are that tensor's). `apart`: convolutions whose
-    weights are stored in a format of their own and multiplied in float. `left`: convolutions that stay in float."""
+    weights are stored in a format of their own and multiplied in float; `slow`: those that are, since integers would
+    slow them down. `left`: convolutions that stay in float."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
     apart: tuple[Layer, ...] = ()
+    slow: tuple[Layer, ...] = ()
     left: tuple[LeftInFloat, ...] = ()
 
     @property
@@ -44,17 +46,19 @@ class Region:
         return tuple(dict.fromkeys(self.tensors.values()))
 
 
-def find_region(graph: ir.Graph, layers: Sequence[Layer], smallest: int = SMALL) -> Region:
-    """The region around the convolutions among `layers`, without those whose stretch holds fewer values than
-    `smallest`."""
-    convolutions = [layer for layer in layers if layer.op == "conv"]
-    tensors = _grow(graph, convolutions)
-    alone = _alone(graph, convolutions, tensors, smallest)
-    if not alone:
-        return Region(tuple(convolutions), tensors)
-    small = {id(layer) for layer in alone}
-    kept = [layer for layer in convolutions if id(layer) not in small]
-    return Region(tuple(kept), _grow(graph, kept), left=tuple(_left(layer) for layer in alone))
+def find_region(graph: ir.Graph, layers: Sequence[Layer]) -> Region:
+    """The region around the convolutions among `layers`."""
+    convolutions = tuple(layer for layer in layers if layer.op == "conv")
+    return Region(convolutions, _grow(graph, convolutions))
+
+
+def is_inside(node: ir.Node, region: Region) -> bool:
+    """Whether a node runs on codes."""
+    if any(layer.node is node for layer in region.convolutions):
+        return True
+    if node.op_type in _KERNELS:
+        return _all_rounded(node, region.tensors)
+    return _moves(node) and name_of(node.inputs[0]) in region.tensors
 
 
 def landing(output: ir.Value) -> ir.Value:
@@ -95,32 +99,3 @@ def _pads_zeros(node: ir.Node) -> bool:
     value = node.inputs[2] if len(node.inputs) > 2 else None
     array = constant(value)
     return value is None or (array is not None and not array.any())
-
-
-def _alone(graph: ir.Graph, convolutions: Sequence[Layer], tensors: dict[str, str], smallest: int) -> list[Layer]:
-    """Convolutions whose connected stretch holds fewer values than `smallest`."""
-    roots = {name: name for name in tensors}
-
-    def root(name: str) -> str:
-        while roots[name] != name:
-            name = roots[name]
-        return name
-
-    nodes = {id(layer.node) for layer in convolutions}
-    for node in graph:
-        if id(node) not in nodes and node.op_type not in _KERNELS + _MOVES:
-            continue  # a crossing to float
-        touched = [name_of(value) for value in node.inputs if value is not None and name_of(value) in tensors]
-        touched += [name for name in (name_of(landing(output)) for output in node.outputs) if name in tensors]
-        for name in touched[1:]:
-            roots[root(name)] = root(touched[0])
-    sizes: dict[str, int] = {}
-    for layer in convolutions:
-        place = root(layer.activation)
-        sizes[place] = sizes.get(place, 0) + layer.weight.size
-    return [layer for layer in convolutions if sizes[root(layer.activation)] < smallest]
-
-
-def _left(layer: Layer) -> LeftInFloat:
-    reason = f"only {layer.weight.size} values, and no larger convolution near: crossing to integers would cost more"
-    return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)

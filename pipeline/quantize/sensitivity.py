@@ -81,10 +81,10 @@ class _Bench:
         self._path = context.inputs["graph"].file(MODEL)
         graph = load_model(self._path).graph
         every, _ = find_layers(graph, scheme.nodes_to_exclude, self._formats.patterns)
-        region = region_of(graph, every, self._formats)
+        self._found = calibrated(context, graph, every, self._formats)
+        region = region_of(graph, every, self._formats, self._found.values)
         taken = {layer.node.name for layer in region.convolutions}
         self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
-        self._found = calibrated(context, graph, every, self._formats)
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
         self._reference = list(self._outputs(self._path))
         self.signal = sum(map(power, self._reference))
@@ -102,7 +102,7 @@ class _Bench:
         names = {layer.node.name for layer in layers}
         model = load_model(self._path)
         chosen = [layer for layer in find_layers(model.graph, ())[0] if layer.node.name in names]
-        region = region_of(model.graph, chosen, self._formats, smallest=0)
+        region = region_of(model.graph, chosen, self._formats)
         write(model, *decide(chosen, [], region, self._formats, self._found, silent))
         trial = self._context.out / _TRIAL
         save_model(model, trial)

@@ -132,7 +132,7 @@ def test_every_source_under_every_scheme(
     edge, tiny, tiny_bert, vision, images, workspace, source: str, scheme: str
 ) -> None:
     done = edge("export", *_flags(source, scheme, workspace, images, vision, tiny_bert, tiny, edge))
-    if source == "resnet" and scheme in ("w8a8-dynamic", "w8", "w4", "w4a8", "w4a8-dynamic", "w4a8-static"):
+    if source == "resnet" and scheme == "w4a8-static":
         assert done.returncode == 3
         assert f"The scheme {scheme!r} takes none of the model's weights" in done.stderr
         return
@@ -142,4 +142,5 @@ def test_every_source_under_every_scheme(
     assert all(entry["reason"] for entry in report["coverage"]["left_in_float"])
     if scheme != "fp32":
         assert report["quantization"]["outputs"][0]["sqnr_db"] > LOWEST_SQNR_DB[scheme]
-        assert report["coverage"]["weights"]["value"] > 0 or scheme == "fp16"
+        widened = scheme == "fp16" or source == "resnet"  # convolutions stored in 8 bits run in float
+        assert report["coverage"]["weights"]["value"] > 0 or widened

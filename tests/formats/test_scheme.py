@@ -19,21 +19,21 @@ MIXED = SCHEMES.get("w4").model_copy(
 
 
 @pytest.mark.parametrize(
-    ("scheme", "linear", "table"),
+    ("scheme", "linear", "conv", "table"),
     [
-        ("fp32", "fp32", "fp32"),
-        ("fp16", "fp16", "fp16"),
-        ("w8a8", "int8-channel", "int8-channel"),
-        ("w8a8-dynamic", "int8-channel", "int8-channel"),
-        ("w8", "int8-block", "int8-channel"),
-        ("w4", "int4-block", "int4-block"),
-        ("w4a8", "int4-block", "int4-block"),
-        ("w4a8-static", "int4-widened", "int4-block"),
+        ("fp32", "fp32", "fp32", "fp32"),
+        ("fp16", "fp16", "fp16", "fp16"),
+        ("w8a8", "int8-channel", "int8-channel", "int8-channel"),
+        ("w8a8-dynamic", "int8-channel", "int8-stored", "int8-channel"),
+        ("w8", "int8-block", "int8-stored", "int8-channel"),
+        ("w4", "int4-block", "int8-stored", "int4-block"),
+        ("w4a8", "int4-block", "int8-stored", "int4-block"),
+        ("w4a8-static", "int4-widened", "int4-widened", "int4-block"),
     ],
 )
-def test_named_schemes(scheme: str, linear: str, table: str) -> None:
+def test_named_schemes(scheme: str, linear: str, conv: str, table: str) -> None:
     classes = SchemeFormats(SCHEMES.get(scheme)).classes
-    assert {op: form.name for op, form in classes.items()} == {"linear": linear, "conv": linear, "table": table}
+    assert {op: form.name for op, form in classes.items()} == {"linear": linear, "conv": conv, "table": table}
 
 
 def test_per_tensor_scales_are_a_format_of_their_own() -> None:

@@ -31,6 +31,7 @@ from pipeline.core.report_types import (
 from pipeline.core.types import Doubt, Evidence, Figure, Scheme, Verdict
 from pipeline.gate.baseline import regressions
 from pipeline.gate.gate import judge_budget, overall
+from pipeline.quantize.conv import SLOW
 from pipeline.quantize.schemes import SCHEMES
 
 SCHEME = Scheme(name="w8a8-dynamic", weights=8, activations="dynamic", embeddings=8)
@@ -399,7 +400,18 @@ def _left(name: str, op_type: str, megabytes: float, reason: str) -> SkippedTens
             SCHEME,
             "No scheme takes what is left: lower the budget ",
         ),
-        ([_left("c", "Conv", 4, "slower")], 0.9, SCHEME, "Choose the scheme w8a8, which takes convolutions; for what "),
+        (
+            [_left("c", "Conv", 4, "slower")],
+            0.9,
+            SCHEME,
+            "Choose the scheme w8a8, which runs convolutions in integers where that is faster; for what ",
+        ),
+        (
+            [_left("c", "Conv", 4, f"stored in 8 bits and computed in float: {SLOW}")],
+            0.9,
+            W8A8,
+            "Give convolutions int8-channel in [scheme.overrides], to run them in integers though that is slower; ",
+        ),
         (
             [_left("c", "Conv", 4, "small")],
             0.9,

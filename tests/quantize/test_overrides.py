@@ -94,12 +94,12 @@ def test_convolutions_in_three_formats(
 ) -> None:
     """Two in a row in integers, then one with float16 weights and one in float."""
     draw = np.random.default_rng(0).normal
-    weights = {name: draw(size=(64, 64, 1)).astype(np.float32) / 8 for name in "ABCD"}
+    weights = {name: draw(size=(192, 192, 1)).astype(np.float32) / 14 for name in "ABCD"}
     ends = ["x", "a", "b", "c", "y"]
     steps = zip(ends, weights, ends[1:], strict=False)
     nodes = [helper.make_node("Conv", [source, name], [end], name=end) for source, name, end in steps]
-    graph = make_graph(nodes, weights, {"x": ["n", 64, 5]}, {"y": ["n", 64, 5]})
-    rows = [{"x": draw(size=(1, 64, 5)).astype(np.float32)} for _ in range(8)]
+    graph = make_graph(nodes, weights, {"x": ["n", 192, 5]}, {"y": ["n", 192, 5]})
+    rows = [{"x": draw(size=(1, 192, 5)).astype(np.float32)} for _ in range(8)]
     scheme = overridden(STATIC, {"c": "fp16", "y": "fp32"})
     ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=make_samples(rows))
     plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)

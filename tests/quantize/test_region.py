@@ -76,24 +76,6 @@ def test_small_convolution_is_taken_beside_a_large_one(make_graph: Make) -> None
     assert region.left == ()
 
 
-def test_small_convolution_alone_stays_in_float(make_graph: Make) -> None:
-    """Tanh is a crossing to float, so that the large one does not help."""
-    region = region_of(make_graph, [depthwise("x", "d"), op("Tanh", ["d"], "t"), conv("t", "y")])
-    assert [layer.node.name for layer in region.convolutions] == ["y"]
-    assert region.tensors == {"t": "t", "y": "y"}
-    (left,) = region.left
-    assert (left.weight_name, left.op_type, left.bytes) == ("V", "Conv", 384)
-    assert left.reason == "only 96 values, and no larger convolution near: crossing to integers would cost more"
-
-
-def test_small_convolutions_pay_together(make_graph: Make) -> None:
-    """4 times 1024 values."""
-    nodes = [conv(a, b, pads=[0, 0]) for a, b in (("x", "c"), ("c", "d"), ("d", "e"), ("e", "y"))]
-    assert len(region_of(make_graph, nodes, kernel=1).convolutions) == 4
-    nodes = [conv(a, b, pads=[0, 0]) for a, b in (("x", "c"), ("c", "d"), ("d", "y"))]
-    assert len(region_of(make_graph, nodes, kernel=1).left) == 3
-
-
 def test_without_convolutions_there_is_no_region(graph: Artifact) -> None:
     loaded = ir.load(graph.file("model.onnx")).graph
     assert find_region(loaded, find_layers(loaded, ())[0]) == Region()

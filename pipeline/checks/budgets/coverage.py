@@ -11,6 +11,7 @@ from pipeline.checks.operators import CONVOLUTIONS
 from pipeline.core.report_types import SkippedTensor
 from pipeline.core.types import Scheme
 from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
+from pipeline.quantize.conv import SLOW
 
 EXCLUDED = "excluded by name"
 """The reason that the quantization plan gives for weights of excluded nodes."""
@@ -47,8 +48,12 @@ def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: 
     formats = SchemeFormats(scheme)
     if max(form.code_bits for form in formats.classes.values()) >= 16:
         options.append("choose a scheme that stores weights and embeddings in 8 or 4 bits")
-    elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and formats.classes["conv"].refuses("conv"):
-        options.append("choose the scheme w8a8, which takes convolutions")
+    elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and not formats.classes["conv"].integer_products:
+        options.append("choose the scheme w8a8, which runs convolutions in integers where that is faster")
+    if any(SLOW in tensor.reason for tensor in left):
+        options.append(
+            "give convolutions int8-channel in [scheme.overrides], to run them in integers though that is slower"
+        )
     if any(OVERRIDDEN in tensor.reason for tensor in left):
         options.append("change the overrides that keep layers in float")
     if formats.keeps_sensitive:
