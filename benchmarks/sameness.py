@@ -56,9 +56,9 @@ class Residual(nn.Module):
 
 def made():
     torch.manual_seed(0)
-    start = nn.Sequential(nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-    blocks = nn.Sequential(Residual(64), Residual(64))
-    head = nn.Linear(64, 10)
+    start = nn.Sequential(nn.Conv2d(3, 192, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(192), nn.ReLU())
+    blocks = nn.Sequential(Residual(192), Residual(192))
+    head = nn.Linear(192, 10)
     network = nn.Sequential(start, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
     images = torch.randn(64, 3, 32, 32) * torch.rand(64, 3, 1, 1) * 4
     with torch.no_grad():

@@ -410,7 +410,7 @@ def _left(name: str, op_type: str, megabytes: float, reason: str) -> SkippedTens
             [_left("c", "Conv", 4, f"stored in 8 bits and computed in float: {SLOW}")],
             0.9,
             W8A8,
-            "Give convolutions int8-channel in [scheme.overrides], to run them in integers though that is slower; ",
+            "Give convolutions int8-channel in [scheme.overrides], which runs them in integers, but slower; ",
         ),
         (
             [_left("c", "Conv", 4, "small")],

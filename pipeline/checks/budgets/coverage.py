@@ -51,9 +51,7 @@ def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: 
     elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and not formats.classes["conv"].integer_products:
         options.append("choose the scheme w8a8, which runs convolutions in integers where that is faster")
     if any(SLOW in tensor.reason for tensor in left):
-        options.append(
-            "give convolutions int8-channel in [scheme.overrides], to run them in integers though that is slower"
-        )
+        options.append("give convolutions int8-channel in [scheme.overrides], which runs them in integers, but slower")
     if any(OVERRIDDEN in tensor.reason for tensor in left):
         options.append("change the overrides that keep layers in float")
     if formats.keeps_sensitive:
