@@ -246,9 +246,9 @@ class _Builder:
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
             measured = {**inputs, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=4))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=5))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=7))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=8))
         stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
         return stages
 

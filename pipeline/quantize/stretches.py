@@ -14,7 +14,7 @@ from pipeline.formats.format import Layer
 from pipeline.graph.edit import name_of
 from pipeline.quantize.region import Region, is_inside, landing
 
-_CROSSING, _OUTPUT = 60, 30
+_CROSSING, _OUTPUT = 45, 25
 """What rounding or widening a value costs, and what an integer convolution costs for every output beside its products,
 in multiply-accumulates that it saves: measured on ONNX Runtime 1.32 (x86 with AVX512-VNNI) with 1x1 and 3x3 depthwise
 convolutions of 32 to 512 channels, in chains and with hard-swish between (benchmarks/stretches.py)."""
