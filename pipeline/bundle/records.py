@@ -35,13 +35,15 @@ class Engine(Frozen):
 
 
 class Metadata(Frozen):
-    """`metadata.json`: what an app must know of the model."""
+    """`metadata.json`: what an app must know of the model. `states`: of a streaming model, input -> the output that is
+    its value in the next step; they start at zero."""
 
     model: str
     task: str
     scheme: Scheme
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    states: dict[str, str] = Field(default={})
     max_length: Annotated[int, Field(gt=0)] | None
     labels: dict[str, Json] | None
     preprocessing: tuple[str, ...]

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
-from pipeline.core.report_types import OutputError, QuantizationCheck
+from pipeline.core.report_types import Drift, OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Figure, Json, computed
-from pipeline.data.samples import open_samples
+from pipeline.data.samples import Samples, open_samples
 from pipeline.metrics.outputs import LIMIT_DB, ratio_db
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.session import make_session
+from pipeline.runtime.states import run_in_order
 from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import of_width
 from pipeline.trace.graph import MODEL
@@ -87,6 +88,33 @@ class ErrorSums:
         )
 
 
+class DriftSums:
+    """The judged rows' errors in the first and the last quarter of the steps of each sequence."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._places = [(step, length) for length in samples.sequences for step in range(length)]
+        self._lengths, self._first, self._last = samples.sequences, ErrorSums(), ErrorSums()
+
+    def add(self, place: int, reference: NDArray[Any], other: NDArray[Any]) -> None:
+        """Add the rows of the sample at `place`."""
+        step, length = self._places[place] if self._places else (0, 0)
+        if 4 * step < length:
+            self._first.add(reference, other)
+        if 4 * step >= 3 * length > 0:
+            self._last.add(reference, other)
+
+    def result(self) -> Drift | None:
+        """None where samples are no steps."""
+        if not self._places:
+            return None
+        return Drift(
+            sequences=len(self._lengths),
+            longest=max(self._lengths),
+            first_db=self._first.sqnr_db,
+            last_db=self._last.sqnr_db,
+        )
+
+
 @dataclass
 class _Judged:
     """The rows of both graphs that the task judges."""
@@ -109,20 +137,25 @@ def run(context: StageContext) -> dict[str, Json]:
     and a budget can gate it."""
     kind, source = behaviour_in(context.inputs).kind, context.config["data"]
     folder = context.inputs["samples"].path
-    samples = open_samples(folder if source == "calibration" else evaluation_folders(folder)[0], SAMPLES)
+    folder = folder if source == "calibration" else evaluation_folders(folder)[0]
+    samples = open_samples(folder)
+    samples = samples if samples.states else open_samples(folder, SAMPLES)  # errors of sequences add up to their ends
     sessions = [make_session(context.inputs[role].file(MODEL), Runtime()) for role in ("float", "model")]
     names = [entry.name for entry in sessions[0].get_outputs()]
     sums, judged = {name: ErrorSums() for name in names}, _Judged()
-    inputs = [entry.name for entry in sessions[0].get_inputs()]
-    for done, row in enumerate(samples.select(inputs), start=1):
-        pair = [dict(zip(names, session.run(names, row), strict=True)) for session in sessions]
-        _add(sums, pair[0], pair[1], done)
-        reference, other = ({name: found[name] for name in kind.names or names[:1]} for found in pair)
-        judged.reference.append(kind.rows(reference, row))
-        judged.other.append(kind.rows(other, row))
-        context.progress(done, len(samples))
+    drift, judged_names = DriftSums(samples), kind.names or names[:1]
+    pairs = zip(*(run_in_order(session, samples, names) for session in sessions), strict=True)
+    for place, ((row, reference), (_, other)) in enumerate(pairs):
+        _add(sums, reference, other, place + 1)
+        rows = [kind.rows({name: found[name] for name in judged_names}, row) for found in (reference, other)]
+        judged.reference.append(rows[0])
+        judged.other.append(rows[1])
+        drift.add(place, *rows)
+        context.progress(place + 1, len(samples))
     outputs = tuple(sums[name].result(name) for name in names)
-    record = QuantizationCheck(data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind))
+    record = QuantizationCheck(
+        data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind), drift=drift.result()
+    )
     return record.model_dump(mode="json")
 
 

@@ -21,6 +21,7 @@ from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Json, Progress, silent
 from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, words
 from pipeline.data.samples import Samples
+from pipeline.runtime.states import run_in_order
 
 Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
 _FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."
@@ -137,10 +138,9 @@ def collect(session: ort.InferenceSession, samples: Samples, progress: Progress 
     """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
     them; give it a set that fits."""
     names = [entry.name for entry in session.get_outputs()]
-    inputs = [entry.name for entry in session.get_inputs()]
     found = []
-    for done, row in enumerate(samples.select(inputs), start=1):
-        found.append(dict(zip(names, session.run(names, row), strict=True)))
+    for done, (_, outputs) in enumerate(run_in_order(session, samples, names), start=1):
+        found.append(outputs)
         progress(done, len(samples))
     return found
 

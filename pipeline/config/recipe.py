@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.core.model_spec import InputSpec
+from pipeline.core.model_spec import DTYPE
 from pipeline.core.paths import Name
 from pipeline.core.types import Frozen
 
@@ -16,6 +16,15 @@ class Calibration(Frozen):
 
     data: str = "text-en"
     samples: Annotated[int, Field(gt=0, le=10_000_000)] = 512
+
+
+class DeclaredInput(Frozen):
+    """What a recipe says of one input (see `InputSpec`); what it leaves out, the model says."""
+
+    shape: tuple[Annotated[int, Field(gt=0)] | str, ...] | None = Field(default=None, max_length=16)
+    dtype: DTYPE | None = None
+    values: Annotated[int, Field(gt=0)] | None = None
+    next: str | None = None
 
 
 class Recipe(Frozen):
@@ -32,5 +41,5 @@ class Recipe(Frozen):
     scheme: str | dict[str, Any]
     calibration: Calibration = Calibration()
     task: str | None = None
-    inputs: dict[str, InputSpec] = Field(default={})
+    inputs: dict[str, DeclaredInput] = Field(default={})
     preprocessing: dict[str, Any] | None = None

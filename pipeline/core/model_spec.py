@@ -18,14 +18,20 @@ _ASSUMED = 16
 _PLACES = {"path", "entry", "tokenizer"}
 
 
+DTYPE = Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"]
+"""Of an input."""
+
+
 class InputSpec(Frozen):
     """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
     scalar has none), and for
-    integers the values it may have, 0 to `values` - 1."""
+    integers the values it may have, 0 to `values` - 1. `next`: of a state of a streaming model, the output that is its
+    value in the next step."""
 
     shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(max_length=16)
-    dtype: Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"] = "float32"
+    dtype: DTYPE = "float32"
     values: Annotated[int, Field(gt=0)] = 2
+    next: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> InputSpec:

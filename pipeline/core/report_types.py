@@ -151,14 +151,26 @@ class OutputError(Frozen):
     reshaped: int = 0
 
 
+class Drift(Frozen):
+    """How the error of a streaming model grows over `sequences` of up to `longest` steps, each graph fed with its own
+    states: the SQNR of the judged rows in the first and in the last quarter of the steps."""
+
+    sequences: int
+    longest: int
+    first_db: float
+    last_db: float
+
+
 class QuantizationCheck(Frozen):
-    """The quantized graph against the float graph it was made from, on up to 64 samples. `data`: which ones;
-    `scores`: the fidelity of the kind of output (see tasks/), empty if there are too few samples for it."""
+    """The quantized graph against the float graph it was made from, on up to 64 samples, or on whole sequences. `data`:
+    which ones; `scores`: the fidelity of the kind of output (see tasks/), empty if there are too few samples for it;
+    `drift`: of streaming models."""
 
     data: Literal["calibration", "evaluation"]
     samples: int
     outputs: tuple[OutputError, ...]
     scores: dict[str, float] = Field(default={})
+    drift: Drift | None = None
 
 
 class RangeCheck(Frozen):

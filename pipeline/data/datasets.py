@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,9 @@ class Dataset:
     [class, cx, cy, w, h] relative to it, otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over the
     whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
     preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of
-    the classes that labels number, where the data say them.
+    the classes that labels number, where the data say them. `sequences`: the lengths of those that the samples are
+    steps of, one after the other; none if each stands for itself. `states`: of steps, input -> the output that is its
+    value in the next one.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Dataset:
     origin: dict[str, str]
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    sequences: tuple[int, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_calibration(spec: str, limit: int, exact: bool = False, columns: Columns = USUAL) -> Dataset:
@@ -58,13 +62,18 @@ def load_calibration(spec: str, limit: int, exact: bool = False, columns: Column
     or has fewer samples than are asked for.
     """
     dataset = load_whole(spec, columns)
+    require_count(dataset, limit, exact)
+    return evenly(dataset, min(len(dataset.samples), limit))
+
+
+def require_count(dataset: Dataset, limit: int, exact: bool) -> None:
+    """UsageError if a set has fewer samples than are `exact`ly asked for."""
     count = len(dataset.samples)
     if exact and count < limit:
         raise UsageError(
             f"The data set {dataset.name!r} has {count} samples, {limit} were asked for.",
             f"Use --calibration-samples {count}, or give more data.",
         )
-    return _evenly(dataset, min(count, limit))
 
 
 def load_whole(spec: str, columns: Columns = USUAL) -> Dataset:
@@ -167,7 +176,7 @@ def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
     )
 
 
-def _evenly(dataset: Dataset, limit: int) -> Dataset:
+def evenly(dataset: Dataset, limit: int) -> Dataset:
     """Sample i * n // limit of n for each i < limit."""
     count = len(dataset.samples)
     chosen = [index * count // limit for index in range(limit)]

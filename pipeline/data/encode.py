@@ -16,12 +16,13 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
-from pipeline.data.datasets import Dataset, load_calibration, load_evaluation, load_training
+from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_samples
+from pipeline.data.sequences import load_steps, steps
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
@@ -41,7 +42,8 @@ def calibration(context: StageContext) -> dict[str, Json]:
     if config["random"]:
         count = write_samples(context.out, _random_rows(context.model, config["limit"], config["max_length"]))
         return {"data": "random tensors", "samples": count, "random": True}
-    dataset = _numbered(load_calibration(config["spec"], config["limit"], columns=_columns(config)), context)
+    exact, inputs = config.get("exact", False), context.model.inputs
+    dataset = _numbered(load_steps(config["spec"], config["limit"], exact, _columns(config), inputs), context)
     count = _write(dataset, context.out, context)
     return {
         "data": dataset.name,
@@ -57,7 +59,7 @@ def evaluation(context: StageContext) -> dict[str, Json]:
     datasets = [
         dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
     ]
-    datasets = [_numbered(dataset, context) for dataset in datasets]
+    datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in datasets]
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
@@ -102,7 +104,8 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     spec = with_tokenizer(context.model, context.inputs)
     aligned: list[list[int]] = []
     rows = _rows(dataset, spec, context.config["max_length"], aligned)
-    count = write_samples(folder, _counted(rows, len(dataset.samples), context.progress))
+    counted = _counted(rows, len(dataset.samples), context.progress)
+    count = write_samples(folder, counted, dataset.states, dataset.sequences)
     embedded_pairs = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
     labels = aligned or _given_labels(dataset)

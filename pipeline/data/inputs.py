@@ -59,9 +59,22 @@ def fitted(row: Row, specs: Specs, where: str) -> Row:
     missing = [name for name in specs if name not in row]
     if missing:
         raise UsageError(
-            f"{where} has no {missing[0]!r}; it has {', '.join(row)}.", f"The model takes {', '.join(specs)}."
+            f"{where} has no {missing[0]!r}; it has {', '.join(row)}.",
+            _remedy(missing[0], specs),
         )
     return {name: _fit(row[name], specs[name], f"{where}: {name!r}") for name in specs} if specs else row
+
+
+def _remedy(missing: str, specs: Specs) -> str:
+    taken = f"The model takes {', '.join(specs)}."
+    if not specs[missing].shape:
+        return f"{taken} One number may stand for all samples: np.savez(..., {missing}=np.array(...))."
+    if len(specs) == 1:
+        return taken
+    return (
+        f"{taken} A state of a streaming model may be left out if an output is its next value: none is known for "
+        f"{missing!r}, but the recipe can name one ([inputs.{missing}] next = ...)."
+    )
 
 
 def _fit(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:

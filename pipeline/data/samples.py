@@ -4,9 +4,10 @@ number."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,19 +23,24 @@ PROOF = "samples"
 """The role, in a stage's inputs, of the evaluation samples that a graph is proven on."""
 Row = dict[str, NDArray[Any]]
 """One sample: input name -> array with a batch axis of length 1."""
+_STATELESS: Mapping[str, str] = MappingProxyType({})
 
 
 class Samples(Sequence[Row]):
     """The samples of one data set, read when asked for. Slicing by `limit` keeps the first ones.
 
     Files: `0.bin` and so on, the arrays of one input each, one after the other (little-endian, C order), and
-    `index.json` with the file, dtype and shapes of each input by its name, which may be anything.
+    `index.json` with the file, dtype and shapes of each input by its name, which may be anything. `sequences`: the
+    lengths of those that samples are steps of; `states`: input -> the output that is its value in the next step.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self._count = index["samples"] if limit is None else min(limit, index["samples"])
         self._inputs = {name: _Input(folder, **entry) for name, entry in index["inputs"].items()}
+        self.states: dict[str, str] = index.get("states", {})
+        self.sequences: list[int] = index.get("sequences", [])
+        self._begins = {0, *np.cumsum(self.sequences).tolist()}
 
     def __len__(self) -> int:
         return self._count
@@ -43,6 +49,10 @@ class Samples(Sequence[Row]):
         if not 0 <= position < self._count:
             raise IndexError(position)
         return {name: reader[position] for name, reader in self._inputs.items()}
+
+    def begins(self, position: int) -> bool:
+        """Whether a sample is the first step of a sequence."""
+        return position in self._begins
 
     def shapes(self, position: int, names: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """The shapes of one sample's inputs `names`, without reading them; IntegrityError if one is missing."""
@@ -68,10 +78,11 @@ class Samples(Sequence[Row]):
 
 
 class _Part(Samples):
-    """Some samples of a set."""
+    """Some samples of a set, each with the states that it has there."""
 
     def __init__(self, whole: Samples, positions: Sequence[int]) -> None:
         self._count, self._inputs = len(positions), whole._inputs  # a set of its own kind
+        self.states, self.sequences, self._begins = {}, [], set()
         self._whole, self._positions = whole, positions
 
     def __getitem__(self, position: int) -> Row:  # type: ignore[override]  # as above
@@ -109,8 +120,11 @@ def open_samples(folder: Path, limit: int | None = None) -> Samples:
     return Samples(folder, limit)
 
 
-def write_samples(folder: Path, rows: Iterable[Row]) -> int:
-    """Append rows to `folder` as they come; returns how many. Every row must have the same inputs and dtypes."""
+def write_samples(
+    folder: Path, rows: Iterable[Row], states: Mapping[str, str] = _STATELESS, sequences: Sequence[int] = ()
+) -> int:
+    """Append rows to `folder` as they come; returns how many. Every row must have the same inputs and dtypes.
+    `sequences`: the lengths of those that they are steps of, with `states`."""
     inputs: dict[str, dict[str, Any]] = {}
     count = 0
     with ExitStack() as stack:
@@ -129,7 +143,9 @@ def write_samples(folder: Path, rows: Iterable[Row]) -> int:
             for name, array in row.items():
                 _append(files[name], inputs[name], array)
             count += 1
-    (folder / INDEX).write_text(pretty_json({"samples": count, "inputs": inputs}), encoding="utf-8")
+    steps = {"states": dict(states), "sequences": list(sequences)} if sequences else {}
+    index = {"samples": count, "inputs": inputs, **steps}
+    (folder / INDEX).write_text(pretty_json(index), encoding="utf-8")
     return count
 
 

@@ -166,6 +166,7 @@ class _Builder:
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
             self._trace("trace.float", None),
+            *self.reading.with_states(),
             self._probe(),
             judge_stage(self.target, self.metric),
             *self.passes.stages(),
@@ -315,4 +316,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({EARLIER: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 3, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 4, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

@@ -12,13 +12,15 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
-from pipeline.data.datasets import Dataset, load_calibration, load_evaluation
+from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, tensor_rows
 from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels
 from pipeline.data.readers.tables import Columns
+from pipeline.data.sequences import load_steps, steps
 from pipeline.source.model import ModelSource
 from pipeline.tasks.registry import OUTPUTS
+from pipeline.trace.fill_states import STEPS
 
 TEXT = ("transformers", "numpy")
 
@@ -47,31 +49,43 @@ class Reading:
     def calibration(self) -> Stage:
         limit = self.job.calibration_samples or self.recipe.calibration.samples
         spec = self.job.calibration_data or self.default_data(self.recipe.calibration.data, "--calibration-data")
+        config: dict[str, Any] = {"random": self.job.random_calibration, **self.config()}
+        streams = False
         if self.job.random_calibration:
             self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
-            digest = "random"
             self.raw.append("random tensors")
+            config |= {"dataset": "random", "limit": limit}
         else:
-            dataset = load_calibration(
-                spec, limit, exact=self.job.calibration_samples is not None, columns=self.columns(optional=True)
-            )
-            self.check_kind(dataset)
-            self.notes += dataset.notes
-            self.note_fewer(dataset, limit, "calibrates with")
-            limit = len(dataset.samples)
-            if self.recipe.passes:  # what they change is judged on these samples
-                self._require_enough(dataset, "--calibration-samples")
-            self.raw += [dataset.name] if dataset.kind == "tensor" else []
-            digest = dataset.digest
-        config = {
-            "dataset": digest,
-            "limit": limit,
-            "random": self.job.random_calibration,
-            **self.config(),
-        }
-        local = {"spec": spec}
+            dataset = self._given(spec, limit)
+            streams = bool(dataset.sequences)
+            config["dataset"] = dataset.digest
+            config |= {"limit": limit, "exact": self._exact} if streams else {"limit": len(dataset.samples)}
         run = "pipeline.data.encode:calibration"
-        return Stage("samples.calibration", 4, run, config, {}, TEXT, local, self.models())
+        return Stage(_named("calibration", streams), 5, run, config, {}, TEXT, {"spec": spec}, self.models())
+
+    @property
+    def _exact(self) -> bool:
+        return self.job.calibration_samples is not None
+
+    def _given(self, spec: str, limit: int) -> Dataset:
+        """The calibration set, checked."""
+        dataset = load_steps(spec, limit, self._exact, self.columns(optional=True), self.source.inputs)
+        self.check_kind(dataset)
+        self.notes += [note for note in dataset.notes if note not in self.notes]
+        if not dataset.sequences:
+            self.note_fewer(dataset, limit, "calibrates with")
+        if self.recipe.passes:  # what they change is judged on these samples
+            self._require_enough(dataset, "--calibration-samples")
+        self.raw += [dataset.name] if dataset.kind == "tensor" else []
+        return dataset
+
+    def with_states(self) -> list[Stage]:
+        """The stages that give steps their states, of a streaming model; its float graph must be traced by then."""
+        return [
+            self.remember(role, _filled(role, stage))
+            for role, stage in list(self.stages.items())
+            if stage.name == f"steps.{role}"
+        ]
 
     def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
         """Say so if a set has fewer samples than the recipe asks for."""
@@ -91,10 +105,11 @@ class Reading:
             check_labels(dataset, self.family(), self.source.config)
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
+        streams = any(dataset.sequences for dataset in sets)
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
-        return Stage("samples.evaluation", 4, run, config, {}, TEXT, local, self.models())
+        return Stage(_named("evaluation", streams), 5, run, config, {}, TEXT, local, self.models())
 
     def check_kind(self, dataset: Dataset) -> None:
         """UsageError if the samples cannot become inputs of the model: arrays are tried with the first one, as all of a
@@ -139,7 +154,7 @@ class Reading:
         """Read once: their labels tell what a model puts out whose config does not."""
         if self._sets is None:
             read = (dataset for spec in self._evaluation_specs() for dataset in load_evaluation(spec, self.columns()))
-            self._sets = [self.numbered(dataset) for dataset in read]
+            self._sets = [self.numbered(steps(dataset, self.source.inputs)) for dataset in read]
         return self._sets
 
     def family(self, of: ModelSource | None = None) -> str:
@@ -189,6 +204,16 @@ class Reading:
 
     def models(self) -> dict[str, ModelSpec]:
         return {MODEL: self.spec()}
+
+
+def _named(role: str, streams: bool) -> str:
+    """Steps are samples when the float model has given them their states."""
+    return f"{'steps' if streams else 'samples'}.{role}"
+
+
+def _filled(role: str, steps_of: Stage) -> Stage:
+    inputs = {STEPS: steps_of.name, "float": "trace.float"}
+    return Stage(f"samples.{role}", 1, "pipeline.trace.fill_states:run", {}, inputs, ("onnxruntime", "numpy"))
 
 
 def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:

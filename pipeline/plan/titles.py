@@ -7,6 +7,8 @@ import re
 _TITLES = {
     "samples.calibration": "read calibration samples",
     "samples.evaluation": "read evaluation samples",
+    "steps.calibration": "read calibration sequences",
+    "steps.evaluation": "read evaluation sequences",
     "samples.training": "read training samples",
     "vocabulary": "trim the vocabulary",
     "teacher": "record the teacher's outputs",

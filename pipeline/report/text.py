@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from pipeline.core.report_types import BudgetResult, OutputError, Report
+from pipeline.core.report_types import BudgetResult, Drift, OutputError, Report
 from pipeline.core.types import Evidence, Figure, Json, Verdict
 
 SUFFIX = {"share": "", "x": "x"}
@@ -129,7 +129,17 @@ def quantization_sentence(report: Report) -> str:
     scores = "".join(f", {name} {number(score)}" for name, score in check.scores.items())
     return (
         f"Quantized against float on {count(check.samples, f'{check.data} sample')}: SQNR {sqnr_text(worst)}, "
-        f"largest error {number(worst.max_error)} ({worst.name}){scores}."
+        f"largest error {number(worst.max_error)} ({worst.name}){scores}.{_drift_sentence(check.drift)}"
+    )
+
+
+def _drift_sentence(drift: Drift | None) -> str:
+    if drift is None:
+        return ""
+    how = "a sequence" if drift.sequences == 1 else f"{drift.sequences} sequences"
+    return (
+        f" Each graph fed with its own states over {how} of {drift.longest} steps: SQNR {drift.first_db:.1f} dB in the "
+        f"first quarter of the steps, {drift.last_db:.1f} dB in the last."
     )
 
 

@@ -50,7 +50,9 @@ class Behaviour(Frozen):
                 "calibration run one sample at a time, and nothing is said of batches."
             )
         if self.batch == "fixed":
-            found.append("The graph's batch axis is fixed: accuracy is measured one sample at a time only.")
+            found.append(
+                "The batch axis of an input is fixed or not its first: accuracy is measured one sample at a time only."
+            )
         if self.padding == "changes" and self.batch == "free":
             found.append(
                 "Padding changes the float model's answers although the mask hides it: batches were made of samples "

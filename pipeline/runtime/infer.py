@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples
 from pipeline.runtime.batches import VALUES, batches, padded_batches
+from pipeline.runtime.states import Arrays, run_in_order
 from pipeline.tasks.output_kind import Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
@@ -32,18 +33,13 @@ def judged_outputs(
     is given.
 
     Samples run alone unless `batch` is given: then those of one shape together, or, with `pads` (values by input name,
-    see `padded_batches`), all in their order. StageError if an output is not finite.
+    see `padded_batches`), all in their order. Steps of sequences always run alone, with the session's own states (see
+    `run_in_order`). StageError if an output is not finite.
     """
     kind = kind or OUTPUTS.get("embedding")
     names = list(kind.names) or kind.judged(outputs_of(session))
     rows: dict[int, NDArray[Any]] = {}
-    grouped = (
-        batches(session, samples, batch, values=values)
-        if pads is None
-        else padded_batches(session, samples, batch, pads)
-    )
-    for positions, inputs in grouped:
-        outputs = dict(zip(names, session.run(names, inputs), strict=True))
+    for positions, inputs, outputs in _grouped(session, samples, names, batch, pads, values):
         for place, position in enumerate(positions):
             alone = len(positions) == 1
             rows[position] = kind.rows(*((a if alone else _one(a, place)) for a in (outputs, inputs)))
@@ -73,6 +69,28 @@ _DTYPES = {
 def _shape(sizes: Sequence[Any]) -> tuple[int | None, ...] | None:
     """None where there is no size: ONNX Runtime does not tell a number from an output of unknown rank."""
     return tuple(size if isinstance(size, int) else None for size in sizes) if sizes else None
+
+
+def _grouped(
+    session: ort.InferenceSession,
+    samples: Samples,
+    names: list[str],
+    batch: int,
+    pads: Mapping[str, int] | None,
+    values: int,
+) -> Iterator[tuple[list[int], Arrays, Arrays]]:
+    """(positions, inputs, outputs) of what runs together: one step at a time of streaming models."""
+    if samples.states:
+        for place, (inputs, outputs) in enumerate(run_in_order(session, samples, names)):
+            yield [place], inputs, outputs
+        return
+    grouped = (
+        batches(session, samples, batch, values=values)
+        if pads is None
+        else padded_batches(session, samples, batch, pads)
+    )
+    for positions, inputs in grouped:
+        yield positions, inputs, dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

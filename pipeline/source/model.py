@@ -13,6 +13,7 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.model_spec import InputSpec, ModelSpec
 from pipeline.core.untrusted import read_json_object, user_path
+from pipeline.source.declared import whole
 from pipeline.source.factory import build, factory_name, is_factory
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES, check_files, check_sizes, read_config
 from pipeline.source.onnx_file import declared_outputs, read_onnx
@@ -92,7 +93,7 @@ def resolve_model(
         )
     named = task or (recipe.task if recipe else None)
     if model.endswith(".onnx"):
-        return _onnx_source(model, named, images=recipe is not None and recipe.preprocessing is not None)
+        return _onnx_source(model, named, recipe)
     if is_factory(model):
         return _factory_source(model, named, recipe)
     return _folder_source(model, named, trust_remote_code, allow_pickle)
@@ -108,13 +109,14 @@ def model_name(model: str) -> str:
     return path.resolve().name or "model" if path.is_dir() else path.name
 
 
-def _onnx_source(model: str, task: str | None, images: bool) -> ModelSource:
+def _onnx_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSource:
     path = user_path(model)
     if not path.exists():
         raise UsageError(f"There is no file {model!r}.", "Give the path of an .onnx file.")
-    inputs, digest = read_onnx(path)
+    inputs, digest = read_onnx(path, recipe.inputs if recipe else {})
     outputs = declared_outputs(path)
     found, notes = _task_of(task, path.name, inputs, outputs)
+    images = recipe is not None and recipe.preprocessing is not None
     return ModelSource(
         name=path.stem,
         kind="onnx",
@@ -131,7 +133,7 @@ def _onnx_source(model: str, task: str | None, images: bool) -> ModelSource:
 
 def _factory_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSource:
     built = build(model)
-    inputs = (recipe.inputs if recipe else {}) or built.inputs
+    inputs = whole(recipe.inputs if recipe else {}) or built.inputs
     if not inputs:
         raise UsageError(
             f"Nothing says what the model of {model!r} takes.",

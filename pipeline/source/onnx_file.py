@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -18,6 +19,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.core.untrusted import Limit, read_bytes, refused, require_file
 from pipeline.source.axes import batch_axis, is_batch_name, written
+from pipeline.source.declared import Declared, merged
 from pipeline.source.onnx_checks import (
     RUNTIME_DOMAINS,
     check_domains,
@@ -36,11 +38,12 @@ QUANTIZED = re.compile(
 """Operators of ONNX and of ONNX Runtime that work with rounded numbers."""
 
 
-def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
-    """The inputs of the ONNX file at `path`, and the digest of it and its data files.
+def read_onnx(path: Path, declared: Declared = MappingProxyType({})) -> tuple[dict[str, InputSpec], str]:
+    """The inputs of the ONNX file at `path`, with what a recipe has `declared` of them, and the digest of the file and
+    its data files.
 
-    UsageError if it is no ONNX file, is quantized already, or its external data is missing, too short, or outside its
-    folder.
+    UsageError if it is no ONNX file, is quantized already, its external data is missing, too short, or outside its
+    folder, or what is declared does not fit it.
     """
     content = read_bytes(path, Limit.GRAPH)
     with refused(f"The file {path.name!r} is no ONNX model: it is cut short, or something else", _AGAIN):
@@ -50,7 +53,7 @@ def read_onnx(path: Path) -> tuple[dict[str, InputSpec], str]:
         check_graph(model, path.name)
         check_domains(model, _nodes(model), path.name)
         _refuse_sparse(model, path.name)
-        inputs = _inputs(model, path.name)
+        inputs = _inputs(model, path.name, declared)
     files = {file.relative_to(path.parent).as_posix(): sha256_file(file) for file in [path, *data]}
     return inputs, sha256_json({"onnx": files})
 
@@ -211,13 +214,18 @@ def _refuse_sparse(model: ModelProto, name: str) -> None:
         )
 
 
-def _inputs(model: ModelProto, name: str) -> dict[str, InputSpec]:
+def _inputs(model: ModelProto, name: str, declared: Declared) -> dict[str, InputSpec]:
     constants = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in constants]
     check_names(values, name)
     if not values:
         raise UsageError(f"{name!r} has no inputs.", "A constant graph needs no compression.")
-    specs = {value.name: _spec(value, name) for value in values}
+    specs = merged(
+        {value.name: _spec(value, name) for value in values},
+        declared,
+        [_declared(value) for value in model.graph.output],
+        name,
+    )
     if all(batch_axis(spec.shape) is None for spec in specs.values()):
         listed = ", ".join(f"{key} {written(spec.shape)}" for key, spec in specs.items())
         raise UsageError(
@@ -239,8 +247,8 @@ def _spec(value: ValueInfoProto, name: str) -> InputSpec:
     first = "axis0" if any(is_batch_name(axis.dim_param) for axis in tensor.shape.dim) else "batch"
     sizes = [
         axis.dim_value
-        if axis.HasField("dim_value")
-        else axis.dim_param[:_LONGEST] or (first if not place else f"axis{place}")
+        if axis.HasField("dim_value") and axis.dim_value >= 0  # some converters write -1 for "any"
+        else axis.dim_param.strip("?")[:_LONGEST] or (first if not place else f"axis{place}")
         for place, axis in enumerate(tensor.shape.dim)
     ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name

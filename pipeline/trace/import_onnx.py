@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from onnx_ir.passes.common import (
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, first_line
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.core.untrusted import LOOP_SECONDS, refused
 from pipeline.data.inputs import random_rows
 from pipeline.data.samples import PROOF, Row, open_samples
-from pipeline.graph.edit import replace
+from pipeline.graph.edit import name_of, replace
 from pipeline.runtime.session import SESSION_ERRORS, run_within
 from pipeline.source.onnx_file import has_loops
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
@@ -63,6 +65,7 @@ def run(context: StageContext) -> dict[str, Json]:
     with refused(f"The graph of {path.name} cannot be worked with", "Export it again.", StageError):
         model, widened = raised(path, opset)
         tidy(model)
+        name_axes(model.graph, spec.inputs)
         save_model(model, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(model)), encoding="utf-8")
     context.progress(2, 3)
@@ -145,6 +148,19 @@ def tidy(model: ir.Model) -> None:
     model.producer_name, model.producer_version = "edge-pipeline", None
     model.graph.name = "main"
     model.ir_version = max(model.ir_version, 10)
+
+
+def name_axes(graph: ir.Graph, specs: Mapping[str, InputSpec]) -> None:
+    """In place: the inputs have the sizes and names of the source's `specs`, and an output's size that is written as -1
+    gets a name."""
+    for value in graph.inputs:
+        value.shape = ir.Shape(specs[name_of(value)].shape)
+    for value in graph.outputs:
+        sizes = [] if value.shape is None else list(value.shape)
+        for place, size in enumerate(sizes):
+            if isinstance(size, int) and size < 0:
+                sizes[place] = ir.SymbolicDim(f"axis{place}" if place else "batch")
+        value.shape = None if value.shape is None else ir.Shape(sizes)
 
 
 def _drop_identities(graph: ir.Graph) -> None:

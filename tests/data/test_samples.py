@@ -151,3 +151,12 @@ def test_rows_must_be_alike(tmp_path: Path, change: Callable[[Row], Row], messag
     with pytest.raises(IntegrityError) as caught:
         write_samples(tmp_path, [first, change(second)])
     assert caught.value.message == message
+
+
+def test_steps_of_sequences_know_where_each_begins(tmp_path: Path) -> None:
+    rows = [{"x": np.array([n])} for n in range(5)]
+    write_samples(tmp_path, rows, {"h": "hn"}, (2, 3))
+    samples = open_samples(tmp_path)
+    assert [samples.begins(place) for place in range(5)] == [True, False, True, False, False]
+    assert (samples.states, samples.sequences) == ({"h": "hn"}, [2, 3])
+    assert samples.part([1, 2]).states == {}, "single steps run with the states that they have"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import DeclaredInput, Recipe
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.source.factory import build, is_factory
@@ -36,7 +36,7 @@ def number():
     return 3
 """
 RECIPE = Recipe(
-    name="r", title="r", scheme="fp32", task="image-classification", inputs={"x": InputSpec(shape=("batch", 8))}
+    name="r", title="r", scheme="fp32", task="image-classification", inputs={"x": DeclaredInput(shape=("batch", 8))}
 )
 
 
@@ -83,7 +83,7 @@ def test_a_factory_is_a_source(file) -> None:
 
 
 def test_a_module_on_the_path_is_a_source() -> None:
-    recipe = RECIPE.model_copy(update={"inputs": {"input": InputSpec(shape=("batch", 3))}})
+    recipe = RECIPE.model_copy(update={"inputs": {"input": DeclaredInput(shape=("batch", 3))}})
     assert resolve_model("torch.nn:Identity", recipe=recipe).name == "Identity"
 
 
@@ -200,3 +200,11 @@ def test_a_model_that_is_quantized_already(file) -> None:
         build(f"{file}:rounded")
     assert caught.value.message.endswith("returned a model that is quantized already (Linear).")
     assert caught.value.remedy == "Return the float model that it was made from."
+
+
+def test_a_recipe_must_give_the_shapes_of_a_factory(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make(): return nn.Linear(8, 2)\n")
+    recipe = RECIPE.model_copy(update={"inputs": {"input": DeclaredInput(values=5)}})
+    with pytest.raises(UsageError) as caught:
+        resolve_model(f"{tmp_path}/net.py:make", recipe=recipe)
+    assert caught.value.message == "The recipe does not say which shape the input 'input' has."

@@ -199,3 +199,11 @@ def test_an_export_is_recognized_by_the_names_of_inputs_and_outputs(save_model) 
     source = resolve_model(str(path))
     assert source.task.name == "image-classification"
     assert source.notes == ("The task of 'm.onnx' was told from the names of its outputs: image-classification.",)
+
+
+def test_a_size_of_minus_one_is_dynamic(matmul) -> None:
+    """As Paddle's converter writes it."""
+    model = onnx.load(matmul)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, matmul)
+    assert read_onnx(matmul)[0]["x"].shape[0] == "batch"

@@ -13,11 +13,12 @@ from model_specs import factory
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import InputSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
 from pipeline.source.onnx_file import read_onnx
-from pipeline.trace.graph import load_model
-from pipeline.trace.import_onnx import run
+from pipeline.trace.graph import load_model, signature
+from pipeline.trace.import_onnx import name_axes, run
 
 
 @pytest.fixture
@@ -221,3 +222,12 @@ def test_weights_that_a_graph_makes_of_constants_are_read_as_weights(imported, t
     assert [node.op_type for node in made] == ["MatMul"] * 3
     assert [node.inputs[1].name for node in made] == ["/a/weight", "b", "c"]
     assert facts["max_difference_to_source"] < 1e-5
+
+
+def test_open_sizes_get_the_names_that_the_source_has() -> None:
+    """Paddle writes -1 for them, and one recipe fixes the width."""
+    x, y = (ir.Value(name=name, shape=ir.Shape([-1, 3, "?", "?"])) for name in "xy")
+    graph = ir.Graph([x], [y], nodes=[], name="g")
+    name_axes(graph, {"x": InputSpec(shape=("batch", 3, "axis2", 320))})
+    assert signature(ir.Model(graph, ir_version=10))["inputs"][0]["shape"] == ["batch", 3, "axis2", 320]
+    assert signature(ir.Model(graph, ir_version=10))["outputs"][0]["shape"] == ["batch", 3, "?", "?"]

@@ -22,7 +22,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def read_tensors(path: Path) -> Contents:
-    """Samples of an .npz file whose arrays have the samples on their first axis.
+    """Samples of an .npz file whose arrays have the samples on their first axis; a single number is of all samples.
 
     One uint8 array [N, H, W, 3] is images; any other set is model inputs by name, a dict of arrays without
     the sample axis per sample. `y` or `labels` holds class indices, class names or numbers [N], or several
@@ -141,8 +141,8 @@ _LARGEST = 2**53
 
 def _count(arrays: Arrays, labels: NDArray[Any] | None, file: str) -> int:
     every = {**arrays, **({} if labels is None else {"labels": labels})}
-    shapes = {name: array.shape[:1] for name, array in every.items()}
-    if not arrays or () in shapes.values() or (0,) in shapes.values():
+    shapes = {name: array.shape[:1] for name, array in every.items() if array.ndim or name in LABELS}
+    if not any(array.ndim for array in arrays.values()) or () in shapes.values() or (0,) in shapes.values():
         raise UsageError(f"{file} has no samples.", "Give arrays with the samples on the first axis.")
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape[0]}" for name, shape in shapes.items())
@@ -157,4 +157,4 @@ def _are_images(arrays: Arrays) -> bool:
 
 
 def _sample(arrays: Arrays, index: int) -> Arrays:
-    return {name: array[index] for name, array in arrays.items()}
+    return {name: array[index] if array.ndim else array for name, array in arrays.items()}
