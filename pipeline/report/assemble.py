@@ -17,6 +17,7 @@ from pipeline.gate.baseline import regressions
 from pipeline.gate.gate import judge_budgets, overall
 from pipeline.report.calibration import range_warnings
 from pipeline.report.comparison import text as comparison_text
+from pipeline.report.losses import loss_warnings
 from pipeline.report.text import count
 
 
@@ -76,6 +77,7 @@ def assemble(
         warnings=(
             *found.warnings,
             *_failures(told),
+            *loss_warnings(found, told),
             *comparison_text.warnings(comparison),
             *range_warnings(found.records.ranges),
         ),
