@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
-from pipeline.data.samples import DATASET, open_samples
+from pipeline.data.samples import DATASET, open_samples, read_label_arrays
 from pipeline.devices.worker import available_cores
 from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
@@ -60,4 +60,6 @@ def evaluation_folders(root: Path) -> list[Path]:
 
 def read_dataset(folder: Path) -> dict[str, Json]:
     """What is known of an evaluation set: name, pairs?, labels, padding values by input."""
-    return json.loads((folder / DATASET).read_text(encoding="utf-8"))
+    record = json.loads((folder / DATASET).read_text(encoding="utf-8"))
+    arrays = read_label_arrays(folder)
+    return record if arrays is None else {**record, "labels": arrays}

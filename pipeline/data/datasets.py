@@ -15,13 +15,17 @@ from pipeline.data.manifest import MANIFEST, read_manifest
 from pipeline.data.readers.audio_folder import has_audio, read_audio
 from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.data.readers.image_folder import read_images
+from pipeline.data.readers.mask_folder import has_masks, read_masks
 from pipeline.data.readers.tables import Columns
 from pipeline.data.readers.tensor_files import read_tensors
 from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
 from pipeline.data.readers.text_files import USUAL, read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
-ALLOWED = f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (labels/ beside images/ for objects) or of .wav"
+ALLOWED = (
+    f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (for objects labels/, for pixels masks/ beside images/) or "
+    "of .wav"
+)
 _GIVEN = {"source": "given by the user"}
 
 
@@ -32,7 +36,8 @@ class Dataset:
     `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; recordings are (float32 [n],
     rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays by input name, without
     a batch axis. `labels`: similarity scores of pairs, a class per word, the objects of an image as
-    [class, cx, cy, w, h] relative to it, otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over the
+    [class, cx, cy, w, h] relative to it, the classes of its pixels as int32 [H, W], otherwise as
+    `pipeline/data/labels.py` has them. `digest`: sha256 over the
     whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
     preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of
     the classes that labels number, where the data say them. `sequences`: the lengths of those that the samples are
@@ -159,6 +164,8 @@ def _read(path: Path, columns: Columns) -> Contents:
 def _read_folder(path: Path) -> Contents:
     if is_yolo(path):
         return read_yolo(path)
+    if has_masks(path):
+        return read_masks(path)
     return read_audio(path) if has_audio(path) else read_images(path)
 
 
@@ -180,6 +187,10 @@ def evenly(dataset: Dataset, limit: int) -> Dataset:
     """Sample i * n // limit of n for each i < limit."""
     count = len(dataset.samples)
     chosen = [index * count // limit for index in range(limit)]
-    labels = None if dataset.labels is None else [dataset.labels[index] for index in chosen]
+    labels: Sequence[Any] | None = dataset.labels
+    if isinstance(labels, Lazy):
+        labels = Lazy(labels.__getitem__, chosen)
+    elif labels is not None:
+        labels = [labels[index] for index in chosen]
     samples = Lazy(dataset.samples.__getitem__, chosen)
     return replace(dataset, samples=samples, labels=labels)

@@ -19,9 +19,9 @@ from pipeline.data.audio import audio_rows
 from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
-from pipeline.data.labels import check_kind, number_labels
+from pipeline.data.labels import check_kind, number_labels, reduced
 from pipeline.data.readers.tables import Columns
-from pipeline.data.samples import DATASET, Row, write_samples
+from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, steps
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
@@ -91,7 +91,7 @@ def _columns(config: dict[str, Any]) -> Columns:
 def _numbered(dataset: Dataset, context: StageContext) -> Dataset:
     """With class indices in place of names; what does not fit was refused when it was planned, if it is scored with."""
     if not OUTPUTS.get(context.model.family).numbers_labels:
-        return dataset
+        return reduced(dataset, context.model.path)
     return number_labels(dataset, context.config["classes"], strict=False)
 
 
@@ -109,6 +109,8 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     embedded_pairs = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
     texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
     labels = aligned or _given_labels(dataset)
+    if dataset.labels and isinstance(dataset.labels[0], np.ndarray):
+        write_label_arrays(folder, dataset.labels)
     record = {
         "name": dataset.name,
         "pairs": embedded_pairs,
@@ -124,7 +126,7 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
 def _given_labels(dataset: Dataset) -> list[Any] | None:
     """The labels of samples as they are; whether they can be scored, the judge says when the model's outputs are known.
     Labels of words belong to their tokens."""
-    if dataset.labels is None or dataset.kind == "words":
+    if dataset.labels is None or dataset.kind == "words" or isinstance(dataset.labels[0], np.ndarray):
         return None
     return [label if isinstance(label, (list, str)) else float(label) for label in dataset.labels]
 
@@ -135,7 +137,7 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
     if dataset.labels is None or kind.per_token or dataset.pairs != kind.pairs_apart:
         return None
     objects = isinstance(dataset.labels[0], list)
-    if objects != ("objects" in kind.takes):
+    if isinstance(dataset.labels[0], np.ndarray) or objects != ("objects" in kind.takes):
         return None
     return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
@@ -233,11 +235,11 @@ def tokenizer_inputs(spec: ModelSpec) -> list[str]:
 def _image_rows(dataset: Dataset, spec: ModelSpec) -> Iterator[Row]:
     prepare = image_preprocessing(spec)
     name = next(iter(spec.inputs), "pixel_values")
-    boxes = "objects" in OUTPUTS.get(spec.family).takes
-    if boxes and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
+    placed = OUTPUTS.get(spec.family).places and dataset.labels is not None
+    if placed and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
         raise UsageError(
-            "The detector's preprocessor_config.json crops its images or keeps their shape.",
-            'Boxes need the whole image at one size: "size": {"height": ..., "width": ...}, no crop.',
+            "The model's preprocessor_config.json crops its images or keeps their shape.",
+            'Labels of places need the whole image at one size: "size": {"height": ..., "width": ...}, no crop.',
         )
     for image in dataset.samples:
         yield fitted({name: prepare(image)[None]}, spec.inputs, dataset.name)

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import read_json_object
 from pipeline.data.datasets import Dataset
+from pipeline.data.image_preprocessing import PREPROCESSOR
+from pipeline.data.lazy import Lazy
+from pipeline.metrics.segmentation import IGNORED
 from pipeline.tasks.output_kind import LabelKind
 from pipeline.tasks.registry import OUTPUTS
 
@@ -49,6 +55,8 @@ def check_labels(dataset: Dataset, family: str, config: dict[str, Any]) -> None:
         return
     if judge.by_order:
         _check_order(dataset)
+    elif kind == "maps":
+        _check_maps(dataset, config)
     elif kind in _CLASSES:
         _check_classes(dataset, family, config)
     elif not np.any(dataset.labels):
@@ -75,6 +83,23 @@ def _check_classes(dataset: Dataset, family: str, config: dict[str, Any]) -> Non
             f"(0 to {classes - 1}).",
             "Map the labels to the model's classes (id2label in its config.json), or name the right model.",
         )
+
+
+def _check_maps(dataset: Dataset, config: dict[str, Any]) -> None:
+    """Of the first samples: a mask of each is read whole."""
+    classes = class_count(config)
+    for place in range(min(len(dataset.samples), _MAPS)):
+        label = np.asarray((dataset.labels or ())[place])
+        highest = int(label[label != IGNORED].max(initial=-1))
+        if classes and highest >= classes:
+            raise UsageError(
+                f"Sample {place + 1} of the data set {dataset.name!r} has pixels of the class {highest}; the model has "
+                f"{classes} classes (0 to {classes - 1}).",
+                "Map the labels to the model's classes (255: not scored), or name the right model.",
+            )
+
+
+_MAPS = 64
 
 
 def _check_whole(dataset: Dataset) -> None:
@@ -109,12 +134,29 @@ def class_count(config: Mapping[str, Any]) -> int:
     return len(set(class_indices(config).values()))
 
 
+def reduced(dataset: Dataset, folder: Path) -> Dataset:
+    """The data set with maps that count classes as the model in `folder` does: a processor with `do_reduce_labels` has
+    them from 1, and 0 is not scored."""
+    place, labels = folder / PREPROCESSOR, dataset.labels
+    if not labels or not isinstance(labels[0], np.ndarray) or not place.is_file():
+        return dataset
+    said = read_json_object(place)
+    if not said.get("do_reduce_labels", said.get("reduce_labels")):
+        return dataset
+    return replace(dataset, labels=Lazy(lambda index: _reduced(labels[index]), range(len(labels))))
+
+
+def _reduced(label: NDArray[Any]) -> NDArray[Any]:
+    return np.where((label == 0) | (label == IGNORED), IGNORED, label - 1)
+
+
 def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = True) -> Dataset:
     """The data set with the indices of `classes` in place of their names; names of sub-folders too, unless none is a
     class: then their sorted positions stay. UsageError if a name is none of them, or a number may be a name or an
     index; without `strict`, no labels then."""
-    if not dataset.labels or (dataset.kind == "image" and isinstance(dataset.labels[0], list)):
-        return dataset  # objects of images are numbered already
+    placed = (np.ndarray, list) if dataset.kind == "image" else np.ndarray
+    if not dataset.labels or isinstance(dataset.labels[0], placed):
+        return dataset  # objects and pixels of images are numbered already
     try:
         if dataset.classes:
             return _by_folder(dataset, classes)

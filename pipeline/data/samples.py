@@ -120,6 +120,36 @@ def open_samples(folder: Path, limit: int | None = None) -> Samples:
     return Samples(folder, limit)
 
 
+LABELS = "labels"
+"""The folder of labels that are arrays, beside the samples, and their name in it."""
+
+
+def write_label_arrays(folder: Path, labels: Iterable[NDArray[Any]]) -> None:
+    """Keep labels that are too large for `dataset.json`."""
+    place = folder / LABELS
+    place.mkdir()
+    write_samples(place, ({LABELS: np.asarray(label)} for label in labels))
+
+
+def read_label_arrays(folder: Path) -> Sequence[NDArray[Any]] | None:
+    """What `write_label_arrays` left, read one at a time; None if nothing."""
+    place = folder / LABELS
+    return Labels(open_samples(place)) if place.is_dir() else None
+
+
+class Labels(Sequence[NDArray[Any]]):
+    """One array per sample."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, position: int) -> NDArray[Any]:  # type: ignore[override]  # slices are not needed
+        return self._samples[position][LABELS]
+
+
 def write_samples(
     folder: Path, rows: Iterable[Row], states: Mapping[str, str] = _STATELESS, sequences: Sequence[int] = ()
 ) -> int:

@@ -15,7 +15,7 @@ from pipeline.core.stage import MODEL, Stage
 from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, unprepared
 from pipeline.data.inputs import as_tensors, tensor_rows
-from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels
+from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels, reduced
 from pipeline.data.readers.tables import Columns
 from pipeline.data.sequences import load_steps, steps
 from pipeline.source.model import ModelSource
@@ -128,7 +128,7 @@ class Reading:
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
         if not OUTPUTS.get(self.source.task.family).numbers_labels:
-            return dataset
+            return reduced(dataset, self.source.path)
         scored = dataset.pairs or not OUTPUTS.get(self.source.task.family).pairs_apart
         return number_labels(dataset, class_indices(self.source.config), strict=scored)
 

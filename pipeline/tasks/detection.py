@@ -26,6 +26,7 @@ class Detections(OutputKind):
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
     wants = f"the outputs {LOGITS!r} [batch, queries, classes + 1] and {BOXES!r} [batch, queries, 4]"
     unnamed_classes = False
+    places = True
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
         scores = detection_fidelity(reference, other)

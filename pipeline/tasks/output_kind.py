@@ -18,10 +18,12 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.core.errors import UsageError
 from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
 
-LabelKind = Literal["none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects", "texts"]
+LabelKind = Literal[
+    "none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects", "texts", "maps"
+]
 """What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
 sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per
-token, the objects of an image, or a text per sample."""
+token, the objects of an image, a text per sample, or a map of classes per image."""
 MASK = "attention_mask"
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,6 +91,10 @@ class OutputKind(ABC):
     """Do the config's class names speak of the outputs?"""
     unnamed_classes: ClassVar[bool] = True
     """Has a config without class names two classes, as transformers makes them?"""
+    whole: ClassVar[bool] = False
+    """Is a row all that is compared of a sample, and of its own length? Samples then run one at a time in PyTorch."""
+    places: ClassVar[bool] = False
+    """Are labels places in the whole image, which must not be cropped then?"""
     numbers_labels: ClassVar[bool] = True
     """Are labels classes or numbers, so that names in their place are those of classes?"""
 
@@ -167,6 +173,8 @@ class OutputKind(ABC):
             return "none"
         if pairs and self.pairs_apart:
             return "pairs"
+        if isinstance(labels[0], np.ndarray) and labels[0].ndim > 1:
+            return "maps"
         if isinstance(labels[0], (list, tuple, np.ndarray)):
             return self.lists(labels)
         if isinstance(labels[0], str):

@@ -16,6 +16,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "pipeline.tasks.token_classification:TOKEN_CLASSIFICATION",
         "audio-classification": "pipeline.tasks.classification:AUDIO_CLASSIFICATION",
         "object-detection": "pipeline.tasks.detection:OBJECT_DETECTION",
+        "image-segmentation": "pipeline.tasks.segmentation:IMAGE_SEGMENTATION",
         "generic": "pipeline.tasks.generic:GENERIC",
     },
     parts=("name", "data", "family", "output"),
@@ -31,13 +32,14 @@ OUTPUTS: Registry[OutputKind] = Registry(
         "scores": "pipeline.tasks.numbers:SCORES",
         "token_scores": "pipeline.tasks.numbers:TOKEN_SCORES",
         "labels": "pipeline.tasks.label_sets:LABELS",
+        "class_map": "pipeline.tasks.segmentation:CLASS_MAP",
         "generic": "pipeline.tasks.generic:ANY",
     },
     words="kind of output",
     parts=("name", "takes", "losses", "fidelity", "against", "rows"),
 )
 """What models put out: vectors, logits of exclusive classes per sample or per token, boxes, numbers per sample or per
-token, independent logits of labels, anything."""
+token, independent logits of labels, classes of pixels, anything."""
 
 
 def fidelity_budgets() -> tuple[str, ...]:

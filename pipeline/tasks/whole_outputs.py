@@ -19,6 +19,7 @@ class WholeOutputs(OutputKind):
     the longest. Integers up to 2**53 stay exact."""
 
     dtype = np.float64
+    whole = True
     losses = {"outputs_mse": 1.0}  # noqa: RUF012  # as of the base class
 
     def join(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:

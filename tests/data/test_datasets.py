@@ -132,8 +132,8 @@ def test_unsupported_extension(tmp_path: Path) -> None:
         load_evaluation(str(tmp_path / "data.parquet"))
     assert caught.value.message == "The file 'data.parquet' cannot be read as data."
     assert caught.value.remedy == (
-        "Allowed: .txt, .jsonl, .csv, .tsv, .npz, COCO .json, a folder of images (labels/ beside images/ for objects) "
-        "or of .wav."
+        "Allowed: .txt, .jsonl, .csv, .tsv, .npz, COCO .json, a folder of images (for objects labels/, for "
+        "pixels masks/ beside images/) or of .wav."
     )
 
 

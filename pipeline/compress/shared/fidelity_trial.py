@@ -23,9 +23,8 @@ from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.runtime.behaviour import may_pad
 from pipeline.source.torch_model import load_source, wrap
-from pipeline.tasks.output_kind import Judgement, Output
+from pipeline.tasks.output_kind import Judgement, Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS, of_width
-from pipeline.tasks.whole_outputs import WholeOutputs
 
 _BATCH = 32
 
@@ -75,7 +74,7 @@ class TrialModel:
         self._spec = spec
         self._scheme = scheme
         self._kind = OUTPUTS.get(spec.family)
-        size = _BATCH if together and not isinstance(self._kind, WholeOutputs) else 1
+        size = _BATCH if together and not self._kind.whole else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
         self._judge = of_width(self._kind, self._reference.shape[-1])
@@ -90,7 +89,7 @@ class TrialModel:
     def _outputs(self, model: nn.Module) -> NDArray[Any]:
         wrapped = wrap(model, self._spec)
         with torch.inference_mode():
-            if isinstance(self._kind, WholeOutputs):
+            if self._kind.whole:
                 return self._kind.join([_whole_rows(self._kind, wrapped, batch) for batch in self._batches])
             rows = [judged(wrapped, batch, self._spec.family) for batch in self._batches]
         return torch.cat(rows).numpy()
@@ -133,7 +132,7 @@ def _pad(arrays: list[NDArray[Any]]) -> Tensor:
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
 
-def _whole_rows(kind: WholeOutputs, model: nn.Module, sample: dict[str, Tensor]) -> NDArray[Any]:
+def _whole_rows(kind: OutputKind, model: nn.Module, sample: dict[str, Tensor]) -> NDArray[Any]:
     """The row of one sample."""
     outputs = {name: tensor.numpy() for name, tensor in _named(model(**sample)).items()}
     names = kind.judged([Output(name, array.dtype.name, array.shape) for name, array in outputs.items()])
@@ -144,7 +143,7 @@ def judged(model: nn.Module, batch: dict[str, Tensor], family: str) -> Tensor:
     """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
     `OutputKind.rows`, of a whole batch. Of kinds that compare outputs whole, all floats of a sample are a row."""
     output = _named(model(**batch))
-    if isinstance(OUTPUTS.get(family), WholeOutputs):
+    if OUTPUTS.get(family).whole:
         return torch.cat([value.flatten(1) for value in output.values() if value.is_floating_point()], dim=1)
     if "sentence_embedding" in output:
         return output["sentence_embedding"]

@@ -26,13 +26,13 @@ def read_tensors(path: Path) -> Contents:
 
     One uint8 array [N, H, W, 3] is images; any other set is model inputs by name, a dict of arrays without
     the sample axis per sample. `y` or `labels` holds class indices, class names or numbers [N], or several
-    per sample [N, labels].
+    per sample [N, labels], or an array per sample [N, height, width].
     UsageError for pickles, arrays of objects or texts, unequal lengths, bad labels, and no samples.
     """
     arrays = _load(path)
     labels = _take_labels(arrays, path.name)
     count = _count(arrays, labels, path.name)
-    numbers = None if labels is None else _plain(labels)
+    numbers = None if labels is None else _plain(labels) if labels.ndim < 3 else list(labels)
     digest = sha256_json({".npz": sha256_file(path)})
     if _are_images(arrays):
         (images,) = arrays.values()
@@ -117,10 +117,10 @@ def _take_labels(arrays: Arrays, file: str) -> NDArray[Any] | None:
         return None
     labels = arrays.pop(found[0])
     finite = labels.dtype.kind in "Ubiu" or bool(np.isfinite(labels).all())
-    if labels.ndim not in (1, 2) or not finite:
+    if not labels.ndim or not finite:
         raise UsageError(
-            f"{file}: {found[0]!r} is {labels.dtype} {labels.shape}; labels are class indices, class names or finite "
-            "numbers of shape (N,) or (N, labels).",
+            f"{file}: {found[0]!r} is {labels.dtype} {labels.shape}; labels are class indices, names, texts or finite "
+            "numbers of shape (N,), (N, labels) or (N, height, width).",
             "Give one per sample, or one for each label of it.",
         )
     if labels.dtype.kind in "iuf" and labels.size and not -_LARGEST <= labels.min() <= labels.max() <= _LARGEST:

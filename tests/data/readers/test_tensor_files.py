@@ -64,13 +64,8 @@ def test_anything_else_is_tensors(tmp_path: Path, arrays: dict[str, Any]) -> Non
         ({"x": np.zeros(2), "y": np.zeros(2, int), "labels": np.zeros(2)}, "data.npz has both 'y' and 'labels'."),
         (
             {"x": np.zeros(2), "y": np.array([0, np.nan])},
-            "data.npz: 'y' is float64 (2,); labels are class indices, class names or finite numbers of shape (N,) or "
-            "(N, labels).",
-        ),
-        (
-            {"x": np.zeros(2), "y": np.zeros((2, 1, 1), int)},
-            "data.npz: 'y' is int64 (2, 1, 1); labels are class indices, class names or finite numbers of shape (N,) "
-            "or (N, labels).",
+            "data.npz: 'y' is float64 (2,); labels are class indices, names, texts or finite numbers of shape (N,), "
+            "(N, labels) or (N, height, width).",
         ),
     ],
 )
