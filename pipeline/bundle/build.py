@@ -67,7 +67,7 @@ def _copied(folder: Path, spec: ModelSpec, out: Path) -> list[str]:
         names += VOCABULARY_FILES
     if spec.kind == "huggingface":
         names.insert(0, CONFIG)
-    elif spec.data != "text":
+    elif spec.data != "text" and not (spec.kind == "onnx" and spec.preprocessing is None):
         names = []
     found = [name for name in names if (folder / name).is_file()]
     for name in found:
@@ -98,11 +98,8 @@ def _metadata(context: StageContext, model: Path, files: list[str]) -> dict[str,
 
 
 def _labels(spec: ModelSpec) -> dict[str, str] | None:
-    """Class names by index, where a Hugging Face config has them."""
-    if spec.kind != "huggingface" or not OUTPUTS.get(spec.family).names_classes:
-        return None
-    config = json.loads((spec.path / CONFIG).read_text(encoding="utf-8"))
-    return config.get("id2label")
+    """Class names by index, where the model's config or the ONNX file has them."""
+    return spec.labels if spec.labels and OUTPUTS.get(spec.family).names_classes else None
 
 
 def _golden(out: Path, evaluation: Path, runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ from pipeline.core.types import Json, Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
 from pipeline.data.datasets import Dataset, load_evaluation, load_training
-from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
 from pipeline.data.readers.tables import Columns
@@ -249,9 +249,7 @@ def image_preprocessing(spec: ModelSpec) -> ImagePreprocessing:
     """The recipe's image processing, or else the one of the model's own folder."""
     if spec.preprocessing is not None:
         return ImagePreprocessing.model_validate(spec.preprocessing)
-    if spec.kind != "huggingface":
-        raise unprepared(spec.name)
-    return ImagePreprocessing.from_config(spec.path / PREPROCESSOR)
+    return own_preprocessing(spec.name, spec.kind, spec.path)
 
 
 def image_size(spec: ModelSpec) -> tuple[int, int] | None:

@@ -188,6 +188,13 @@ def _crop_axis(image: NDArray[np.uint8], axis: int, wanted: int) -> NDArray[np.u
     return image.take(range(begin, begin + wanted), axis)
 
 
+def own_preprocessing(name: str, kind: str, folder: Path) -> ImagePreprocessing:
+    """The image processing in the folder of a Hugging Face model or an ONNX file; UsageError if there is none."""
+    if kind == "factory" or (kind == "onnx" and not (folder / PREPROCESSOR).is_file()):
+        raise unprepared(name)
+    return ImagePreprocessing.from_config(folder / PREPROCESSOR)
+
+
 def unprepared(name: str) -> UsageError:
     """The error to raise where nothing says how images become inputs of the model `name`."""
     return UsageError(

@@ -24,6 +24,8 @@ from pipeline.metrics.segmentation import IGNORED
 from pipeline.tasks.output_kind import LabelKind
 from pipeline.tasks.registry import OUTPUTS
 
+UNNAMED = "LABEL_"
+"""Begins the names of classes that have none, as transformers makes them."""
 _CLASSES: tuple[LabelKind, ...] = ("classes", "indices", "tags", "objects")
 
 
@@ -124,7 +126,7 @@ def class_indices(config: Mapping[str, Any]) -> dict[str, int]:
     names = config.get("id2label") or {}
     indices = {str(name): int(index) for index, name in dict(names).items()}
     if not indices and "model_type" in config:
-        indices = {f"LABEL_{index}": index for index in range(config.get("num_labels", 2))}
+        indices = {f"{UNNAMED}{index}": index for index in range(config.get("num_labels", 2))}
     given = config.get("label2id") or {}
     return {**indices, **{str(name): int(index) for name, index in dict(given).items()}} if indices else {}
 
@@ -180,7 +182,7 @@ def _by_folder(dataset: Dataset, classes: Mapping[str, int]) -> Dataset:
             )
         indices = [classes[name] for name in dataset.classes]
         return replace(dataset, labels=[indices[label] for label in dataset.labels or ()], classes=())
-    if all(name.startswith("LABEL_") for name in classes):  # the model's classes have no names
+    if all(name.startswith(UNNAMED) for name in classes):
         return dataset
     note = (
         f"The sub-folders of {dataset.name!r} are none of the model's classes by name: their sorted positions are the "

@@ -13,9 +13,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.datasets import Dataset, load_evaluation
-from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, unprepared
+from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import as_tensors, tensor_rows
-from pipeline.data.labels import check_kind, check_labels, class_indices, number_labels, reduced
+from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_indices, number_labels, reduced
 from pipeline.data.readers.tables import Columns
 from pipeline.data.sequences import load_steps, steps
 from pipeline.source.model import ModelSource
@@ -121,9 +121,7 @@ class Reading:
         if arrays.kind == "tensor" and specs:
             next(tensor_rows(arrays, specs))
         elif arrays.kind == "image" and self.preprocessing is None:
-            if self.source.kind != "huggingface":
-                raise unprepared(self.source.name)
-            ImagePreprocessing.from_config(self.source.path / PREPROCESSOR)
+            own_preprocessing(self.source.name, self.source.kind, self.source.path)
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
@@ -187,7 +185,8 @@ class Reading:
         if self.source.kind == "huggingface":
             return True
         if self.source.task.data == "image":
-            return self.preprocessing is not None
+            onnx = self.source.kind == "onnx" and (self.source.path / PREPROCESSOR).is_file()
+            return self.preprocessing is not None or onnx
         return self.source.task.data == "text" and (self.source.path / "tokenizer.json").is_file()
 
     def config(self) -> dict[str, Any]:
@@ -200,7 +199,15 @@ class Reading:
     def spec(self, of: ModelSource | None = None) -> ModelSpec:
         """The model, or another source, as stages get it."""
         source = of or self.source
-        return source.spec(self.family(source), self.preprocessing)
+        found = source.spec(self.family(source), self.preprocessing)
+        if all(name.startswith(UNNAMED) for name in found.labels.values()):
+            found = found.model_copy(update={"labels": self._folder_names() or found.labels})
+        return found
+
+    def _folder_names(self) -> dict[str, str]:
+        """The names of the evaluation data's sub-folders, whose positions are the classes of a model without names."""
+        named = [dataset.classes for dataset in self.evaluation_sets() if dataset.kind in ("image", "audio")]
+        return {str(index): name for index, name in enumerate(named[0])} if len(set(named)) == 1 else {}
 
     def models(self) -> dict[str, ModelSpec]:
         return {MODEL: self.spec()}

@@ -15,8 +15,9 @@ from pipeline.core.model_spec import InputSpec, ModelSpec
 from pipeline.core.untrusted import read_json_object, user_path
 from pipeline.source.declared import whole
 from pipeline.source.factory import build, factory_name, is_factory
+from pipeline.source.metadata import beside, config_of, home
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES, check_files, check_sizes, read_config
-from pipeline.source.onnx_file import declared_outputs, read_onnx
+from pipeline.source.onnx_file import declared_outputs, metadata_of, read_onnx
 from pipeline.source.weights import PICKLE, check_weights, count_tensors, weight_files
 from pipeline.tasks.generic import GENERIC
 from pipeline.tasks.output_kind import Output
@@ -52,6 +53,11 @@ class ModelSource:
     notes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Class names by index, as far as the model says."""
+        return {str(index): str(name) for index, name in (self.config.get("id2label") or {}).items()}
+
     def spec(self, family: str, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
         """As stages get it. `family`: what it puts out; `preprocessing`: a recipe's image processing."""
         task = self.task
@@ -69,6 +75,7 @@ class ModelSource:
             pickle=self.pickle,
             inputs=self.inputs,
             preprocessing=preprocessing,
+            labels=self.labels,
             path=self.path,
             entry=self.entry,
         )
@@ -114,20 +121,23 @@ def _onnx_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSo
     if not path.exists():
         raise UsageError(f"There is no file {model!r}.", "Give the path of an .onnx file.")
     inputs, digest = read_onnx(path, recipe.inputs if recipe else {})
-    outputs = declared_outputs(path)
+    outputs, folder = declared_outputs(path), home(path)
     found, notes = _task_of(task, path.name, inputs, outputs)
+    if files := beside(folder):
+        digest = sha256_json({"onnx": digest, "beside": files})
     images = recipe is not None and recipe.preprocessing is not None
     return ModelSource(
         name=path.stem,
         kind="onnx",
-        path=path.resolve().parent,
+        path=folder,
         entry=str(path.resolve()),
         digest=digest,
-        task=_fed(found, inputs, path.resolve().parent, images),
+        task=_fed(found, inputs, folder, images),
         sentence_transformer=False,
         inputs=inputs,
         outputs=outputs,
         notes=notes,
+        config=config_of(folder, metadata_of(path)),
     )
 
 

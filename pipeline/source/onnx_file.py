@@ -78,6 +78,11 @@ def declared_outputs(path: Path) -> tuple[Output, ...]:
     return tuple(_declared(value) for value in _parse(read_bytes(path, Limit.GRAPH), path.name).graph.output)
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """`metadata_props` of a file that `read_onnx` accepted."""
+    return {entry.key: entry.value for entry in _parse(read_bytes(path, Limit.GRAPH), path.name).metadata_props}
+
+
 def _declared(value: ValueInfoProto) -> Output:
     tensor = value.type.tensor_type
     known = tensor.elem_type != TensorProto.UNDEFINED

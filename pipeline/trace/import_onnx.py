@@ -31,7 +31,7 @@ from pipeline.data.inputs import random_rows
 from pipeline.data.samples import PROOF, Row, open_samples
 from pipeline.graph.edit import name_of, replace
 from pipeline.runtime.session import SESSION_ERRORS, run_within
-from pipeline.source.onnx_file import has_loops
+from pipeline.source.onnx_file import has_loops, metadata_of
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
 from pipeline.trace.fold_norm import fold_norms
@@ -65,6 +65,7 @@ def run(context: StageContext) -> dict[str, Json]:
     with refused(f"The graph of {path.name} cannot be worked with", "Export it again.", StageError):
         model, widened = raised(path, opset)
         tidy(model)
+        model.metadata_props.update(metadata_of(path))  # alphabets, class names, sizes: an app reads them there
         name_axes(model.graph, spec.inputs)
         save_model(model, context.out / MODEL)
     (context.out / SIGNATURE).write_text(pretty_json(signature(model)), encoding="utf-8")

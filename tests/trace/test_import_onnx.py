@@ -231,3 +231,14 @@ def test_open_sizes_get_the_names_that_the_source_has() -> None:
     name_axes(graph, {"x": InputSpec(shape=("batch", 3, "axis2", 320))})
     assert signature(ir.Model(graph, ir_version=10))["inputs"][0]["shape"] == ["batch", 3, "axis2", 320]
     assert signature(ir.Model(graph, ir_version=10))["outputs"][0]["shape"] == ["batch", 3, "?", "?"]
+
+
+def test_metadata_of_the_file_stays(imported, save_model) -> None:
+    """Alphabets, class names and sizes, of a file whose opset is raised."""
+    path = save_model([helper.make_node("Relu", ["x"], ["y"])], {}, ["batch", 4])
+    model = onnx.load(path)
+    model.opset_import[0].version = 13
+    helper.set_model_props(model, {"character": "a\nb", "stride": "32"})
+    onnx.save(model, path)
+    folder, _ = imported(path)
+    assert load_model(folder / "model.onnx").metadata_props == {"character": "a\nb", "stride": "32"}
