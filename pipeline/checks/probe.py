@@ -20,7 +20,7 @@ from pipeline.devices.worker import available_cores
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.tasks.output_kind import MASK, Output
+from pipeline.tasks.output_kind import MASK, Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS, of_width
 from pipeline.trace.graph import MODEL
 
@@ -34,13 +34,15 @@ def run(context: StageContext) -> dict[str, Json]:
     session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
-    probe = _Probe(session, context.config["family"], pads, rows[0])
+    head = context.config.get("head", {})
+    probe = _Probe(session, OUTPUTS.get(context.config["family"]).bound((), head), pads, rows[0])
     behaviour = Behaviour(
         family=probe.family,
         batch=probe.batch(rows),
         padding=probe.padding(rows),
         judged=probe.kind.names,
         others=tuple(name for name in probe.outputs if name not in probe.kind.names),
+        head=head,
     )
     return behaviour.model_dump(mode="json")
 
@@ -58,13 +60,13 @@ class _Probe:
     """Runs samples alone and together, and compares. `family`: what the model puts out, as `sample`, the first one,
     shows; `kind`: the same, with the outputs that are judged."""
 
-    def __init__(self, session: ort.InferenceSession, family: str, pads: dict[str, int], sample: Row) -> None:
+    def __init__(self, session: ort.InferenceSession, kind: OutputKind, pads: dict[str, int], sample: Row) -> None:
         self._session, self._pads = session, pads
         self._inputs = [entry.name for entry in session.get_inputs()]
         self.outputs = [entry.name for entry in session.get_outputs()]
-        outputs, kind = self._run(sample), OUTPUTS.get(family)
+        outputs = self._run(sample)
         offered = [Output(name, array.dtype.name, array.shape) for name, array in outputs.items()]
-        self.kind = kind.bound(kind.judged(offered))
+        self.kind = kind.bound(kind.judged(offered), kind.head)
         self._require_batch_first(outputs)
         self.family = of_width(kind, self._rows(outputs, sample).shape[-1]).name
 

@@ -30,9 +30,10 @@ class DeclaredInput(Frozen):
 class Recipe(Frozen):
     """`passes` run in order on the float model, each `{"pass": name, ...its config}`; then `scheme` is applied.
 
-    `scheme` is a name, or a table with `base = name` and what differs from it. `task`, `inputs` and `preprocessing`
-    (the fields of `source.images.ImagePreprocessing`) speak of the model, where it cannot do so itself: a PyTorch
-    factory, an ONNX file.
+    `scheme` is a name, or a table with `base = name` and what differs from it. `task`, `inputs`, `preprocessing`
+    (the fields of `data.image_preprocessing.ImagePreprocessing`) and `head` (how outputs are decoded: the fields of the
+    `head_model` of the kind of output) speak of the model, where it cannot do so itself: a PyTorch factory, an ONNX
+    file.
     """
 
     name: Name
@@ -43,3 +44,4 @@ class Recipe(Frozen):
     task: str | None = None
     inputs: dict[str, DeclaredInput] = Field(default={})
     preprocessing: dict[str, Any] | None = None
+    head: dict[str, Any] = Field(default={})

@@ -49,8 +49,9 @@ class ModelSpec(Frozen):
     `digest` covers its files, `inputs` what its graph takes where no Hugging Face config says so. `family`: what it
     puts out (a name in `tasks.registry.OUTPUTS`), as far as that is known before its graph is; `output`: the name of
     the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
-    `preprocessing`: a recipe's image processing; `labels`: class names by index. Outside the key: `path`, its folder;
-    `entry`, the factory or ONNX file; `tokenizer`, the folder of a tokenizer in place of its own.
+    `preprocessing`: a recipe's image processing; `labels`: class names by index; `head`: how outputs are decoded.
+    Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a tokenizer in
+    place of its own.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ModelSpec(Frozen):
     inputs: dict[str, InputSpec] = Field(default={})
     preprocessing: dict[str, Any] | None = None
     labels: dict[str, str] = Field(default={})
+    head: dict[str, Any] = Field(default={})
     path: Path
     entry: str = ""
     tokenizer: Path | None = None

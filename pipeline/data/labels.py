@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,23 +46,26 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
         )
 
 
-def check_labels(dataset: Dataset, family: str, config: dict[str, Any]) -> None:
+def check_labels(
+    dataset: Dataset, family: str, config: dict[str, Any], head: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """UsageError if no sample has a label to score, all labels are equal where an order is asked for, or a label is no
     class of the model (`id2label` of its config; without one nothing is known yet). Labels of a kind that says nothing
-    about the outputs do not count."""
-    judge = OUTPUTS.get(family)
+    about the outputs do not count. `head`: how outputs are decoded."""
+    judge = OUTPUTS.get(family).bound((), head)
     kind = judge.label_kind(dataset.labels, dataset.pairs)
     if kind == "numbers" and "classes" in judge.takes and kind not in judge.takes and not dataset.pairs:
         _check_whole(dataset)
     if kind not in judge.takes:
         return
+    judge.refuse(dataset.labels or ())
     if judge.by_order:
         _check_order(dataset)
-    elif kind == "maps":
+    elif kind == "maps" and judge.names_classes:
         _check_maps(dataset, config)
     elif kind in _CLASSES:
         _check_classes(dataset, family, config)
-    elif not np.any(dataset.labels):
+    elif kind == "sets" and not np.any(dataset.labels):
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
 
 

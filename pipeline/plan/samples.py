@@ -102,7 +102,7 @@ class Reading:
             self.notes += [note for note in dataset.notes if note not in self.notes]
             self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
-            check_labels(dataset, self.family(), self.source.config)
+            check_labels(dataset, self.family(), self.source.config, self.head())
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         streams = any(dataset.sequences for dataset in sets)
@@ -199,7 +199,7 @@ class Reading:
     def spec(self, of: ModelSource | None = None) -> ModelSpec:
         """The model, or another source, as stages get it."""
         source = of or self.source
-        found = source.spec(self.family(source), self.preprocessing)
+        found = source.spec(self.family(source), self.preprocessing, self.head(source))
         if all(name.startswith(UNNAMED) for name in found.labels.values()):
             found = found.model_copy(update={"labels": self._folder_names() or found.labels})
         return found
@@ -208,6 +208,12 @@ class Reading:
         """The names of the evaluation data's sub-folders, whose positions are the classes of a model without names."""
         named = [dataset.classes for dataset in self.evaluation_sets() if dataset.kind in ("image", "audio")]
         return {str(index): name for index, name in enumerate(named[0])} if len(set(named)) == 1 else {}
+
+    def head(self, of: ModelSource | None = None) -> dict[str, Any]:
+        """How the outputs of the model, or of another source, are decoded."""
+        source = of or self.source
+        kind = OUTPUTS.get(self.family(source))
+        return kind.read_head(self.recipe.head, source.config, source.metadata, source.path)
 
     def models(self) -> dict[str, ModelSpec]:
         return {MODEL: self.spec()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from pipeline.core.artifact import Artifact
-from pipeline.core.types import Frozen
+from pipeline.core.types import Frozen, Json
 from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
@@ -18,18 +20,19 @@ class Behaviour(Frozen):
     """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one),
     and whether then each gets the answer that it gets alone. `padding`: whether padding that the mask hides changes an
     answer (`none`: there is no mask, or nothing to pad). `judged` and `others`: the graph's outputs that accuracy is
-    measured on, and those that it is not."""
+    measured on, and those that it is not; `head`: how the judged ones are decoded."""
 
     family: str
     batch: Literal["free", "fixed", "dependent"]
     padding: Literal["harmless", "changes", "none"]
     judged: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    head: dict[str, Json] = Field(default={})
 
     @property
     def kind(self) -> OutputKind:
         """What the model puts out, of the outputs that it has."""
-        return OUTPUTS.get(self.family).bound(self.judged)
+        return OUTPUTS.get(self.family).bound(self.judged, self.head)
 
     @property
     def independent(self) -> bool:

@@ -36,8 +36,8 @@ _EXECUTABLE = ("*.py",)
 class ModelSource:
     """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
     tokenizer or image processing. `entry`: the factory or ONNX file, as it was named. `inputs`: what the graph takes,
-    of sources that have no Hugging Face `config`; `outputs`: what an ONNX file says that it gives. `notes`: what was
-    assumed of it."""
+    of sources that have no Hugging Face `config`; `outputs`, `metadata`: what an ONNX file says that it gives, and of
+    itself. `notes`: what was assumed of it."""
 
     name: str
     kind: Literal["huggingface", "factory", "onnx"]
@@ -51,6 +51,7 @@ class ModelSource:
     inputs: dict[str, InputSpec] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
     notes: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -58,8 +59,11 @@ class ModelSource:
         """Class names by index, as far as the model says."""
         return {str(index): str(name) for index, name in (self.config.get("id2label") or {}).items()}
 
-    def spec(self, family: str, preprocessing: dict[str, Any] | None = None) -> ModelSpec:
-        """As stages get it. `family`: what it puts out; `preprocessing`: a recipe's image processing."""
+    def spec(
+        self, family: str, preprocessing: dict[str, Any] | None = None, head: dict[str, Any] | None = None
+    ) -> ModelSpec:
+        """As stages get it. `family`: what it puts out, `head`: how that is decoded; `preprocessing`: a recipe's image
+        processing."""
         task = self.task
         return ModelSpec(
             name=self.name,
@@ -76,6 +80,7 @@ class ModelSource:
             inputs=self.inputs,
             preprocessing=preprocessing,
             labels=self.labels,
+            head=head or {},
             path=self.path,
             entry=self.entry,
         )
@@ -138,6 +143,7 @@ def _onnx_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSo
         outputs=outputs,
         notes=notes,
         config=config_of(folder, metadata_of(path)),
+        metadata=metadata_of(path),
     )
 
 
@@ -185,8 +191,8 @@ def _task_of(
 
 
 def _fed(task: Task, inputs: dict[str, InputSpec], folder: Path, images: bool) -> Task:
-    """The task; a generic one with the kind of samples that can become the model's inputs."""
-    if task.name != GENERIC.name:
+    """The task; one of any inputs with the kind of samples that can become the model's inputs."""
+    if task.data != "tensor":
         return task
     if images:
         return replace(task, data="image", calibration="images-procedural")
@@ -221,8 +227,8 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
 
 
 def _of_architecture(task: Task, config: dict[str, Any], path: Path) -> Task:
-    """The task; a generic one with the class that made the checkpoint, and what that takes."""
-    if task.name != GENERIC.name:
+    """The task; one of any inputs with the class that made the checkpoint, and what that takes."""
+    if task.data != "tensor":
         return task
     architectures = config.get("architectures") or []
     if not architectures:

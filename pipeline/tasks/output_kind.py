@@ -10,12 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
+from pipeline.core.types import Frozen, Json
 from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
 
 LabelKind = Literal[
@@ -98,14 +102,42 @@ class OutputKind(ABC):
     numbers_labels: ClassVar[bool] = True
     """Are labels classes or numbers, so that names in their place are those of classes?"""
 
+    head_model: ClassVar[type[Frozen] | None] = None
+    """What a recipe's table [head] may say of how outputs are decoded; None: nothing."""
+
     names: tuple[str, ...] = ()
     """The graph outputs whose rows are given, of a kind that is `bound` to a model's."""
+    head: Mapping[str, Json] = MappingProxyType({})
+    """How the model's outputs are decoded, as `read_head` found."""
 
-    def bound(self, names: Sequence[str]) -> Self:
-        """This kind for a model whose judged outputs have these names."""
+    def bound(self, names: Sequence[str], head: Mapping[str, Json]) -> Self:
+        """This kind for a model whose judged outputs have these names and are decoded so."""
         made = copy(self)
-        made.names = tuple(names)
+        made.names, made.head = tuple(names), dict(head)
         return made
+
+    def read_head(
+        self, given: Mapping[str, Json], config: Mapping[str, Any], metadata: Mapping[str, str], folder: Path
+    ) -> dict[str, Json]:
+        """How outputs are decoded: what a recipe's [head] says, and else what the model's files do (its config.json,
+        the metadata of an ONNX file, its `folder`). UsageError for what this kind does not know."""
+        if self.head_model is None:
+            if given:
+                raise UsageError(
+                    f"The recipe has a table [head], but {self.words} are not decoded.",
+                    "Remove it, or name the task that it is for.",
+                )
+            return {}
+        settings = {**self.found_head(config, metadata, folder), **given}
+        return validate(self.head_model, settings, "[head] of the recipe").model_dump(mode="json", exclude_none=True)
+
+    def found_head(self, config: Mapping[str, Any], metadata: Mapping[str, str], folder: Path) -> dict[str, Json]:  # noqa: ARG002
+        """What a model's files say of how its outputs are decoded."""
+        return {}
+
+    def refuse(self, labels: Sequence[Any]) -> None:  # noqa: ARG002
+        """UsageError for labels that it takes, but not of this model."""
+        return
 
     @abstractmethod
     def fidelity(self, reference: Array, other: Array) -> Judgement:

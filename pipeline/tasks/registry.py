@@ -17,6 +17,14 @@ TASKS: Registry[Task] = Registry(
         "audio-classification": "pipeline.tasks.classification:AUDIO_CLASSIFICATION",
         "object-detection": "pipeline.tasks.detection:OBJECT_DETECTION",
         "image-segmentation": "pipeline.tasks.segmentation:IMAGE_SEGMENTATION",
+        "text-recognition": "pipeline.tasks.ctc:TEXT_RECOGNITION",
+        "automatic-speech-recognition": "pipeline.tasks.ctc:SPEECH_RECOGNITION",
+        "audio-frame-classification": "pipeline.tasks.frames:AUDIO_FRAME_CLASSIFICATION",
+        "depth-estimation": "pipeline.tasks.dense:DEPTH_ESTIMATION",
+        "audio-enhancement": "pipeline.tasks.signals:AUDIO_ENHANCEMENT",
+        "regression": "pipeline.tasks.regression:REGRESSION",
+        "keypoint-detection": "pipeline.tasks.keypoints:KEYPOINT_DETECTION",
+        "question-answering": "pipeline.tasks.question_answering:QUESTION_ANSWERING",
         "generic": "pipeline.tasks.generic:GENERIC",
     },
     parts=("name", "data", "family", "output"),
@@ -33,13 +41,20 @@ OUTPUTS: Registry[OutputKind] = Registry(
         "token_scores": "pipeline.tasks.numbers:TOKEN_SCORES",
         "labels": "pipeline.tasks.label_sets:LABELS",
         "class_map": "pipeline.tasks.segmentation:CLASS_MAP",
+        "ctc": "pipeline.tasks.ctc:CTC",
+        "ctc_words": "pipeline.tasks.ctc:CTC_WORDS",
+        "frames": "pipeline.tasks.frames:FRAMES",
+        "dense": "pipeline.tasks.dense:DENSE",
+        "signal": "pipeline.tasks.signals:SIGNAL",
+        "quantities": "pipeline.tasks.regression:QUANTITIES",
+        "keypoints": "pipeline.tasks.keypoints:KEYPOINTS",
+        "span": "pipeline.tasks.question_answering:SPAN",
         "generic": "pipeline.tasks.generic:ANY",
     },
     words="kind of output",
     parts=("name", "takes", "losses", "fidelity", "against", "rows"),
 )
-"""What models put out: vectors, logits of exclusive classes per sample or per token, boxes, numbers per sample or per
-token, independent logits of labels, classes of pixels, anything."""
+"""What models put out."""
 
 
 def fidelity_budgets() -> tuple[str, ...]:
@@ -55,7 +70,7 @@ def by_width(family: str, columns: int) -> OutputKind:
 def of_width(kind: OutputKind, columns: int) -> OutputKind:
     """The kind that outputs declared as `kind` are, given the size of their last axis."""
     name = kind.by_width(columns)
-    return kind if name == kind.name else OUTPUTS.get(name).bound(kind.names)
+    return kind if name == kind.name else OUTPUTS.get(name).bound(kind.names, kind.head)
 
 
 def compute_fidelity(family: str, reference: Array, other: Array) -> Judgement:

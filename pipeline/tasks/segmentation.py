@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.fidelity import Array, decisions
 from pipeline.metrics.outputs import ratio_db
 from pipeline.metrics.segmentation import IGNORED, class_recall, confusion, mean_iou, pixel_accuracy
+from pipeline.tasks.grids import at, between, grid, image_size
 from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, known_classes, least
 from pipeline.tasks.task import Task, by_names
 
@@ -45,14 +46,14 @@ class ClassMaps(OutputKind):
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         (output,) = outputs.values()
-        image = _image(inputs)
+        image = image_size(inputs)
         size = image[0] if image else None
         classes = 0 if output.dtype.kind in "iu" else output.shape[3 if image and image[1] else 1]
         if output.dtype.kind in "iu":
-            pixels = _at(output.reshape(output.shape[-2:]), *_grid(output.shape[-2:]))
+            pixels = at(output.reshape(output.shape[-2:]), *grid(output.shape[-2:], _MOST))
         else:
             channels = np.moveaxis(output[0], -1, 0) if image and image[1] else output[0]
-            pixels = _classes(_between(channels, *_grid(size or channels.shape[1:])))
+            pixels = _classes(between(channels, *grid(size or channels.shape[1:], _MOST)))
         header = [*pixels.shape, max(classes, 2) if classes else 0]
         return np.concatenate([np.array(header), pixels.ravel()]).astype(self.dtype)[None]
 
@@ -72,7 +73,7 @@ class ClassMaps(OutputKind):
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
         maps, classes = _maps(rows), int(rows[:, _SHAPE - 1].max())
-        wanted = [_at(np.asarray(label), *found.shape) for label, found in zip(labels, maps, strict=True)]
+        wanted = [at(np.asarray(label), *found.shape) for label, found in zip(labels, maps, strict=True)]
         if classes:
             for label in wanted:
                 known_classes(label[label != IGNORED], classes)
@@ -94,45 +95,6 @@ class ClassMaps(OutputKind):
     def same(self, expected: Array, found: Array) -> bool:
         """Classes may be as good as equally likely: one pixel of a thousand may differ."""
         return expected.shape == found.shape and float(np.mean(expected == found)) >= _SAME
-
-
-def _image(inputs: Arrays) -> tuple[tuple[int, int], bool] | None:
-    """Height and width of the image among the inputs, and whether its channels are last; None if there is none."""
-    for array in inputs.values():
-        if array.ndim == 4:
-            last = array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4)
-            return (array.shape[1:3] if last else array.shape[2:]), last
-    return None
-
-
-def _grid(size: Sequence[int]) -> tuple[int, int]:
-    return min(size[0], _MOST), min(size[1], _MOST)
-
-
-def _at(pixels: Array, height: int, width: int) -> Array:
-    """The values [height, width] at the centres of so many cells of a map [h, w]."""
-    rows = ((np.arange(height) + 0.5) * pixels.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * pixels.shape[1] / width).astype(np.int64)
-    return np.asarray(pixels[rows[:, None], columns])
-
-
-def _between(channels: Array, height: int, width: int) -> Array:
-    """The values [channels, height, width] at the centres of so many cells of maps [channels, h, w], linearly between
-    the centres of their own (`align_corners=False`), a channel at a time."""
-    if channels.shape[1:] == (height, width):
-        return channels
-    low_y, high_y, share_y = _neighbours(channels.shape[1], height)
-    low_x, high_x, share_x = _neighbours(channels.shape[2], width)
-    across = channels[..., low_x] * (1 - share_x) + channels[..., high_x] * share_x
-    down: Array = across[:, low_y] * (1 - share_y[:, None]) + across[:, high_y] * share_y[:, None]
-    return down
-
-
-def _neighbours(given: int, wanted: int) -> tuple[Array, Array, Array]:
-    """Of each wanted place the two given ones around it, and the share of the second."""
-    place = np.clip((np.arange(wanted) + 0.5) * given / wanted - 0.5, 0, given - 1)
-    low = place.astype(np.int64)
-    return low, np.minimum(low + 1, given - 1), (place - low).astype(np.float32)
 
 
 def _classes(channels: Array) -> Array:

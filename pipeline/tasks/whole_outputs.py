@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.metrics.fidelity import Array
 from pipeline.tasks.output_kind import OutputKind
@@ -18,9 +18,9 @@ class WholeOutputs(OutputKind):
     """Rows float64 [samples, values]: the arrays of a sample with their shapes (see `pack`), samples padded with NaN to
     the longest. Integers up to 2**53 stay exact."""
 
-    dtype = np.float64
+    dtype: ClassVar[DTypeLike] = np.float64
     whole = True
-    losses = {"outputs_mse": 1.0}  # noqa: RUF012  # as of the base class
+    losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
 
     def join(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
         longest = max(row.shape[1] for row in rows)

@@ -27,7 +27,7 @@ def test_what_is_packed_comes_out_as_it_was() -> None:
 
 def test_the_worst_of_all_outputs_decides() -> None:
     """The scores vary by 2 around their means, and 0.5 is lost of them; the classes of one sample of two differ."""
-    kind = ANY.bound(["scores", "class"])
+    kind = ANY.bound(["scores", "class"], {})
     expected = rows({"scores": [[0.0, 1.0]], "class": [3]}, {"scores": [[0.0, 3.0]], "class": [4]})
     other = rows({"scores": [[0.0, 1.5]], "class": [3]}, {"scores": [[0.5, 3.0]], "class": [4]})
     found = kind.fidelity(expected, other)

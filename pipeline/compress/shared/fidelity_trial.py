@@ -73,7 +73,7 @@ class TrialModel:
         `together`: whether samples may run in padded batches, which must not change the model's answers."""
         self._spec = spec
         self._scheme = scheme
-        self._kind = OUTPUTS.get(spec.family)
+        self._kind = OUTPUTS.get(spec.family).bound((), spec.head)
         size = _BATCH if together and not self._kind.whole else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)

@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> Contents:
     arrays = _load(path)
     labels = _take_labels(arrays, path.name)
     count = _count(arrays, labels, path.name)
-    numbers = None if labels is None else _plain(labels) if labels.ndim < 3 else list(labels)
+    numbers = None if labels is None else _listed(labels)
     digest = sha256_json({".npz": sha256_file(path)})
     if _are_images(arrays):
         (images,) = arrays.values()
@@ -126,6 +126,15 @@ def _take_labels(arrays: Arrays, file: str) -> NDArray[Any] | None:
     if labels.dtype.kind in "iuf" and labels.size and not -_LARGEST <= labels.min() <= labels.max() <= _LARGEST:
         raise UsageError(f"{file}: {found[0]!r} has labels from {labels.min()} to {labels.max()}, which is too large.")
     return labels
+
+
+def _listed(labels: NDArray[Any]) -> list[Any]:
+    """Of each sample a number, a short list, or an array."""
+    large = labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] > _LISTED)
+    return list(labels) if large else _plain(labels)
+
+
+_LISTED = 1000
 
 
 def _plain(labels: NDArray[Any]) -> list[Any]:
