@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,7 +18,9 @@ _ASSUMED = 16
 _PLACES = {"path", "entry", "tokenizer"}
 
 
-DTYPE = Literal["float32", "float16", "float64", "int32", "int64", "uint8", "int8", "bool"]
+DTYPE: TypeAlias = Literal[
+    "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
+]
 """Of an input."""
 
 

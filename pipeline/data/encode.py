@@ -18,11 +18,11 @@ from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
 from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, own_preprocessing
-from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
+from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
-from pipeline.data.sequences import load_steps, steps
+from pipeline.data.sequences import load_steps, start, steps
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
@@ -40,7 +40,12 @@ def calibration(context: StageContext) -> dict[str, Json]:
     """Stage function: the calibration samples. Random tensors only if the user asked for them."""
     config = context.config
     if config["random"]:
-        count = write_samples(context.out, _random_rows(context.model, config["limit"], config["max_length"]))
+        known, states = Known(**config.get("known", {})), config.get("states", {})
+        rows = _random_rows(context.model, config["limit"], config["max_length"], known)
+        if states:
+            first = {name: start(name, context.model.inputs[name]) for name in states}
+            rows = (row | first for row in rows)
+        count = write_samples(context.out, rows, states, (config["limit"],) if states else ())
         return {"data": "random tensors", "samples": count, "random": True}
     exact, inputs = config.get("exact", False), context.model.inputs
     dataset = _numbered(load_steps(config["spec"], config["limit"], exact, _columns(config), inputs), context)
@@ -267,10 +272,10 @@ def image_size(spec: ModelSpec) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _random_rows(spec: ModelSpec, count: int, max_length: int) -> Iterator[Row]:
+def _random_rows(spec: ModelSpec, count: int, max_length: int, known: Known) -> Iterator[Row]:
     """Uniform token ids or standard normal pixels: they say nothing about real activations."""
     if spec.inputs:
-        yield from random_rows(spec.inputs, count, max_length)
+        yield from random_rows(spec.inputs, count, max_length, known=known)
         return
     if spec.data == "audio":
         raise UsageError("There are no random recordings.", "Give real ones with --calibration-data.")

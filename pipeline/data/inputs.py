@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ Specs = Mapping[str, InputSpec]
 """By input name; empty for Hugging Face models, whose inputs their config fixes."""
 
 
-_SIDE = 14
+_SIDE, _STRIDE, _LARGEST_SIDE = 14, 32, 448
+_ASSUMED_VALUES = 2
 
 
 def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
@@ -107,27 +108,57 @@ def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any
     return cast
 
 
-def random_rows(specs: Specs, count: int, dynamic: int, seed: int = 0, batch: int = 1) -> Iterator[Row]:
-    """Standard normal floats, or integers below `values`; an input's batch axis gets the length `batch`, other dynamic
-    axes `dynamic`, and the sides of images (inputs of four axes) 14 times as many values: networks halve them five
-    times and more.
+@dataclass(frozen=True)
+class Known:
+    """What given samples say of made-up ones: lengths of axes by name, and the numbers that are the same for all."""
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Row, specs: Specs) -> Known:
+        """From one sample, in the layout of the model."""
+        sizes = {
+            axis: length
+            for name, spec in specs.items()
+            for place, (axis, length) in enumerate(zip(spec.shape, row[name].shape, strict=True))
+            if isinstance(axis, str) and place != batch_axis(spec.shape)
+        }
+        return cls(sizes, {name: row[name].item() for name, spec in specs.items() if not spec.shape})
+
+
+_NOTHING = Known()
+
+
+def random_rows(
+    specs: Specs, count: int, dynamic: int, seed: int = 0, batch: int = 1, known: Known = _NOTHING
+) -> Iterator[Row]:
+    """Standard normal floats, or integers below `values`, ones in masks, and what is `known`. An input's batch axis
+    gets the length `batch`, other dynamic axes `dynamic`; the sides of images (inputs of four axes) 14 times as many
+    values, at most 448 and a multiple of 32: networks halve them five times, and join what they halved.
 
     Axes of one name are equally long, and one called "a + b" is as long as the axes `a` and `b` together.
     """
     generator = np.random.default_rng(seed)
-    sizes = axis_sizes(specs, batch, dynamic)
+    sizes = axis_sizes(specs, batch, dynamic, known.sizes)
     for _ in range(count):
-        yield {name: _random(spec, generator, sizes) for name, spec in specs.items()}
+        yield {
+            name: np.asarray(known.scalars[name], spec.dtype)
+            if name in known.scalars
+            else _random(name, spec, generator, sizes)
+            for name, spec in specs.items()
+        }
 
 
-def axis_sizes(specs: Specs, batch: int, dynamic: int) -> dict[str, int]:
+def axis_sizes(specs: Specs, batch: int, dynamic: int, known: Mapping[str, int] = _NOTHING.sizes) -> dict[str, int]:
     """A length for every name of an axis."""
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = dict(known)
+    image_side = min(-(-dynamic * _SIDE // _STRIDE) * _STRIDE, _LARGEST_SIDE)
     for spec in specs.values():
         counting = batch_axis(spec.shape)
         for place, axis in enumerate(spec.shape):
             if isinstance(axis, str) and not _terms(axis):
-                side = dynamic * _SIDE if len(spec.shape) == 4 and not _is_cache(axis) else dynamic
+                side = image_side if len(spec.shape) == 4 and not _is_cache(axis) else dynamic
                 sizes.setdefault(axis, batch if place == counting else side)
     for axis in {axis for spec in specs.values() for axis in spec.shape if isinstance(axis, str)}:
         if terms := _terms(axis):
@@ -146,8 +177,10 @@ def _is_cache(axis: str) -> bool:
     return "past" in axis or "seq" in axis
 
 
-def _random(spec: InputSpec, generator: np.random.Generator, sizes: dict[str, int]) -> NDArray[Any]:
+def _random(name: str, spec: InputSpec, generator: np.random.Generator, sizes: dict[str, int]) -> NDArray[Any]:
     shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+    if "mask" in name.lower() and spec.values == _ASSUMED_VALUES:
+        return np.ones(shape, spec.dtype)
     if spec.dtype.startswith("float"):
         return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
     return np.asarray(generator.integers(0, 2 if spec.dtype == "bool" else spec.values, shape)).astype(spec.dtype)

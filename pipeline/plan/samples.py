@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.checks.user_metric import UserMetric
@@ -14,7 +15,7 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
-from pipeline.data.inputs import as_tensors, tensor_rows
+from pipeline.data.inputs import Known, as_tensors, tensor_rows
 from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_indices, number_labels, reduced
 from pipeline.data.readers.tables import Columns
 from pipeline.data.sequences import load_steps, steps
@@ -48,20 +49,31 @@ class Reading:
 
     def calibration(self) -> Stage:
         limit = self.job.calibration_samples or self.recipe.calibration.samples
-        spec = self.job.calibration_data or self.default_data(self.recipe.calibration.data, "--calibration-data")
+        spec = self.job.calibration_data
         config: dict[str, Any] = {"random": self.job.random_calibration, **self.config()}
         streams = False
         if self.job.random_calibration:
             self.notes.append("Calibrated on random tensors (--random-calibration): accuracy will suffer.")
             self.raw.append("random tensors")
-            config |= {"dataset": "random", "limit": limit}
+            like, states = self._like_given()
+            config |= {"dataset": "random", "limit": limit, "known": like, "states": states}
+            streams = bool(states)
         else:
+            spec = spec or self.default_data(self.recipe.calibration.data, "--calibration-data")
             dataset = self._given(spec, limit)
             streams = bool(dataset.sequences)
             config["dataset"] = dataset.digest
             config |= {"limit": limit, "exact": self._exact} if streams else {"limit": len(dataset.samples)}
         run = "pipeline.data.encode:calibration"
         return Stage(_named("calibration", streams), 5, run, config, {}, TEXT, {"spec": spec}, self.models())
+
+    def _like_given(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What made-up samples take from the evaluation data, and the states of steps (see `Dataset`)."""
+        dataset, specs = self.evaluation_sets()[0], self.source.inputs
+        arrays = as_tensors(dataset, specs, self.preprocessing)
+        if arrays.kind != "tensor" or not specs:
+            return {}, {}
+        return asdict(Known.of(next(tensor_rows(arrays, specs)), specs)), dict(dataset.states)
 
     @property
     def _exact(self) -> bool:

@@ -28,6 +28,7 @@ from pipeline.source.onnx_checks import (
     check_tensor,
     check_type,
 )
+from pipeline.source.value_ranges import with_ranges
 from pipeline.tasks.output_kind import Output
 
 _LONGEST = 200
@@ -225,12 +226,8 @@ def _inputs(model: ModelProto, name: str, declared: Declared) -> dict[str, Input
     check_names(values, name)
     if not values:
         raise UsageError(f"{name!r} has no inputs.", "A constant graph needs no compression.")
-    specs = merged(
-        {value.name: _spec(value, name) for value in values},
-        declared,
-        [_declared(value) for value in model.graph.output],
-        name,
-    )
+    found = with_ranges(model, {value.name: _spec(value, name) for value in values})
+    specs = merged(found, declared, [_declared(value) for value in model.graph.output], name)
     if all(batch_axis(spec.shape) is None for spec in specs.values()):
         listed = ", ".join(f"{key} {written(spec.shape)}" for key, spec in specs.items())
         raise UsageError(

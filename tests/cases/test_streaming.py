@@ -140,3 +140,13 @@ def test_a_missing_scalar_is_told_how_to_be_given(edge: Any, workspace: Path) ->
     done = edge("export", *FLAGS, *DATA, "--dry-run")
     assert done.returncode == 2
     assert "One number may stand for all samples: np.savez(..., gain=np.array(...))." in done.stderr
+
+
+def test_random_calibration_runs_over_a_sequence(edge: Any, workspace: Path) -> None:
+    save_streaming(workspace / "stream.onnx")
+    save_data(workspace / "data.npz", True)
+    flags = ["--random-calibration", "--calibration-samples", "40", "-r", "w8a8"]
+    done = edge("export", *FLAGS, "--eval-data", "data.npz", *flags, "-o", "out")
+    assert done.returncode == 0, done.stderr
+    drift = json.loads((workspace / "out" / "report.json").read_text())["quantization"]["drift"]
+    assert (drift["sequences"], drift["longest"]) == (1, 40)

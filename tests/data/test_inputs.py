@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.data.datasets import Dataset
-from pipeline.data.inputs import as_tensors, fitted, random_rows, tensor_rows
+from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 
 IMAGE = {"x": InputSpec(shape=("batch", 3, 4, 4))}
 TWO = {
@@ -115,3 +115,27 @@ def test_a_graph_that_takes_images_as_they_are() -> None:
     ]
     assert as_tensors(dataset, raw, {"rescale": 1}) is dataset
     assert as_tensors(dataset, IMAGE, None) is dataset
+
+
+def test_made_up_sides_fit_strides_of_32() -> None:
+    specs = {"x": InputSpec(shape=("batch", 3, "height", "width"))}
+    for dynamic, side in ((16, 224), (21, 320), (128, 448)):
+        (row,) = random_rows(specs, 1, dynamic=dynamic)
+        assert row["x"].shape == (1, 3, side, side)
+
+
+def test_made_up_samples_are_like_the_given_ones() -> None:
+    specs = {
+        "x": InputSpec(shape=("batch", 3, "height", "width")),
+        "rate": InputSpec(shape=(), dtype="int64"),
+        "attention_mask": InputSpec(shape=("batch", "length"), dtype="int64"),
+    }
+    given = {
+        "x": np.zeros((1, 3, 48, 320), np.float32),
+        "rate": np.array(16000),
+        "attention_mask": np.zeros((1, 5), np.int64),
+    }
+    (row,) = random_rows(specs, 1, dynamic=16, batch=2, known=Known.of(given, specs))
+    assert row["x"].shape == (2, 3, 48, 320)
+    assert row["rate"] == 16000
+    assert row["attention_mask"].tolist() == [[1] * 5] * 2
