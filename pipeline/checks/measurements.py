@@ -20,7 +20,7 @@ from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.coverage import coverage
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.reference import FloatReference, evaluation_folders, read_dataset
-from pipeline.checks.timing import TIMED, measure_latency
+from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric, collect, with_metric
 from pipeline.checks.weights import Graph, Weight
 from pipeline.config.target import Runtime, Target
@@ -139,7 +139,8 @@ def measure(case: Case, begin: Begin) -> Measurements:
 
 def _latency(case: Case, subject: Subject, done: Progress) -> LatencyResult:
     float_model = case.reference.float_model / MODEL if case.reference else None
-    result = measure_latency(case.runner, subject, float_model, _limits(case), progress=done)
+    seconds = case.target.measure_seconds or SECONDS
+    result = measure_latency(case.runner, subject, float_model, _limits(case), seconds, progress=done)
     done(1, 1)
     return result
 

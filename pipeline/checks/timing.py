@@ -33,6 +33,8 @@ from pipeline.numerics.timing import (
 
 SECONDS = 60.0
 """How long one measurement may go on; a process that has begun is finished."""
+_WHOLE_SECONDS = 10.0
+"""A measurement that may not go on for so long has shorter blocks."""
 _WORTH_TELLING = 0.005
 _PATIENCE = 5
 """Processes before a measurement gives up on a limit: with fewer, Student's t still falls much faster than noise."""
@@ -82,10 +84,26 @@ def take_turns(
     further process would end within `max_seconds`."""
 
     def measure(process: int) -> list[Block]:
-        request = Timing(subjects=tuple(subjects), seed=process, fewest_blocks=FEW_BLOCKS, fewest_rounds=FEW_ROUNDS)
+        request = timing_request(subjects, process, max_seconds)
         return read_blocks(runner.run(request, max_seconds + LOAD_SECONDS), process, subjects[0].threads)
 
     return repeat(measure, enough, max_seconds, runner.evidence, progress)
+
+
+def timing_request(subjects: Sequence[Subject], process: int, max_seconds: float) -> Timing:
+    """What the process of this number measures: less in each block, warm-up too, where all must end within a few
+    seconds."""
+    share = min(1.0, max_seconds / _WHOLE_SECONDS)
+    return Timing(
+        subjects=tuple(subjects),
+        seed=process,
+        fewest_blocks=FEW_BLOCKS,
+        fewest_rounds=FEW_ROUNDS,
+        warmup_seconds=share * Timing.warmup_seconds,
+        block_seconds=share * Timing.block_seconds,
+        slow_seconds=share * Timing.slow_seconds,
+        max_seconds=min(Timing.max_seconds, max_seconds),
+    )
 
 
 def repeat(

@@ -59,7 +59,8 @@ OPTIMIZERS = (
 
 WORTH_IT = 1.01
 """The speed-up must be known to reach this: a change that nobody can feel is not worth a setting."""
-_SECONDS = 30.0
+SECONDS = 30.0
+"""How long an optimization is measured at most."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,26 @@ class Tuning:
     speedup: Figure | None
 
 
-def tune(runner: Runner, model: Path, inputs: Path, runtime: Runtime, progress: Progress = silent) -> Tuning:
+def tune(
+    runner: Runner,
+    model: Path,
+    inputs: Path,
+    runtime: Runtime,
+    max_seconds: float = SECONDS,
+    progress: Progress = silent,
+) -> Tuning:
     """Switch off each optimization that changes the executed graph of `model`, and measure it on the runner against all
     on.
 
-    `inputs`: an .npz file with one array per input. Each pair runs in a fresh process, its inferences in turn.
+    `inputs`: an .npz file with one array per input. Each pair runs in a fresh process, its inferences in turn, for at
+    most `max_seconds`.
     """
     plain = without(runtime, ())
 
     def speedup(other: Runtime) -> Figure:
         """Over `plain`, until it is known whether that is worth a setting."""
         subjects = [subject_of(model, inputs, each) for each in (plain, other)]
-        return measure_variant(runner, subjects, WORTH_IT, max_seconds=_SECONDS)
+        return measure_variant(runner, subjects, WORTH_IT, max_seconds)
 
     base = executed_operators(model, plain)
     changes = {name: _difference(base, executed_operators(model, without(runtime, [name]))) for name in OPTIMIZERS}

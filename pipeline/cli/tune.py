@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graph
 from pipeline.bundle.manifest import read_manifest
-from pipeline.checks.tune import Tried, Tuning, tune
+from pipeline.checks.tune import SECONDS, Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
@@ -39,6 +39,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
             bundle / MODEL,
             inputs,
             profile.runtime,
+            profile.measure_seconds or SECONDS,
             terminal.begin("switch off optimizations"),
         )
     console = output_console()

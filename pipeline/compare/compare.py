@@ -196,7 +196,8 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
             for model, file in zip(models, [inputs[1], *inputs], strict=True)
         ]
         enough = known_within(_KNOWN_WITHIN, FEW_PROCESSES, 2 * FEW_PROCESSES)
-        return take_turns(RUNNERS.get(plan.target.runner), subjects, enough, _SECONDS, progress)
+        seconds = plan.target.measure_seconds or _SECONDS
+        return take_turns(RUNNERS.get(plan.target.runner), subjects, enough, seconds, progress)
 
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:

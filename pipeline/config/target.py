@@ -16,6 +16,8 @@ Source = Annotated[str, Field(min_length=8, description="where the figure is fro
 
 MOST_THREADS, MOST_BATCHED, LONGEST = 1024, 65_536, 1_048_576
 """Threads, samples of a batch and tokens of a sequence that can be asked for."""
+LONGEST_MEASUREMENT = 3600.0
+"""Seconds."""
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 """The session config entry that apps in any language can set, where Python alone has a keyword."""
 
@@ -88,8 +90,12 @@ class Budget(Frozen):
 
 
 class Target(Frozen):
-    """A device profile with budgets, and the recipe that is used when none is named. `runner`: where latency,
-    memory and the profile are measured (see devices/)."""
+    """A device profile with budgets, and the recipe that is used when none is named.
+
+    Attributes:
+        runner: Where latency, memory and the profile are measured (see devices/).
+        measure_seconds: How long each measurement of latency may go on; None for what its command takes by itself.
+    """
 
     name: Name
     title: str
@@ -99,6 +105,7 @@ class Target(Frozen):
     runtime: Runtime = Runtime()
     shape: Shape = Shape()
     runner: str = "host"
+    measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None
     budgets: dict[str, Budget] = Field(min_length=1)
 
     @field_validator("budgets")

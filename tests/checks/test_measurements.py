@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pipeline.checks.measurements
 from pipeline.checks.left_in_float import Reasons
-from pipeline.checks.measurements import Case, _limits, _runner_notes
+from pipeline.checks.measurements import Case, _latency, _limits, _runner_notes
 from pipeline.checks.reference import FloatReference
 from pipeline.config.loading import load_target
-from pipeline.core.types import Evidence, Scheme
+from pipeline.core.types import Evidence, Scheme, silent
 from pipeline.devices.host_runner import HOST
+from pipeline.devices.worker import Subject
 from pipeline.runtime.behaviour import Behaviour
 
 
@@ -44,6 +47,21 @@ def test_a_timing_goes_on_for_limits_that_its_runner_can_decide(monkeypatch: pyt
     assert _limits(case()) == {}
     monkeypatch.setattr(Case, "runner", property(lambda _: Board()))
     assert _limits(case("board", of_float())) == {"min_speedup": 1.0, "latency_p95_ms": 500.0}
+
+
+def test_a_target_bounds_the_measurement_of_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(
+        pipeline.checks.measurements,
+        "measure_latency",
+        lambda *arguments, **_: asked.append(arguments[4]),
+    )
+    subject = Subject("model.onnx", "inputs.npz")
+    for seconds in (None, 2.5):
+        own = case()
+        target = own.target.model_copy(update={"measure_seconds": seconds})
+        _latency(replace(own, target=target), subject, silent)
+    assert asked == [60.0, 2.5]
 
 
 def test_a_report_says_which_machine_measured(monkeypatch: pytest.MonkeyPatch) -> None:

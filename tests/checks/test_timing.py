@@ -23,6 +23,7 @@ from pipeline.checks.timing import (
     settles,
     speed_figure,
     take_turns,
+    timing_request,
 )
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import HostInfo
@@ -171,6 +172,20 @@ def test_latency_end_to_end(matmul: Path, inputs: Path) -> None:
 def test_a_model_alone_has_no_speedup(matmul: Path, inputs: Path) -> None:
     result = measure_latency(HOST, subject_of(matmul, inputs, Runtime()))
     assert (result.speedup, result.cpu_speedup, result.float_samples_ms) == (None, None, ())
+
+
+def test_a_measurement_of_less_than_ten_seconds_has_shorter_blocks(matmul: Path, inputs: Path) -> None:
+    subject = subject_of(matmul, inputs, Runtime())
+    for seconds in (10.0, 60.0, 600.0):
+        request = timing_request([subject], 2, seconds)
+        usual = Timing(subjects=(subject,), seed=2, fewest_blocks=3, fewest_rounds=2)
+        assert request == dataclasses.replace(usual, max_seconds=min(seconds, 30.0))
+    short = timing_request([subject], 2, 1.0)
+    found = (short.warmup_seconds, short.block_seconds, short.slow_seconds, short.max_seconds)
+    assert found == pytest.approx((0.03, 0.05, 0.3, 1.0))
+    result = measure_latency(HOST, subject, matmul, {"min_speedup": 1.0}, max_seconds=0.1)
+    assert result.speedup is not None and result.speedup.doubt is not None
+    assert result.conditions is not None and result.conditions.processes == 1
 
 
 class Seeds:

@@ -141,6 +141,7 @@ def test_readme_limits_agree_with_the_files() -> None:
             -1,
             "budgets.bundle_mb.limit: Input should be greater than or equal to 0 (given: -1)",
         ),
+        ("measure_seconds", 0, "measure_seconds: Input should be greater than 0 (given: 0)"),
         ("budgets.bundle_mb.limit", "30", "budgets.bundle_mb.limit: a limit must be a number (given: '30')"),
         ("budgets.bundle_mb.limit", True, "budgets.bundle_mb.limit: a limit must be a number (given: True)"),
         ("budgets.bundle_mb.source", None, "budgets.bundle_mb.source: is missing"),

@@ -16,6 +16,7 @@ Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 LENIENT_TARGET = """
 title = "A device that takes anything"
 recipe = "w8a8-dynamic"
+measure_seconds = 0.5
 
 [device]
 soc = "any"
