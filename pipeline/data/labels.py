@@ -118,7 +118,9 @@ def _check_whole(dataset: Dataset) -> None:
 
 
 def _highest(label: Any) -> int:
-    """Of a class index, a list of them, or a list of objects [class, ...]."""
+    """Of a class index, a list of them, or a list or array of objects [class, ...]."""
+    if isinstance(label, np.ndarray):
+        return int(label[..., 0].max(initial=-1))
     if not isinstance(label, list):
         return int(label)
     return max((int(item[0] if isinstance(item, list) else item) for item in label), default=-1)

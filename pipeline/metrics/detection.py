@@ -119,21 +119,23 @@ def decode_queries(rows: Array) -> list[Boxes]:
     return images
 
 
-def detection_fidelity(reference: Array, other: Array) -> dict[str, float]:
-    """Shares (0-1): mAP of `other`'s detections with the sure ones of `reference` as the truth, both as
-    `decode_queries` takes them. A model has 1 with itself: its sure detections are ranked first."""
-    decoded = decode_queries(reference)
-    least = _sure_score(decoded)
-    wanted, found = [_surer(image, least) for image in decoded], decode_queries(other)
+def detection_fidelity(reference: Sequence[Boxes], other: Sequence[Boxes]) -> dict[str, float]:
+    """Shares (0-1): mAP of `other`'s detections with the sure ones of `reference` as the truth, both by image. A model
+    has 1 with itself: its sure detections are ranked first."""
+    least = _sure_score(reference)
+    wanted = [_surer(image, least) for image in reference]
     return {
-        "map_50_of_float": mean_average_precision(found, wanted, THRESHOLDS[:1]) / 100,
-        "map_50_95_of_float": mean_average_precision(found, wanted) / 100,
+        "map_50_of_float": mean_average_precision(other, wanted, THRESHOLDS[:1]) / 100,
+        "map_50_95_of_float": mean_average_precision(other, wanted) / 100,
     }
 
 
 def _sure_score(images: Sequence[Boxes]) -> float:
-    """0.3 if any detection reaches it; else the score that every image has a detection of."""
-    best = [float(image.scores.max()) for image in images]
+    """0.3 if any detection reaches it; else the score that every image with any has a detection of. ValueError if none
+    has any."""
+    best = [float(image.scores.max()) for image in images if image.scores.size]
+    if not best:
+        raise ValueError("the float model detects nothing on any image")
     return _SURE if max(best) >= _SURE else min(best)
 
 

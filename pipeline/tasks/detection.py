@@ -1,4 +1,4 @@
-"""Object detection: boxes of DETR-type models."""
+"""Object detection: boxes, classes and scores, however a model's head puts them."""
 
 from __future__ import annotations
 
@@ -8,52 +8,144 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.detection import THRESHOLDS, decode_queries, detection_fidelity, mean_average_precision, truth
+from pipeline.core.errors import UsageError
+from pipeline.metrics.detection import (
+    MOST_DETECTIONS,
+    THRESHOLDS,
+    Boxes,
+    decode_queries,
+    detection_fidelity,
+    mean_average_precision,
+    truth,
+)
 from pipeline.metrics.fidelity import Array
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, least, no_judge
+from pipeline.metrics.nms import suppress
+from pipeline.metrics.outputs import ratio_db
+from pipeline.tasks.detector_heads import DetectionHead, Kind, decode, outputs_for, recognized, settings
+from pipeline.tasks.grids import image_size
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, known_classes, least, no_judge
 from pipeline.tasks.task import Task, by_names
 
 LOGITS, BOXES = "logits", "pred_boxes"
+_COLUMNS = 7
+_SAME = 0.999
 
 
 class Detections(OutputKind):
-    """Boxes [samples, queries, classes + 1 + 4], logits before boxes: mAP, without labels with float's own sure
-    detections as the truth."""
+    """Boxes and classes: mAP, without labels with float's own sure detections as the truth.
+
+    Rows are the logits and boxes of DETR-type queries, [samples, queries, classes + 1 + 4]; of other heads (see
+    `DetectionHead`), [samples, 100, 7]: the boxes that non-maximum suppression leaves, as relative corners, class,
+    score (0 of no box) and the number of classes (0 if not known).
+    """
 
     name = "detector"
     words = "detected objects"
     takes: ClassVar[tuple[LabelKind, ...]] = ("objects",)
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
-    wants = f"the outputs {LOGITS!r} [batch, queries, classes + 1] and {BOXES!r} [batch, queries, 4]"
-    unnamed_classes = False
+    wants = (
+        f"{LOGITS!r} [batch, queries, classes + 1] with {BOXES!r} [batch, queries, 4], one output [batch, 4 + classes, "
+        "places], [batch, places, 5 + classes] or [batch, 5 + classes, height, width], boxes [batch, places, 4] with "
+        "scores [batch, places, classes], or boxes, scores and classes"
+    )
     places = True
+    unnamed_classes = False
+    head_model = DetectionHead
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
-        scores = detection_fidelity(reference, other)
+        scores = detection_fidelity(self._boxes(reference), self._boxes(other))
         return least(scores, {"map_50_95_of_float": 100.0 * (1.0 - scores["map_50_95_of_float"])})
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
         tables = [np.asarray(objects, np.float64).reshape(-1, 5) for objects in labels]
-        wanted, found = [truth(table[:, 1:], table[:, 0]) for table in tables], decode_queries(rows)
+        tables = [table[table[:, 0] >= 0] for table in tables]  # arrays of one length end with rows of -1
+        if self._decoded and (classes := int(rows[..., 6].max())):
+            for table in tables:
+                known_classes(table[:, 0].astype(np.int64), classes)
+        wanted, found = [truth(table[:, 1:], table[:, 0]) for table in tables], self._boxes(rows)
         return {
             "map_50_95": mean_average_precision(found, wanted),
             "map_50": mean_average_precision(found, wanted, THRESHOLDS[:1]),
         }
 
+    def fits(self, output: Output) -> bool:
+        return 0 not in (output.shape or ())
+
     def judged(self, offered: Sequence[Output]) -> list[str]:
-        if {LOGITS, BOXES} <= {output.name for output in offered if self.fits(output)}:
-            return [LOGITS, BOXES]
-        raise no_judge(self, offered)
+        given, found = settings(self.head).kind, _head(offered)
+        if given is not None and (found is None or given != found[0]):
+            names = outputs_for(given, offered)
+            if names is None:
+                raise UsageError(
+                    f"[head] of the recipe says {given}, and the outputs are not those of one: "
+                    f"{', '.join(map(str, offered))}.",
+                    f"Correct kind, or leave it out{f': the outputs look like {found[0]}' if found else ''}.",
+                )
+            return names
+        if found is None and any(output.shape is None or None in output.shape[1:] for output in offered):
+            return [output.name for output in offered]  # what they are, samples will show
+        if found is None:
+            raise no_judge(self, offered)
+        return found[1]
+
+    def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
+        if not self._decoded:
+            return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
+        head = settings(self.head)
+        seen = image_size(inputs)
+        found, classes = decode(self._kind(outputs), list(outputs.values()), head, seen[0] if seen else (1, 1))
+        kept = suppress(found, head.overlap, head.score)
+        rows = np.zeros((1, MOST_DETECTIONS, _COLUMNS), np.float32)
+        rows[0, : len(kept.scores)] = np.concatenate(
+            [kept.boxes, kept.classes[:, None], kept.scores[:, None], np.zeros((len(kept.scores), 1))], axis=1
+        )
+        rows[..., 6] = classes
+        return rows
 
     def constant(self, rows: Array) -> None:  # noqa: ARG002
         return None  # the boxes of images have no mean
 
-    def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:  # noqa: ARG002
-        """[1, queries, classes + 1 + 4]."""
-        return np.concatenate([outputs[LOGITS], outputs[BOXES]], axis=-1)
+    def noise_db(self, reference: Array, other: Array) -> float:
+        """Of float's detections, all over those that are lost."""
+        kept = detection_fidelity(self._boxes(reference), self._boxes(other))["map_50_95_of_float"]
+        return ratio_db(1.0, 1.0 - kept)
+
+    def same(self, expected: Array, found: Array) -> bool:
+        if not self._decoded or not expected[..., 5].any():
+            return super().same(expected, found)
+        return detection_fidelity(self._boxes(expected), self._boxes(found))["map_50_of_float"] >= _SAME
+
+    def label_kind(self, labels: Sequence[Any] | None, pairs: bool) -> LabelKind:
+        arrays = labels is not None and len(labels) > 0 and isinstance(labels[0], np.ndarray)
+        return "objects" if arrays else super().label_kind(labels, pairs)
 
     def lists(self, labels: Sequence[Any]) -> LabelKind:  # noqa: ARG002
         return "objects"
+
+    @property
+    def _decoded(self) -> bool:
+        """Are rows boxes? Those of DETR-type models are decoded where they are compared."""
+        return bool(self.names) and set(self.names) != {LOGITS, BOXES}
+
+    def _kind(self, outputs: Arrays) -> Kind:
+        found = settings(self.head).kind
+        if found is None:
+            shown = _head([Output(name, array.dtype.name, array.shape) for name, array in outputs.items()])
+            assert shown is not None  # noqa: S101  # `judged` has found it
+            found = shown[0]
+        return found
+
+    def _boxes(self, rows: Array) -> list[Boxes]:
+        if not self._decoded:
+            return decode_queries(rows)
+        kept = [row[row[:, 5] > 0].astype(np.float64) for row in rows]
+        return [Boxes(row[:, :4], row[:, 4].astype(np.int64), row[:, 5]) for row in kept]
+
+
+def _head(offered: Sequence[Output]) -> tuple[Kind, list[str]] | None:
+    if {LOGITS, BOXES} <= {output.name for output in offered}:
+        return "detr", [LOGITS, BOXES]
+    return recognized(offered)
 
 
 DETECTOR = Detections()

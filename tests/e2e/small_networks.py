@@ -111,6 +111,55 @@ def points() -> Case:
     return Case(lambda: nn.Sequential(*_conv2d(2)), x, torch.from_numpy(heat), labels, loss)
 
 
+def objects() -> Case:
+    """A red or a green square on a grey ground, of which the cell with its centre says objectness, place, sides, class:
+    a head as FastestDet's, whose places are tangents and sides logits."""
+    generator = np.random.default_rng(6)
+    x = (0.3 + 0.05 * generator.normal(size=(192, 3, 32, 32))).astype(np.float32)
+    wanted, labels = np.zeros((192, 7, 8, 8), np.float32), np.zeros((192, 1, 5))
+    for number in range(192):
+        kind, side = generator.integers(0, 2), 2 * generator.integers(3, 6)
+        top, left = generator.integers(0, 32 - side, 2)
+        x[number, kind, top : top + side, left : left + side] += 0.5
+        row, column = (top + side / 2) / 4, (left + side / 2) / 4
+        cell = number, slice(None), int(row), int(column)
+        wanted[cell] = [
+            1,
+            np.arctanh(min(column % 1, 0.99)),
+            np.arctanh(min(row % 1, 0.99)),
+            *[_logit(side / 32)] * 2,
+            0,
+            0,
+        ]
+        wanted[cell][5 + kind] = 1
+        labels[number, 0] = [kind, column / 8, row / 8, side / 32, side / 32]
+
+    def loss(found: Tensor, target: Tensor) -> Tensor:
+        there = target[:, :1] > 0
+        objectness = functional.binary_cross_entropy(found[:, 0], target[:, 0])
+        place = ((found[:, 1:5] - target[:, 1:5]).square() * there).sum() / there.sum()
+        kinds = -(target[:, 5:] * found[:, 5:].clamp(min=1e-6).log()).sum() / there.sum()
+        return 20 * objectness + place + kinds
+
+    return Case(Detector, x, torch.from_numpy(wanted), labels, loss)
+
+
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = nn.Conv2d(3, 32, 3, 2, 1), nn.Conv2d(32, 48, 3, 2, 1)
+        third = nn.Conv2d(48, 64, 5, padding=2)
+        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third, nn.ReLU(), nn.Conv2d(64, 7, 1))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as torch's own layers call it
+        y = self.layers(input)
+        return torch.cat([y[:, :1].sigmoid(), y[:, 1:5], y[:, 5:].softmax(1)], 1)
+
+
+def _logit(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
+
 def signals() -> Case:
     """A tone in noise."""
     generator = np.random.default_rng(4)
@@ -161,6 +210,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "voices": voices,
     "depths": depths,
     "points": points,
+    "objects": objects,
     "signals": signals,
     "actions": actions,
 }

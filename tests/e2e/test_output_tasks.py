@@ -35,6 +35,7 @@ def trained(workspace: Path, name: str) -> list[str]:
     [
         ("texts", "automatic-speech-recognition", "word_accuracy", 60),
         ("voices", "audio-frame-classification", "f1", 85),
+        ("objects", "object-detection", "map_50_95", 30),
         pytest.param("depths", "depth-estimation", "", 60, marks=pytest.mark.slow),
         pytest.param("points", "keypoint-detection", "pck", 80, marks=pytest.mark.slow),
         pytest.param("signals", "audio-enhancement", "si_snr_db", 8, marks=pytest.mark.slow),

@@ -97,10 +97,11 @@ def test_a_detector_agrees_with_itself(sureness: float) -> None:
     """However sure it is of anything; and less with one whose boxes are elsewhere."""
     rows = sureness * np.random.default_rng(0).normal(size=(3, 6, 8))
     rows[..., -4:] = np.random.default_rng(1).uniform(0.2, 0.4, (3, 6, 4))
-    assert detection_fidelity(rows, rows) == pytest.approx({"map_50_of_float": 1, "map_50_95_of_float": 1})
+    found = decode_queries(rows)
+    assert detection_fidelity(found, found) == pytest.approx({"map_50_of_float": 1, "map_50_95_of_float": 1})
     moved = rows.copy()
     moved[..., -4:-2] += 0.5
-    assert detection_fidelity(rows, moved)["map_50_of_float"] == 0
+    assert detection_fidelity(decode_queries(rows), decode_queries(moved))["map_50_of_float"] == 0
 
 
 def slow_map(found: list[Boxes], wanted: list[Boxes], threshold: float) -> float:

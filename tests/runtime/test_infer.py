@@ -106,8 +106,10 @@ def test_a_detectors_logits_stand_before_its_boxes() -> None:
 
 
 def test_a_detector_without_boxes_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"takes the outputs 'logits' .*; it has logits \? \[\?\], other \? \[\?\]\."):
-        OUTPUTS.get("detector").judged([Output("logits"), Output("other")])
+    with pytest.raises(
+        UsageError, match=r"takes 'logits' .*; it has logits float32 \[1, 5, 3\], other float32 \[1, 2\]\."
+    ):
+        OUTPUTS.get("detector").judged([Output("logits", "float32", (1, 5, 3)), Output("other", "float32", (1, 2))])
 
 
 def test_all_states_count_where_a_model_pools_its_tokens() -> None:

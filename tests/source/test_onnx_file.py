@@ -185,8 +185,8 @@ def test_a_first_output_without_a_judge(save_model, tmp_path) -> None:
         "The model is to be judged by the decisions of a classifier, which takes floats [batch, values] or [batch, "
         "tokens, values]; it has label int64 [?]."
     )
-    with pytest.raises(UsageError, match=r"takes the outputs 'logits' .* and 'pred_boxes' .*; it has label int64 "):
-        OUTPUTS.get("detector").judged(outputs)
+    with pytest.raises(UsageError, match=r"takes 'logits' .* with 'pred_boxes' .*; it has label int64 "):
+        OUTPUTS.get("detector").judged([Output("label", "int64", (1,)), Output("y", "float32", (1, 4))])
 
 
 def test_an_export_is_recognized_by_the_names_of_inputs_and_outputs(save_model) -> None:
