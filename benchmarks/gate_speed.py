@@ -27,8 +27,8 @@ from pipeline.config.target import Runtime
 from pipeline.core.types import Evidence, Figure
 from pipeline.devices.host_runner import HOST
 from pipeline.devices.runner import subject_of
+from pipeline.graph.files import MODEL, file_of
 from pipeline.runtime.feeds import write_feed
-from pipeline.trace.graph import MODEL
 
 SIMULATED, LOADED, QUIET = 180, 20, 24
 _LIMIT = 1.0
@@ -110,7 +110,7 @@ def _pair(recipe: str, target: str, scratch: Path) -> Pair:
     made, profile = artifacts(recipe, target), load_target(target)
     inputs = scratch / f"{recipe}.npz"
     write_feed(inputs, example_feed(made["bundle"].path, profile.shape))
-    bundle, original = made["bundle"].path / MODEL, made["trace.float"].path / MODEL
+    bundle, original = made["bundle"].path / file_of(MODEL), made["trace.float"].path / file_of(MODEL)
     subjects = [subject_of(model, inputs, profile.runtime) for model in (original, bundle)]
     figure = speed_figure(take_turns(HOST, subjects, known_within(0.01, 6, 24), _TRUTH_SECONDS), 0, 1)
     print(f"{recipe}: {figure.value:.3f}x [{figure.low:.3f}, {figure.high:.3f}] without load ({figure.note})")

@@ -17,9 +17,9 @@ from pipeline.core.artifact import Artifact
 from pipeline.devices.host_runner import HOST
 from pipeline.devices.runner import subject_of
 from pipeline.devices.worker import Subject
+from pipeline.graph.files import MODEL, file_of
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.runtime.feeds import write_feed
-from pipeline.trace.graph import MODEL
 
 
 def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
@@ -28,7 +28,7 @@ def speedup(bundle: Artifact, other: Artifact, target: Target) -> Measured:
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle.path, target.shape))
-        subjects = [subject_of(folder.path / MODEL, inputs, target.runtime) for folder in (other, bundle)]
+        subjects = [subject_of(folder.path / file_of(MODEL), inputs, target.runtime) for folder in (other, bundle)]
         turns = in_one_run(subjects)
     figure = speed_figure(turns, 0, 1)
     return Measured(figure.value, float(np.median(turns.samples_ms(0))))

@@ -32,11 +32,11 @@ from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.data.encode import tokenizer_inputs
 from pipeline.devices.runner import subject_of
+from pipeline.graph.files import save_model
 from pipeline.plan.build import make_plan
 from pipeline.runtime.feeds import write_feed
 from pipeline.source.torch_model import load_source, wrap
 from pipeline.trace.examples import example_inputs, text_inputs
-from pipeline.trace.graph import save_model
 from pipeline.trace.to_onnx import trace
 
 ROOT = Path(__file__).parents[1]

@@ -15,11 +15,11 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
 from pipeline.data.samples import open_samples
+from pipeline.graph.files import MODEL, file_of
 from pipeline.plan.build import make_plan
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
 from pipeline.tasks.registry import OUTPUTS
-from pipeline.trace.graph import MODEL
 
 TARGET = "car"
 _TRAIN, _TEST = "cifar10_jpeg/train_20000.npz", "cifar10_jpeg/test_even.npz"
@@ -125,7 +125,7 @@ def accuracy(name: str) -> float:
     """Percent of the test half that the exported graph gets right."""
     made = artifacts(name)
     samples = open_samples(made["samples.evaluation"].path / "0")
-    session = make_session(made["bundle"].path / MODEL, load_target(TARGET).runtime)
+    session = make_session(made["bundle"].path / file_of(MODEL), load_target(TARGET).runtime)
     logits = judged_outputs(session, samples, kind=OUTPUTS.get("classifier"), batch=64)
     with np.load(folder() / _TEST) as data:
         return float((logits.argmax(-1) == data["y"]).mean() * 100)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.bundle.graph import read_graph
+from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import Metadata, read_metadata
 from pipeline.checks.answers import ANSWERS
@@ -246,7 +246,7 @@ def check(
         require_output(Path(output))
         _require_outside(Path(output), folder)
     manifest = read_manifest(folder)
-    read_graph(folder)
+    read_graphs(folder)
     earlier = read_report(Path(baseline)) if baseline else None
     aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
     RUNNERS.require(aimed.runner)

@@ -156,7 +156,7 @@ def trace_model() -> TraceModel:
 
 @pytest.fixture(scope="session")
 def tiny_trace(tiny_bert: Path, trace_model: TraceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifact folder of `tiny_bert` traced to float ONNX: `model.onnx`, its data, `signature.json`."""
+    """The artifact folder of `tiny_bert` traced to float ONNX: `model.onnx`, its data, `graphs.json`."""
     return trace_model(tiny_bert, tmp_path_factory.mktemp("traces") / "tiny-bert")
 
 

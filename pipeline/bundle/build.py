@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
@@ -17,11 +18,11 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.encode import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
+from pipeline.graph.files import GraphSpec, graphs_in
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session
-from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.model_config import CONFIG, TOKENIZER_FILES, VOCABULARY_FILES
 from pipeline.tasks.registry import OUTPUTS
-from pipeline.trace.graph import CONFIG, MODEL, load_model, signature
 
 PREPROCESSING = "preprocessing.json"
 _ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare", "outside")
@@ -29,16 +30,19 @@ GOLDEN_SAMPLES = 4
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes model, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
+    """Writes graphs, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
     out = context.out
-    for name in (MODEL, f"{MODEL}.data"):
-        shutil.copyfile(context.inputs["model"].file(name), out / name)
+    folder = context.inputs["model"].path
+    graphs = graphs_in(folder)
+    for file in (file for graph in graphs for file in graph.files(folder)):
+        shutil.copyfile(file, out / file.name)
     copied = _preprocessing_files(with_tokenizer(context.model, context.inputs), out)
     if EARLIER in context.inputs and (made := context.inputs[EARLIER].path / CONFIG).is_file():
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
-    metadata = _metadata(context, out / MODEL, copied)
+    metadata = _metadata(context, graphs, copied)
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
-    _golden(out, context.inputs["evaluation"].path, Runtime.model_validate(context.config["runtime"]))
+    runtime = Runtime.model_validate(context.config["runtime"])
+    _golden(out, out / graphs[0].file, context.inputs["evaluation"].path, runtime)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*")))}
 
@@ -75,14 +79,14 @@ def _copied(folder: Path, spec: ModelSpec, out: Path) -> list[str]:
     return found
 
 
-def _metadata(context: StageContext, model: Path, files: list[str]) -> dict[str, Json]:
+def _metadata(context: StageContext, graphs: Sequence[GraphSpec], files: list[str]) -> dict[str, Json]:
     config, spec = context.config, context.model
     runtime = Runtime.model_validate(config["runtime"])
     return {
         "model": spec.name,
         "task": spec.task,
         "scheme": config["scheme"],
-        **signature(load_model(model)),
+        "graphs": [graph.model_dump(mode="json") for graph in graphs],
         "states": open_samples(context.inputs["evaluation"].path / "0").states,
         "max_length": config["max_length"] if spec.data == "text" else None,
         "labels": _labels(spec),
@@ -102,9 +106,9 @@ def _labels(spec: ModelSpec) -> dict[str, str] | None:
     return spec.labels if spec.labels and OUTPUTS.get(spec.family).names_classes else None
 
 
-def _golden(out: Path, evaluation: Path, runtime: Runtime) -> None:
+def _golden(out: Path, model: Path, evaluation: Path, runtime: Runtime) -> None:
     """A few evaluation samples, what this bundle answers, and the texts that they came from."""
-    session = make_session(out / MODEL, runtime)
+    session = make_session(model, runtime)
     names = [entry.name for entry in session.get_inputs()]
     outputs = [entry.name for entry in session.get_outputs()]
     rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)

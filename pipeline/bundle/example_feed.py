@@ -12,6 +12,7 @@ from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.config.target import Shape
 from pipeline.core.errors import IntegrityError
 from pipeline.devices.worker import Feed
+from pipeline.graph.files import only
 
 
 def example_feed(bundle: Path, shape: Shape) -> Feed:
@@ -22,7 +23,7 @@ def example_feed(bundle: Path, shape: Shape) -> Feed:
     arrays, metadata = golden_arrays(bundle, 0, read_golden(bundle).inputs), read_metadata(bundle)
     longest = min(shape.sequence_length, metadata.max_length or shape.sequence_length)  # apps cut texts to the latter
     feed = {}
-    for entry in metadata.inputs:
+    for entry in only(metadata.graphs).inputs:
         if entry.name not in arrays:
             raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
         golden = arrays[entry.name]

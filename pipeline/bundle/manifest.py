@@ -17,7 +17,7 @@ from pipeline.core.paths import NOTHING, kind_of
 from pipeline.core.types import Frozen, Json
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 SOURCE_EVALUATION = "evaluation.source"
 """The role of the evaluation samples as the float model takes them, where the bundle has a tokenizer of its own."""
 _AGAIN = "Export it again."
@@ -44,7 +44,7 @@ class File(Frozen):
 class Manifest(Frozen):
     """`manifest.json`. `digest` covers everything else in it, and with that the whole bundle."""
 
-    format: Literal[2]
+    format: Literal[3]
     provenance: Provenance
     files: dict[str, File]
     digest: _Sha256

@@ -12,17 +12,10 @@ from pipeline.config.target import Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.graph.files import GraphSpec, only
 
 METADATA = "metadata.json"
 Record = TypeVar("Record", bound=Frozen)
-
-
-class TensorSpec(Frozen):
-    """An input or output: its shape has a number or the name of a dynamic axis for each axis."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 class Engine(Frozen):
@@ -35,14 +28,14 @@ class Engine(Frozen):
 
 
 class Metadata(Frozen):
-    """`metadata.json`: what an app must know of the model. `states`: of a streaming model, input -> the output that is
-    its value in the next step; they start at zero."""
+    """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
+    samples are inputs and outputs of the first. `states`: of a streaming model, input -> the output that is its value
+    in the next step; they start at zero."""
 
     model: str
     task: str
     scheme: Scheme
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
     states: dict[str, str] = Field(default={})
     max_length: Annotated[int, Field(gt=0)] | None
     labels: dict[str, Json] | None
@@ -75,3 +68,8 @@ def read_object(bundle: Path, name: str) -> dict[str, Json]:
 def read_metadata(bundle: Path) -> Metadata:
     """What the bundle's `metadata.json` says; UsageError if it cannot be read."""
     return read_record(Metadata, bundle, METADATA)
+
+
+def model_file(bundle: Path) -> Path:
+    """The file of the bundle's only graph; StageError if it has several."""
+    return bundle / only(read_metadata(bundle).graphs).file

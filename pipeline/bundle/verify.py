@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata
-from pipeline.config.target import Runtime
 from pipeline.core.errors import IntegrityError, StageError, first_line
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.trace.graph import MODEL
 
 
 def verify(bundle: str | Path) -> float:
-    """Check the bundle's manifest and the sha256 of every file, then run the golden inputs through ONNX Runtime.
+    """Check the bundle's manifest and the sha256 of every file, load every graph, and run the golden inputs.
 
     Returns the largest difference from the golden outputs, as a share of the largest expected value. UsageError if
     a file is missing, added, changed or of another kind; IntegrityError if the files do not fit together; StageError
@@ -27,9 +26,11 @@ def verify(bundle: str | Path) -> float:
     folder = Path(bundle)
     read_manifest(folder)
     golden = read_golden(folder)
-    runtime = read_metadata(folder).session_runtime()
+    metadata = read_metadata(folder)
+    runtime = metadata.session_runtime()
     try:
-        worst = _largest_difference(folder, golden, runtime)
+        first, *_ = [make_session(folder / graph.file, runtime) for graph in metadata.graphs]
+        worst = _largest_difference(folder, golden, first)
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
         raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error
@@ -42,8 +43,7 @@ def verify(bundle: str | Path) -> float:
     return worst
 
 
-def _largest_difference(folder: Path, golden: Golden, runtime: Runtime) -> float:
-    session = make_session(folder / MODEL, runtime)
+def _largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
     names = [entry.name for entry in golden.outputs]
     worst = [0.0]
     for number in range(golden.samples):

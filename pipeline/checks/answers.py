@@ -18,11 +18,11 @@ from pipeline.core.types import Json, Progress, silent
 from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.host_info import host_info
 from pipeline.devices.worker import available_cores
+from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.trace.graph import MODEL
 
 Array = NDArray[Any]
 BATCH = 16
@@ -50,7 +50,7 @@ def answers_stage(model: str, evaluation: str, runtime: Runtime) -> Stage:
 
 def run(context: StageContext) -> dict[str, Json]:
     """Writes what `read_answers` reads."""
-    model, evaluation = context.inputs["model"].file(MODEL), context.inputs["evaluation"].path
+    model, evaluation = graph_file(context.inputs["model"].path), context.inputs["evaluation"].path
     runtime = Runtime(**context.config["runtime"])
     write_answers(model, runtime, behaviour_in(context.inputs), evaluation, context.out, context.progress)
     return {}

@@ -16,13 +16,13 @@ from pipeline.core.report_types import Drift, OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Figure, Json, computed
 from pipeline.data.samples import Samples, open_samples
+from pipeline.graph.files import graph_file
 from pipeline.metrics.outputs import LIMIT_DB, ratio_db
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.session import make_session
 from pipeline.runtime.states import run_in_order
 from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import of_width
-from pipeline.trace.graph import MODEL
 
 SAMPLES = 64
 
@@ -140,7 +140,7 @@ def run(context: StageContext) -> dict[str, Json]:
     folder = folder if source == "calibration" else evaluation_folders(folder)[0]
     samples = open_samples(folder)
     samples = samples if samples.states else open_samples(folder, SAMPLES)  # errors of sequences add up to their ends
-    sessions = [make_session(context.inputs[role].file(MODEL), Runtime()) for role in ("float", "model")]
+    sessions = [make_session(graph_file(context.inputs[role].path), Runtime()) for role in ("float", "model")]
     names = [entry.name for entry in sessions[0].get_outputs()]
     sums, judged = {name: ErrorSums() for name in names}, _Judged()
     drift, judged_names = DriftSums(samples), kind.names or names[:1]

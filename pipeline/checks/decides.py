@@ -28,11 +28,11 @@ from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.worker import available_cores
+from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 Array = NDArray[Any]
 JUDGE = "judge"
@@ -112,15 +112,13 @@ def _unfailing(limit: Limit) -> str:
 def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, ort.InferenceSession | None]]:
     """Sessions of the float graph and of the destroyed one; None if it has nothing to destroy."""
     runtime = Runtime(threads=available_cores())
-    place = context.inputs["float"].file(MODEL)
-    model, scratch = load_model(place), context.out / _SCRATCH
-    try:
-        if destroyed := destroy(model):
-            save_model(model, scratch)
-        yield make_session(place, runtime), make_session(scratch, runtime) if destroyed else None
-    finally:
-        scratch.unlink(missing_ok=True)
-        scratch.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+    place = graph_file(context.inputs["float"].path)
+    model = load_model(place)
+    if not destroy(model):
+        yield make_session(place, runtime), None
+        return
+    with saved(model, context.out / _SCRATCH) as scratch:
+        yield make_session(place, runtime), make_session(scratch, runtime)
 
 
 class _Tried:

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import onnx
 
 from pipeline.bundle.example_feed import example_feed
-from pipeline.bundle.graph import read_graph
+from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import bundle_bytes
-from pipeline.bundle.records import read_metadata
+from pipeline.bundle.records import model_file, read_metadata
 from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
 from pipeline.checks.answers import write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
@@ -40,9 +40,9 @@ from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.worker import Subject
+from pipeline.graph.files import graph_file
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
-from pipeline.trace.graph import MODEL
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
@@ -74,6 +74,11 @@ class Case:
     answers: Path | None = None
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
+
+    @property
+    def model(self) -> Path:
+        """The file of its graph."""
+        return model_file(self.bundle)
 
     @property
     def runner(self) -> Runner:
@@ -108,14 +113,14 @@ def measure(case: Case, begin: Begin) -> Measurements:
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(case.bundle, case.target.shape))
-        subject = subject_of(case.bundle / MODEL, inputs, case.target.runtime)
+        subject = subject_of(case.model, inputs, case.target.runtime)
         latency = _latency(case, subject, begin("latency"))
         done = begin("memory")
         memory = measure_memory(case.runner, subject)
         done(1, 1)
         covered, operators, float_operators = _profile(case, subject, begin("profile"))
         accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
-    model = read_graph(case.bundle)
+    (model,) = read_graphs(case.bundle).values()
     return Measurements(
         case,
         Measured(
@@ -138,7 +143,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
 
 
 def _latency(case: Case, subject: Subject, done: Progress) -> LatencyResult:
-    float_model = case.reference.float_model / MODEL if case.reference else None
+    float_model = graph_file(case.reference.float_model) if case.reference else None
     seconds = case.target.measure_seconds or SECONDS
     result = measure_latency(case.runner, subject, float_model, _limits(case), seconds, progress=done)
     done(1, 1)
@@ -156,12 +161,12 @@ def _profile(case: Case, subject: Subject, done: Progress) -> tuple[Coverage, Ti
     """Coverage, and the times of operators in the bundle and in the float model."""
     optimized = Path(subject.inputs).with_name("optimized.onnx")
     nodes = profile(case.runner, subject, optimized)
-    stored = Stored(case.bundle / MODEL, case.reasons)
+    stored = Stored(case.model, case.reasons)
     covered = coverage(onnx.load(optimized, load_external_data=False), nodes, stored)
     done(1, 2)
     of_float: list[NodeRecord] = []
     if case.reference is not None:
-        float_subject = replace(subject, model=str(case.reference.float_model / MODEL))
+        float_subject = replace(subject, model=str(graph_file(case.reference.float_model)))
         of_float = profile(case.runner, float_subject, optimized.with_name("float.onnx"), runs=10)
     done(2, 2)
     return covered, operator_times(nodes), operator_times(of_float)
@@ -174,13 +179,11 @@ def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccurac
     answers = case.answers
     if answers is None:
         answers = scratch
-        write_answers(
-            case.bundle / MODEL, case.target.runtime, reference.behaviour, reference.evaluation, answers, done
-        )
+        write_answers(case.model, case.target.runtime, reference.behaviour, reference.evaluation, answers, done)
     results = measure_accuracy(reference.behaviour, reference.evaluation, reference.reference, answers)
     if case.metric is None:
         return results
-    return measure_user_metric(case.metric, results, case.bundle / MODEL, case.target.runtime, reference)
+    return measure_user_metric(case.metric, results, case.model, case.target.runtime, reference)
 
 
 def _accuracy_notes(case: Case) -> list[str]:
@@ -208,7 +211,7 @@ def measure_user_metric(
 ) -> tuple[DatasetAccuracy, ...]:
     """The results with the user's metric in front, over all outputs of both models. The float model runs as its
     reference did: with ONNX Runtime's defaults."""
-    sessions = make_session(reference.float_model / MODEL, Runtime()), make_session(bundle, runtime)
+    sessions = make_session(graph_file(reference.float_model), Runtime()), make_session(bundle, runtime)
     scored = []
     folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
     for result, (original, folder) in zip(results, folders, strict=True):

@@ -19,10 +19,10 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Row, open_samples
 from pipeline.graph.edit import add_constant
+from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.calibrate import CHANNELS, RANGES
 from pipeline.runtime.session import Session
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 SAMPLES = 64
 """Of all evaluation sets together."""
@@ -60,13 +60,10 @@ def run(context: StageContext) -> dict[str, Json]:
     never = {name: largest == 0 for name, largest in channels.items() if not largest.all()}
     shares = _Shares()
     if known or never:
-        model = context.out / _SCRATCH
-        names = _watch(artifacts["graph"].file(MODEL), known, never, model)
-        try:
-            _stream(model, names, artifacts["evaluation"].path, shares, context)
-        finally:
-            model.unlink()
-            model.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+        model = load_model(graph_file(artifacts["graph"].path))
+        names = _watch(model.graph, known, never)
+        with saved(model, context.out / _SCRATCH) as path:
+            _stream(path, names, artifacts["evaluation"].path, shares, context)
     return _record(shares, len(known), sum(int(mask.sum()) for mask in never.values())).model_dump(mode="json")
 
 
@@ -94,9 +91,7 @@ class _Outputs:
     never_seen: tuple[str, ...]
 
 
-def _watch(source: Path, ranges: Arrays, never: dict[str, NDArray[np.bool_]], path: Path) -> _Outputs:
-    model = load_model(source)
-    graph = model.graph
+def _watch(graph: ir.Graph, ranges: Arrays, never: dict[str, NDArray[np.bool_]]) -> _Outputs:
     values = {str(value.name): value for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]}
     outside = {name: _share(graph, values[name], ends) for name, ends in ranges.items()}
     unseen = [_largest(graph, values[name], mask) for name, mask in never.items()]
@@ -104,7 +99,6 @@ def _watch(source: Path, ranges: Arrays, never: dict[str, NDArray[np.bool_]], pa
     for value in (*outside.values(), *unseen):
         value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape([])
         graph.outputs.append(value)
-    save_model(model, path)
     return _Outputs({name: str(v.name) for name, v in outside.items()}, tuple(str(v.name) for v in unseen))
 
 

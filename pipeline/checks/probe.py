@@ -17,12 +17,12 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Row, open_samples
 from pipeline.devices.worker import available_cores
+from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 from pipeline.tasks.output_kind import MASK, Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS, of_width
-from pipeline.trace.graph import MODEL
 
 _SAMPLES = 16
 _EXAGGERATED = 8.0
@@ -31,7 +31,7 @@ _EXAGGERATED = 8.0
 def run(context: StageContext) -> dict[str, Json]:
     """Facts are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by them
     is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
-    session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
+    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
     head = context.config.get("head", {})

@@ -13,10 +13,10 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import DATASET, open_samples, read_label_arrays
 from pipeline.devices.worker import available_cores
+from pipeline.graph.files import graph_file
 from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import make_session
-from pipeline.trace.graph import MODEL
 
 _BATCH = 16
 NO_REFERENCE = (
@@ -44,7 +44,7 @@ def run(context: StageContext) -> dict[str, Json]:
     """Writes `<number>.npy` with the rows that are judged, for each evaluation set: the answers to samples
     that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
     behaviour = behaviour_in(context.inputs)
-    session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
+    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     batch = _BATCH if behaviour.independent else 1
     for folder in folders:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.api import default_store
-from pipeline.bundle.graph import read_graph
+from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata
 from pipeline.checks.breakdown import tensor_groups
@@ -26,6 +26,7 @@ from pipeline.core.types import Scheme
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.files import GraphSpec
 from pipeline.quantize.schemes import SCHEMES
 
 _CLASSES: dict[TensorClass, str] = {"linear": "products", "table": "tables", "conv": "convolutions"}
@@ -100,17 +101,23 @@ def list_formats(console: Console) -> None:
 
 
 def inspect_bundle(bundle: Path, console: Console) -> None:
-    """Files (verified), inputs and outputs, operators, node names and stored bytes."""
+    """Files (verified), and of each graph inputs and outputs, operators, node names and stored bytes."""
     manifest = read_manifest(bundle)
     metadata = read_metadata(bundle)
-    model = read_graph(bundle)
+    models = read_graphs(bundle)
     provenance = manifest["provenance"]
     made = f" for {provenance['target']}, recipe {provenance['recipe']}, scheme {metadata.scheme.name}"
     console.print(Text.assemble((provenance["model"], "bold"), made, f", task {metadata.task}"))
-    for side, entries in (("input", metadata.inputs), ("output", metadata.outputs)):
-        for entry in entries:
-            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}")
     console.print(_files(manifest["files"]))
+    for graph in metadata.graphs:
+        _show_graph(graph, models[graph.name], console)
+
+
+def _show_graph(graph: GraphSpec, model: ModelProto, console: Console) -> None:
+    console.print(f"graph {graph.file}", style="bold")
+    for side, entries in (("input", graph.inputs), ("output", graph.outputs)):
+        for entry in entries:
+            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}", markup=False)
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)
     console.print("operators: " + ", ".join(f"{name} x{count}" for name, count in operators.most_common()))

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.bundle.example_feed import example_feed
-from pipeline.bundle.graph import read_graph
+from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.records import model_file
 from pipeline.checks.tune import SECONDS, Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
@@ -21,7 +22,6 @@ from pipeline.core.types import Figure
 from pipeline.devices import RUNNERS
 from pipeline.devices.host_info import host_info
 from pipeline.runtime.feeds import write_feed
-from pipeline.trace.graph import MODEL
 
 
 def run(bundle: Path, target: str, write: bool) -> None:
@@ -29,14 +29,14 @@ def run(bundle: Path, target: str, write: bool) -> None:
     profile = load_target(target)
     file = local_target_file(target) if write else None
     read_manifest(bundle)
-    read_graph(bundle)
+    read_graphs(bundle)
     terminal = Terminal(verbose=False)
     with terminal.running(), tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, profile.shape))
         tuning = tune(
             RUNNERS.get(profile.runner),
-            bundle / MODEL,
+            model_file(bundle),
             inputs,
             profile.runtime,
             profile.measure_seconds or SECONDS,

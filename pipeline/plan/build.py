@@ -207,9 +207,9 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 5, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+            return self._of_model(name, 6, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 8, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self._of_model(name, 9, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:
@@ -234,7 +234,7 @@ class _Builder:
             inputs = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
             inputs = {"graph": graph, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=3))
+            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=4))
             graph = "smooth"
         inputs = {"graph": graph}
         if self.formats.needs_ranges:
@@ -250,7 +250,7 @@ class _Builder:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=5))
             inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=8))
-        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=3))
+        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=4))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:
@@ -316,4 +316,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({EARLIER: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 4, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 5, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

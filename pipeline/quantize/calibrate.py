@@ -22,6 +22,7 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, Gram
@@ -31,7 +32,6 @@ from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
 from pipeline.runtime.session import Session
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
@@ -112,24 +112,20 @@ def _samples(context: StageContext) -> Samples:
 def _observe(
     context: StageContext, scheme: Scheme, watch: Callable[[ir.Graph, list[Layer]], list[Watched]]
 ) -> dict[Watched, Any]:
-    model = load_model(context.inputs["graph"].file(MODEL))
+    model = load_model(graph_file(context.inputs["graph"].path))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
     watched = watch(model.graph, layers)
     if not watched:  # ONNX Runtime runs no graph without outputs
         return {}
-    scratch = context.out / _SCRATCH
-    outputs = _attach(model, watched, scratch)
+    outputs = _attach(model, watched)
     observers = {key: key[1](scheme.percentile) for key in watched}
     batch = _BATCH if independent(context.inputs) else 1
-    try:
-        _stream(scratch, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)
-    finally:
-        scratch.unlink()
-        scratch.with_name(f"{_SCRATCH}.data").unlink(missing_ok=True)
+    with saved(model, context.out / _SCRATCH) as path:
+        _stream(path, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)
     return observers
 
 
-def _attach(model: ir.Model, watched: Sequence[Watched], path: Path) -> dict[Watched, list[str]]:
+def _attach(model: ir.Model, watched: Sequence[Watched]) -> dict[Watched, list[str]]:
     """Make the graph give out what the observers read, and nothing else; their extra outputs."""
     graph = model.graph
     values = {str(output.name): output for node in graph for output in node.outputs}
@@ -142,7 +138,6 @@ def _attach(model: ir.Model, watched: Sequence[Watched], path: Path) -> dict[Wat
     for extra in (value for group in outputs.values() for value in group):
         extra.dtype = ir.DataType.FLOAT
         graph.outputs.append(extra)
-    save_model(model, path)
     return {key: [str(value.name) for value in group] for key, group in outputs.items()}
 
 

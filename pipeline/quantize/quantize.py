@@ -15,6 +15,7 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import name_of
+from pipeline.graph.files import graph_file, load_model
 from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
@@ -24,7 +25,6 @@ from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftInFloat, find_layers
 from pipeline.quantize.plan import LeftEntry, QuantizationPlan
 from pipeline.quantize.region import Region, landing
-from pipeline.trace.graph import MODEL, load_model
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"
@@ -47,7 +47,7 @@ def run(context: StageContext) -> dict[str, Json]:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
     formats = SchemeFormats(scheme)
-    graph = load_model(context.inputs["graph"].file(MODEL)).graph
+    graph = load_model(graph_file(context.inputs["graph"].path)).graph
     layers, left = find_layers(graph, scheme.nodes_to_exclude, formats.patterns)
     found = calibrated(context, graph, layers, formats)
     layers, sensitive = _split(layers, context)

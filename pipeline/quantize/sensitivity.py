@@ -17,13 +17,13 @@ from pipeline.core.types import Json, Scheme, silent
 from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
 from pipeline.runtime.session import Session
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 _SAMPLES = 32
 """Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
@@ -78,7 +78,7 @@ class _Bench:
 
     def __init__(self, context: StageContext, scheme: Scheme) -> None:
         self._context, self._formats = context, SchemeFormats(scheme)
-        self._path = context.inputs["graph"].file(MODEL)
+        self._path = graph_file(context.inputs["graph"].path)
         graph = load_model(self._path).graph
         every, _ = find_layers(graph, scheme.nodes_to_exclude, self._formats.patterns)
         self._found = calibrated(context, graph, every, self._formats)
@@ -104,14 +104,9 @@ class _Bench:
         chosen = [layer for layer in find_layers(model.graph, ())[0] if layer.node.name in names]
         region = region_of(model.graph, chosen, self._formats)
         write(model, *decide(chosen, [], region, self._formats, self._found, silent))
-        trial = self._context.out / _TRIAL
-        save_model(model, trial)
-        try:
+        with saved(model, self._context.out / _TRIAL) as trial:
             pairs = zip(self._reference, self._outputs(trial), strict=True)
             found = sum(power(actual - expected) for expected, actual in pairs)
-        finally:
-            trial.unlink()
-            trial.with_name(f"{_TRIAL}.data").unlink(missing_ok=True)
         self._steps += 1
         total = 2 * len(self.layers)  # each alone, then as many as must go
         self._context.progress(min(self._steps, total), total)

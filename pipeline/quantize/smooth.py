@@ -11,12 +11,12 @@ from pipeline.core.types import Json, Scheme
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit
+from pipeline.graph.files import graph_file, load_model, save_graphs
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.absorb import absorb
 from pipeline.quantize.calibrate import CHANNELS
 from pipeline.quantize.layers import find_layers
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -28,7 +28,8 @@ def run(context: StageContext) -> dict[str, Json]:
     """
     scheme = Scheme.model_validate(context.config["scheme"])
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
-    model = load_model(context.inputs["graph"].file(MODEL))
+    path = graph_file(context.inputs["graph"].path)
+    model = load_model(path)
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
     layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
@@ -38,7 +39,7 @@ def run(context: StageContext) -> dict[str, Json]:
         factors = smoothing_factors(largest, [layer.weight for layer in group], scheme.smoothing)
         absorbed += _smooth(group, factors)
         never_seen += int(np.count_nonzero(largest == 0))
-    save_model(model, context.out / MODEL)
+    save_graphs(context.out, {path.stem: model})
     activations = {layer.activation for group in groups for layer in group}
     return {
         "alpha": scheme.smoothing,

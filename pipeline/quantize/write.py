@@ -13,17 +13,18 @@ from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
 from pipeline.formats.int_block import CONTRIB
 from pipeline.graph.edit import add_constant, name_of
+from pipeline.graph.files import graph_file, load_model, save_graphs
 from pipeline.quantize.plan import QuantizationPlan, TensorEntry
 from pipeline.quantize.quantize import CODES, PLAN
-from pipeline.trace.graph import MODEL, load_model, save_model
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `model.onnx` and `model.onnx.data`."""
-    model = load_model(context.inputs["graph"].file(MODEL))
+    """Writes the graph (see `graph.files`)."""
+    path = graph_file(context.inputs["graph"].path)
+    model = load_model(path)
     plan = QuantizationPlan.model_validate(context.inputs["plan"].read_json(PLAN))
     write(model, plan, load_file(context.inputs["plan"].file(CODES)))
-    save_model(model, context.out / MODEL)
+    save_graphs(context.out, {path.stem: model})
     return {"operators": sorted({node.op_identifier()[1] for node in model.graph})}
 
 

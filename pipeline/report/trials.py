@@ -16,6 +16,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.paths import NOTHING, kind_of, open_plain
 from pipeline.core.report_types import Trial
 from pipeline.core.stage import Outcome
+from pipeline.graph.files import graph_megabytes, graphs_in
 from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.assemble import Subject
 from pipeline.report.comparison.text import uncompared_note
@@ -37,8 +38,9 @@ def compared_trials(
     scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
     accuracy = 100 - max(result.drop for result in found.records.accuracy)
     this = Trial(label=subject.recipe, origin="this run", megabytes=found.megabytes, accuracy=accuracy)
-    float_bytes = sum(path.stat().st_size for path in outcomes["trace.float"].artifact.path.glob("model.onnx*"))
-    original = Trial(label="float", origin="float", megabytes=float_bytes / 1e6, accuracy=100.0)
+    traced = outcomes["trace.float"].artifact.path
+    size = graph_megabytes(traced, graphs_in(traced))
+    original = Trial(label="float", origin="float", megabytes=size, accuracy=100.0)
     searched = [
         Trial(label=tried["label"], origin="search", megabytes=tried["megabytes"], accuracy=100 - tried["drop"])
         for step in subject.passes

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, read_json_object, require_file, require_inside
 
+CONFIG = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 LARGEST = 10**8
@@ -24,10 +25,10 @@ _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
 
 def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a model folder, or UsageError."""
-    file = path / "config.json"
+    file = path / CONFIG
     if not file.exists():
-        raise UsageError(f"The folder {path.name!r} has no config.json.", "Give a Hugging Face model folder.")
-    config = read_json_object(file, f"config.json of {path.name!r}")
+        raise UsageError(f"The folder {path.name!r} has no {CONFIG}.", "Give a Hugging Face model folder.")
+    config = read_json_object(file, f"{CONFIG} of {path.name!r}")
     _check_types(config, path.name)
     return config
 

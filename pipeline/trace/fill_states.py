@@ -14,9 +14,9 @@ from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.data.samples import DATASET, INDEX, Row, Samples, open_samples, write_samples
 from pipeline.devices.worker import available_cores
+from pipeline.graph.files import graph_file
 from pipeline.runtime.session import make_session
 from pipeline.runtime.states import run_in_order
-from pipeline.trace.graph import MODEL
 
 STEPS = "steps"
 """The role, in a stage's inputs, of samples whose states are not known yet."""
@@ -25,7 +25,7 @@ STEPS = "steps"
 def run(context: StageContext) -> dict[str, Json]:
     """Writes the samples of one set, or a folder of them per evaluation set; the facts stay."""
     steps = context.inputs[STEPS]
-    session = make_session(context.inputs["float"].file(MODEL), Runtime(threads=available_cores()))
+    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
     if (steps.path / INDEX).is_file():
         _fill(session, steps.path, context.out, context.progress)
     for folder in sorted(path for path in steps.path.iterdir() if path.is_dir()):

@@ -21,7 +21,6 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import InputSpec
 from pipeline.core.stage import StageContext
@@ -30,6 +29,7 @@ from pipeline.core.untrusted import LOOP_SECONDS, refused
 from pipeline.data.inputs import random_rows
 from pipeline.data.samples import PROOF, Row, open_samples
 from pipeline.graph.edit import name_of, replace
+from pipeline.graph.files import MODEL, graph_file, save_graphs
 from pipeline.runtime.session import SESSION_ERRORS, run_within
 from pipeline.source.onnx_file import has_loops, metadata_of
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
@@ -37,7 +37,6 @@ from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shap
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
-from pipeline.trace.graph import MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.widen import HALF, widen
 
 _FIRST = 2
@@ -54,7 +53,7 @@ _UNCONVERTIBLE = (
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `model.onnx`, `model.onnx.data` and `signature.json`. Inputs and outputs stay as they are.
+    """Writes the graph (see `graph.files`). Inputs and outputs stay as they are.
 
     StageError if ONNX Runtime cannot run the file, it cannot be raised to the opset, or its outputs change.
     """
@@ -67,10 +66,9 @@ def run(context: StageContext) -> dict[str, Json]:
         tidy(model)
         model.metadata_props.update(metadata_of(path))  # alphabets, class names, sizes: an app reads them there
         name_axes(model.graph, spec.inputs)
-        save_model(model, context.out / MODEL)
-    (context.out / SIGNATURE).write_text(pretty_json(signature(model)), encoding="utf-8")
+        save_graphs(context.out, {MODEL: model})
     context.progress(2, 3)
-    actual = _outputs(context.out / MODEL, proofs, f"{path.name} after its conversion")
+    actual = _outputs(graph_file(context.out), proofs, f"{path.name} after its conversion")
     tolerance = HALF_TOLERANCE if widened & HALF else RELATIVE_TOLERANCE
     difference = _difference(expected, actual, proofs, path.name, tolerance)
     context.progress(3, 3)

@@ -15,18 +15,18 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from pipeline.compress import EARLIER
 from pipeline.compress.compressed_model import load_compressed
-from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.encode import image_size, tokenizer_inputs
+from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
+from pipeline.source.model_config import CONFIG
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs, used_lengths
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.fuse_attention import OPSET
-from pipeline.trace.graph import CONFIG, MODEL, SIGNATURE, save_model, signature
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity, fresh
 
@@ -34,8 +34,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 def run(context: StageContext) -> dict[str, Json]:
-    """Writes `model.onnx`, `model.onnx.data` and `signature.json` (inputs and outputs with dtypes and shapes), and of a
-    compressed Hugging Face model the `config.json` that says what passes made of it.
+    """Writes the model's graph (see `graph.files`), and of a compressed Hugging Face model the `config.json` that says
+    what passes made of it.
 
     StageError if the model cannot be traced, or ONNX Runtime's outputs differ from PyTorch's at a length up to
     `max_length` tokens.
@@ -44,9 +44,9 @@ def run(context: StageContext) -> dict[str, Json]:
     model = _prepared(spec, context)
     cases = _cases(model, spec, context.config["max_length"])
     context.progress(1, 3)
-    made = _proven(model, spec, context.config["opset"], cases, context.out / MODEL)
+    made = _proven(model, spec, context.config["opset"], cases, context.out / file_of(MODEL))
     context.progress(2, 3)
-    (context.out / SIGNATURE).write_text(pretty_json(signature(made.graph)), encoding="utf-8")
+    record_graphs(context.out, {MODEL: made.graph})
     if EARLIER in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
     context.progress(3, 3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
@@ -19,7 +20,7 @@ from pipeline.api import check
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.golden import NamedFile, golden_arrays, write_golden
 from pipeline.bundle.manifest import read_manifest, write_manifest
-from pipeline.bundle.records import Engine, Metadata, TensorSpec
+from pipeline.bundle.records import Engine, Metadata
 from pipeline.bundle.verify import difference, verify
 from pipeline.cli.lists import inspect_bundle
 from pipeline.cli.tune import run as tune
@@ -28,6 +29,7 @@ from pipeline.core.artifact import open_artifact, seal
 from pipeline.core.digest import pretty_json, sha256_file, sha256_json
 from pipeline.core.errors import EdgeError, IntegrityError, StageError, UsageError
 from pipeline.core.types import Scheme
+from pipeline.graph.files import graphs_in, save_graphs
 
 PROVENANCE = {
     **{"model": "m", "model_digest": "d", "target": "phone", "recipe": "fp32"},
@@ -50,19 +52,19 @@ def bundle(tmp_path: Path) -> Path:
         [numpy_helper.from_array(WEIGHTS, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
+    save_graphs(folder, {"model": ir.from_proto(model)})
     metadata = Metadata(
         model="m",
         task="text-classification",
         scheme=Scheme(name="fp32"),
-        inputs=(TensorSpec(name="x", dtype="float", shape=("batch", 2)),),
-        outputs=(TensorSpec(name="y", dtype="float", shape=("batch", 3)),),
+        graphs=graphs_in(folder),
         max_length=None,
         labels=None,
         preprocessing=(),
         golden="golden/golden.json",
         runtime=Engine(engine="onnxruntime", providers=("CPUExecutionProvider",), threads=1, session_config={}),
     )
+    (folder / "graphs.json").unlink()
     (folder / "metadata.json").write_text(pretty_json(metadata.model_dump(mode="json")))
     write_golden(folder, [({"x": x}, {"y": x @ WEIGHTS}) for x in SAMPLES], ["a", "b"])
     write_manifest(folder, PROVENANCE)
@@ -188,8 +190,8 @@ def test_a_file_that_became_something_else(bundle: Path, tmp_path: Path, name: s
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"{", b"[]", b"null", b"\xff", b"NaN", b"[" * 100_000, b'{"format": 2}', b'{"format": "2"}'),
-        b'{"format": 2, "format": 2}',
+        *(b"", b"{", b"[]", b"null", b"\xff", b"NaN", b"[" * 100_000, b'{"format": 3}', b'{"format": "2"}'),
+        b'{"format": 3, "format": 3}',
         b'{"format": 1e999}',
         b"1" * 10_000,
     ],
@@ -235,7 +237,9 @@ def test_a_changed_manifest_is_noticed(bundle: Path, change: dict[str, Any]) -> 
     [
         ("metadata.json", {"runtime": None}),
         ("metadata.json", {"runtime": {"engine": "x", "providers": [], "threads": -1, "session_config": {}}}),
-        ("metadata.json", {"inputs": 5}),
+        ("metadata.json", {"graphs": 5}),
+        ("metadata.json", {"graphs": []}),
+        ("metadata.json", {"graphs": [{"file": "../model.onnx", "inputs": [], "outputs": []}]}),
         ("metadata.json", {"scheme": {"name": "x", "weights": 5}}),
         ("golden/golden.json", {"samples": 10**9}),
         ("golden/golden.json", {"samples": -1}),
@@ -337,7 +341,7 @@ def test_a_graph_that_cannot_be_is_refused_by_every_command(
 @pytest.mark.parametrize("change", [[-1, 2], ["batch"], ["batch", 10**15]])
 def test_a_shape_that_is_not_the_golden_samples(bundle: Path, change: list[int | str]) -> None:
     data = json.loads((bundle / "metadata.json").read_text())
-    data["inputs"][0]["shape"] = change
+    data["graphs"][0]["inputs"][0]["shape"] = change
     (bundle / "metadata.json").write_text(pretty_json(data))
     with pytest.raises(IntegrityError) as caught:
         example_feed(bundle, Shape())

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.bundle.golden import golden_arrays, read_golden
 from pipeline.data.datasets import Dataset
 from pipeline.data.inputs import tensor_rows
+from pipeline.graph.files import save_model
 from pipeline.source.onnx_file import read_onnx
-from pipeline.trace.graph import save_model
 from pipeline.trace.import_onnx import raised, tidy
 
 DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -62,7 +62,7 @@ def test_files_beside_prepare_images_and_folders_name_classes(edge: Any, workspa
     bundle = workspace / "out" / "bundle"
     metadata = json.loads((bundle / "metadata.json").read_text())
     assert metadata["labels"] == {"0": "left", "1": "right"}
-    assert metadata["inputs"][0]["shape"] == ["batch", 3, SIDE, SIDE]
+    assert metadata["graphs"][0]["inputs"][0]["shape"] == ["batch", 3, SIDE, SIDE]
     assert metadata["preprocessing"] == ["preprocessor_config.json"]
     props = onnx.load(bundle / "model.onnx", load_external_data=False).metadata_props
     assert {entry.key: entry.value for entry in props} == {"stride": "32"}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import pipeline.trace.canonical
 from pipeline.core.model_spec import InputSpec
+from pipeline.graph.files import graphs_in
 from pipeline.trace.to_onnx import _proven
 
 MODERN = {**SMALL, **IDS, "max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2}
@@ -46,8 +47,8 @@ def test_rotary_encoder_keeps_its_operators(
     traced = trace_model(model, tmp_path / "traced")
     assert operators(traced)["RotaryEmbedding"] == 4  # queries and keys of two layers
     assert facts_of(traced)["notes"] == []
-    signature = json.loads((traced / "signature.json").read_text())
-    assert [entry["name"] for entry in signature["outputs"]] == ["last_hidden_state"]  # and no cache
+    (graph,) = graphs_in(traced)
+    assert [entry.name for entry in graph.outputs] == ["last_hidden_state"]  # and no cache
 
 
 def test_operator_that_onnx_runtime_refuses_is_written_out_and_said(

@@ -20,9 +20,9 @@ from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import StageContext
 from pipeline.core.types import silent
 from pipeline.data.samples import DATASET, write_samples
+from pipeline.graph.files import load_model, save_graphs
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.tasks.registry import OUTPUTS
-from pipeline.trace.graph import load_model
 
 GENERATOR = np.random.default_rng(3)
 SAMPLES = GENERATOR.normal(size=(40, 8)).astype(np.float32)
@@ -41,7 +41,7 @@ def graph_of(folder: Path, weight: np.ndarray, bias: np.ndarray) -> Path:
     model = helper.make_model(
         helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
     )
-    onnx.save(model, folder / "model.onnx")
+    save_graphs(folder, {"model": ir.from_proto(model)})
     return folder
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -17,6 +17,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import silent
 from pipeline.data.samples import DATASET, Row, write_samples
+from pipeline.graph.files import save_graphs
 from pipeline.runtime.behaviour import Behaviour
 
 GENERATOR = np.random.default_rng(0)
@@ -54,9 +55,8 @@ def probe(
     place, sets = folder / "float", folder / "evaluation"
     (sets / "0").mkdir(parents=True)
     place.mkdir()
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), place / "model.onnx"
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    save_graphs(place, {"model": ir.from_proto(model)})
     write_samples(sets / "0", rows)
     (sets / "0" / DATASET).write_text(json.dumps({"name": "set", "labels": None, "pairs": False, "pads": {}}))
     artifacts = {name: Artifact(path, name, name, "", {}) for name, path in (("float", place), ("evaluation", sets))}

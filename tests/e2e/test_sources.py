@@ -63,7 +63,9 @@ def test_a_factory_is_exported(edge, images, workspace, scheme) -> None:
     assert done.returncode == 0, done.stderr
     assert _report(workspace)["accuracy"][0]["labelled"]
     metadata = json.loads((workspace / "out/bundle/metadata.json").read_text())
-    assert [(entry["name"], entry["shape"]) for entry in metadata["inputs"]] == [("input", ["batch", 3, 16, 16])]
+    assert [(entry["name"], entry["shape"]) for entry in metadata["graphs"][0]["inputs"]] == [
+        ("input", ["batch", 3, 16, 16])
+    ]
     assert metadata["preprocessing"] == ["preprocessing.json"]
     assert verify(workspace / "out/bundle") < 1e-5
 
@@ -180,7 +182,7 @@ def test_images_are_as_large_as_the_processor_makes_them(edge, images, workspace
     done = edge("export", "--model", "resnet", *flags)
     assert done.returncode == 0, done.stderr
     signature = json.loads((workspace / "out/bundle/metadata.json").read_text())
-    assert signature["inputs"][0]["shape"][1:] == [3, 16, 16]
+    assert signature["graphs"][0]["inputs"][0]["shape"][1:] == [3, 16, 16]
     refused = edge("export", "--model", "vit", *flags)
     assert refused.returncode == 3
     assert "Input image size (16*16) doesn't match model (32*32)" in refused.stderr

@@ -73,4 +73,4 @@ def test_a_narrower_encoder_says_that_its_embeddings_change(edge, tiny, workspac
     done = edge("export", *tiny, "--recipe", "narrow")
     assert done.returncode == 0, done.stderr
     metadata = json.loads((workspace / "out/bundle/metadata.json").read_text())
-    assert metadata["outputs"][0]["shape"][-1] == 16
+    assert metadata["graphs"][0]["outputs"][0]["shape"][-1] == 16

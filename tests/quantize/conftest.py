@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.stage import Run, StageContext
 from pipeline.core.types import silent
 from pipeline.data.samples import write_samples
+from pipeline.graph.files import record_graphs
 
 Arrays = dict[str, NDArray[Any]]
 ROWS, K = 60, 100  # K is no multiple of a block size
@@ -64,6 +66,7 @@ def make_graph(tmp_path: Path) -> Callable[..., Artifact]:
         folder = tmp_path / f"graph{next(numbers)}"
         folder.mkdir()
         onnx.save(model, folder / "model.onnx")
+        record_graphs(folder, {"model": ir.from_proto(model)})
         return Artifact(folder, "trace.float", "0" * 64, "0" * 64, {})
 
     return make

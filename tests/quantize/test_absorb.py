@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from pipeline.graph.files import save_model
 from pipeline.quantize.absorb import absorb
-from pipeline.trace.graph import save_model
 
 K = 6
 Array = NDArray[np.float32]

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from pipeline.graph.files import save_model as save
 from pipeline.trace.canonical import canonicalize, module_of, name_axes, split_gemm, strip_metadata
-from pipeline.trace.graph import save_model as save
 
 X = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
 WEIGHT = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)

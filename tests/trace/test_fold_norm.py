@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from pipeline.graph.files import save_model as save
 from pipeline.trace.fold_norm import fold_norms
-from pipeline.trace.graph import save_model as save
 
 X = np.random.default_rng(0).normal(size=(2, 4, 6, 6)).astype(np.float32)
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from pipeline.graph.files import save_model
 from pipeline.trace.canonical import canonicalize
 from pipeline.trace.examples import example_inputs
 from pipeline.trace.fuse_attention import fuse_attentions
-from pipeline.trace.graph import save_model
 from pipeline.trace.parity import check_parity
 from pipeline.trace.to_onnx import trace
 

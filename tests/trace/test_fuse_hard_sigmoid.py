@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from pipeline.graph.files import save_model as save
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
-from pipeline.trace.graph import save_model as save
 
 X = np.linspace(-5, 5, 21, dtype=np.float32).reshape(1, 21)
 CONSTANTS = {

@@ -9,8 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
+from pipeline.core.errors import StageError
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit, name_of, replace
-from pipeline.trace.graph import load_model, save_model, signature
+from pipeline.graph.files import TensorSpec, graph_file, graph_megabytes, graphs_in, load_model, save_graphs, save_model
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -50,12 +51,27 @@ def test_large_weights_go_beside_the_graph(model: ir.Model, tmp_path: Path) -> N
     assert found.tolist() == list(range(257))
 
 
-def test_signature(model: ir.Model) -> None:
+def test_named_graphs_of_one_model(model: ir.Model, tmp_path: Path) -> None:
+    """In the order in which they were saved, each with its own weights; one that runs samples has only one."""
     model.graph.outputs[0].shape = ir.Shape(["rows", 4])
-    assert signature(model) == {
-        "inputs": [{"name": "x", "dtype": "float", "shape": ["rows", 4]}],
-        "outputs": [{"name": "y", "dtype": "float", "shape": ["rows", 4]}],
-    }
+    save_graphs(tmp_path, {"vision": model, "decoder": model})
+    vision, decoder = graphs_in(tmp_path)
+    assert (vision.name, vision.file, decoder.file) == ("vision", "vision.onnx", "decoder.onnx")
+    assert vision.inputs == (TensorSpec(name="x", dtype="float", shape=("rows", 4)),)
+    assert vision.outputs == (TensorSpec(name="y", dtype="float", shape=("rows", 4)),)
+    assert [path.name for path in decoder.files(tmp_path)] == ["decoder.onnx", "decoder.onnx.data"]
+    with pytest.raises(StageError) as caught:
+        graph_file(tmp_path)
+    assert (
+        caught.value.message == "The model has 2 graphs (vision, decoder); only models with one are run and measured."
+    )
+
+
+def test_the_only_graph_may_have_any_name(model: ir.Model, tmp_path: Path) -> None:
+    save_graphs(tmp_path, {"encoder": model})
+    assert graph_file(tmp_path) == tmp_path / "encoder.onnx"
+    size = sum((tmp_path / name).stat().st_size for name in ("encoder.onnx", "encoder.onnx.data"))
+    assert graph_megabytes(tmp_path, graphs_in(tmp_path)) == size / 1e6
 
 
 def test_constants_are_told_from_computed_values(model: ir.Model) -> None:

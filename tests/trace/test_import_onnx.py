@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -16,8 +14,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
+from pipeline.graph.files import TensorSpec, describe, graphs_in, load_model
 from pipeline.source.onnx_file import read_onnx
-from pipeline.trace.graph import load_model, signature
 from pipeline.trace.import_onnx import name_axes, run
 
 
@@ -72,9 +70,9 @@ def test_older_files_are_raised_and_stay_equal(imported, tmp_path, opset) -> Non
 
 def test_inputs_and_outputs_keep_their_names(imported, tmp_path) -> None:
     out, _ = imported(old_file(tmp_path / "old.onnx", 17))
-    signature = json.loads((out / "signature.json").read_text())
-    assert signature["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 4]}]
-    assert [output["name"] for output in signature["outputs"]] == ["y"]
+    (graph,) = graphs_in(out)
+    assert graph.inputs == (TensorSpec(name="x", dtype="float", shape=("batch", 4)),)
+    assert [output.name for output in graph.outputs] == ["y"]
 
 
 def test_same_file_same_bytes(imported, tmp_path) -> None:
@@ -229,8 +227,9 @@ def test_open_sizes_get_the_names_that_the_source_has() -> None:
     x, y = (ir.Value(name=name, shape=ir.Shape([-1, 3, "?", "?"])) for name in "xy")
     graph = ir.Graph([x], [y], nodes=[], name="g")
     name_axes(graph, {"x": InputSpec(shape=("batch", 3, "axis2", 320))})
-    assert signature(ir.Model(graph, ir_version=10))["inputs"][0]["shape"] == ["batch", 3, "axis2", 320]
-    assert signature(ir.Model(graph, ir_version=10))["outputs"][0]["shape"] == ["batch", 3, "?", "?"]
+    spec = describe("model", graph)
+    assert spec.inputs[0].shape == ("batch", 3, "axis2", 320)
+    assert spec.outputs[0].shape == ("batch", 3, "?", "?")
 
 
 def test_metadata_of_the_file_stays(imported, save_model) -> None:

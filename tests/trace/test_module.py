@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
-from pipeline.trace.graph import save_model
+from pipeline.graph.files import save_model
 from pipeline.trace.module import output_names, run, trace_module
 from pipeline.trace.outputs import flat
 

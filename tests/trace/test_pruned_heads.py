@@ -10,9 +10,9 @@ import transformers
 
 from pipeline.compress.edits import replay
 from pipeline.compress.prune.units_heads import attention_heads
+from pipeline.graph.files import save_model
 from pipeline.trace.canonical import canonicalize
 from pipeline.trace.examples import example_inputs
-from pipeline.trace.graph import MODEL, save_model
 from pipeline.trace.parity import check_parity
 from pipeline.trace.to_onnx import trace
 
@@ -39,6 +39,6 @@ def test_other_counts_in_every_layer_export(prefix: str, config: dict[str, objec
     examples = example_inputs(model, data, names, batch=2, length=16, seed=0)
     graph = trace(model, examples, 21)
     canonicalize(graph, prefix="")
-    save_model(graph, tmp_path / MODEL)
+    save_model(graph, tmp_path / "model.onnx")
     others = example_inputs(model, data, names, batch=3, length=21, seed=1)
-    assert check_parity(model, tmp_path / MODEL, [examples, others]) < 1e-5
+    assert check_parity(model, tmp_path / "model.onnx", [examples, others]) < 1e-5

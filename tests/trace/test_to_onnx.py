@@ -13,6 +13,7 @@ from torch import nn
 from transformers import BertConfig, PreTrainedModel
 
 from pipeline.core.errors import StageError
+from pipeline.graph.files import TensorSpec, graphs_in
 from pipeline.trace.to_onnx import trace
 
 TraceModel = Callable[[Path, Path], Path]
@@ -40,7 +41,7 @@ def test_tracing_again_gives_the_same_bytes(
 ) -> None:
     again = trace_model(tiny_bert, tmp_path / "again")
     names = sorted(file.name for file in tiny_trace.iterdir())
-    assert names == ["artifact.json", "model.onnx", "model.onnx.data", "signature.json"]
+    assert names == ["artifact.json", "graphs.json", "model.onnx", "model.onnx.data"]
     for name in names:
         assert (again / name).read_bytes() == (tiny_trace / name).read_bytes(), name
 
@@ -76,13 +77,13 @@ def test_padding_changes_nothing(tiny_trace: Path) -> None:
 
 
 def test_signature_is_that_of_the_file(tiny_trace: Path) -> None:
-    signature = json.loads((tiny_trace / "signature.json").read_text())
-    assert [entry["name"] for entry in signature["inputs"]] == ["input_ids", "attention_mask", "token_type_ids"]
-    assert {entry["dtype"] for entry in signature["inputs"]} == {"int64"}
-    assert signature["outputs"] == [
-        {"name": "last_hidden_state", "dtype": "float", "shape": ["batch", "sequence", 32]},
-        {"name": "pooler_output", "dtype": "float", "shape": ["batch", 32]},
-    ]
+    (graph,) = graphs_in(tiny_trace)
+    assert [entry.name for entry in graph.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert {entry.dtype for entry in graph.inputs} == {"int64"}
+    assert graph.outputs == (
+        TensorSpec(name="last_hidden_state", dtype="float", shape=("batch", "sequence", 32)),
+        TensorSpec(name="pooler_output", dtype="float", shape=("batch", 32)),
+    )
 
 
 def test_sentence_encoder_pools_and_normalizes(encoder_trace: Path, tiny_trace: Path) -> None:

@@ -1,0 +1,112 @@
+"""A bundle of a model with two graphs: its metadata lists both, `verify` loads both, and nothing measures only one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from model_specs import factory
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+
+from pipeline.api import check
+from pipeline.bundle.build import run
+from pipeline.bundle.manifest import read_manifest, write_manifest
+from pipeline.bundle.verify import verify
+from pipeline.cli.lists import inspect_bundle
+from pipeline.config.target import Runtime
+from pipeline.core.artifact import Artifact
+from pipeline.core.errors import EdgeError, StageError, UsageError
+from pipeline.core.stage import MODEL, StageContext
+from pipeline.core.types import Scheme, silent
+from pipeline.data.samples import DATASET, write_samples
+from pipeline.graph.files import save_graphs
+
+PROVENANCE = {"model": "m", "model_digest": "d", "target": "phone", "recipe": "fp32"}
+
+
+def product(inputs: int, outputs: int, taken: str, given: str) -> ir.Model:
+    """given = taken @ w, w full of ones."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [taken, "w"], [given], name=f"{given}/MatMul")],
+        "g",
+        [helper.make_tensor_value_info(taken, TensorProto.FLOAT, ["batch", inputs])],
+        [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["batch", outputs])],
+        [numpy_helper.from_array(np.ones((inputs, outputs), np.float32), "w")],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The encoder takes `x` [batch, 4] and gives `states` [batch, 300]; the decoder makes `y` [batch, 2] of them."""
+    made, sets, out = (tmp_path / name for name in ("write", "evaluation", "bundle"))
+    for folder in (made, sets / "0", out):
+        folder.mkdir(parents=True)
+    save_graphs(made, {"encoder": product(4, 300, "x", "states"), "decoder": product(300, 2, "states", "y")})
+    write_samples(sets / "0", [{"x": np.full((1, 4), value, np.float32)} for value in (1, 2)])
+    (sets / "0" / DATASET).write_text(json.dumps({"texts": []}))
+    config = {
+        "scheme": Scheme(name="fp32").model_dump(mode="json"),
+        "runtime": Runtime().model_dump(mode="json", exclude={"sources"}),
+        "max_length": 64,
+        "provenance": PROVENANCE,
+    }
+    inputs = {
+        role: Artifact(path, role, "0" * 64, "0" * 64, {}) for role, path in (("model", made), ("evaluation", sets))
+    }
+    run(StageContext(config, inputs, out, silent, models={MODEL: factory()}))
+    return out
+
+
+def test_every_graph_is_in_the_bundle_with_its_inputs_and_outputs(bundle: Path) -> None:
+    files = read_manifest(bundle)["files"]
+    assert {name for name in files if "onnx" in name} == {
+        *("encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data")
+    }
+    encoder, decoder = json.loads((bundle / "metadata.json").read_text())["graphs"]
+    assert encoder == {
+        "file": "encoder.onnx",
+        "inputs": [{"name": "x", "dtype": "float", "shape": ["batch", 4]}],
+        "outputs": [{"name": "states", "dtype": "float", "shape": ["batch", 300]}],
+    }
+    assert (decoder["file"], decoder["inputs"], decoder["outputs"][0]["name"]) == (
+        *("decoder.onnx", encoder["outputs"], "y"),
+    )
+
+
+def test_golden_samples_are_of_the_first_and_every_graph_is_loaded(bundle: Path) -> None:
+    assert verify(bundle) == 0.0
+    (bundle / "decoder.onnx").write_bytes((bundle / "decoder.onnx").read_bytes()[:-20])
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle, {**PROVENANCE, "store": {}})
+    with pytest.raises(EdgeError, match=r"decoder\.onnx"):
+        verify(bundle)
+
+
+def test_inspect_shows_every_graph(bundle: Path) -> None:
+    console = Console(record=True, width=120)
+    inspect_bundle(bundle, console)
+    shown = console.export_text()
+    assert shown.index("graph encoder.onnx") < shown.index("output  states: float [batch, 300]")
+    assert shown.index("graph decoder.onnx") < shown.index("output  y: float [batch, 2]")
+
+
+def test_what_cannot_be_measured_is_said(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        check(bundle, store=tmp_path / "store")
+    assert caught.value.message == (
+        "The model has 2 graphs (encoder, decoder); only models with one are run and measured."
+    )
+
+
+def test_each_graph_is_checked_before_anything_runs(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "decoder.onnx").write_bytes(b"none")
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle, {**PROVENANCE, "store": {}})
+    with pytest.raises(UsageError) as caught:
+        check(bundle, store=tmp_path / "store")
+    assert caught.value.message.startswith(f"decoder.onnx of the bundle {bundle} is no ONNX model")
