@@ -226,31 +226,30 @@ class _Builder:
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme)}
-        # what is watched does not depend on the rest of the scheme, so that recipes can share it
-        watched = {"scheme": describe(Scheme(name="any", nodes_to_exclude=self.scheme.nodes_to_exclude))}
-        graph, stages = self._traced, []
-        samples = {"samples": self.reading.stages["calibration"].name, PROBE: PROBE} if calibrated else {}
+        names = {"exclude": list(self.scheme.nodes_to_exclude), "overridden": list(self.formats.patterns)}
+        samples = {"samples": self.reading.stages["calibration"].name} if calibrated else {}
+        # what is watched depends on nothing else of the scheme, so that recipes can share it
+        inputs = {"graph": self._traced, "layers": "layers"}
+        stages = [self._onnx("layers", "layers:run", names, {"graph": self._traced})]
+        observed = {**samples, PROBE: PROBE}
         if self.formats.smooths:
-            inputs = {"graph": graph, **samples}
-            stages.append(self._onnx("calibrate.channels", "calibrate:channels", watched, inputs, version=2))
-            inputs = {"graph": graph, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, inputs, version=4))
-            graph = "smooth"
-        inputs = {"graph": graph}
+            stages.append(self._onnx("calibrate.channels", "calibrate:channels", {}, inputs | observed, version=2))
+            smoothed = {**inputs, "channels": "calibrate.channels"}
+            stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=4))
+            inputs["graph"] = "smooth"
+        observed |= inputs
         if self.formats.needs_ranges:
-            observed = {"graph": graph, **samples}
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=4))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
-            observed = {"graph": graph, **samples}
-            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", watched, observed, version=2))
+            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
-            measured = {**inputs, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, measured, version=5))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=5))
             inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=8))
-        stages.append(self._onnx("write", "write:run", {}, {"graph": graph, "plan": "quantize"}, version=4))
+        written = {"graph": inputs["graph"], "plan": "quantize"}
+        stages.append(self._onnx("write", "write:run", {}, written, version=4))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:

@@ -17,6 +17,7 @@ _TITLES = {
     "judge": "test the judge",
     "trace": "trace compressed model",
     "model": "save compressed model",
+    "layers": "find layers",
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
     "calibrate.hessians": "calibrate hessians",

@@ -26,7 +26,7 @@ from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, Gram
-from pipeline.quantize.layers import find_layers
+from pipeline.quantize.layers import read_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
@@ -64,7 +64,7 @@ def ranges(context: StageContext) -> dict[str, Json]:
             *((name, Values) for name in region.observed),
         ]
 
-    observed = _observe(context, scheme, watch)
+    observed = _observe(context, watch, scheme.percentile)
     found = {name: seen.range() for (name, kind), seen in observed.items() if kind is observer}
     means = {name: seen.mean() for (name, kind), seen in observed.items() if kind is ChannelMean}
     values = {name: np.array([seen.total]) for (name, kind), seen in observed.items() if kind is Values}
@@ -83,7 +83,7 @@ def channels(context: StageContext) -> dict[str, Json]:
         widths.update({layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"})
         return [(name, ChannelMax) for name in _linear_inputs(layers)]
 
-    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), watch)
+    observed = _observe(context, watch)
     never = {name: np.zeros(width, np.float32) for name, width in widths.items()}
     found = {name: seen.magnitude for (name, _), seen in observed.items() if seen.magnitude is not None}
     save_file(never | found, context.out / CHANNELS)
@@ -96,7 +96,7 @@ def hessians(context: StageContext) -> dict[str, Json]:
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
         return [(name, Gram) for name in _linear_inputs(layers)]
 
-    observed = _observe(context, Scheme.model_validate(context.config["scheme"]), watch)
+    observed = _observe(context, watch)
     save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
@@ -110,15 +110,16 @@ def _samples(context: StageContext) -> Samples:
 
 
 def _observe(
-    context: StageContext, scheme: Scheme, watch: Callable[[ir.Graph, list[Layer]], list[Watched]]
+    context: StageContext, watch: Callable[[ir.Graph, list[Layer]], list[Watched]], percentile: float = 100.0
 ) -> dict[Watched, Any]:
+    """`percentile`: what a range holds; observers of other things take no notice."""
     model = load_model(graph_file(context.inputs["graph"].path))
-    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
+    layers, _ = read_layers(context.inputs["layers"], model.graph)
     watched = watch(model.graph, layers)
     if not watched:  # ONNX Runtime runs no graph without outputs
         return {}
     outputs = _attach(model, watched)
-    observers = {key: key[1](scheme.percentile) for key in watched}
+    observers = {key: key[1](percentile) for key in watched}
     batch = _BATCH if independent(context.inputs) else 1
     with saved(model, context.out / _SCRATCH) as path:
         _stream(path, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)

@@ -16,7 +16,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
 from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift, quantize_bias
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.layers import LeftInFloat
+from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.region import Region, find_region
 from pipeline.quantize.stretches import slow_convolutions
@@ -44,7 +44,7 @@ def region_of(
         region.tensors,
         apart=tuple(_without(taken, integer)),
         slow=tuple(layer for layer in slow if not small[id(layer)]),
-        left=tuple(_left(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
+        left=tuple(left_entry(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
 
 
@@ -64,10 +64,6 @@ def _slow(graph: ir.Graph, region: Region, formats: SchemeFormats, values: Mappi
 def _without(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
     named = {id(layer) for layer in others}
     return [layer for layer in layers if id(layer) not in named]
-
-
-def _left(layer: Layer, reason: str) -> LeftInFloat:
-    return LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
 
 
 def spread(ranges: Arrays, region: Region) -> Arrays:

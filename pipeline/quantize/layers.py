@@ -1,9 +1,11 @@
-"""Which nodes of a float graph a scheme can take: products with constant weights, and embedding tables."""
+"""Which nodes of a float graph a scheme can take: products with constant weights, convolutions and embedding tables.
+
+They are found once; the stages that follow read the record, and smoothing changes neither nodes nor their names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,30 +13,65 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from pipeline.core.artifact import Artifact
+from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.formats.format import Layer
+from pipeline.core.stage import StageContext
+from pipeline.core.types import Frozen, Json
+from pipeline.formats.format import Layer, TensorClass
 from pipeline.formats.scheme import check_overrides
-from pipeline.graph.edit import constant
+from pipeline.graph.edit import constant, name_of
+from pipeline.graph.files import graph_file, load_model
 
 SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
 
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN", "Einsum")
+_CLASSES: dict[str, tuple[TensorClass, int]] = {"MatMul": ("linear", 1), "Gather": ("table", 0), "Conv": ("conv", 1)}
+"""What the weight of an operator is to it, and which of its inputs it is."""
+_RECORD = "layers.json"
 
 
-@dataclass(frozen=True)
-class LeftInFloat:
-    """A weight that stays in float, and why."""
+class LeftEntry(Frozen):
+    """A weight that stays in float32, and why."""
 
-    weight_name: str
+    weight: str
     op_type: str
     bytes: int
     reason: str
 
 
+class LayerRecord(Frozen):
+    """Names of the nodes whose weights a scheme can take, in the graph's order, and the weights that none can."""
+
+    nodes: tuple[str, ...]
+    left: tuple[LeftEntry, ...]
+
+
+def run(context: StageContext) -> dict[str, Json]:
+    """Stage function. Writes `layers.json` (LayerRecord); UsageError if a name pattern matches nothing."""
+    graph = load_model(graph_file(context.inputs["graph"].path)).graph
+    layers, left = find_layers(graph, context.config["exclude"], context.config["overridden"])
+    record = LayerRecord(nodes=tuple(name_of(layer.node) for layer in layers), left=tuple(left))
+    (context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
+    return {"layers": len(layers), "left": len(left)}
+
+
+def read_layers(artifact: Artifact, graph: ir.Graph) -> tuple[list[Layer], list[LeftEntry]]:
+    """What `find_layers` found, with the nodes and weights of `graph`: the one that it looked at, smoothed or not."""
+    record = LayerRecord.model_validate(artifact.read_json(_RECORD))
+    nodes = {node.name: node for node in graph}
+    return [_layer(nodes[name]) for name in record.nodes], list(record.left)
+
+
+def left_entry(layer: Layer, reason: str) -> LeftEntry:
+    """Of a layer that stays in float after all."""
+    return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
+
+
 def find_layers(
     graph: ir.Graph, exclude: Sequence[str], overridden: Sequence[str] = ()
-) -> tuple[list[Layer], list[LeftInFloat]]:
+) -> tuple[list[Layer], list[LeftEntry]]:
     """Split the weighted nodes into those that can be quantized and those that cannot.
 
     `exclude`: name patterns (`*`, `?`, `[...]`) of nodes to leave alone; `overridden`: those of a scheme's overrides.
@@ -42,7 +79,7 @@ def find_layers(
     """
     _check_patterns(graph, exclude)
     layers: list[Layer] = []
-    left: list[LeftInFloat] = []
+    left: list[LeftEntry] = []
     weighted: list[str] = []
     for node in graph:
         for position, value in enumerate(node.inputs):
@@ -53,14 +90,14 @@ def find_layers(
             weighted.append(str(node.name))
             reason = _reason(node, position, weight, exclude)
             if reason:
-                left.append(LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason))
+                left.append(_left(value, node, weight, reason))
             else:
-                layers.append(_layer(node, str(value.name), weight))
+                layers.append(_layer(node))
     check_overrides(overridden, weighted)
     return layers, [*left, *_in_bodies(graph)]
 
 
-def _in_bodies(graph: ir.Graph) -> Iterator[LeftInFloat]:
+def _in_bodies(graph: ir.Graph) -> Iterator[LeftEntry]:
     """The weights that branches and loops read."""
     for outer in graph:
         for body in (body for attribute in outer.attributes.values() for body in _graphs_of(attribute)):
@@ -69,7 +106,7 @@ def _in_bodies(graph: ir.Graph) -> Iterator[LeftInFloat]:
                     weight = constant(value)
                     if value is not None and weight is not None and weight.ndim > 1 and weight.dtype == np.float32:
                         reason = f"it is read in the body of {outer.op_type}, where no scheme takes weights"
-                        yield LeftInFloat(str(value.name), node.op_type, weight.nbytes, reason)
+                        yield _left(value, node, weight, reason)
 
 
 def _graphs_of(attribute: ir.Attr) -> Sequence[ir.Graph]:
@@ -78,12 +115,16 @@ def _graphs_of(attribute: ir.Attr) -> Sequence[ir.Graph]:
     return attribute.value if attribute.type == ir.AttributeType.GRAPHS else ()
 
 
-def _layer(node: ir.Node, name: str, weight: NDArray[Any]) -> Layer:
-    if node.op_type == "Gather":
-        return Layer("table", node, "", name, weight)
-    activation = node.inputs[0]
-    assert activation is not None  # noqa: S101  # MatMul and Conv have two inputs
-    return Layer("conv" if node.op_type == "Conv" else "linear", node, str(activation.name), name, weight)
+def _left(value: ir.Value, node: ir.Node, weight: NDArray[Any], reason: str) -> LeftEntry:
+    return LeftEntry(weight=name_of(value), op_type=node.op_type, bytes=weight.nbytes, reason=reason)
+
+
+def _layer(node: ir.Node) -> Layer:
+    """Of a node that `_reason` has nothing against."""
+    op, place = _CLASSES[node.op_type]
+    weight = constant(node.inputs[place])
+    assert weight is not None  # noqa: S101  # it was one when the layers were found
+    return Layer(op, node, "" if op == "table" else name_of(node.inputs[0]), name_of(node.inputs[place]), weight)
 
 
 def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: Sequence[str]) -> str:
@@ -98,8 +139,7 @@ def _reason(node: ir.Node, position: int, weight: NDArray[Any], exclude: Sequenc
 def _product_reason(node: ir.Node, position: int, weight: NDArray[Any]) -> str:
     if weight.size < SMALL:
         return f"only {weight.size} values: less than its scales and extra nodes would cost"
-    taken = {"MatMul": 1, "Gather": 0}
-    if taken.get(node.op_type) != position:
+    if node.op_type not in _CLASSES or _CLASSES[node.op_type][1] != position:
         return f"no scheme takes the weights of {node.op_type} yet"
     if weight.ndim != 2:
         return f"its weight has {weight.ndim} dimensions, 2 can be taken"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.core.types import Frozen
 from pipeline.formats.format import Entry
+from pipeline.quantize.layers import LeftEntry
 
 
 class TensorEntry(Frozen):
@@ -12,15 +13,6 @@ class TensorEntry(Frozen):
     tensor: str
     scale: float
     zero_point: int
-
-
-class LeftEntry(Frozen):
-    """A weight that stays in float32."""
-
-    weight: str
-    op_type: str
-    bytes: int
-    reason: str
 
 
 class QuantizationPlan(Frozen):

@@ -22,8 +22,8 @@ from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.conv import SLOW, quantize_region, region_of, spread, stored_form
 from pipeline.quantize.hessians import Hessians
-from pipeline.quantize.layers import LeftInFloat, find_layers
-from pipeline.quantize.plan import LeftEntry, QuantizationPlan
+from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
+from pipeline.quantize.plan import QuantizationPlan
 from pipeline.quantize.region import Region, landing
 
 PLAN = "plan.json"
@@ -48,7 +48,7 @@ def run(context: StageContext) -> dict[str, Json]:
     scheme = Scheme.model_validate(context.config["scheme"])
     formats = SchemeFormats(scheme)
     graph = load_model(graph_file(context.inputs["graph"].path)).graph
-    layers, left = find_layers(graph, scheme.nodes_to_exclude, formats.patterns)
+    layers, left = read_layers(context.inputs["layers"], graph)
     found = calibrated(context, graph, layers, formats)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
@@ -108,29 +108,21 @@ def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme, others: bool) -> Non
     )
 
 
-def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftInFloat]]:
+def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftEntry]]:
     """Layers to round, and those that their measured sensitivity leaves in float."""
     reasons = context.inputs["sensitivity"].read_json(SENSITIVE) if "sensitivity" in context.inputs else {}
     kept = [layer for layer in layers if layer.node.name not in reasons]
-    left = [
-        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reasons[layer.node.name])
-        for layer in layers
-        if layer.node.name in reasons
-    ]
+    left = [left_entry(layer, reasons[layer.node.name]) for layer in layers if layer.node.name in reasons]
     return kept, left
 
 
-def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], list[LeftInFloat]]:
+def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], list[LeftEntry]]:
     """Layers to round, and the convolutions around a tensor that calibration never saw active: no range is known, and
     one of nothing would make a later input zero. (Products find their range at run time then.)"""
     empty = {name for name, ends in ranges.items() if is_empty(*map(float, ends))}
     unseen = {id(layer) for layer in layers if layer.op == "conv" and empty.intersection(_ends(layer))}
     reason = "its input or its output is zero on every calibration sample, so that no range is known"
-    left = [
-        LeftInFloat(layer.weight_name, layer.node.op_type, layer.weight.nbytes, reason)
-        for layer in layers
-        if id(layer) in unseen
-    ]
+    left = [left_entry(layer, reason) for layer in layers if id(layer) in unseen]
     return [layer for layer in layers if id(layer) not in unseen], left
 
 
@@ -152,7 +144,7 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
 
 def decide(
     layers: list[Layer],
-    left: list[LeftInFloat],
+    left: list[LeftEntry],
     region: Region,
     formats: SchemeFormats,
     found: Calibrated,
@@ -160,14 +152,14 @@ def decide(
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan for `layers`, whose convolutions are those of `region`, and its arrays."""
     codes = Codes()
-    kept = [LeftEntry(weight=e.weight_name, op_type=e.op_type, bytes=e.bytes, reason=e.reason) for e in left]
+    kept = list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
     entries: list[Entry] = []
     for done, layer in enumerate(others, start=1):
         reason = formats.leaves(layer.op, str(layer.node.name), layer.weight)
         if reason:
-            kept.append(_left(layer, reason))
+            kept.append(left_entry(layer, reason))
         else:
             form = formats.of(layer.op, str(layer.node.name))
             entries.append(_entry(layer, form, found, readers, codes))
@@ -194,10 +186,6 @@ def _activations(layers: list[Layer]) -> dict[str, tuple[str, ...]]:
             before = readers.get(layer.weight_name, ())
             readers[layer.weight_name] = tuple(dict.fromkeys((*before, layer.activation)))
     return readers
-
-
-def _left(layer: Layer, reason: str) -> LeftEntry:
-    return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
 
 
 def _entry(

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import constant, name_of
-from pipeline.quantize.layers import LeftInFloat
+from pipeline.quantize.layers import LeftEntry
 
 _KERNELS = ("Add", "AveragePool", "Concat", "GlobalAveragePool")
 """ONNX Runtime has integer kernels for them, which take and give codes of different scales. It has some for Mul and
@@ -38,7 +38,7 @@ class Region:
     tensors: dict[str, str] = field(default_factory=dict)
     apart: tuple[Layer, ...] = ()
     slow: tuple[Layer, ...] = ()
-    left: tuple[LeftInFloat, ...] = ()
+    left: tuple[LeftEntry, ...] = ()
 
     @property
     def observed(self) -> tuple[str, ...]:

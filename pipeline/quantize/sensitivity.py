@@ -20,7 +20,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
-from pipeline.quantize.layers import find_layers
+from pipeline.quantize.layers import read_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
 from pipeline.runtime.session import Session
@@ -80,7 +80,7 @@ class _Bench:
         self._context, self._formats = context, SchemeFormats(scheme)
         self._path = graph_file(context.inputs["graph"].path)
         graph = load_model(self._path).graph
-        every, _ = find_layers(graph, scheme.nodes_to_exclude, self._formats.patterns)
+        every, _ = read_layers(context.inputs["layers"], graph)
         self._found = calibrated(context, graph, every, self._formats)
         region = region_of(graph, every, self._formats, self._found.values)
         taken = {layer.node.name for layer in region.convolutions}
@@ -101,7 +101,8 @@ class _Bench:
         """Power of what rounding `layers` changes, summed over samples and the values of the first output."""
         names = {layer.node.name for layer in layers}
         model = load_model(self._path)
-        chosen = [layer for layer in find_layers(model.graph, ())[0] if layer.node.name in names]
+        every, _ = read_layers(self._context.inputs["layers"], model.graph)
+        chosen = [layer for layer in every if layer.node.name in names]
         region = region_of(model.graph, chosen, self._formats)
         write(model, *decide(chosen, [], region, self._formats, self._found, silent))
         with saved(model, self._context.out / _TRIAL) as trial:

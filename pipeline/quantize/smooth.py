@@ -9,14 +9,13 @@ from safetensors.numpy import load_file
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
 from pipeline.formats.format import Layer
-from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit
 from pipeline.graph.files import graph_file, load_model, save_graphs
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.absorb import absorb
 from pipeline.quantize.calibrate import CHANNELS
-from pipeline.quantize.layers import find_layers
+from pipeline.quantize.layers import read_layers
 
 
 def run(context: StageContext) -> dict[str, Json]:
@@ -31,7 +30,7 @@ def run(context: StageContext) -> dict[str, Json]:
     path = graph_file(context.inputs["graph"].path)
     model = load_model(path)
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
-    layers, _ = find_layers(model.graph, scheme.nodes_to_exclude, SchemeFormats(scheme).patterns)
+    layers, _ = read_layers(context.inputs["layers"], model.graph)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
     absorbed = never_seen = 0
     for group in groups:

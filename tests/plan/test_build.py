@@ -40,16 +40,16 @@ END = ["reference", "bundle", "answers"]
     ("recipe", "names"),
     [
         ("fp32", [*SAMPLES[1:], *END]),
-        ("w4", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
-        ("w4a8-dynamic", [*SAMPLES, "calibrate.hessians", "quantize", "write", "compare", *END]),
-        ("w8", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
-        ("fp16", [*SAMPLES[1:], "quantize", "write", "compare", *END]),
-        ("w8a8-dynamic", [*SAMPLES, "calibrate.channels", "smooth", *ROUNDED, *END]),
-        ("w8a8", [*SAMPLES, "calibrate.channels", "smooth", "calibrate.ranges", *ROUNDED, *END]),
-        ("w4a8-static", [*SAMPLES, "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END]),
+        ("w4", [*SAMPLES, "layers", "calibrate.hessians", "quantize", "write", "compare", *END]),
+        ("w4a8-dynamic", [*SAMPLES, "layers", "calibrate.hessians", "quantize", "write", "compare", *END]),
+        ("w8", [*SAMPLES[1:], "layers", "quantize", "write", "compare", *END]),
+        ("fp16", [*SAMPLES[1:], "layers", "quantize", "write", "compare", *END]),
+        ("w8a8-dynamic", [*SAMPLES, "layers", "calibrate.channels", "smooth", *ROUNDED, *END]),
+        ("w8a8", [*SAMPLES, "layers", "calibrate.channels", "smooth", "calibrate.ranges", *ROUNDED, *END]),
+        ("w4a8-static", [*SAMPLES, "layers", "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END]),
         (
             "prune-w4",
-            [*SAMPLES, "compress.0.prune", "trace", "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END],
+            [*SAMPLES, "compress.0.prune", "trace", "layers", "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END],
         ),
     ],
 )
@@ -62,9 +62,10 @@ def test_stages_in_order(job: Job, recipe: str, names: list[str]) -> None:
 
 
 def test_sensitivity_is_measured_only_where_the_scheme_asks(job: Job) -> None:
+    given = {"layers": "layers", "samples": "samples.calibration"}
     for recipe, inputs in {
-        "w8a8": {"graph": "smooth", "ranges": "calibrate.ranges", "samples": "samples.calibration"},
-        "w4": {"graph": "trace.float", "hessians": "calibrate.hessians", "samples": "samples.calibration"},
+        "w8a8": {**given, "graph": "smooth", "ranges": "calibrate.ranges"},
+        "w4": {**given, "graph": "trace.float", "hessians": "calibrate.hessians"},
     }.items():
         planned = stages(job, recipe=recipe, scheme={"min_sqnr_db": 30.0})
         names = list(planned)
@@ -98,6 +99,15 @@ def test_only_what_uses_a_setting_is_made_again(job: Job) -> None:
     ]
     assert changed(plan, stages(job, recipe="prune-w4", threads=2)) == ["bundle"]
     assert changed(plan, stages(job, recipe="prune-w4", opset=22)) == ["trace.float", "trace"]
+
+
+def test_recipes_share_what_is_watched(job: Job) -> None:
+    """It depends on the layers that were found, and on nothing else of a scheme."""
+    plain, other = (stages(job, recipe="w4", scheme=changes) for changes in ({}, {"block_size": 64, "scale_bits": 32}))
+    assert plain["calibrate.hessians"].config == other["calibrate.hessians"].config == {}
+    assert changed(plain, other) == ["quantize", "bundle"]
+    excluded = stages(job, recipe="w4", scheme={"nodes_to_exclude": ("*",)})
+    assert changed(plain, excluded) == ["layers", "quantize", "bundle"]
 
 
 def test_random_calibration_is_noted(job: Job) -> None:

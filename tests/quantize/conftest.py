@@ -20,6 +20,7 @@ from pipeline.core.stage import Run, StageContext
 from pipeline.core.types import silent
 from pipeline.data.samples import write_samples
 from pipeline.graph.files import record_graphs
+from pipeline.quantize import layers
 
 Arrays = dict[str, NDArray[Any]]
 ROWS, K = 60, 100  # K is no multiple of a block size
@@ -89,15 +90,38 @@ def graph(make_graph: Callable[..., Artifact], constants: Arrays) -> Artifact:
 
 
 @pytest.fixture
-def run_stage(tmp_path: Path) -> Callable[..., Artifact]:
-    """Runs a stage function with a scheme and input artifacts, in a new folder."""
+def run_with(tmp_path: Path) -> Callable[..., Artifact]:
+    """Runs a stage function with a config and input artifacts, in a new folder."""
     numbers = itertools.count()
 
-    def run(function: Run, scheme: Any, **inputs: Artifact) -> Artifact:
+    def run(function: Run, config: dict[str, Any], **inputs: Artifact) -> Artifact:
         out = tmp_path / f"stage{next(numbers)}"
         out.mkdir()
-        config = {"scheme": scheme.model_dump(mode="json")} if scheme is not None else {}
         return Artifact(out, "", "0" * 64, "0" * 64, function(StageContext(config, inputs, out, silent)))
+
+    return run
+
+
+@pytest.fixture
+def layers_of(run_with: Callable[..., Artifact]) -> Callable[..., Artifact]:
+    """Finds the layers of a graph; by name patterns, those to leave out and those that a scheme overrides."""
+
+    def find(graph: Artifact, exclude: Sequence[str] = (), overridden: Sequence[str] = ()) -> Artifact:
+        return run_with(layers.run, {"exclude": exclude, "overridden": overridden}, graph=graph)
+
+    return find
+
+
+@pytest.fixture
+def run_stage(run_with: Callable[..., Artifact], layers_of: Callable[..., Artifact]) -> Callable[..., Artifact]:
+    """Runs a stage function with a scheme and input artifacts, once the layers of the graph are found."""
+
+    def run(function: Run, scheme: Any, **inputs: Artifact) -> Artifact:
+        if scheme is None:
+            return run_with(function, {}, **inputs)
+        patterns = [pattern for pattern, _ in scheme.overrides]
+        inputs["layers"] = layers_of(inputs["graph"], scheme.nodes_to_exclude, patterns)
+        return run_with(function, {"scheme": scheme.model_dump(mode="json")}, **inputs)
 
     return run
 

@@ -151,19 +151,24 @@ def test_values_that_are_not_finite_stop_the_stage(
     assert caught.value.remedy == "Look at that sample, and at the float model's output on it."
 
 
-def test_failed_stage_leaves_nothing(floats: Artifact, rows: list[Arrays], make_samples: Make, tmp_path: Path) -> None:
+def test_failed_stage_leaves_nothing(
+    floats: Artifact, rows: list[Arrays], layers_of: Make, make_samples: Make, tmp_path: Path
+) -> None:
     rows[0]["x"][:] = np.nan
     config = {"scheme": STATIC.model_dump(mode="json")}
+    inputs = {"graph": floats, "layers": layers_of(floats), "samples": make_samples(rows)}
     with pytest.raises(StageError):
-        ranges(StageContext(config, {"graph": floats, "samples": make_samples(rows)}, tmp_path / "graph0", silent))
+        ranges(StageContext(config, inputs, tmp_path / "graph0", silent))
     assert {file.name for file in (tmp_path / "graph0").iterdir()} == {"graphs.json", "model.onnx"}
 
 
-def test_progress_counts_samples(floats: Artifact, rows: list[Arrays], make_samples: Make, tmp_path: Path) -> None:
+def test_progress_counts_samples(
+    floats: Artifact, rows: list[Arrays], layers_of: Make, make_samples: Make, tmp_path: Path
+) -> None:
     seen: list[tuple[int, int]] = []
     out = tmp_path / "out"
     out.mkdir()
-    inputs = {"graph": floats, "samples": make_samples(rows)}
+    inputs = {"graph": floats, "layers": layers_of(floats), "samples": make_samples(rows)}
     config = {"scheme": STATIC.model_dump(mode="json")}
     ranges(StageContext(config, inputs, out, lambda done, total: seen.append((done, total))))
     assert seen[-1] == (8, 8)  # in batches of one shape
@@ -176,13 +181,13 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("observer", list(OBSERVERS))
 def test_killed_calibration_goes_on_with_the_same_bytes(
-    observer: str, network: Artifact, make_samples: Make, tmp_path: Path, monkeypatch: Any
+    observer: str, network: Artifact, layers_of: Make, make_samples: Make, tmp_path: Path, monkeypatch: Any
 ) -> None:
     draw = np.random.default_rng(0).normal
     images = [{"x": draw(size=(1, 8, 20 + n)).astype(np.float32)} for n in range(8)]  # of eight shapes: each runs alone
     monkeypatch.setattr(checkpoint, "_EVERY", 3)
     scheme = STATIC.model_copy(update={"observer": observer})
-    inputs = {"graph": network, "samples": make_samples(images)}
+    inputs = {"graph": network, "layers": layers_of(network), "samples": make_samples(images)}
 
     def run(name: str, scratch: str, stop: int = 0) -> tuple[Path, list[int]]:
         out, seen = tmp_path / name, []
@@ -242,9 +247,10 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.quantize.calibrate import ranges
-graph, samples, out, observer = sys.argv[1:]
+graph, layers, samples, out, observer = sys.argv[1:]
 scheme = Scheme(name="t", weights=8, activations="static", observer=observer)
-inputs = {role: Artifact(Path(path), "", "", "", {}) for role, path in (("graph", graph), ("samples", samples))}
+paths = {"graph": graph, "layers": layers, "samples": samples}
+inputs = {role: Artifact(Path(path), "", "", "", {}) for role, path in paths.items()}
 Path(out).mkdir()
 ranges(StageContext({"scheme": scheme.model_dump(mode="json")}, inputs, Path(out), silent))
 status = Path("/proc/self/status").read_text()  # getrusage would count this process's parent
@@ -253,7 +259,9 @@ print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 @pytest.mark.parametrize("observer", ["minmax", "mse"])
-def test_memory_does_not_grow_with_samples(observer: str, make_graph: Make, make_samples: Make, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_samples(
+    observer: str, make_graph: Make, layers_of: Make, make_samples: Make, tmp_path: Path
+) -> None:
     """Activations of 1 MB a sample: 248 samples more would add 248 MB if they were kept."""
     weights = {"table": np.ones((50, 1024), np.float32), "W": np.ones((1024, 8), np.float32)}
     nodes = [
@@ -261,10 +269,10 @@ def test_memory_does_not_grow_with_samples(observer: str, make_graph: Make, make
         helper.make_node("MatMul", ["h", "W"], ["y"], name="y"),
     ]
     graph = make_graph(nodes, weights, {"ids": ["batch", "sequence"]}, {"y": ["batch", "sequence", 8]})
-    peaks = []
+    found, peaks = layers_of(graph), []
     for count in (8, 256):
         samples = make_samples([{"ids": np.zeros((1, 256), np.int64)}] * count)
-        arguments = [str(graph.path), str(samples.path), str(tmp_path / f"out{count}"), observer]
+        arguments = [*(str(made.path) for made in (graph, found, samples)), str(tmp_path / f"out{count}"), observer]
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, *arguments],
             capture_output=True,

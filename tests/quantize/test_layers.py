@@ -10,7 +10,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import UsageError
-from pipeline.quantize.layers import find_layers
+from pipeline.graph.edit import add_constant
+from pipeline.quantize.layers import LeftEntry, find_layers, read_layers
 
 MakeGraph = Callable[..., Artifact]
 
@@ -24,7 +25,7 @@ def left_reasons(make_graph: MakeGraph, node: NodeProto, shape: Sequence[int], x
     artifact = make_graph([node], {"W": weight(*shape)}, {"x": x}, {"y": [f"d{axis}" for axis in range(len(x))]})
     layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
     assert not layers
-    assert [(entry.weight_name, entry.op_type, entry.bytes) for entry in left] == [
+    assert [(entry.weight, entry.op_type, entry.bytes) for entry in left] == [
         ("W", node.op_type, 4 * int(np.prod(shape)))
     ]
     return [entry.reason for entry in left]
@@ -135,7 +136,7 @@ def test_products_of_two_activations_and_biases_are_no_weights(make_graph: MakeG
 )
 def test_exclusion_patterns(graph: Artifact, patterns: tuple[str, ...], excluded: set[str]) -> None:
     layers, left = find_layers(ir.load(graph.file("model.onnx")).graph, patterns)
-    assert {entry.weight_name for entry in left} == excluded
+    assert {entry.weight for entry in left} == excluded
     assert {entry.reason for entry in left} == {"excluded by name"}
     assert {layer.weight_name for layer in layers} == {"A", "B", "table"} - excluded
 
@@ -148,6 +149,22 @@ def test_pattern_that_matches_nothing_is_refused(graph: Artifact, pattern: str) 
     assert caught.value.remedy == (
         "Names look like: words/Gather, a/MatMul, b/MatMul. `edge inspect <bundle>` lists them; * matches anything."
     )
+
+
+def test_the_record_is_read_with_the_weights_that_the_graph_has_now(graph: Artifact, layers_of: Any) -> None:
+    """Nodes, order and reasons of the graph that was looked at; weights and activations of the one that is given."""
+    found = layers_of(graph, ["b/*"], ["a/*"])
+    assert found.facts == {"layers": 2, "left": 1}
+    model = ir.load(graph.file("model.onnx"))
+    product = next(node for node in model.graph if node.name == "a/MatMul")
+    product.replace_input_with(1, add_constant(model.graph, "A.smoothed", 2 * weight(100, 48)))
+    layers, left = read_layers(found, model.graph)
+    assert [(layer.op, layer.node.name, layer.activation, layer.weight_name) for layer in layers] == [
+        ("table", "words/Gather", "", "table"),
+        ("linear", "a/MatMul", "h", "A.smoothed"),
+    ]
+    assert (layers[1].weight == 2).all()
+    assert left == [LeftEntry(weight="B", op_type="MatMul", bytes=25600, reason="excluded by name")]
 
 
 def test_weights_in_a_branch_are_told() -> None:
@@ -166,6 +183,6 @@ def test_weights_in_a_branch_are_told() -> None:
     )
     layers, left = find_layers(ir.from_proto(helper.make_model(graph)).graph, ())
     assert not layers
-    assert [(entry.weight_name, entry.reason) for entry in left] == [
+    assert [(entry.weight, entry.reason) for entry in left] == [
         ("W", "it is read in the body of If, where no scheme takes weights")
     ]

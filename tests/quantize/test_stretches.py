@@ -85,7 +85,7 @@ def test_what_does_not_pay_is_stored_in_8_bits(loaded: Any) -> None:
     assert [layer.node.name for layer in region.slow] == ["c"]
     assert (region.convolutions, region.tensors) == ((), {})
     (left,) = region.left
-    assert left.weight_name == "D"
+    assert left.weight == "D"
     assert left.reason == f"{SLOW}, and it has only 300 values: less than its scales and extra nodes would cost"
 
 
