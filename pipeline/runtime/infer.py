@@ -42,7 +42,7 @@ def judged_outputs(
     for positions, inputs, outputs in _grouped(session, samples, names, batch, pads, values):
         for place, position in enumerate(positions):
             alone = len(positions) == 1
-            rows[position] = kind.rows(*((a if alone else _one(a, place)) for a in (outputs, inputs)))
+            rows[position] = kind.rows(*((a if alone else sample_of(a, place)) for a in (outputs, inputs)))
             if not np.isfinite(rows[position]).all():
                 raise StageError(
                     f"Sample {position + 1} gives an output that is not finite.",
@@ -93,5 +93,6 @@ def _grouped(
         yield positions, inputs, dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _one(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+def sample_of(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+    """What one sample has of a batch's arrays, as a batch of its own."""
     return {name: array[place : place + 1] if array.ndim else array for name, array in arrays.items()}

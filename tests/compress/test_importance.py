@@ -18,7 +18,7 @@ from pipeline.compress.prune.importance.l2 import l2_magnitude
 from pipeline.compress.prune.importance.taylor import PROBES, gated, objective, taylor
 from pipeline.compress.prune.units_ffn import FeedForward
 from pipeline.compress.prune.units_heads import attention_heads
-from pipeline.compress.shared.fidelity_trial import batches
+from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
 from pipeline.data.samples import Samples, open_samples, write_samples

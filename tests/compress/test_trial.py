@@ -1,14 +1,26 @@
-"""Judging plain modules: whatever they give, the first tensor counts."""
+"""What of a PyTorch model's outputs is judged: what the kind of output takes of a graph's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from model_specs import factory
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.compress.shared.fidelity_trial import judged
+from pipeline.compress.shared.fidelity_trial import TrialModel
+from pipeline.compress.shared.forward import judged, judged_rows
+from pipeline.core.types import Scheme
+from pipeline.data.samples import open_samples, write_samples
+from pipeline.metrics.fidelity import Array
+from pipeline.tasks.embedding import Vectors
+from pipeline.tasks.output_kind import Arrays, Judgement, Output
+from pipeline.tasks.registry import OUTPUTS
 
 ROWS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 
@@ -37,3 +49,57 @@ def test_token_states_become_their_mean() -> None:
     mask = torch.tensor([[1, 1, 0]])
     assert judged(Gives({"last_hidden_state": states}), {"attention_mask": mask}, "embedding").tolist() == [[2.0]]
     assert judged(Gives(states), {"x": ROWS}, "embedding").tolist() == [[35.0]]
+
+
+def test_a_whole_batchs_outputs_are_judged_as_a_graphs() -> None:
+    """Token states of two texts, one of them padded: the mean of each, float32 once they are joined."""
+    kind = OUTPUTS.get("embedding")
+    states = torch.arange(12.0).reshape(2, 3, 2)
+    batch = {"input_ids": torch.ones(2, 3, dtype=torch.int64), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
+    rows = kind.join(judged_rows(Gives({"last_hidden_state": states}), batch, kind))
+    assert (rows.dtype, rows.tolist()) == (np.float32, [[2.0, 3.0], [7.0, 8.0]])
+
+
+def test_outputs_of_a_detector_stand_beside_each_other() -> None:
+    boxes, logits = torch.ones(2, 5, 4), torch.zeros(2, 5, 3)
+    model, kind = Gives({"pred_boxes": boxes, "logits": logits}), OUTPUTS.get("detector")
+    rows = kind.join(judged_rows(model, {"x": ROWS}, kind))
+    assert rows.shape == (2, 5, 7)
+    np.testing.assert_array_equal(judged(model, {"x": ROWS}, "detector").numpy(), rows)
+
+
+class Signs(Vectors):
+    """A package's kind: signs, of the output `value` alone."""
+
+    name = "signs"
+
+    def judged(self, offered: Sequence[Output]) -> list[str]:
+        return [output.name for output in offered if output.name == "value"]
+
+    def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:  # noqa: ARG002
+        return np.sign(outputs["value"])
+
+    def fidelity(self, reference: Array, other: Array) -> Judgement:
+        wrong = float(np.mean(reference != other))
+        return Judgement({"signs": 1 - wrong}, "signs", 100 * wrong)
+
+
+class Two(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.factor * x + 1, "value": self.factor * x}
+
+
+@pytest.mark.parametrize(("factor", "drop"), [(0.5, 0.0), (-1.0, 100.0)])
+def test_candidates_are_judged_by_the_kind_of_a_package(
+    factor: float, drop: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own choice of outputs and its own rows, whatever the outputs are called."""
+    known = OUTPUTS.get
+    monkeypatch.setattr(OUTPUTS, "get", lambda name: Signs() if name == "signs" else known(name))
+    write_samples(tmp_path, [{"x": np.array([[1, -2, 3]], np.float32)}, {"x": np.array([[-4, 5, 6]], np.float32)}])
+    trial = TrialModel(Two(1.0), factory(family="signs"), Scheme(name="fp32"), open_samples(tmp_path))
+    assert trial.score(Two(factor)).judgement == Judgement({"signs": 1 - drop / 100}, "signs", drop)

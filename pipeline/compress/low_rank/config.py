@@ -50,7 +50,7 @@ class LowRank(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.low_rank.run:run"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("scipy", "tensorly")
 
     method: Annotated[tuple[str, ...], Field(min_length=1)] = ("svd_llm",)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.compress.low_rank.layers import Candidate, Layer
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.taylor import PROBES, objective
-from pipeline.compress.shared.fidelity_trial import batches, judged
+from pipeline.compress.shared.forward import batches, judged
 from pipeline.numerics.low_rank import Double
 from pipeline.source.torch_model import wrap
 

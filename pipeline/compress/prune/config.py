@@ -36,7 +36,7 @@ class Prune(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.prune.run:run"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     ratio: float | Literal["auto"] | None = None
     target_macs: Share | None = None

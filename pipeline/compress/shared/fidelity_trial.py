@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils import _pytree
+from torch import nn
 
 from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.prune.units import parameters
+from pipeline.compress.shared.forward import BATCH, batches, judged_rows
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
@@ -23,10 +23,8 @@ from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.runtime.behaviour import may_pad
 from pipeline.source.torch_model import load_source, wrap
-from pipeline.tasks.output_kind import Judgement, Output, OutputKind
+from pipeline.tasks.output_kind import Judgement
 from pipeline.tasks.registry import OUTPUTS, of_width
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class TrialModel:
         self._spec = spec
         self._scheme = scheme
         self._kind = OUTPUTS.get(spec.family).bound((), spec.head)
-        size = _BATCH if together and not self._kind.whole else 1
+        size = BATCH if together and not self._kind.whole else 1
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
         self._judge = of_width(self._kind, self._reference.shape[-1])
@@ -88,11 +86,7 @@ class TrialModel:
 
     def _outputs(self, model: nn.Module) -> NDArray[Any]:
         wrapped = wrap(model, self._spec)
-        with torch.inference_mode():
-            if self._kind.whole:
-                return self._kind.join([_whole_rows(self._kind, wrapped, batch) for batch in self._batches])
-            rows = [judged(wrapped, batch, self._spec.family) for batch in self._batches]
-        return torch.cat(rows).numpy()
+        return self._kind.join([rows for batch in self._batches for rows in judged_rows(wrapped, batch, self._kind)])
 
 
 def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> TrialModel:
@@ -118,59 +112,6 @@ def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[s
         "metric_before": trial.score(copy.deepcopy(before)).record(),
         "metric_after": trial.score(copy.deepcopy(after)).record(),
     }
-
-
-def batches(samples: Samples, size: int = _BATCH) -> Iterator[dict[str, Tensor]]:
-    """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
-    for start in range(0, len(samples), size):
-        rows = [samples[index] for index in range(start, min(start + size, len(samples)))]
-        yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
-
-
-def _pad(arrays: list[NDArray[Any]]) -> Tensor:
-    tensors = [torch.from_numpy(np.ascontiguousarray(array[0])) for array in arrays]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-
-
-def _whole_rows(kind: OutputKind, model: nn.Module, sample: dict[str, Tensor]) -> NDArray[Any]:
-    """The row of one sample."""
-    outputs = {name: tensor.numpy() for name, tensor in _named(model(**sample)).items()}
-    names = kind.judged([Output(name, array.dtype.name, array.shape) for name, array in outputs.items()])
-    return kind.rows({name: outputs[name] for name in names}, {name: tensor.numpy() for name, tensor in sample.items()})
-
-
-def judged(model: nn.Module, batch: dict[str, Tensor], family: str) -> Tensor:
-    """The rows that are compared: the embedding, the logits, or the mean of token states, padding left out. As
-    `OutputKind.rows`, of a whole batch. Of kinds that compare outputs whole, all floats of a sample are a row."""
-    output = _named(model(**batch))
-    if OUTPUTS.get(family).whole:
-        return torch.cat([value.flatten(1) for value in output.values() if value.is_floating_point()], dim=1)
-    if "sentence_embedding" in output:
-        return output["sentence_embedding"]
-    if "pred_boxes" in output:
-        return torch.cat([output["logits"], output["pred_boxes"]], dim=-1)
-    if "logits" in output:
-        logits = output["logits"]
-        return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
-    hidden = next(iter(output.values()))
-    return _pooled(hidden, batch)
-
-
-def _pooled(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    if hidden.dim() <= 2:
-        return hidden.reshape(len(hidden), -1)
-    if "attention_mask" not in batch:
-        return hidden.flatten(1, -2).mean(1)
-    mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1)
-
-
-def _named(output: Any) -> Mapping[str, Tensor]:
-    """Tensors by name; those of a plain module by their places."""
-    if not isinstance(output, Mapping):
-        leaves = [value for value in _pytree.tree_leaves(output) if isinstance(value, Tensor)]
-        return {str(place): value for place, value in enumerate(leaves)}
-    return {name: value for name, value in output.items() if isinstance(value, Tensor)}
 
 
 def round_weights(model: nn.Module, scheme: Scheme) -> int:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.compress.shared.forward import Batch
 from pipeline.compress.shared.matrices import Multiplier, rows_read
-
-Batch = dict[str, Tensor]
 
 
 class Calibration(NamedTuple):

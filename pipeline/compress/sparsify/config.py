@@ -28,7 +28,7 @@ class Sparsify(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.sparsify.run:run"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     method: Literal["magnitude", "wanda", "sparsegpt"] = "sparsegpt"
     sparsity: float | None = None

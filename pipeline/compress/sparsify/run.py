@@ -11,8 +11,9 @@ from torch import nn
 from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.edits.zeros import HoldZeros, holds_zeros
 from pipeline.compress.passes import pass_report
-from pipeline.compress.shared.fidelity_trial import batches, make_trial, pass_facts
-from pipeline.compress.shared.input_moments import Batch, Calibration
+from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
+from pipeline.compress.shared.forward import Batch, batches
+from pipeline.compress.shared.input_moments import Calibration
 from pipeline.compress.shared.matrices import Multiplier
 from pipeline.compress.sparsify.config import Sparsify
 from pipeline.compress.sparsify.layers import sparse_layers

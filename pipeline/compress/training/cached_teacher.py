@@ -12,7 +12,8 @@ from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.distill.losses.types import View
-from pipeline.compress.training.data import TAUGHT, Batch, TrainingSet
+from pipeline.compress.shared.forward import Batch
+from pipeline.compress.training.data import TAUGHT, TrainingSet
 from pipeline.compress.training.evaluate import frozen
 from pipeline.compress.training.observed_model import Observed
 from pipeline.core.errors import UsageError

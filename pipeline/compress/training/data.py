@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from pipeline.compress.shared.forward import Batch
 from pipeline.core.errors import StageError
 from pipeline.data.samples import DATASET, Row, Samples, open_samples
 
-Batch = dict[str, Tensor]
 LABELS = "labels"
 """Beside the model's inputs: the class of each row, where the data have labels."""
 TAUGHT = "taught"

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.compress.training.data import Batch, TrainingSet
+from pipeline.compress.shared.forward import Batch
+from pipeline.compress.training.data import TrainingSet
 from pipeline.compress.training.observed_model import Observed
 from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 

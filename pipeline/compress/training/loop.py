@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from pipeline.compress.compressed_model import Compressed
 from pipeline.compress.distill.losses.types import View
 from pipeline.compress.edits.zeros import HeldZeros
+from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
-from pipeline.compress.training.data import Batch, batch_order
+from pipeline.compress.training.data import batch_order
 from pipeline.compress.training.distributed import world_size
 from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.lr_schedule import learning_rate_factor

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.distill.losses.types import View
-from pipeline.compress.shared.fidelity_trial import judged
+from pipeline.compress.shared.forward import Batch, judged
 from pipeline.compress.shared.patterns import matches, require_matches
-from pipeline.compress.training.data import LABELS, TAUGHT, Batch
+from pipeline.compress.training.data import LABELS, TAUGHT
 from pipeline.compress.training.feature_hooks import Taps, attention_taps
 from pipeline.core.model_spec import ModelSpec
 from pipeline.source.torch_model import wrap

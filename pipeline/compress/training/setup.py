@@ -15,8 +15,9 @@ from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.distill.losses.types import Loss, Pair, View
+from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.cached_teacher import Recorded, recorded_outputs
-from pipeline.compress.training.data import LABELS, Batch, TrainingSet, hold_out
+from pipeline.compress.training.data import LABELS, TrainingSet, hold_out
 from pipeline.compress.training.distributed import gather
 from pipeline.compress.training.evaluate import HeldOut, frozen
 from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks

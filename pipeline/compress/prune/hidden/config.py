@@ -20,7 +20,7 @@ class PruneHidden(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.prune.hidden.run:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     unit: Literal["hidden"] = "hidden"
     ratio: Annotated[float, Field(gt=0, lt=1)]

@@ -20,7 +20,8 @@ from pipeline.compress.prune.hidden.config import PruneHidden
 from pipeline.compress.prune.hidden.residual import Residual, Run, find_residual
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.units import strongest
-from pipeline.compress.shared.fidelity_trial import batches, judged, make_trial, pass_facts
+from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
+from pipeline.compress.shared.forward import batches, judged
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json

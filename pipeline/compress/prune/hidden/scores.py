@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.compress.prune.hidden.residual import Residual
 from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.shared.fidelity_trial import batches
+from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError
 from pipeline.source.torch_model import wrap
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pipeline.compress.prune.units import UnitGroup
-from pipeline.compress.shared.fidelity_trial import batches
+from pipeline.compress.shared.forward import batches
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
 from pipeline.data.samples import Samples

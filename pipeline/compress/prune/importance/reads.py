@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.compress.edits.features import layer
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.units import UnitGroup
-from pipeline.compress.shared.fidelity_trial import batches
+from pipeline.compress.shared.forward import batches
 from pipeline.source.torch_model import wrap
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.reads import feature_axis, hooked
 from pipeline.compress.prune.units import Slices, UnitGroup
-from pipeline.compress.shared.fidelity_trial import batches, judged
+from pipeline.compress.shared.forward import batches, judged
 from pipeline.core.errors import StageError
 from pipeline.source.torch_model import wrap
 from pipeline.tasks.registry import by_width

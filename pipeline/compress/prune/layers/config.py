@@ -20,7 +20,7 @@ class PruneLayers(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.prune.layers.run:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     unit: Literal["layers"] = "layers"
     keep: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None

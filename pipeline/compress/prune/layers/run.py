@@ -20,7 +20,8 @@ from pipeline.compress.prune.layers import DEPTHS
 from pipeline.compress.prune.layers.config import PruneLayers
 from pipeline.compress.prune.layers.stacks import Stack, find_stacks
 from pipeline.compress.prune.units import strongest
-from pipeline.compress.shared.fidelity_trial import batches, make_trial, pass_facts
+from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
+from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json

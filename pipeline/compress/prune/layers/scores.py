@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.layers.stacks import Stack, watched
-from pipeline.compress.shared.fidelity_trial import batches
+from pipeline.compress.shared.forward import batches
 from pipeline.source.torch_model import wrap
 
 Depth = Callable[[ScoringData, Sequence[Stack], Sequence[int]], list[Tensor]]

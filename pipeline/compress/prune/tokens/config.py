@@ -19,7 +19,7 @@ class PruneTokens(PassConfig):
     """
 
     run: ClassVar[str] = "pipeline.compress.prune.tokens.run:run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     local: ClassVar[frozenset[str]] = frozenset({"data"})
 
     unit: Literal["tokens"] = "tokens"

@@ -1,0 +1,80 @@
+"""Running a model in PyTorch over samples, and what of its outputs is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from pipeline.data.samples import Samples
+from pipeline.runtime.infer import sample_of
+from pipeline.tasks.output_kind import Output, OutputKind, unmasked
+from pipeline.tasks.registry import OUTPUTS
+
+Batch = dict[str, Tensor]
+BATCH = 32
+
+
+def batches(samples: Samples, size: int = BATCH) -> Iterator[Batch]:
+    """Zero-padded batches in sample order; zero is masked out by `attention_mask`."""
+    for start in range(0, len(samples), size):
+        rows = [samples[index] for index in range(start, min(start + size, len(samples)))]
+        yield {name: _pad([row[name] for row in rows]) for name in rows[0]}
+
+
+def _pad(arrays: list[NDArray[Any]]) -> Tensor:
+    tensors = [torch.from_numpy(np.ascontiguousarray(array[0])) for array in arrays]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+
+def judged_rows(model: nn.Module, batch: Batch, kind: OutputKind) -> list[NDArray[Any]]:
+    """The rows of each sample, which `kind` makes of the outputs as it does of a graph's. No gradients."""
+    with torch.inference_mode():
+        outputs = _arrays(_judged_outputs(model, batch, kind))
+    inputs = _arrays(batch)
+    count = len(next(iter(inputs.values())))
+    return [kind.rows(sample_of(outputs, place), sample_of(inputs, place)) for place in range(count)]
+
+
+def judged(model: nn.Module, batch: Batch, family: str) -> Tensor:
+    """What losses and gradients look at, of a whole batch: what `OutputKind.rows` is made of. Of several outputs the
+    values stand beside each other; of a kind that compares outputs whole, all floats of a sample are a row."""
+    kind = OUTPUTS.get(family)
+    outputs = [value for value in _judged_outputs(model, batch, kind).values() if value.is_floating_point()]
+    if kind.whole:
+        return torch.cat([value.flatten(1) for value in outputs], dim=1)
+    if len(outputs) > 1:
+        return torch.cat(outputs, dim=-1)
+    (values,) = outputs
+    if values.dim() <= 2:
+        return values.reshape(len(values), -1)
+    mask = torch.from_numpy(unmasked(_arrays(batch), tuple(values.shape[:2]))).to(values.device)
+    if kind.per_token:
+        return values[mask.bool()]
+    weights = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1)
+
+
+def _judged_outputs(model: nn.Module, batch: Batch, kind: OutputKind) -> Batch:
+    found = _named(model(**batch))
+    offered = [
+        Output(name, str(value.dtype).removeprefix("torch."), tuple(value.shape)) for name, value in found.items()
+    ]
+    return {name: found[name] for name in kind.judged(offered)}
+
+
+def _named(output: Any) -> Batch:
+    """Tensors by name; those of a plain module by their places."""
+    if not isinstance(output, Mapping):
+        leaves = [value for value in _pytree.tree_leaves(output) if isinstance(value, Tensor)]
+        return {str(place): value for place, value in enumerate(leaves)}
+    return {name: value for name, value in output.items() if isinstance(value, Tensor)}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
