@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from pipeline.compress.low_rank.layers import Candidate, Layer
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.taylor import PROBES, objective
 from pipeline.compress.shared.forward import batches, judged
+from pipeline.compress.shared.hooks import after_calls, rows_of
 from pipeline.numerics.low_rank import Double
 from pipeline.source.torch_model import wrap
 
@@ -54,7 +54,7 @@ def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Plac
             read = given = between = output.numel() // output.shape[-1]
         found[name] = Places(before.read + read, before.given + given, before.between + between)
 
-    with _hooked(modules, count), torch.inference_mode():
+    with after_calls(modules, count), torch.inference_mode():
         wrap(watched.model, watched.spec)(**watched.example)
     return found
 
@@ -90,7 +90,7 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
         return output
 
     done = 0
-    with _hooked({layer.name: layer.module for layer in layers}, watch), torch.enable_grad():
+    with after_calls({layer.name: layer.module for layer in layers}, watch), torch.enable_grad():
         for batch in batches(watched.samples):
             rows = judged(model, batch, family)
             for probe in range(PROBES):
@@ -105,19 +105,21 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
 def _moments_of(
     watched: ScoringData, layers: Sequence[Candidate], number: int, groups: int
 ) -> Iterator[tuple[Candidate, Moments]]:
-    model, sums = wrap(watched.model, watched.spec), {layer.name: _Sum() for layer in layers}
+    sums = {layer.name: _Sum() for layer in layers}
     mask: Tensor | None = None
+
+    def begin(padding: Tensor | None) -> None:
+        nonlocal mask
+        mask = padding
 
     def add(name: str, module: Layer, inputs: Tensor, output: Tensor) -> None:  # noqa: ARG001
         sums[name].add(module, inputs, mask)
 
-    done, total = number * len(watched.samples), groups * len(watched.samples)
-    with _hooked({layer.name: layer.module for layer in layers}, add), torch.inference_mode():
-        for batch in batches(watched.samples):
-            mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
-            model(**batch)
-            done += len(next(iter(batch.values())))
-            watched.progress(done, total)
+    def progress(done: int, of: int) -> None:
+        watched.progress(number * of + done, groups * of)
+
+    with after_calls({layer.name: layer.module for layer in layers}, add):
+        replace(watched, progress=progress).run(begin)
     for layer in layers:
         if sums[layer.name].rows:
             yield layer, sums.pop(layer.name).means()
@@ -151,25 +153,7 @@ def _rows(module: Layer, inputs: Tensor, mask: Tensor | None) -> Tensor:
     """What the layer reads as [rows, features]; without padding where a row is a token."""
     if isinstance(module, nn.Conv2d):
         return inputs.movedim(-3, -1).flatten(0, -2)
-    if mask is not None and mask.shape == inputs.shape[:-1]:
-        return inputs[mask]
-    return inputs.reshape(-1, inputs.shape[-1])
-
-
-_See = Callable[[str, Any, Tensor, Tensor], Tensor | None]
-
-
-@contextmanager
-def _hooked(modules: Mapping[str, Layer], see: _See) -> Iterator[None]:
-    """Call `see` with the name, module, input and output of each call of the modules; what it returns is the output."""
-
-    def hook(name: str) -> Callable[..., Tensor | None]:
-        return lambda module, args, kwargs, output: see(name, module, args[0] if args else kwargs["input"], output)
-
-    with ExitStack() as hooks:
-        for name, module in modules.items():
-            hooks.callback(module.register_forward_hook(hook(name), with_kwargs=True).remove)
-        yield
+    return rows_of(inputs, mask)
 
 
 def _groups(layers: Sequence[Candidate]) -> list[list[Candidate]]:

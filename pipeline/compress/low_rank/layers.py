@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import get_args
 
 from torch import nn
 
 from pipeline.compress.low_rank.config import KINDS, Kind, LowRank
 from pipeline.compress.shared.patterns import matches, require_matches
+from pipeline.compress.shared.tied import other_names
 from pipeline.core.report_types import Skipped
 
 Layer = nn.Linear | nn.Conv2d | nn.Embedding
@@ -44,7 +43,7 @@ def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], lis
     named = {name: kind for name, kind in known.items() if kind in config.chosen or matches(name, patterns)}
     if ranks:
         named = {name: kind for name, kind in named.items() if matches(name, ranks)}
-    others = _other_names(model)
+    others = other_names(model)
     found, skipped = [], []
     for name, kind in named.items():
         module = model.get_submodule(name)
@@ -64,9 +63,9 @@ def _reason(name: str, kind: Kind, module: nn.Module, config: LowRank, others: M
     """Why a layer stays; empty if it need not."""
     if matches(name, config.ignore):
         return "ignore names it"
-    if others[name]:
+    if shared := others.get(f"{name}.weight"):
         # factors of a shared table would have to serve both of its readers, one of which multiplies by its transpose
-        return f"its weight is shared with {others[name][0]}"
+        return f"its weight is shared with {shared[0].removesuffix('.weight')}"
     if kind not in config.by_kind:
         return f"method {' and '.join(config.method)} is not for {kind} layers"
     return _unfit(kind, module, config.by_kind[kind])
@@ -83,18 +82,3 @@ def _unfit(kind: Kind, module: nn.Module, method: str) -> str:
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "it renormalizes its rows (max_norm)"
     return ""
-
-
-def _other_names(model: nn.Module) -> dict[str, list[str]]:
-    """For each module's name, under which other names its weight is found."""
-    places = [
-        (place.rpartition(".")[0], id(parameter))
-        for place, parameter in model.named_parameters(remove_duplicate=False)
-        if place.endswith("weight")
-    ]
-    shared = {key for key, count in Counter(key for _, key in places).items() if count > 1}
-    found: dict[str, list[str]] = {name: [] for name, _ in chain(model.named_modules(), places)}
-    for name, key in places:
-        if key in shared:
-            found[name] = [other for other, same in places if same == key and other != name]
-    return found

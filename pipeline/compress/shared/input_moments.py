@@ -1,16 +1,16 @@
-"""What calibration samples show a layer: second moments of its inputs, summed in float64 as batches go by."""
+"""Second moments of what layers read or give on calibration samples, summed in float64 as batches go by."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.compress.shared.forward import Batch
+from pipeline.compress.shared.hooks import before_calls, mask_of, rows_of
 from pipeline.compress.shared.matrices import Multiplier, rows_read
 
 
@@ -30,12 +30,7 @@ def call_order(calibration: Calibration, modules: Mapping[str, nn.Module]) -> Co
     there."""
     calls: Counter[str] = Counter()
 
-    def note(name: str) -> Callable[..., None]:
-        return lambda *_: calls.update((name,))
-
-    with ExitStack() as hooks, torch.inference_mode():
-        for name, module in modules.items():
-            hooks.callback(module.register_forward_pre_hook(note(name)).remove)
+    with before_calls(modules, lambda name, *_: calls.update((name,))), torch.inference_mode():
         calibration.forward(next(iter(calibration.batches())))
     return calls
 
@@ -49,12 +44,9 @@ def second_moments(
     `calls`: how often one forward pass calls each; after the last call it is cut short.
     """
     watch = _Watch(calls, full)
-    with ExitStack() as hooks, torch.inference_mode():
-        for name, module in modules.items():
-            hook = module.register_forward_pre_hook(watch.hook(name), with_kwargs=True)
-            hooks.callback(hook.remove)
+    with before_calls(modules, watch.see), torch.inference_mode():
         for batch in calibration.batches():
-            watch.begin(batch.get("attention_mask"), modules)
+            watch.begin(mask_of(batch), modules)
             try:
                 calibration.forward(batch)
             except _Enough:
@@ -63,7 +55,7 @@ def second_moments(
 
 
 class _Watch:
-    """Forward pre-hooks that add up what they see."""
+    """Adds up what it sees."""
 
     def __init__(self, calls: Mapping[str, int], full: bool) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -73,22 +65,41 @@ class _Watch:
 
     def begin(self, mask: Tensor | None, names: Iterable[str]) -> None:
         """A forward pass starts."""
-        self._mask = None if mask is None else mask.bool()
+        self._mask = mask
         self._left = Counter({name: self._calls.get(name, 0) for name in names})
 
-    def hook(self, name: str) -> Callable[..., None]:
-        def see(module: Multiplier, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-            values = args[0] if args else kwargs["input"]
-            for rows in rows_read(module, values, self._mask):
-                self._add(name, rows)
-            self._left[name] -= 1
-            # a module without a count is called by some batches only, so that no pass is known to be done with it
-            if all(self._calls.get(other) and count <= 0 for other, count in self._left.items()):
-                raise _Enough
-
-        return see
+    def see(self, name: str, module: Multiplier, values: Tensor) -> None:
+        for rows in rows_read(module, values, self._mask):
+            self._add(name, rows)
+        self._left[name] -= 1
+        # a module without a count is called by some batches only, so that no pass is known to be done with it
+        if all(self._calls.get(other) and count <= 0 for other, count in self._left.items()):
+            raise _Enough
 
     def _add(self, name: str, rows: Tensor) -> None:
         found = rows.mT @ rows if self._full else rows.square().sum(1)
         # float32 is exact enough for the products of one batch, but not for the sum over all of them
         self.sums[name] = found.double() if name not in self.sums else self.sums[name] + found
+
+
+class MeanSquares:
+    """Mean squares of features over samples and places, padding left out, by layer."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._totals: dict[str, Tensor] = {}
+        self._rows: Counter[str] = Counter()
+
+    def begin(self, mask: Tensor | None) -> None:
+        """A batch starts, whose padding `mask` tells."""
+        self._mask = mask
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Values [..., features] of a layer."""
+        rows = rows_of(values, self._mask)
+        self._totals[name] = self._totals.get(name, torch.zeros(())) + rows.double().square().sum(0)
+        self._rows[name] += len(rows)
+
+    def root(self, name: str) -> Tensor:
+        """Root mean squares, float64 [features]."""
+        return (self._totals.get(name, torch.zeros(())) / max(self._rows[name], 1)).sqrt()

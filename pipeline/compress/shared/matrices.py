@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pipeline.compress.shared.hooks import rows_of
+
 Multiplier = nn.Linear | nn.Conv2d
 _VALUES = 1 << 24
 """How many values of unfolded images are in memory at once."""
@@ -37,10 +39,7 @@ def rows_read(module: Multiplier, inputs: Tensor, mask: Tensor | None) -> Iterat
     if isinstance(module, nn.Conv2d):
         yield from _unfolded(module, inputs)
         return
-    rows = inputs.reshape(-1, inputs.shape[-1])
-    if mask is not None and mask.shape == inputs.shape[:-1]:
-        rows = rows[mask.reshape(-1)]
-    yield rows[None]
+    yield rows_of(inputs, mask)[None]
 
 
 def _unfolded(conv: nn.Conv2d, images: Tensor) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.compress.shared.matrices import Multiplier
 from pipeline.compress.shared.patterns import matches, require_matches
+from pipeline.compress.shared.tied import other_names
 from pipeline.compress.sparsify.config import Sparsify
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
@@ -31,12 +32,14 @@ def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multipl
         )
     for key in ("layers", "ignore"):
         require_matches("sparsify", key, getattr(config, key), found, "Linear or Conv2d layer")
-    readers = _readers(model)
+    weights, names = _weights(model), other_names(model)
+    known = {name for name, _, _ in weights}
     taken, skipped = {}, []
-    for name, parameter, owner in _weights(model):
+    for name, parameter, owner in weights:
         layer = name.removesuffix(".weight")
-        others = [other for other in readers[id(parameter)] if other != name]
-        reason = _reason(layer, owner, others, config, name.endswith("weight"))
+        reason = _reason(
+            layer, owner, [other for other in names[name] if other in known], config, name.endswith("weight")
+        )
         if reason:
             skipped.append(Skipped(name=name, size=parameter.numel(), reason=reason))
         elif isinstance(owner, (nn.Linear, nn.Conv2d)):
@@ -68,14 +71,6 @@ def _weights(model: nn.Module) -> list[tuple[str, nn.Parameter, nn.Module]]:
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.dim() > 1
     ]
-
-
-def _readers(model: nn.Module) -> Mapping[int, list[str]]:
-    """The names of each parameter, by its identity."""
-    names: dict[int, list[str]] = defaultdict(list)
-    for name, parameter, _ in _weights(model):
-        names[id(parameter)].append(name)
-    return names
 
 
 def _reason(layer: str, owner: nn.Module, others: Sequence[str], config: Sparsify, weight: bool) -> str:

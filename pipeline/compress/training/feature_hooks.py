@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import FACTORIZED
 from pipeline.compress.prune.units_heads import attention_heads
+from pipeline.compress.shared.hooks import follow, submodules
 from pipeline.core.errors import StageError
 
 
@@ -18,21 +19,15 @@ class Taps:
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._seen: dict[str, Tensor] = {}
-        for name in self.names:
-            model.get_submodule(name).register_forward_hook(self._keeper(name))
+        follow(submodules(model, self.names), self._keep)
 
     def take(self) -> tuple[Tensor, ...]:
         """What was seen in the last run, in the order of `names`, and forget it."""
         seen, self._seen = self._seen, {}
         return tuple(seen[name] for name in self.names)
 
-    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, (tuple, list)) else output
-            assert isinstance(value, Tensor)  # noqa: S101  # blocks and projections give tensors
-            self._seen[name] = value
-
-        return keep
+    def _keep(self, name: str, _: nn.Module, __: Tensor, output: Tensor) -> None:
+        self._seen[name] = output
 
 
 def block_names(model: nn.Module) -> list[str]:

@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from pipeline.compress.edits.features import SHRINKABLE
 from pipeline.compress.prune.channels.union_find import PLAIN, ZERO, Partition
+from pipeline.compress.shared.tied import other_names
 from pipeline.core.errors import StageError, first_line
 
 Value = Tensor | Sequence[Tensor | None] | None
@@ -76,20 +77,12 @@ def follow(model: nn.Module, example: dict[str, Tensor]) -> Followed:
     return follower.found
 
 
-def shared_parameters(model: nn.Module) -> set[str]:
-    """Names of parameters that several modules hold: one cannot shrink without the other."""
-    by_id: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        by_id.setdefault(id(parameter), []).append(name)
-    return {name for names in by_id.values() if len(names) > 1 for name in names}
-
-
 class _Follower:
     """Walks a graph in order. `names`: placeholder -> parameter or buffer."""
 
     def __init__(self, model: nn.Module, names: dict[str, str]) -> None:
         self.found = Followed()
-        self._model, self._names, self._shared = model, names, shared_parameters(model)
+        self._model, self._names, self._others = model, names, other_names(model)
         self._values: dict[fx.Node, Value] = {}
 
     def visit(self, node: fx.Node) -> None:
@@ -268,7 +261,7 @@ class _Follower:
         """The module that holds a parameter or buffer; None unless it is one whose features can be removed."""
         name = self._names.get(getattr(parameter, "name", ""), "")
         module = name.rpartition(".")[0]
-        known = bool(name) and name not in self._shared and isinstance(self._model.get_submodule(module), SHRINKABLE)
+        known = bool(name) and not self._others.get(name) and isinstance(self._model.get_submodule(module), SHRINKABLE)
         return module if known else None
 
     def _couple(self, inputs: Tensor, outputs: Tensor, groups: int) -> None:

@@ -8,14 +8,15 @@ that permuted; if it sees neither, a module before it writes to the stream and w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.compress.shared.hooks import before_calls
 from pipeline.core.errors import StageError
 
 _TOLERANCE = 1e-3  # of the tensor's deviation: sums in another order differ by 1e-6 of it
@@ -160,24 +161,15 @@ class _Search:
     def _observe(self, axes: Sequence[Axis]) -> tuple[list[tuple[str, Tensor]], Tensor]:
         """What modules with parameters read, in order, and the output, with those axes permuted."""
         seen: list[tuple[str, Tensor]] = []
-        with torch.inference_mode(), _permuted(self._model, axes, self._order), ExitStack() as hooks:
-            for name, module in self._model.named_modules():
-                if isinstance(module, nn.Linear) or _is_norm(module):
-                    hook = module.register_forward_pre_hook(_Recorder(name, seen), with_kwargs=True)
-                    hooks.callback(hook.remove)
+
+        def keep(name: str, _: nn.Module, values: Tensor) -> None:
+            seen.append((name, values.detach().clone()))
+
+        named = self._model.named_modules()
+        modules = {name: module for name, module in named if isinstance(module, nn.Linear) or _is_norm(module)}
+        with torch.inference_mode(), _permuted(self._model, axes, self._order), before_calls(modules, keep):
             output = self._run()
         return seen, output
-
-
-class _Recorder:
-    """A forward pre-hook that keeps a copy of the first tensor."""
-
-    def __init__(self, name: str, seen: list[tuple[str, Tensor]]) -> None:
-        self._name, self._seen = name, seen
-
-    def __call__(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        tensor = next(value for value in (*inputs, *named.values()) if isinstance(value, Tensor))
-        self._seen.append((self._name, tensor.detach().clone()))
 
 
 @contextmanager

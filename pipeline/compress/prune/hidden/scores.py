@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.compress.prune.hidden.residual import Residual
 from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.shared.forward import batches
+from pipeline.compress.shared.hooks import after_calls, submodules
+from pipeline.compress.shared.input_moments import MeanSquares
 from pipeline.core.errors import StageError
-from pipeline.source.torch_model import wrap
 
 Width = Callable[[ScoringData, Residual], Tensor]
 """Gives float [width]; the features of the smallest scores are removed."""
@@ -39,33 +37,11 @@ def activation(data: ScoringData, residual: Residual) -> Tensor:
             f"prune: the residual stream of {type(data.model).__name__} has no norms whose outputs could be measured.",
             'Use importance = "l2".',
         )
-    model = wrap(data.model, data.spec)
-    watches = {name: _MeanSquare(residual.width) for name in residual.norms}
-    done = 0
-    with torch.inference_mode(), ExitStack() as hooks:
-        for name, watch in watches.items():
-            hooks.callback(data.model.get_submodule(name).register_forward_hook(watch).remove)
-        for batch in batches(data.samples):
-            for watch in watches.values():
-                watch.mask = batch.get("attention_mask", torch.empty(0)).bool()
-            model(**batch)
-            done += len(next(iter(batch.values())))
-            data.progress(done, len(data.samples))
-    return torch.stack([(watch.total / watch.count).sqrt() for watch in watches.values()]).sum(0)
-
-
-class _MeanSquare:
-    """A forward hook: sums the squares of outputs [batch, tokens, width] over the tokens that `mask` leaves."""
-
-    def __init__(self, width: int) -> None:
-        self.mask = torch.empty(0)
-        self.total = torch.zeros(width, dtype=torch.float64)
-        self.count = 0
-
-    def __call__(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        rows = output[self.mask] if output.shape[:2] == self.mask.shape else output.flatten(0, -2)
-        self.total += rows.double().square().sum(0)
-        self.count += len(rows)
+    squares = MeanSquares()
+    norms = submodules(data.model, residual.norms)
+    with after_calls(norms, lambda name, _, __, output: squares.add(name, output)):
+        data.run(squares.begin)
+    return torch.stack([squares.root(name) for name in norms]).sum(0)
 
 
 def random(data: ScoringData, residual: Residual) -> Tensor:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.compress.prune.units import UnitGroup
 from pipeline.compress.shared.forward import batches
+from pipeline.compress.shared.hooks import mask_of
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
 from pipeline.data.samples import Samples
+from pipeline.source.torch_model import wrap
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,17 @@ class ScoringData:
     samples: Samples
     seed: int
     progress: Progress
+
+    def run(self, begin: Callable[[Tensor | None], object]) -> None:
+        """Run the model, as it will be exported, over all samples. `begin`: told before each batch which tokens are no
+        padding (see `mask_of`)."""
+        model, done = wrap(self.model, self.spec), 0
+        with torch.inference_mode():
+            for batch in batches(self.samples):
+                begin(mask_of(batch))
+                model(**batch)
+                done += len(next(iter(batch.values())))
+                self.progress(done, len(self.samples))
 
     @property
     def example(self) -> dict[str, Tensor]:

@@ -8,10 +8,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from pipeline.compress.edits.features import layer
 from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.prune.importance.reads import feature_axis, hooked
+from pipeline.compress.prune.importance.reads import feature_axis
 from pipeline.compress.prune.units import Slices, UnitGroup
 from pipeline.compress.shared.forward import batches, judged
+from pipeline.compress.shared.hooks import before_calls
 from pipeline.core.errors import StageError
 from pipeline.source.torch_model import wrap
 from pipeline.tasks.registry import by_width
@@ -88,19 +90,19 @@ def gated(model: nn.Module, groups: Sequence[UnitGroup], gates: Sequence[Tensor]
     with ExitStack() as hooks:
         for group, gate in zip(groups, gates, strict=True):
             for slices in group.consumers:
-                hooks.enter_context(hooked(model, {slices.module: _Gate(gate, slices)}))
+                readers = {slices.module: layer(model, slices.module)}
+                hooks.enter_context(before_calls(readers, _Gate(gate, slices)))
         yield
 
 
 class _Gate:
-    """A forward pre-hook: every feature of a unit is multiplied by its gate, the same one for all places. Features of
+    """Multiplies every feature of a unit that a layer is given by its gate, the same one for all places. Features of
     other groups are not touched."""
 
     def __init__(self, gate: Tensor, slices: Slices) -> None:
         self._gate, self._slices = gate, slices
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        values, *others = inputs
+    def __call__(self, _: str, module: nn.Module, values: Tensor) -> Tensor:
         samples, count = self._gate.shape
         if values.shape[0] != samples:
             raise StageError(
@@ -114,4 +116,4 @@ class _Gate:
         unit[index] = torch.arange(count)[:, None].expand_as(index)
         gate = torch.cat([self._gate, torch.ones(samples, 1)], dim=1)[:, unit]
         shape = [samples if place == 0 else gate.shape[1] if place == axis else 1 for place in range(values.dim())]
-        return (values * gate.view(shape), *others)
+        return values * gate.view(shape)

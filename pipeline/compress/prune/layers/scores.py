@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.layers.stacks import Stack, watched
-from pipeline.compress.shared.forward import batches
-from pipeline.source.torch_model import wrap
+from pipeline.compress.shared.hooks import rows_of
 
 Depth = Callable[[ScoringData, Sequence[Stack], Sequence[int]], list[Tensor]]
 """Gives float [count] per stack, of which the given number will stay: those of the largest scores."""
@@ -22,32 +21,31 @@ def block_influence(data: ScoringData, stacks: Sequence[Stack], _: Sequence[int]
     Men et al., "ShortGPT" (arXiv 2403.03853, eq. 1). The mean is over the tokens of all samples, padding left out; what
     has no tokens (feature maps) is one vector per sample.
     """
-    model = wrap(data.model, data.spec)
     sums = {stack.name: torch.zeros(stack.count, dtype=torch.float64) for stack in stacks}
     counts = {stack.name: torch.zeros(stack.count, dtype=torch.float64) for stack in stacks}
-    done, mask = 0, torch.empty(0)
+    mask: Tensor | None = None
+
+    def begin(padding: Tensor | None) -> None:
+        nonlocal mask
+        mask = padding
 
     def add(stack: str, index: int, x: Tensor, y: Tensor) -> None:
         cosines = _cosines(x, y, mask)
         sums[stack][index] += cosines.sum()
         counts[stack][index] += len(cosines)
 
-    with torch.inference_mode(), watched(data.model, list(sums), add):
-        for batch in batches(data.samples):
-            mask = batch.get("attention_mask", torch.empty(0)).bool()
-            model(**batch)
-            done += len(next(iter(batch.values())))
-            data.progress(done, len(data.samples))
+    with watched(data.model, list(sums), add):
+        data.run(begin)
     return [1 - sums[stack.name] / counts[stack.name] for stack in stacks]
 
 
-def _cosines(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+def _cosines(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     """float64 [vectors] of x and y [batch, tokens, features], the tokens that bool `mask` [batch, tokens] leaves, or of
     any other shape [batch, ...]."""
     if x.shape != y.shape:
         return torch.zeros(1, dtype=torch.float64)
     if x.dim() == 3:
-        x, y = (value[mask] if value.shape[:2] == mask.shape else value.flatten(0, 1) for value in (x, y))
+        x, y = rows_of(x, mask), rows_of(y, mask)
     return torch.nn.functional.cosine_similarity(x.flatten(1).double(), y.flatten(1).double(), dim=1)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from pipeline.compress.shared.hooks import after_calls, before_calls
 
 Seen = Callable[[str, int, Tensor, Tensor], None]
 """Told the stack, the block's index, and what went into and came out of it."""
@@ -54,29 +54,16 @@ def _alike(module: nn.Module) -> bool:
 @contextmanager
 def watched(model: nn.Module, names: list[str], seen: Seen) -> Iterator[None]:
     """Call `seen` for every block of the stacks `names` that runs while this is open."""
-    with ExitStack() as hooks:
-        for name in names:
-            for index, block in enumerate(model.get_submodule(name).children()):
-                watch = _Watch(name, index, seen)
-                hooks.callback(block.register_forward_pre_hook(watch.before, with_kwargs=True).remove)
-                hooks.callback(block.register_forward_hook(watch.after).remove)
+    found = [(name, *block) for name in names for block in enumerate(model.get_submodule(name).children())]
+    places = {f"{name}.{index}": (name, index) for name, index, _ in found}
+    blocks = {f"{name}.{index}": block for name, index, block in found}
+    entered: dict[str, list[Tensor]] = defaultdict(list)
+
+    def enter(name: str, _: nn.Module, x: Tensor) -> None:
+        entered[name].append(x.clone())  # the block may work in place
+
+    def leave(name: str, _: nn.Module, __: Tensor, y: Tensor) -> None:
+        seen(*places[name], entered[name].pop(), y)
+
+    with before_calls(blocks, enter), after_calls(blocks, leave):
         yield
-
-
-class _Watch:
-    """The two hooks of one block."""
-
-    def __init__(self, stack: str, index: int, seen: Seen) -> None:
-        self._stack, self._index, self._seen = stack, index, seen
-        self._inputs: list[Tensor] = []
-
-    def before(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._inputs.append(_first([*inputs, *named.values()]).clone())  # the block may work in place
-
-    def after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        values = output if isinstance(output, (tuple, list)) else [output]
-        self._seen(self._stack, self._index, self._inputs.pop(), _first(values))
-
-
-def _first(values: Any) -> Tensor:
-    return next((value for value in values if isinstance(value, Tensor)), torch.empty(0))
