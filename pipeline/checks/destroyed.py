@@ -8,10 +8,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from pipeline.graph.operators import LAYERS
+
 READERS = frozenset(
     {
-        *("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Gather", "GatherND", "GatherElements"),
-        *("LSTM", "GRU", "RNN", "FusedMatMul", "FusedConv", "FusedGemm", "Attention", "EmbedLayerNormalization"),
+        *(*LAYERS, "GatherND", "GatherElements", "FusedMatMul", "FusedConv", "FusedGemm"),
+        *("Attention", "EmbedLayerNormalization"),
     }
 )
 """Operators that read what a model has learned: products, convolutions, tables and recurrences."""

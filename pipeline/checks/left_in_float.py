@@ -14,9 +14,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx_ir import DataType
 
-from pipeline.checks.operators import MOVES
 from pipeline.checks.weights import Constant, Graph, Weight, stored_bits
 from pipeline.core.report_types import SkippedTensor
+from pipeline.formats.format import OPERATORS
+from pipeline.graph.operators import MOVES
 
 MADE_AT_LOAD = "not known: ONNX Runtime made this weight of others when it loaded the model"
 NOT_PLANNED = "not known: the quantization plan does not name it"
@@ -120,7 +121,7 @@ class Stored:
 
 _BLOCK = 16
 """Channels of ONNX Runtime's largest block."""
-_PLANNED = {"MatMul", "Gemm", "Conv", "Gather"}
+_PLANNED = {"Gemm", *(operator for operator, _ in OPERATORS.values())}
 """Operators of which a plan may take weights."""
 
 

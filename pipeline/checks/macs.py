@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from pipeline.checks.operators import (
+from pipeline.checks.weights import Weight, attribute
+from pipeline.devices.ort_profile import NodeRecord
+from pipeline.graph.operators import (
     ATTENTION,
     CONVOLUTIONS,
     EXPERTS,
@@ -19,8 +21,6 @@ from pipeline.checks.operators import (
     is_standard,
     multiplies_nothing,
 )
-from pipeline.checks.weights import Weight, attribute
-from pipeline.devices.ort_profile import NodeRecord
 
 INTEGER = {
     "MatMulInteger",

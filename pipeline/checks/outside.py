@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -22,7 +21,7 @@ from pipeline.graph.edit import add_constant
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.calibrate import CHANNELS, RANGES
-from pipeline.runtime.session import Session
+from pipeline.runtime.session import default_session
 
 SAMPLES = 64
 """Of all evaluation sets together."""
@@ -132,9 +131,7 @@ def _added(
 
 
 def _stream(model: Path, outputs: _Outputs, evaluation: Path, shares: _Shares, context: StageContext) -> None:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = Session(model, options, ["CPUExecutionProvider"])
+    session = default_session(model)
     wanted = [*outputs.outside.values(), *outputs.never_seen]
     for row in _rows(evaluation, [entry.name for entry in session.get_inputs()]):
         found = dict(zip(wanted, (float(value) for value in session.run(wanted, row)), strict=True))

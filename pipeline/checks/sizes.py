@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from pipeline.checks.operators import BLOCKS, CONVOLUTIONS, MATMULS
 from pipeline.checks.weights import Weight
 from pipeline.core.report_types import Coverage
 from pipeline.core.types import Scheme
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, MATMULS
 from pipeline.quantize.layers import SMALL
 from pipeline.quantize.schemes import SCHEMES
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 from onnx.inliner import inline_local_functions
 
-from pipeline.checks.operators import (
+from pipeline.graph.operators import (
     BLOCKS,
     CONTROL_FLOW,
     EXPERTS,

@@ -27,10 +27,10 @@ from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import GraphSpec
+from pipeline.graph.operators import WEIGHT_INPUTS
 from pipeline.quantize.schemes import SCHEMES
 
 _CLASSES: dict[TensorClass, str] = {"linear": "products", "table": "tables", "conv": "convolutions"}
-_WEIGHTED = ("MatMul", "MatMulInteger", "MatMulNBits", "Gather", "GatherBlockQuantized", "Conv")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -121,7 +121,9 @@ def _show_graph(graph: GraphSpec, model: ModelProto, console: Console) -> None:
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)
     console.print("operators: " + ", ".join(f"{name} x{count}" for name, count in operators.most_common()))
-    names = dict.fromkeys("/".join(node.name.split("/")[:2]) for node in model.graph.node if node.op_type in _WEIGHTED)
+    names = dict.fromkeys(
+        "/".join(node.name.split("/")[:2]) for node in model.graph.node if node.op_type in WEIGHT_INPUTS
+    )
     console.print(
         f"names for --nodes-to-exclude: {', '.join(list(names)[:4])}, ... ({len(names)} in all)", markup=False
     )

@@ -21,6 +21,9 @@ TensorClass = Literal["linear", "table", "conv"]
 """What a weight is to the node that reads it: the right factor of a product [K, N], a table whose rows are looked up
 [rows, columns], or a convolution's kernel [outputs, inputs / groups, *kernel]."""
 
+OPERATORS: dict[TensorClass, tuple[str, int]] = {"linear": ("MatMul", 1), "table": ("Gather", 0), "conv": ("Conv", 1)}
+"""The operator that reads a weight of each class, and which of its inputs that is."""
+
 Arrays = dict[str, NDArray[Any]]
 Shared = dict[str, list[ir.Value]]
 """Values that several nodes of one graph read, by a key of the writer's: a rounded activation, widened weights."""

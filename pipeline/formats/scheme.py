@@ -11,7 +11,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import Scheme
 from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.format import Entry, NumberFormat, TensorClass
+from pipeline.formats.format import OPERATORS, Entry, NumberFormat, TensorClass
 from pipeline.numerics.affine import Float
 
 _INPUTS = {
@@ -22,8 +22,6 @@ _INPUTS = {
 """Where a format takes the ranges of its inputs from -> what becomes of them."""
 OVERRIDDEN = "(override "
 """What the reason of a weight holds that an override leaves in float."""
-_NODES: dict[TensorClass, str] = {"linear": "MatMul", "table": "Gather", "conv": "Conv"}
-"""What a node is called behind its module's name."""
 _SHOWN = 3
 _PARTS = re.compile(r"[.*/?]+")
 
@@ -70,7 +68,7 @@ class SchemeFormats:
 
     def of_module(self, op: TensorClass, module: str) -> NumberFormat:
         """The format that the weight of a PyTorch module gets, whose node the traced graph names after it."""
-        return self.of(op, f"{module}/{_NODES[op]}")
+        return self.of(op, f"{module}/{OPERATORS[op][0]}")
 
     def leaves(self, op: TensorClass, node: str, weight: Float) -> str:
         """Why a weight stays in float; empty if it need not."""

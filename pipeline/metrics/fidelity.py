@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.numerics import noise
 
 Array: TypeAlias = NDArray[Any]
 
@@ -117,10 +118,7 @@ def sqnr_db(reference: Array, other: Array) -> float:
     """Signal to quantization noise, 10 log10(sum ref^2 / sum (ref - other)^2), of arrays of one shape; inf if
     they are identical, -inf if only the reference is all zeros."""
     first, second = _same_shape(reference, other)
-    signal, noise = float(np.sum(first**2)), float(np.sum((first - second) ** 2))
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal else -math.inf
+    return noise.sqnr_db(noise.power(first), noise.power(first - second))
 
 
 def same_answers(expected: Array, found: Array) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.metrics.fidelity import Array
+from pipeline.numerics.noise import sqnr_db
 
 LIMIT_DB = 300.0
 """Stands for identical outputs; minus it, for outputs that are not finite: JSON has no infinity."""
@@ -16,10 +17,7 @@ _LEAST_VARIATION = 0.01
 
 def ratio_db(signal: float, noise: float) -> float:
     """10 log10(signal / noise), within +-`LIMIT_DB`."""
-    if noise == 0.0:
-        return LIMIT_DB
-    ratio = signal / noise
-    return max(-LIMIT_DB, min(LIMIT_DB, 10.0 * math.log10(ratio))) if ratio else -LIMIT_DB
+    return max(-LIMIT_DB, min(LIMIT_DB, sqnr_db(signal, noise)))
 
 
 def sqnr_of_arrays(reference: Sequence[Array], other: Sequence[Array]) -> float:

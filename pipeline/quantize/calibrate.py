@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from safetensors.numpy import save_file
 
 from pipeline.core.errors import StageError
@@ -31,7 +30,7 @@ from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
-from pipeline.runtime.session import Session
+from pipeline.runtime.session import default_session
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
@@ -151,7 +150,7 @@ def _stream(
     progress: Progress,
     batch: int,
 ) -> None:
-    session = Session(path, _options(), ["CPUExecutionProvider"])
+    session = default_session(path, mem_pattern=False)  # lengths differ: plans would only pile up
     wanted = [name for group in outputs.values() for name in group]
     done = checkpoint.restore(list(observers.values()))
     for positions, inputs in batches(session, samples, batch, done, _VALUES):
@@ -161,13 +160,6 @@ def _stream(
         done += len(positions)
         progress(done, len(samples))
         checkpoint.save(done, list(observers.values()))
-
-
-def _options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # lengths differ from sample to sample: plans would only pile up
-    return options
 
 
 def _add(observer: Any, name: str, values: list[Any], positions: list[int]) -> None:

@@ -18,17 +18,17 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Frozen, Json
-from pipeline.formats.format import Layer, TensorClass
+from pipeline.formats.format import OPERATORS, Layer
 from pipeline.formats.scheme import check_overrides
 from pipeline.graph.edit import constant, name_of
 from pipeline.graph.files import graph_file, load_model
+from pipeline.graph.operators import LAYERS
 
 SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
 
-_WEIGHTED = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN", "Einsum")
-_CLASSES: dict[str, tuple[TensorClass, int]] = {"MatMul": ("linear", 1), "Gather": ("table", 0), "Conv": ("conv", 1)}
-"""What the weight of an operator is to it, and which of its inputs it is."""
+_CLASSES = {operator: (op, place) for op, (operator, place) in OPERATORS.items()}
+"""What the weight of an operator is to it, and which of its inputs that is."""
 _RECORD = "layers.json"
 
 
@@ -84,7 +84,7 @@ def find_layers(
     for node in graph:
         for position, value in enumerate(node.inputs):
             weight = constant(value)
-            if node.op_type not in _WEIGHTED or weight is None or weight.ndim < 2 or weight.dtype != np.float32:
+            if node.op_type not in LAYERS or weight is None or weight.ndim < 2 or weight.dtype != np.float32:
                 continue
             assert value is not None  # noqa: S101  # it has a constant
             weighted.append(str(node.name))
@@ -102,7 +102,7 @@ def _in_bodies(graph: ir.Graph) -> Iterator[LeftEntry]:
     for outer in graph:
         for body in (body for attribute in outer.attributes.values() for body in _graphs_of(attribute)):
             for node in body.all_nodes():
-                for value in node.inputs if node.op_type in _WEIGHTED else ():
+                for value in node.inputs if node.op_type in LAYERS else ():
                     weight = constant(value)
                     if value is not None and weight is not None and weight.ndim > 1 and weight.dtype == np.float32:
                         reason = f"it is read in the body of {outer.op_type}, where no scheme takes weights"
@@ -158,9 +158,7 @@ def _check_patterns(graph: ir.Graph, exclude: Sequence[str]) -> None:
     names = [str(node.name) for node in graph]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join(
-                [name for name in names if any(kind in name for kind in ("MatMul", "Gather", "Conv"))][:3]
-            )
+            shown = ", ".join([name for name in names if any(kind in name for kind in _CLASSES)][:3])
             raise UsageError(
                 f"--nodes-to-exclude {pattern!r} matches no node of the graph.",
                 f"Names look like: {shown}. `edge inspect <bundle>` lists them; * matches anything.",

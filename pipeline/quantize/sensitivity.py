@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.core.digest import pretty_json
@@ -23,7 +22,7 @@ from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
-from pipeline.runtime.session import Session
+from pipeline.runtime.session import default_session
 
 _SAMPLES = 32
 """Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
@@ -114,9 +113,7 @@ class _Bench:
         return found
 
     def _outputs(self, path: Path) -> Iterator[NDArray[Any]]:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        session = Session(path, options, ["CPUExecutionProvider"])
+        session = default_session(path)
         output = session.get_outputs()[0].name
         for row in self.rows.select([entry.name for entry in session.get_inputs()]):
             yield session.run([output], row)[0]

@@ -24,6 +24,10 @@ class SessionError(StageError):
 
 SESSION_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, SessionError)
 """What making or running a session raises."""
+_SMALL_OUTSIDE = (
+    "Small tensors that say shapes and axes must stand in the .onnx file itself: save it again with "
+    "onnx.save_model(..., size_threshold=1024)."
+)
 
 
 def make_session(model: Path, runtime: Runtime, *, optimized_model: Path | None = None) -> ort.InferenceSession:
@@ -42,6 +46,31 @@ def make_session(model: Path, runtime: Runtime, *, optimized_model: Path | None 
         return Session(model, options, runtime.providers)
     except SESSION_ERRORS as error:
         raise refusal(f"load {model.name}", error) from error
+
+
+def default_session(model: Path, *, mem_pattern: bool = True) -> Session:
+    """A session of a graph that is looked into, not measured: ONNX Runtime's defaults on this CPU. `mem_pattern`:
+    whether it plans memory for every shape of inputs, which pays if there are few."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_mem_pattern = mem_pattern
+    return Session(model, options, ["CPUExecutionProvider"])
+
+
+def open_given(model: Path) -> ort.InferenceSession:
+    """A plain session that logs nothing, of a file whose errors are told in ONNX Runtime's own words. StageError if it
+    refuses the file."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except SESSION_ERRORS as error:
+        raise StageError(
+            f"ONNX Runtime {ort.__version__} cannot load {model.name}: {first_line(error)}",
+            _SMALL_OUTSIDE
+            if "external data into raw data" in str(error)
+            else "An app could not load it either: export or save it again without what is named there.",
+        ) from error
 
 
 class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types

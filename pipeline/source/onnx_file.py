@@ -18,6 +18,7 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
 from pipeline.core.untrusted import Limit, read_bytes, refused, require_file
+from pipeline.graph.operators import LAYERS
 from pipeline.source.axes import batch_axis, is_batch_name, written
 from pipeline.source.declared import Declared, merged
 from pipeline.source.onnx_checks import (
@@ -66,7 +67,7 @@ def check_patterns(path: Path, patterns: Iterable[str]) -> None:
     names = [name for node in model.graph.node for name in _names_of(node)]
     for pattern in patterns if not model.functions else ():
         if not any(fnmatchcase(name, pattern) for name in names):
-            weighted = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv", "Gather")]
+            weighted = [node for node in model.graph.node if node.op_type in LAYERS]
             shown = ", ".join(_names_of(node)[0] for node in weighted[:3])
             raise UsageError(
                 f"--nodes-to-exclude {pattern!r} matches no node of {path.name!r}.",

@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-
-from pipeline.core.errors import StageError, first_line
-from pipeline.runtime.session import SESSION_ERRORS
 
 RELATIVE_TOLERANCE = 1e-3
 """Of the largest output: float32 kernels sum in different orders, which costs about 1e-6; a wrong graph, more."""
-
-
-_SMALL_OUTSIDE = (
-    "Small tensors that say shapes and axes must stand in the .onnx file itself: save it again with "
-    "onnx.save_model(..., size_threshold=1024)."
-)
-
-
-def open_graph(path: Path) -> ort.InferenceSession:
-    """A plain CPU session that logs nothing. StageError if ONNX Runtime refuses the file."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except SESSION_ERRORS as error:
-        raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot load {path.name}: {first_line(error)}",
-            _SMALL_OUTSIDE
-            if "external data into raw data" in str(error)
-            else "An app could not load it either: export or save it again without what is named there.",
-        ) from error
 
 
 def shape_of(case: Mapping[str, Any]) -> str:

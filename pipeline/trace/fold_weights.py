@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from pipeline.graph.edit import add_constant, constant, name_of, replace
+from pipeline.graph.operators import LAYERS
 
 _MOVING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose")
 """Operators that move values and make none."""
@@ -16,7 +17,6 @@ _COMPUTING = (
     *("Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Where", "ReduceL2", "ReduceSum", "ReduceSumSquare", "ReduceMean"),
 )
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_LAYERS = (*_RECURRENT, "MatMul", "Gemm", "Conv", "ConvTranspose", "Gather")
 
 
 def fold_weights(graph: ir.Graph) -> int:
@@ -27,7 +27,7 @@ def fold_weights(graph: ir.Graph) -> int:
 
 def fold_computed_weights(graph: ir.Graph) -> int:
     """As `fold_weights`, for weights of any layer and what simple arithmetic makes of them (a weight and its norm)."""
-    return _fold_all(graph, _COMPUTING, _LAYERS)
+    return _fold_all(graph, _COMPUTING, LAYERS)
 
 
 def _fold_all(graph: ir.Graph, making: tuple[str, ...], readers: tuple[str, ...]) -> int:

@@ -30,10 +30,10 @@ from pipeline.data.inputs import random_rows
 from pipeline.data.samples import PROOF, Row, open_samples
 from pipeline.graph.edit import name_of, replace
 from pipeline.graph.files import MODEL, graph_file, save_graphs
-from pipeline.runtime.session import SESSION_ERRORS, run_within
+from pipeline.runtime.session import SESSION_ERRORS, open_given, run_within
 from pipeline.source.onnx_file import has_loops, metadata_of
 from pipeline.trace.canonical import drop_inner_shapes, split_gemm, strip_metadata
-from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
+from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
@@ -205,7 +205,7 @@ _SECONDS = 1800
 
 def _outputs(path: Path, proofs: list[tuple[str, Row]], name: str) -> list[list[NDArray[Any]]]:
     """The outputs of each proof."""
-    session, seconds = open_graph(path), LOOP_SECONDS if has_loops(path) else _SECONDS
+    session, seconds = open_given(path), LOOP_SECONDS if has_loops(path) else _SECONDS
     outputs = []
     for title, row in proofs:
         try:

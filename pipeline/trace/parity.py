@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import StageError, first_line
-from pipeline.runtime.session import SESSION_ERRORS
-from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, open_graph, shape_of
+from pipeline.runtime.session import SESSION_ERRORS, open_given
+from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.outputs import flat
 
 Tensors = dict[str, torch.Tensor]
@@ -30,7 +30,7 @@ def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> floa
     Raises:
         StageError: ONNX Runtime refuses the file, or a difference is beyond the tolerance; it names the inputs' shape.
     """
-    session = open_graph(path)
+    session = open_given(path)
     worst = 0.0
     for place, case in enumerate(cases):
         worst = max(worst, _case_difference(model, session, case, _LENGTH if place > 1 else _REPORT))

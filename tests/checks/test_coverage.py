@@ -11,7 +11,6 @@ from onnx import NodeProto, helper
 from pipeline.checks.coverage import coverage, match
 from pipeline.checks.left_in_float import MADE_AT_LOAD, NOT_PLANNED, WIDENED, Reasons, Stored
 from pipeline.checks.macs import Macs, node_macs, uses_integers
-from pipeline.checks.operators import CONTROL_FLOW, MOVES, NO_WEIGHTS, WEIGHT_INPUTS
 from pipeline.checks.weights import Graph, Weight
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError
@@ -20,6 +19,7 @@ from pipeline.devices import worker
 from pipeline.devices.ort_profile import NodeRecord, node_records
 from pipeline.devices.runner import subject_of
 from pipeline.devices.worker import Profile
+from pipeline.graph.operators import CONTROL_FLOW, MOVES, NO_WEIGHTS, WEIGHT_INPUTS
 from pipeline.runtime.feeds import write_feed
 
 Shapes = tuple[tuple[int, ...], ...]

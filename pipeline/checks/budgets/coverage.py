@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
-from pipeline.checks.operators import CONVOLUTIONS
 from pipeline.core.report_types import SkippedTensor
 from pipeline.core.types import Scheme
 from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
+from pipeline.graph.operators import CONVOLUTIONS
 from pipeline.quantize.conv import SLOW
 
 EXCLUDED = "excluded by name"

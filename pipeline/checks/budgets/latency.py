@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
-from pipeline.checks.operators import BLOCKS, CONVOLUTIONS, EXPERTS, MATMULS, RECURRENT, TRANSPOSED
 from pipeline.checks.reference import NO_REFERENCE
 from pipeline.core.report_types import OperatorTime
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, EXPERTS, MATMULS, RECURRENT, TRANSPOSED
 
 _PRODUCTS = {*MATMULS, *CONVOLUTIONS, *TRANSPOSED, *BLOCKS, *RECURRENT, *EXPERTS}
 _ROUNDING = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"}

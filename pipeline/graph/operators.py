@@ -67,6 +67,9 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 }
 """Operator -> the inputs that can be a weight. Scales, zero points, biases and norms are at others."""
 
+LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "RNN", "Einsum")
+"""ONNX's own operators that read the weights of a float graph."""
+
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling"})
 """Their bodies' nodes count, they themselves do not."""
 
