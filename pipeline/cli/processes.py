@@ -15,13 +15,13 @@ def together(work: Callable[[], int]) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return work()
-    from pipeline.compress.training.distributed import dismiss, follow, rank  # noqa: PLC0415
+    from pipeline.compress.training.distributed import rank, run_worker, shutdown  # noqa: PLC0415
     from pipeline.compress.training.loop import train  # noqa: PLC0415  # torch, which a lone process may never need
 
     if rank() > 0:
-        follow(train)
+        run_worker(train)
         return ExitCode.PASS
     code = work()
     if code in (ExitCode.PASS, ExitCode.BUDGET_FAILED, ExitCode.NOT_MEASURED):
-        dismiss()
+        shutdown()
     return code

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from pipeline.compress.distill.losses import LOSSES
-from pipeline.compress.distill.losses.types import Pair, View
+from pipeline.compress.distill.losses.types import DistillInputs, ModelOutputs
 
 
-def pair(student: View, teacher: View, mask: Tensor | None = None, **changes: object) -> Pair:
+def pair(student: ModelOutputs, teacher: ModelOutputs, mask: Tensor | None = None, **changes: object) -> DistillInputs:
     values = {"labels": None, "temperature": 1.0, "gather": lambda rows: rows, **changes}
-    return Pair(student, teacher, mask, **values)  # type: ignore[arg-type]
+    return DistillInputs(student, teacher, mask, **values)  # type: ignore[arg-type]
 
 
-def outputs(student: list[list[float]], teacher: list[list[float]], **changes: object) -> Pair:
-    return pair(View(torch.tensor(student)), View(torch.tensor(teacher)), **changes)
+def outputs(student: list[list[float]], teacher: list[list[float]], **changes: object) -> DistillInputs:
+    return pair(ModelOutputs(torch.tensor(student)), ModelOutputs(torch.tensor(teacher)), **changes)
 
 
-def value(name: str, given: Pair) -> float:
+def value(name: str, given: DistillInputs) -> float:
     return float(LOSSES.get(name).compute(given))
 
 
@@ -80,7 +80,7 @@ def test_neighbours_by_hand() -> None:
         expected += float((p * (p / q).log()).sum()) / 3
     first = math.e / (1 + math.e)
     assert first * math.log(2 * first) + (1 - first) * math.log(2 * (1 - first)) < 3 * expected
-    assert value("neighbours", pair(View(student), View(teacher))) == pytest.approx(expected, rel=1e-4)
+    assert value("neighbours", pair(ModelOutputs(student), ModelOutputs(teacher))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_hidden_states_by_hand() -> None:
@@ -89,7 +89,7 @@ def test_hidden_states_by_hand() -> None:
     teacher = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [9.0, 9.0]]])
     student = torch.tensor([[[0.0, 1.0], [0.0, 2.0], [5.0, 5.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    given = pair(View(torch.zeros(1, 1), (student,)), View(torch.zeros(1, 1), (teacher,)), mask)
+    given = pair(ModelOutputs(torch.zeros(1, 1), (student,)), ModelOutputs(torch.zeros(1, 1), (teacher,)), mask)
     assert value("hidden_mse", given) == pytest.approx(2 / 5)
     assert value("hidden_cosine", given) == pytest.approx(1 / 2)
 
@@ -99,7 +99,11 @@ def test_attention_relations_by_hand() -> None:
     k = (ln 3, 0), so that both queries look with (3/4, 1/4); values agree. It is KL(uniform || (3/4, 1/4))."""
     zero = torch.zeros(1, 2, 1)
     ours = (torch.ones(1, 2, 1), torch.tensor([[[math.log(3.0)], [0.0]]]), zero)
-    given = pair(View(zero[0], (), ours), View(zero[0], (), (zero, zero, zero)), torch.ones(1, 2, dtype=torch.int64))
+    given = pair(
+        ModelOutputs(zero[0], (), ours),
+        ModelOutputs(zero[0], (), (zero, zero, zero)),
+        torch.ones(1, 2, dtype=torch.int64),
+    )
     expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
     assert value("attention_relation", given) == pytest.approx(expected, rel=1e-5)
 
@@ -109,14 +113,16 @@ def test_padding_does_not_look_and_is_not_looked_at() -> None:
     mask = torch.tensor([[1, 1, 0]])
     attention = tuple(torch.randn(1, 3, 4) for _ in range(3))
     changed = tuple(torch.cat([part[:, :2], torch.randn(1, 1, 4)], 1) for part in attention)
-    given = pair(View(torch.zeros(1, 1), (), attention), View(torch.zeros(1, 1), (), changed), mask, heads=2)  # type: ignore[arg-type]
+    given = pair(
+        ModelOutputs(torch.zeros(1, 1), (), attention), ModelOutputs(torch.zeros(1, 1), (), changed), mask, heads=2
+    )  # type: ignore[arg-type]
     assert value("attention_relation", given) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "hard_labels"])  # labels are no teacher
 def test_a_student_like_its_teacher_loses_nothing(name: str) -> None:
     torch.manual_seed(0)
-    view = View(torch.randn(4, 6), (torch.randn(4, 5, 6),), (torch.randn(4, 5, 6),) * 3)
+    view = ModelOutputs(torch.randn(4, 6), (torch.randn(4, 5, 6),), (torch.randn(4, 5, 6),) * 3)
     assert value(name, pair(view, view, torch.ones(4, 5, dtype=torch.int64))) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -125,7 +131,7 @@ def test_batch_wide_losses_are_the_mean_over_processes(name: str) -> None:
     """Two processes of two rows each, against one process of four."""
     torch.manual_seed(0)
     student, teacher = torch.randn(4, 3), torch.randn(4, 3)
-    alone = value(name, pair(View(student), View(teacher)))
+    alone = value(name, pair(ModelOutputs(student), ModelOutputs(teacher)))
     parts = []
     for process in range(2):
         rows = slice(2 * process, 2 * process + 2)
@@ -134,5 +140,7 @@ def test_batch_wide_losses_are_the_mean_over_processes(name: str) -> None:
             for values in (torch.nn.functional.normalize(all_rows, dim=-1) for all_rows in (student, teacher))
         }
         gather = lambda own, known=known: known[float(own[0, 0])]  # noqa: E731  # what the other process would add
-        parts.append(value(name, pair(View(student[rows]), View(teacher[rows]), gather=gather, process=process)))
+        parts.append(
+            value(name, pair(ModelOutputs(student[rows]), ModelOutputs(teacher[rows]), gather=gather, process=process))
+        )
     assert sum(parts) / 2 == pytest.approx(alone, rel=1e-5)

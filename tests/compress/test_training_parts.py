@@ -14,10 +14,10 @@ from model_specs import factory
 from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import LowRankLinear
-from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, hold_out
+from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, split_validation
 from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
 from pipeline.compress.training.lr_schedule import learning_rate_factor
-from pipeline.compress.training.observed_model import Observed, flip_shift, set_mode
+from pipeline.compress.training.observed_model import ModelWithHooks, flip_shift, set_mode
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.data.samples import DATASET, write_samples
@@ -32,16 +32,16 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
 
 @given(st.integers(20, 500), st.floats(0.05, 0.9))
 def test_held_out_samples_are_never_trained_on(count: int, share: float) -> None:
-    train, held = hold_out(count, share, 1)
+    train, held = split_validation(count, share, 1)
     assert sorted([*train, *held]) == list(range(count))
     assert len(held) == round(count * share)
 
 
 def test_too_little_to_judge_by() -> None:
     with pytest.raises(StageError, match=r"held_out = 0.02 of 100 training samples are 2 to judge by; at least 11 are"):
-        hold_out(100, 0.02, 11)
+        split_validation(100, 0.02, 11)
     with pytest.raises(StageError, match="none would be left to train on"):
-        hold_out(20, 0.99, 11)
+        split_validation(20, 0.99, 11)
 
 
 def texts(folder: Path, lengths: list[int], labels: list[float] | None = None) -> TrainingSet:
@@ -136,7 +136,7 @@ def test_features_of_another_width_are_projected(width: int, projections: int) -
     """The student's features reach the teacher's four values, through a learned layer only where they have another
     width; the layers are the same for the same seed and are no part of the model."""
     model = Blocks(width)
-    students = [Observed(model, factory(family="embedding"), block_names(model), False) for _ in range(2)]
+    students = [ModelWithHooks(model, factory(family="embedding"), block_names(model), False) for _ in range(2)]
     for student in students:
         student.project_to([4, 4], [width, width], seed=3)
     views = [student({"x": torch.ones(2, 3)}) for student in students]

@@ -11,7 +11,7 @@ from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds
 from pipeline.core.registry import load_attribute
 
-_RECORDABLE = "pipeline.compress.training.cached_teacher:require_recordable"  # it loads torch
+_RECORDABLE = "pipeline.compress.training.cached_teacher:require_cacheable"  # it loads torch
 
 
 class Distill(PassConfig):

@@ -7,7 +7,7 @@ from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.passes import pass_report
 from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
-from pipeline.compress.training.distributed import hand_out
+from pipeline.compress.training.distributed import broadcast_job
 from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.loop import train
 from pipeline.compress.training.setup import teacher_name
@@ -36,7 +36,7 @@ def run(context: StageContext) -> dict[str, Json]:
             "distill: the student is the teacher: nothing was compressed in between, and no other teacher is named.",
             "Put prune or low_rank before it, give teacher = ..., or train on hard_labels.",
         )
-    hand_out(job)
+    broadcast_job(job)
     trained, facts = train(job, context.progress)
     trained.model.cpu()
     save_compressed(context.out, trained.model, trained.edits, trained=True)

@@ -29,11 +29,11 @@ def before_calls(modules: Modules, see: Before) -> Iterator[None]:
 @contextmanager
 def after_calls(modules: Modules, see: After) -> Iterator[None]:
     """Call `see` after each call of the modules, for as long as this is open."""
-    with _removed(follow(modules, see)):
+    with _removed(hook_calls(modules, see)):
         yield
 
 
-def follow(modules: Modules, see: After) -> list[RemovableHandle]:
+def hook_calls(modules: Modules, see: After) -> list[RemovableHandle]:
     """Call `see` after each call of the modules from now on."""
     return [module.register_forward_hook(_post(name, see), with_kwargs=True) for name, module in modules.items()]
 

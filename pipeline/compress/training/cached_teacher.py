@@ -1,4 +1,4 @@
-"""A teacher's outputs on all training samples, recorded once: what looks at nothing else then trains without it."""
+"""A teacher's outputs on all training samples, cached: what looks at nothing else then trains without it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.losses import LOSSES
-from pipeline.compress.distill.losses.types import View
+from pipeline.compress.distill.losses.types import ModelOutputs
 from pipeline.compress.shared.forward import Batch
-from pipeline.compress.training.data import TAUGHT, TrainingSet
+from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.compress.training.evaluate import frozen
-from pipeline.compress.training.observed_model import Observed
+from pipeline.compress.training.observed_model import ModelWithHooks
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
@@ -26,14 +26,14 @@ _BATCH = 64
 _INSIDE = ("features", "attention")
 
 
-class Recorded(nn.Module):
-    """Stands where the teacher would: gives what was recorded of the batch."""
+class CachedTeacher(nn.Module):
+    """Stands where the teacher would: gives its cached outputs for the batch."""
 
-    def forward(self, batch: Batch) -> View:
-        return View(batch[TAUGHT])
+    def forward(self, batch: Batch) -> ModelOutputs:
+        return ModelOutputs(batch[CACHED])
 
 
-def require_recordable(config: Distill, family: str, where: str) -> None:
+def require_cacheable(config: Distill, family: str, where: str) -> None:
     """UsageError if the training of `where` needs more of its teacher than one output per sample."""
     if reason := _obstacle(config, family):
         raise UsageError(
@@ -59,7 +59,7 @@ def _obstacle(config: Distill, family: str) -> str:
 def run(context: StageContext) -> dict[str, Json]:
     """Stage function. Writes `outputs.npy`, float32 [samples, width]: the teacher's outputs in float32 arithmetic."""
     spec = context.model
-    teacher = frozen(Observed(load_compressed(spec, context.inputs).model, spec, [], attention=False))
+    teacher = frozen(ModelWithHooks(load_compressed(spec, context.inputs).model, spec, [], attention=False))
     data = TrainingSet(context.inputs["training"].path)
     order = sorted(range(len(data)), key=data.size)  # samples of alike length together: less padding
     rows = None
@@ -85,6 +85,6 @@ def _outputs(
     return result
 
 
-def recorded_outputs(folder: str | None) -> Path | None:
+def cached_outputs(folder: str | None) -> Path | None:
     """The file that `run` wrote into `folder`."""
     return Path(folder) / FILE if folder else None

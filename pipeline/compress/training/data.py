@@ -17,23 +17,23 @@ from pipeline.data.samples import DATASET, Row, Samples, open_samples
 
 LABELS = "labels"
 """Beside the model's inputs: the class of each row, where the data have labels."""
-TAUGHT = "taught"
-"""Beside the model's inputs: the teacher's outputs on each row, where they were recorded."""
+CACHED = "cached_teacher"
+"""Beside the model's inputs: the teacher's outputs on each row, where they are cached."""
 
 _POOL = 50  # batches that are sorted by length together: padding becomes rare, and order stays random
 
 
 class TrainingSet(Dataset[tuple[int, Row]]):
-    """The samples of one folder by index, their class labels if all are labelled, and what was recorded of a teacher:
-    the file `taught`, float32 [samples, ...]."""
+    """The samples of one folder by index, their class labels if all are labelled, and a teacher's outputs
+    in the file `cached`, float32 [samples, ...]."""
 
-    def __init__(self, folder: Path, taught: Path | None = None) -> None:
+    def __init__(self, folder: Path, cached: Path | None = None) -> None:
         self.samples: Samples = open_samples(folder)
         record = json.loads((folder / DATASET).read_text(encoding="utf-8"))
         self._first = next(iter(self.samples[0]))
         self.name: str = record["name"]
         self.labels: list[float] | None = record["labels"]
-        self._taught = np.load(taught, mmap_mode="r") if taught else None
+        self._cached = np.load(cached, mmap_mode="r") if cached else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -47,12 +47,12 @@ class TrainingSet(Dataset[tuple[int, Row]]):
 
     def collate(self, rows: Sequence[tuple[int, Row]]) -> Batch:
         """Zero-padded tensors by input name, the samples' labels int64 [batch] if they have any, and the teacher's
-        recorded outputs float32 [batch, ...]."""
+        cached outputs float32 [batch, ...]."""
         batch = {name: _pad([row[name] for _, row in rows]) for name in rows[0][1]}
         if self.labels is not None:
             batch[LABELS] = torch.tensor([int(self.labels[index]) for index, _ in rows])
-        if self._taught is not None:
-            batch[TAUGHT] = torch.from_numpy(self._taught[[index for index, _ in rows]])
+        if self._cached is not None:
+            batch[CACHED] = torch.from_numpy(self._cached[[index for index, _ in rows]])
         return batch
 
 
@@ -60,7 +60,7 @@ def _pad(arrays: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> Ten
     return nn.utils.rnn.pad_sequence([torch.from_numpy(array[0].copy()) for array in arrays], batch_first=True)
 
 
-def hold_out(count: int, share: float, least: int) -> tuple[list[int], list[int]]:
+def split_validation(count: int, share: float, least: int) -> tuple[list[int], list[int]]:
     """(training, held-out) indices of `count` samples: the held-out ones evenly spread, the same every time.
     StageError if they would be fewer than `least`, or none were left to train on."""
     held = round(count * share)

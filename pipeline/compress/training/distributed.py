@@ -1,5 +1,5 @@
 """One export over several processes (`accelerate launch -m pipeline export ...`): rank 0 does all the work of an
-export, the others wait for the training jobs that it hands out. Jobs travel as JSON, never as pickles."""
+export, the others wait for the training jobs that it broadcasts. Jobs travel as JSON, never as pickles."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def hand_out(job: TrainingJob) -> None:
+def broadcast_job(job: TrainingJob) -> None:
     """Rank 0: let the other processes join in `job`."""
     if world_size() > 1:
         _send(job.model_dump_json())
 
 
-def dismiss() -> None:
+def shutdown() -> None:
     """Rank 0: there will be no more jobs."""
     if world_size() > 1:
         _send("null")
         dist.destroy_process_group()
 
 
-def follow(train: Callable[[TrainingJob], object]) -> None:
-    """The other ranks: join in every job until dismissed. What fails here fails on rank 0 too, which says it."""
+def run_worker(train: Callable[[TrainingJob], object]) -> None:
+    """The other ranks: join in every job until the shutdown. What fails here fails on rank 0 too, which says it."""
     while (job := json.loads(_send(None))) is not None:
         with suppress(EdgeError):
             train(TrainingJob.model_validate(job))

@@ -11,14 +11,14 @@ from torch import nn
 
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.data import TrainingSet
-from pipeline.compress.training.observed_model import Observed
+from pipeline.compress.training.observed_model import ModelWithHooks
 from pipeline.tasks.registry import OUTPUTS, compute_fidelity
 
 Array = NDArray[np.float32]
 _BATCH = 64
 
 
-class HeldOut:
+class Validation:
     """The held-out samples, the teacher's outputs on them, and the student's score: accuracy where classes are
     labelled, else fidelity to the teacher."""
 
@@ -27,13 +27,13 @@ class HeldOut:
         self._order = sorted(indices, key=data.size)  # samples of alike length together: less padding
         self._reference: Array | None = None
 
-    def watch(self, teacher: nn.Module) -> None:
+    def set_reference(self, teacher: nn.Module) -> None:
         """Take the teacher's outputs as what the student is compared with."""
         self._reference = self._outputs(teacher)
 
-    def scores(self, student: Observed) -> dict[str, float]:
+    def scores(self, student: ModelWithHooks) -> dict[str, float]:
         """`score` (higher is better), and all scores by name."""
-        assert self._reference is not None  # noqa: S101  # `watch` comes first
+        assert self._reference is not None  # noqa: S101  # `set_reference` comes first
         outputs = self._outputs(student)
         found = compute_fidelity(self._family, self._reference, outputs)
         scores = dict(found.scores)

@@ -1,4 +1,4 @@
-"""Watching what modules inside a model compute, while it runs."""
+"""Features: what modules inside a model compute, while it runs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import FACTORIZED
 from pipeline.compress.prune.units_heads import attention_heads
-from pipeline.compress.shared.hooks import follow, submodules
+from pipeline.compress.shared.hooks import hook_calls, submodules
 from pipeline.core.errors import StageError
 
 
-class Taps:
+class FeatureHooks:
     """Keeps the last output of the modules `names` of `model`; of a tuple, the first tensor."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._seen: dict[str, Tensor] = {}
-        follow(submodules(model, self.names), self._keep)
+        hook_calls(submodules(model, self.names), self._keep)
 
     def take(self) -> tuple[Tensor, ...]:
         """What was seen in the last run, in the order of `names`, and forget it."""
@@ -90,7 +90,7 @@ def match_blocks(student: int, teacher: int, layers: str | Sequence[int]) -> lis
     return given
 
 
-def attention_taps(model: nn.Module) -> Taps:
-    """Taps on the query, key and value projections of the last attention."""
+def attention_hooks(model: nn.Module) -> FeatureHooks:
+    """Hooks on the query, key and value projections of the last attention."""
     last = attention_heads(model)[-1]
-    return Taps(model, [slices.module for slices in last.producers])
+    return FeatureHooks(model, [slices.module for slices in last.producers])

@@ -9,7 +9,7 @@ from pipeline.core.types import Frozen
 
 class TrainingJob(Frozen):
     """`model`, `teacher`: sources, as stages get them; `compressed`: the folder of the pass before, if any;
-    `trained_teacher`: of the pass that made the teacher, if one did; `teacher_outputs`: where they were recorded, if
+    `trained_teacher`: of the pass that made the teacher, if one did; `teacher_outputs`: where they are cached, if
     they were; `samples`: the folder of training samples; `scratch`: where checkpoints outlive a crash."""
 
     model: ModelSpec

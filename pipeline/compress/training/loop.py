@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline.compress.compressed_model import Compressed
-from pipeline.compress.distill.losses.types import View
+from pipeline.compress.distill.losses.types import ModelOutputs
 from pipeline.compress.edits.zeros import HeldZeros
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
@@ -87,7 +87,7 @@ class _Run:
             self.state = Progressed(**stored)
 
     def to_the_end(self, progress: Progress) -> None:
-        self.setup.held_out.watch(self.setup.teacher)
+        self.setup.held_out.set_reference(self.setup.teacher)
         if not self.state.held_out:
             self._judge()
         batches = iter(self._loader())
@@ -162,11 +162,11 @@ class _Run:
         if self.config.augment == "flip_shift":
             batch = self._augmented(batch, part)
         student = self.pupil(batch)
-        teacher = self._taught(batch) if self.setup.taught else student
+        teacher = self._teach(batch) if self.setup.needs_teacher else student
         return weighted_loss(self.setup, pair_of(self.setup, student, teacher, batch, self.accelerator.process_index))
 
     @torch.no_grad()
-    def _taught(self, batch: Batch) -> View:
+    def _teach(self, batch: Batch) -> ModelOutputs:
         with self.accelerator.autocast():
             return self.setup.teacher(batch)
 

@@ -1,4 +1,4 @@
-"""A student or a teacher, with the taps that the chosen losses need."""
+"""A student or a teacher, with the hooks that the chosen losses need."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.distill.losses.types import View
+from pipeline.compress.distill.losses.types import ModelOutputs
 from pipeline.compress.shared.forward import Batch, judged
 from pipeline.compress.shared.patterns import matches, require_matches
-from pipeline.compress.training.data import LABELS, TAUGHT
-from pipeline.compress.training.feature_hooks import Taps, attention_taps
+from pipeline.compress.training.data import CACHED, LABELS
+from pipeline.compress.training.feature_hooks import FeatureHooks, attention_hooks
 from pipeline.core.model_spec import ModelSpec
 from pipeline.source.torch_model import wrap
 
 
-class Observed(nn.Module):
+class ModelWithHooks(nn.Module):
     """`model` as it will be exported; its forward gives what losses look at.
 
     `blocks`: names of the modules in `model` whose outputs are features; `attention`: are queries, keys and values of
@@ -27,18 +27,18 @@ class Observed(nn.Module):
         super().__init__()
         self.inner, self._family = wrap(model, spec), spec.family
         self.projections = nn.ModuleList()
-        self._features = Taps(model, blocks)
-        self._attention = attention_taps(model) if attention else None
+        self._features = FeatureHooks(model, blocks)
+        self._attention = attention_hooks(model) if attention else None
 
-    def forward(self, batch: Batch) -> View:
+    def forward(self, batch: Batch) -> ModelOutputs:
         outputs = judged(self.inner, model_inputs(batch), self._family)
         features = tuple(value.float() for value in self._features.take())
         if len(self.projections):
             features = tuple(project(value) for project, value in zip(self.projections, features, strict=True))
         if self._attention is None:
-            return View(outputs.float(), features)
+            return ModelOutputs(outputs.float(), features)
         query, key, value = (seen.float() for seen in self._attention.take())
-        return View(outputs.float(), features, (query, key, value))
+        return ModelOutputs(outputs.float(), features, (query, key, value))
 
     def project_to(self, widths: Sequence[int], own: Sequence[int], seed: int) -> None:
         """Learn a Linear from each feature's own width to the teacher's where they differ (TinyBERT, arXiv 1909.10351,
@@ -54,7 +54,7 @@ class Observed(nn.Module):
 
 def model_inputs(batch: Batch) -> Batch:
     """The batch without what is only for the loss."""
-    return {name: value for name, value in batch.items() if name not in (LABELS, TAUGHT)}
+    return {name: value for name, value in batch.items() if name not in (LABELS, CACHED)}
 
 
 def set_mode(model: nn.Module, batch_norm: str) -> None:

@@ -14,15 +14,15 @@ from pipeline.compress import EARLIER
 from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.losses import LOSSES
-from pipeline.compress.distill.losses.types import Loss, Pair, View
+from pipeline.compress.distill.losses.types import DistillInputs, Loss, ModelOutputs
 from pipeline.compress.shared.forward import Batch
-from pipeline.compress.training.cached_teacher import Recorded, recorded_outputs
-from pipeline.compress.training.data import LABELS, TrainingSet, hold_out
+from pipeline.compress.training.cached_teacher import CachedTeacher, cached_outputs
+from pipeline.compress.training.data import LABELS, TrainingSet, split_validation
 from pipeline.compress.training.distributed import gather
-from pipeline.compress.training.evaluate import HeldOut, frozen
+from pipeline.compress.training.evaluate import Validation, frozen
 from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
 from pipeline.compress.training.job import TrainingJob
-from pipeline.compress.training.observed_model import Observed
+from pipeline.compress.training.observed_model import ModelWithHooks
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
@@ -38,17 +38,17 @@ class Setup:
 
     config: Distill
     compressed: Compressed
-    student: Observed
+    student: ModelWithHooks
     teacher: nn.Module
     data: TrainingSet
     train_indices: list[int]
-    held_out: HeldOut
+    held_out: Validation
     weights: dict[str, float]
     losses: dict[str, Loss]
     heads: int
 
     @property
-    def taught(self) -> bool:
+    def needs_teacher(self) -> bool:
         """Does any loss look at the teacher? Labels alone are plain fine-tuning."""
         return any(loss.needs != "labels" for loss in self.losses.values())
 
@@ -56,7 +56,7 @@ class Setup:
 def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     """StageError if teacher and student do not fit each other, a loss does not fit the task, or no data are left."""
     config, family = job.config, job.model.family
-    data = TrainingSet(Path(job.samples), recorded_outputs(job.teacher_outputs))
+    data = TrainingSet(Path(job.samples), cached_outputs(job.teacher_outputs))
     weights = config.losses or OUTPUTS.get(family).losses
     losses = {name: LOSSES.get(name) for name in weights}
     _check_losses(losses, family, data)
@@ -64,7 +64,7 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     _check_vocabulary(job)
     student, teacher = _observed(job, compressed, {loss.needs for loss in losses.values()})
     least = max(2, OUTPUTS.get(family).smallest)
-    train_indices, held = hold_out(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
+    train_indices, held = split_validation(len(data), min(config.held_out, _HELD_OUT_MOST / len(data)), least)
     setup = Setup(
         config,
         compressed,
@@ -72,7 +72,7 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
         teacher,
         data,
         train_indices,
-        HeldOut(data, held, family, accelerator.device),
+        Validation(data, held, family, accelerator.device),
         dict(weights),
         losses,
         heads=1,
@@ -80,10 +80,10 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
     return replace(setup, heads=_fit(setup))
 
 
-def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[Observed, nn.Module]:
-    """The student, and the teacher or what was recorded of it."""
+def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[ModelWithHooks, nn.Module]:
+    """The student, and the teacher or its cached outputs."""
     if job.teacher_outputs:
-        return Observed(student.model, job.model, [], attention=False), Recorded()
+        return ModelWithHooks(student.model, job.model, [], attention=False), CachedTeacher()
     teacher = _compressed(job.teacher, job.trained_teacher)
     if job.config.layers == "kept" and job.teacher.digest != job.model.digest:
         raise StageError(
@@ -92,12 +92,12 @@ def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[O
             "Give uniform, last, or indices.",
         )
     ours, theirs = _matched_blocks(student, teacher, job.config.layers) if "features" in needs else ([], [])
-    pupil = Observed(student.model, job.model, ours, "attention" in needs)
-    return pupil, frozen(Observed(teacher.model, job.teacher, theirs, "attention" in needs))
+    pupil = ModelWithHooks(student.model, job.model, ours, "attention" in needs)
+    return pupil, frozen(ModelWithHooks(teacher.model, job.teacher, theirs, "attention" in needs))
 
 
-def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: int) -> Pair:
-    return Pair(
+def pair_of(setup: Setup, student: ModelOutputs, teacher: ModelOutputs, batch: Batch, process: int) -> DistillInputs:
+    return DistillInputs(
         student,
         teacher,
         mask=batch.get("attention_mask"),
@@ -109,7 +109,7 @@ def pair_of(setup: Setup, student: View, teacher: View, batch: Batch, process: i
     )
 
 
-def weighted_loss(setup: Setup, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+def weighted_loss(setup: Setup, pair: DistillInputs) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum, and each loss by name."""
     parts = {name: loss.compute(pair) for name, loss in setup.losses.items()}
     total = torch.stack([setup.weights[name] * part for name, part in parts.items()]).sum()
@@ -183,7 +183,7 @@ def _widths(features: Sequence[Tensor]) -> list[int]:
     return [value.shape[-1] for value in features]
 
 
-def _relation_heads(ours: View, theirs: View) -> int:
+def _relation_heads(ours: ModelOutputs, theirs: ModelOutputs) -> int:
     """The most heads, up to 64 features each, into which all projections divide."""
     if ours.attention is None or theirs.attention is None:
         return 1

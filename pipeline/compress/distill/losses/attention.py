@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.distill.losses.types import Loss, Pair
+from pipeline.compress.distill.losses.types import DistillInputs, Loss
 
 
-def attention_relation(pair: Pair) -> Tensor:
+def attention_relation(pair: DistillInputs) -> Tensor:
     """KL(teacher || student) of softmax(Q K^T / sqrt(d)) and of softmax(V V^T / sqrt(d)), summed; the mean over heads
     and a sample's unmasked queries, then over samples.
 
@@ -28,7 +28,7 @@ def attention_relation(pair: Pair) -> Tensor:
     return total
 
 
-def _scores(left: Tensor, right: Tensor, pair: Pair) -> Tensor:
+def _scores(left: Tensor, right: Tensor, pair: DistillInputs) -> Tensor:
     """Log of softmax(left right^T / sqrt(d)) over unmasked keys, [batch, heads, sequence, sequence]."""
     left, right = _split(left, pair.heads), _split(right, pair.heads)
     scores = left @ right.transpose(-1, -2) / left.shape[-1] ** 0.5

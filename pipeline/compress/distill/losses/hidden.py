@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.distill.losses.types import Loss, Pair, relative
+from pipeline.compress.distill.losses.types import DistillInputs, Loss, relative
 
 
-def hidden_mse(pair: Pair) -> Tensor:
+def hidden_mse(pair: DistillInputs) -> Tensor:
     """|student - teacher|^2 / |teacher|^2 over each sample's unmasked values, the mean over samples and pairs of
     blocks.
 
@@ -23,7 +23,7 @@ def hidden_mse(pair: Pair) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def hidden_cosine(pair: Pair) -> Tensor:
+def hidden_cosine(pair: DistillInputs) -> Tensor:
     """1 - cos of the two vectors at each unmasked position, the mean over a sample's positions, then over samples and
     pairs of blocks. DistilBERT's third loss (arXiv 1910.01108, sec. 3)."""
     terms = []

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.distill.losses.types import Loss, Pair
+from pipeline.compress.distill.losses.types import DistillInputs, Loss
 from pipeline.core.errors import StageError
 
 
-def soft_labels(pair: Pair) -> Tensor:
+def soft_labels(pair: DistillInputs) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over rows.
 
     Hinton et al. (arXiv 1503.02531, sec. 2); T^2 keeps gradients of the same size when T changes.
@@ -25,7 +25,7 @@ def soft_labels(pair: Pair) -> Tensor:
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def hard_labels(pair: Pair) -> Tensor:
+def hard_labels(pair: DistillInputs) -> Tensor:
     """Cross-entropy of the student's logits [batch, classes] with `labels` [batch]."""
     assert pair.labels is not None  # noqa: S101  # the pass refuses to start without
     return F.cross_entropy(pair.student.outputs, pair.labels)

@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 
-from pipeline.compress.distill.losses.types import Loss, Pair, relative
+from pipeline.compress.distill.losses.types import DistillInputs, Loss, relative
 
 NEIGHBOUR_TEMPERATURE = 0.05
 """Similarities that differ by this much differ by a factor of e in weight: about the spread within a neighbourhood."""
 
 
-def outputs_mse(pair: Pair) -> Tensor:
+def outputs_mse(pair: DistillInputs) -> Tensor:
     """|student - teacher|^2 / |teacher|^2 of each row, the mean over rows: free of the outputs' scale."""
     error = (pair.student.outputs - pair.teacher.outputs).square().sum(-1)
     return relative(error, pair.teacher.outputs.square().sum(-1))
 
 
-def embedding_cosine(pair: Pair) -> Tensor:
+def embedding_cosine(pair: DistillInputs) -> Tensor:
     """1 - cos(student, teacher) of each row, the mean over rows."""
     return (1 - F.cosine_similarity(pair.student.outputs, pair.teacher.outputs, dim=-1)).mean()
 
 
-def similarity(pair: Pair) -> Tensor:
+def similarity(pair: DistillInputs) -> Tensor:
     """Mean squared difference between the two cosine-similarity matrices [rows, rows] of the batch, the diagonal
     (always 1) left out: relations instead of places, so that widths may differ.
 
@@ -34,7 +34,7 @@ def similarity(pair: Pair) -> Tensor:
     return (ours - theirs).square()[others].mean()
 
 
-def neighbours(pair: Pair) -> Tensor:
+def neighbours(pair: DistillInputs) -> Tensor:
     """KL(teacher || student) of each row's softmax over its similarities to the other rows, the mean over rows: near
     neighbours count most. SEED (arXiv 2101.04731, eq. 4-6), with the batch in place of a queue.
     """
@@ -45,7 +45,7 @@ def neighbours(pair: Pair) -> Tensor:
     return terms.sum(-1).mean()
 
 
-def _similarities(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+def _similarities(pair: DistillInputs) -> tuple[Tensor, Tensor, Tensor]:
     """Cosines of this process's rows with the rows of all: student's, teacher's, and where they are two rows."""
     student, teacher = F.normalize(pair.student.outputs, dim=-1), F.normalize(pair.teacher.outputs, dim=-1)
     all_students, all_teachers = pair.gather(student), pair.gather(teacher)
@@ -56,7 +56,7 @@ def _similarities(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     return ours, theirs, others
 
 
-def numbers_mse(pair: Pair) -> Tensor:
+def numbers_mse(pair: DistillInputs) -> Tensor:
     """Mean squared error over the variance of the teacher's numbers in the batch, the mean over outputs: what is lost
     of their variance. For one logit and regressions, whose zero means nothing."""
     error = (pair.student.outputs - pair.teacher.outputs).square().mean(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class View:
+class ModelOutputs:
     """One model's run on one process's part of a batch.
 
     `outputs`: float [rows, dimensions], what the task is judged by (an embedding or class logits per sample, logits
@@ -26,14 +26,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class Pair:
+class DistillInputs:
     """Student and teacher on the same samples. `mask`: 1 for tokens, 0 for padding, [batch, sequence], or None.
     `labels`: class indices int64 [batch], or None. `gather`: joins [rows, ...] of all processes, in order, with
     gradients; ours come after those of `process` others with as many. `heads`: of the attentions in
-    `View.attention`."""
+    `ModelOutputs.attention`."""
 
-    student: View
-    teacher: View
+    student: ModelOutputs
+    teacher: ModelOutputs
     mask: Tensor | None
     labels: Tensor | None
     temperature: float
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
     mean over all. `needs`: `features`, `attention` or `labels`, if any; `families`: the
     kinds of output that it is defined for, None for all."""
 
-    compute: Callable[[Pair], Tensor]
+    compute: Callable[[DistillInputs], Tensor]
     needs: str = ""
     families: tuple[str, ...] | None = None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.compress.distill.losses.types import Loss, Pair
+from pipeline.compress.distill.losses.types import DistillInputs, Loss
 
 
-def huber(pair: Pair) -> Tensor:
+def huber(pair: DistillInputs) -> Tensor:
     """Huber loss of the outputs: squared near the teacher's, linear far from them."""
     return functional.huber_loss(pair.student.outputs, pair.teacher.outputs)
 

@@ -12,8 +12,8 @@ from model_specs import hugging_face
 from torch import nn
 
 from pipeline.compress.distill.config import Distill
-from pipeline.compress.training.cached_teacher import FILE, Recorded, require_recordable, run
-from pipeline.compress.training.data import TAUGHT, TrainingSet
+from pipeline.compress.training.cached_teacher import FILE, CachedTeacher, require_cacheable, run
+from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
@@ -58,8 +58,8 @@ def test_a_batch_brings_its_rows(texts: Artifact, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.arange(140, dtype=np.float32).reshape(70, 2))
     data = TrainingSet(texts.path, tmp_path / "rows.npy")
     batch = data.collate([data[5], data[2]])
-    assert batch[TAUGHT].tolist() == [[10, 11], [4, 5]]
-    assert Recorded()(batch).outputs.tolist() == [[10, 11], [4, 5]]
+    assert batch[CACHED].tolist() == [[10, 11], [4, 5]]
+    assert CachedTeacher()(batch).outputs.tolist() == [[10, 11], [4, 5]]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_batch_brings_its_rows(texts: Artifact, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_recorded(family: str, config: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        require_recordable(Distill(**config), family, "pass 2 of recipe r")
+        require_cacheable(Distill(**config), family, "pass 2 of recipe r")
     assert caught.value.message.startswith(f"pass 2 of recipe r has cache_teacher = true, but {reason}")
     assert caught.value.remedy == "Remove cache_teacher, or use losses on outputs and no augmentation."
 
@@ -82,4 +82,4 @@ def test_what_cannot_be_recorded(family: str, config: dict[str, Any], reason: st
     ("family", "config"), [("classifier", {}), ("embedding", {"losses": {"embedding_cosine": 1.0}})]
 )
 def test_losses_on_outputs_can_be_recorded(family: str, config: dict[str, Any]) -> None:
-    require_recordable(Distill(**config), family, "pass 2 of recipe r")
+    require_cacheable(Distill(**config), family, "pass 2 of recipe r")
