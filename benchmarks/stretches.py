@@ -22,7 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from pipeline.config.target import Runtime
 from pipeline.quantize.layers import find_layers
-from pipeline.quantize.region import find_region
+from pipeline.quantize.qdq_region import find_region
 from pipeline.quantize.stretches import slow_convolutions
 from pipeline.runtime.session import make_session
 

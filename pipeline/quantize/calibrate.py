@@ -24,7 +24,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
-from pipeline.quantize.hessians import HESSIANS, Gram
+from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.schemes import OBSERVERS
@@ -93,7 +93,7 @@ def hessians(context: StageContext) -> dict[str, Json]:
     """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
-        return [(name, Gram) for name in _linear_inputs(layers)]
+        return [(name, HessianObserver) for name in _linear_inputs(layers)]
 
     observed = _observe(context, watch)
     save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)

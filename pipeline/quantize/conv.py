@@ -18,7 +18,7 @@ from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift
 from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
-from pipeline.quantize.region import Region, find_region
+from pipeline.quantize.qdq_region import QdqRegion, find_region
 from pipeline.quantize.stretches import slow_convolutions
 
 SLOW = "integers would save fewer products than the crossings to float around it cost"
@@ -26,7 +26,7 @@ SLOW = "integers would save fewer products than the crossings to float around it
 
 def region_of(
     graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, values: Mapping[str, float] | None = None
-) -> Region:
+) -> QdqRegion:
     """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
     formats, those that stay in float, and why. `values`: how many values each observed tensor has, where that is known:
     convolutions that would be slower in integers then run in float."""
@@ -39,10 +39,10 @@ def region_of(
     region = find_region(graph, _without(integer, slow)) if slow else region
     small = {id(layer): stored_form(formats).leaves("conv", layer.weight) for layer in slow}
     reasons |= {layer: f"{SLOW}, and it has {reason}" for layer, reason in small.items() if reason}
-    return Region(
+    return QdqRegion(
         region.convolutions,
         region.tensors,
-        apart=tuple(_without(taken, integer)),
+        isolated=tuple(_without(taken, integer)),
         slow=tuple(layer for layer in slow if not small[id(layer)]),
         left=tuple(left_entry(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
@@ -53,7 +53,7 @@ def stored_form(formats: SchemeFormats) -> NumberFormat:
     return NUMBER_FORMATS.get("int8-stored")(formats.scheme)
 
 
-def _slow(graph: ir.Graph, region: Region, formats: SchemeFormats, values: Mapping[str, float]) -> list[Layer]:
+def _slow(graph: ir.Graph, region: QdqRegion, formats: SchemeFormats, values: Mapping[str, float]) -> list[Layer]:
     """Those that integers would slow down, but for what shares a weight with one that they speed up, and what an
     override wants in integers."""
     slow = [layer for layer in slow_convolutions(graph, region, values) if not formats.override(str(layer.node.name))]
@@ -66,13 +66,13 @@ def _without(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in layers if id(layer) not in named]
 
 
-def spread(ranges: Arrays, region: Region) -> Arrays:
+def propagated_ranges(ranges: Arrays, region: QdqRegion) -> Arrays:
     """The ranges of all tensors of a region, not only of those that were observed: parts of it may need them."""
     return {**ranges, **{name: ranges[source] for name, source in region.tensors.items()}}
 
 
 def quantize_region(
-    region: Region, formats: SchemeFormats, ranges: Arrays, means: Arrays, codes: Codes
+    region: QdqRegion, formats: SchemeFormats, ranges: Arrays, means: Arrays, codes: Codes
 ) -> tuple[tuple[Entry, ...], tuple[TensorEntry, ...]]:
     """Entries of a region, whose arrays go to `codes`. `ranges`: (low, high) of every tensor that it observes;
     `means`: of the channels of the convolutions' inputs, empty where biases are not to be corrected."""

@@ -18,7 +18,7 @@ HESSIANS = "hessians.safetensors"
 _ROWS = 512
 
 
-class Gram:
+class HessianObserver:
     """Observer: the sum of x x^T over the rows of an activation [..., channels]. A few hundred rows are gathered for
     each product, whose float32 result is added up in float64."""
 

@@ -20,11 +20,11 @@ from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.conv import SLOW, quantize_region, region_of, spread, stored_form
+from pipeline.quantize.conv import SLOW, propagated_ranges, quantize_region, region_of, stored_form
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.plan import QuantizationPlan
-from pipeline.quantize.region import Region, landing
+from pipeline.quantize.qdq_region import QdqRegion, activation_output
 
 PLAN = "plan.json"
 CODES = "codes.safetensors"
@@ -127,7 +127,7 @@ def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], l
 
 
 def _ends(layer: Layer) -> tuple[str, str]:
-    return layer.activation, name_of(landing(layer.node.outputs[0]))
+    return layer.activation, name_of(activation_output(layer.node.outputs[0]))
 
 
 def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], formats: SchemeFormats) -> Calibrated:
@@ -137,7 +137,7 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
     if "ranges" not in context.inputs:
         return Calibrated(hessians=hessians)
     artifact = context.inputs["ranges"]
-    ranges = spread(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
+    ranges = propagated_ranges(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
     values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
     return Calibrated(ranges, load_file(artifact.file(MEANS)), values, hessians)
 
@@ -145,7 +145,7 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
 def decide(
     layers: list[Layer],
     left: list[LeftEntry],
-    region: Region,
+    region: QdqRegion,
     formats: SchemeFormats,
     found: Calibrated,
     progress: Progress,
@@ -165,9 +165,9 @@ def decide(
             entries.append(_entry(layer, form, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
-    apart = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.apart]
-    apart += [(layer, stored_form(formats)) for layer in region.slow]
-    stored = tuple(_entry(layer, form, found, readers, codes) for layer, form in apart)
+    isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
+    isolated += [(layer, stored_form(formats)) for layer in region.slow]
+    stored = tuple(_entry(layer, form, found, readers, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),

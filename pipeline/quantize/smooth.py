@@ -13,8 +13,8 @@ from pipeline.graph.edit import add_constant, constant, drop_unused, emit
 from pipeline.graph.files import graph_file, load_model, save_graphs
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
-from pipeline.quantize.absorb import absorb
 from pipeline.quantize.calibrate import CHANNELS
+from pipeline.quantize.fold_scales import fold_scales
 from pipeline.quantize.layers import read_layers
 
 
@@ -69,7 +69,7 @@ def _smooth(group: list[Layer], factors: Float) -> bool:
     activation = group[0].node.inputs[0]
     assert activation is not None  # noqa: S101  # a product has two inputs
     alone = len({layer.activation for layer in group}) == 1
-    absorbed = alone and absorb(activation, inverse, len(group))
+    absorbed = alone and fold_scales(activation, inverse, len(group))
     smoothed: dict[str, ir.Value] = {}
     for layer in group:
         if not absorbed:

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import name_of
-from pipeline.quantize.region import Region, is_inside, landing
+from pipeline.quantize.qdq_region import QdqRegion, activation_output, is_inside
 
 _CROSSING, _OUTPUT = 45, 25
 """What rounding or widening a value costs, and what an integer convolution costs for every output beside its products,
@@ -29,25 +29,25 @@ class Stretch:
     entered: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
 
-    def gain(self, region: Region, values: Mapping[str, float]) -> float:
+    def gain(self, region: QdqRegion, values: Mapping[str, float]) -> float:
         """Multiply-accumulates saved less costs. `values`: how many values the tensors that `region` observes have."""
 
         def count(name: str) -> float:
             return values[region.tensors[name]]
 
-        outputs = {id(layer): count(name_of(landing(layer.node.outputs[0]))) for layer in self.convolutions}
+        outputs = {id(layer): count(name_of(activation_output(layer.node.outputs[0]))) for layer in self.convolutions}
         products = sum(outputs[id(layer)] * math.prod(layer.weight.shape[1:]) for layer in self.convolutions)
         crossings = sum(map(count, self.entered)) + sum(map(count, self.left))
         return products - _OUTPUT * sum(outputs.values()) - _CROSSING * crossings
 
 
-def slow_convolutions(graph: ir.Graph, region: Region, values: Mapping[str, float]) -> list[Layer]:
+def slow_convolutions(graph: ir.Graph, region: QdqRegion, values: Mapping[str, float]) -> list[Layer]:
     """The convolutions of stretches that would be slower in integers than in float."""
     found = [stretch for stretch in _stretches(graph, region) if stretch.gain(region, values) < 0]
     return [layer for stretch in found for layer in stretch.convolutions]
 
 
-def _stretches(graph: ir.Graph, region: Region) -> list[Stretch]:
+def _stretches(graph: ir.Graph, region: QdqRegion) -> list[Stretch]:
     inside = [node for node in graph if is_inside(node, region)]
     joined = DisjointSet(region.tensors)
     for node in inside:
@@ -57,7 +57,7 @@ def _stretches(graph: ir.Graph, region: Region) -> list[Stretch]:
     found: dict[str, Stretch] = defaultdict(Stretch)
     for layer in region.convolutions:
         found[joined[layer.activation]].convolutions.append(layer)
-    made = {name_of(landing(output)) for node in inside for output in node.outputs}
+    made = {name_of(activation_output(output)) for node in inside for output in node.outputs}
     readers = {id(node) for node in inside}
     for value in _values(graph):
         name = name_of(value)
@@ -68,10 +68,10 @@ def _stretches(graph: ir.Graph, region: Region) -> list[Stretch]:
     return [stretch for stretch in found.values() if stretch.convolutions]
 
 
-def _touched(node: ir.Node, region: Region) -> list[str]:
+def _touched(node: ir.Node, region: QdqRegion) -> list[str]:
     """The rounded tensors that a node inside takes and gives."""
     names = [name_of(value) for value in node.inputs if value is not None]
-    names += [name_of(landing(output)) for output in node.outputs]
+    names += [name_of(activation_output(output)) for output in node.outputs]
     return [name for name in names if name in region.tensors]
 
 

@@ -17,7 +17,7 @@ from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
-from pipeline.trace.whole_gather import simplify_gathers
+from pipeline.trace.simplify_gather_nd import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")

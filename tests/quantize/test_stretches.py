@@ -15,7 +15,7 @@ from pipeline.core.types import Scheme
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.quantize.conv import SLOW, region_of
 from pipeline.quantize.layers import find_layers
-from pipeline.quantize.region import find_region
+from pipeline.quantize.qdq_region import find_region
 from pipeline.quantize.stretches import slow_convolutions
 
 Make = Callable[..., Artifact]

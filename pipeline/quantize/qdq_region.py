@@ -28,15 +28,15 @@ _MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze"
 
 
 @dataclass(frozen=True)
-class Region:
+class QdqRegion:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
-    range it takes (itself, unless its values are that tensor's). `apart`: convolutions whose
+    range it takes (itself, unless its values are that tensor's). `isolated`: convolutions whose
     weights are stored in a format of their own and multiplied in float; `slow`: those that are, since integers would
     slow them down. `left`: convolutions that stay in float."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
-    apart: tuple[Layer, ...] = ()
+    isolated: tuple[Layer, ...] = ()
     slow: tuple[Layer, ...] = ()
     left: tuple[LeftEntry, ...] = ()
 
@@ -46,13 +46,13 @@ class Region:
         return tuple(dict.fromkeys(self.tensors.values()))
 
 
-def find_region(graph: ir.Graph, layers: Sequence[Layer]) -> Region:
+def find_region(graph: ir.Graph, layers: Sequence[Layer]) -> QdqRegion:
     """The region around the convolutions among `layers`."""
     convolutions = tuple(layer for layer in layers if layer.op == "conv")
-    return Region(convolutions, _grow(graph, convolutions))
+    return QdqRegion(convolutions, _grow(graph, convolutions))
 
 
-def is_inside(node: ir.Node, region: Region) -> bool:
+def is_inside(node: ir.Node, region: QdqRegion) -> bool:
     """Whether a node runs on codes."""
     if any(layer.node is node for layer in region.convolutions):
         return True
@@ -61,7 +61,7 @@ def is_inside(node: ir.Node, region: Region) -> bool:
     return _moves(node) and name_of(node.inputs[0]) in region.tensors
 
 
-def landing(output: ir.Value) -> ir.Value:
+def activation_output(output: ir.Value) -> ir.Value:
     """Where the rounding of an operator's output goes: behind the activation functions that it swallows."""
     readers = output.consumers()
     while len(readers) == 1 and readers[0].op_type in _CLIPS and not output.is_graph_output():
@@ -75,7 +75,7 @@ def _grow(graph: ir.Graph, convolutions: Sequence[Layer]) -> dict[str, str]:
     tensors: dict[str, str] = {layer.activation: layer.activation for layer in convolutions}
     for node in graph:  # in order of execution, so that inputs are settled first
         if id(node) in nodes or (node.op_type in _KERNELS and _all_rounded(node, tensors)):
-            name = name_of(landing(node.outputs[0]))
+            name = name_of(activation_output(node.outputs[0]))
             tensors[name] = name
         elif _moves(node) and name_of(node.inputs[0]) in tensors:
             tensors[name_of(node.outputs[0])] = tensors[name_of(node.inputs[0])]

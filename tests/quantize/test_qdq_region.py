@@ -10,14 +10,14 @@ from onnx import NodeProto, helper
 
 from pipeline.core.artifact import Artifact
 from pipeline.quantize.layers import find_layers
-from pipeline.quantize.region import Region, find_region
+from pipeline.quantize.qdq_region import QdqRegion, find_region
 
 Make = Callable[..., Artifact]
 
 
 def region_of(
     make_graph: Make, nodes: list[NodeProto], kernel: int = 9, outputs: int = 32, extra: dict[str, Any] | None = None
-) -> Region:
+) -> QdqRegion:
     """Of a graph whose weights `W` are [32, 32, kernel] and whose `V` are [32, 1, 3], with `x` [b, 32, 16]."""
     weights = {"W": np.ones((32, 32, kernel), np.float32), "V": np.ones((32, 1, 3), np.float32), **(extra or {})}
     artifact = make_graph(nodes, weights, {"x": ["b", 32, 16]}, {"y": ["b", outputs, "n"]})
@@ -78,4 +78,4 @@ def test_small_convolution_is_taken_beside_a_large_one(make_graph: Make) -> None
 
 def test_without_convolutions_there_is_no_region(graph: Artifact) -> None:
     loaded = ir.load(graph.file("model.onnx")).graph
-    assert find_region(loaded, find_layers(loaded, ())[0]) == Region()
+    assert find_region(loaded, find_layers(loaded, ())[0]) == QdqRegion()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.graph.files import save_model
-from pipeline.quantize.absorb import absorb
+from pipeline.quantize.fold_scales import fold_scales
 
 K = 6
 Array = NDArray[np.float32]
@@ -60,7 +60,7 @@ def run(path: Path) -> list[Array]:
 
 def absorbed(model: ir.Model, readers: int = 1) -> bool:
     value = next(output for entry in model.graph for output in entry.outputs if output.name == "h")
-    return absorb(value, FACTORS, readers)
+    return fold_scales(value, FACTORS, readers)
 
 
 BEHIND = node("Neg", "h", "y")

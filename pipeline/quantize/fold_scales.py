@@ -13,7 +13,7 @@ from pipeline.numerics.affine import Float
 _Edit = Callable[[], None]
 
 
-def absorb(value: ir.Value, factors: Float, readers: int) -> bool:
+def fold_scales(value: ir.Value, factors: Float, readers: int) -> bool:
     """In place: multiply the channels of `value` [..., K] by positive `factors` [K] through constants of the operators
     that make it (SmoothQuant, arXiv 2211.10438, sec. 4: fused into the previous layer's parameters). False, with
     nothing changed, if that cannot be: others than `readers` nodes read it, or what makes it does not let factors pass.

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.graph.files import save_model
-from pipeline.trace.whole_gather import simplify_gathers
+from pipeline.trace.simplify_gather_nd import simplify_gathers
 
 CONSTANTS = {"0": 0, "1": 1, "2": 2, "last": [-1], "rows_axes": [1, 2, 3], "columns_axes": [0, 1, 2], "both": [0, 1]}
 MASK = np.arange(15).reshape(3, 5) % 2 == 0
