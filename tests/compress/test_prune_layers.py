@@ -28,7 +28,7 @@ from transformers import (
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.layers import KeepLayers
-from pipeline.compress.edits.renumber import surviving
+from pipeline.compress.edits.renumber import renumber_edits
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.layers.config import PruneLayers
 from pipeline.compress.prune.layers.run import choose, kept_counts, make_edits
@@ -190,7 +190,9 @@ def test_earlier_edits_follow_their_blocks(tiny_encoder: Path, samples: Artifact
     smaller = load_compressed(source, inputs).model
     assert smaller.encoder.layer[0].intermediate.dense.out_features == 32
     edits = json.loads((tmp_path / "3/edits.json").read_text())
-    assert [edit["contract"] for edit in surviving(edits) if "contract" in edit] == ["encoder.layer.0.output.dense"] * 2
+    assert [edit["contract"] for edit in renumber_edits(edits) if "contract" in edit] == [
+        "encoder.layer.0.output.dense"
+    ] * 2
 
 
 def test_what_earlier_edits_say_of_blocks() -> None:
@@ -202,7 +204,7 @@ def test_what_earlier_edits_say_of_blocks() -> None:
         {"edit": "keep_channels", "layers": [{"module": "b.2.conv", "keep": []}, {"module": "b.1.conv", "keep": []}]},
     ]
     removal = {"edit": "keep_layers", "stack": "b", "keep": [1, 3], "config": []}
-    assert surviving([*earlier, removal]) == [
+    assert renumber_edits([*earlier, removal]) == [
         {"edit": "keep_neurons", "expand": ["b.1.up", "b.1.gate"], "contract": "b.1.down", "keep": [1]},
         {"edit": "hold_zeros", "weights": ["b.0.up.weight", "head.weight"]},
         {"edit": "keep_channels", "layers": [{"module": "b.0.conv", "keep": []}]},

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from pipeline.compress.prune.tokens.choose import all_ids, choose
 from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
-from pipeline.compress.prune.tokens.tokenizer_models import pieces_of
+from pipeline.compress.prune.tokens.tokenizer_models import tokenizer_model
 from pipeline.core.errors import StageError
 
 Content = dict[str, Any]
@@ -80,11 +80,11 @@ def counts_of(content: Content, texts: list[str]) -> np.ndarray:
 
 
 def all_ids_of(content: Content) -> dict[str, int]:
-    return all_ids(content, pieces_of(content["model"]))
+    return all_ids(content, tokenizer_model(content["model"]))
 
 
 def trim(content: Content, texts: list[str], **amount: Any) -> tuple[Content, list[int]]:
-    pieces = pieces_of(content["model"])
+    pieces = tokenizer_model(content["model"])
     keep = choose(content, pieces, counts_of(content, texts), amount.get("min_count", 1), amount.get("keep_tokens"))
     return rewrite_tokenizer(content, pieces, new_ids(keep)), keep
 
@@ -129,8 +129,8 @@ def test_merges_written_as_texts_and_with_prefixes() -> None:
         "vocab": {"a": 0, "##b": 1, "ab": 2},
         "merges": ["a ##b"],
     }
-    assert pieces_of(model).parts() == {"ab": {"a", "##b"}}
-    assert pieces_of(model).kept({0: 0, 1: 1})["merges"] == []
+    assert tokenizer_model(model).merge_parents() == {"ab": {"a", "##b"}}
+    assert tokenizer_model(model).kept({0: 0, 1: 1})["merges"] == []
 
 
 def test_unigrams_by_hand() -> None:
@@ -204,7 +204,7 @@ def test_the_most_used_tokens_fill_what_is_allowed() -> None:
 
 def test_a_tokenizer_of_another_kind() -> None:
     with pytest.raises(StageError) as caught:
-        pieces_of({"type": "WordLevel"})
+        tokenizer_model({"type": "WordLevel"})
     assert caught.value.message == "prune: the tokenizer is of the kind WordLevel, whose vocabulary cannot be trimmed."
 
 
@@ -214,7 +214,7 @@ def test_everything_that_names_a_token_by_its_id_follows() -> None:
     content = word_piece("a")
     content |= {"post_processor": {"type": "Sequence", "processors": [pair]}, "padding": {"pad_id": 7}}
     content["added_tokens"] = [{"id": 7, "content": "[SEP]"}]
-    smaller = rewrite_tokenizer(content, pieces_of(content["model"]), new)
+    smaller = rewrite_tokenizer(content, tokenizer_model(content["model"]), new)
     assert smaller["post_processor"]["processors"] == [
         {"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]}
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.compress.edits.renumber import surviving
+from pipeline.compress.edits.renumber import renumber_edits
 
 
 def ffn_key(config: Any) -> str | None:
@@ -26,7 +26,7 @@ def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str
     config = getattr(model, "config", None)
     if config is None:
         return {}
-    edits = surviving(edits)
+    edits = renumber_edits(edits)
     values = _told(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
     for key, value in values.items():
         setattr(config, key, value)

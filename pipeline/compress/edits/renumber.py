@@ -8,7 +8,7 @@ from typing import Any
 _GONE = object()
 
 
-def surviving(edits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def renumber_edits(edits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Removing blocks moves the ones behind them up: what earlier edits say of blocks follows them, or goes with
     them."""
     found: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ METHODS: dict[str, Kind] = {
     "cp": "conv",
 }
 """What each method factorizes. Tables of embeddings have one method only, the plain SVD."""
-LOOKING = ("asvd", "svd_llm", "tucker2_whitened")
+DATA_AWARE_METHODS = ("asvd", "svd_llm", "tucker2_whitened")
 """The methods that look at what layers read."""
 KINDS: tuple[Kind, ...] = ("linear", "conv", "embedding")
 SIZES = ("ratio", "energy", "target_params", "target_macs", "rank")

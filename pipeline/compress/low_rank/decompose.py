@@ -1,4 +1,4 @@
-"""From layers to factorizers: decompositions through what calibration samples show, where the method looks at them."""
+"""From layers to decompositions, through what calibration samples show where the method looks at them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from pipeline.compress.low_rank.config import LOOKING, LowRank
-from pipeline.compress.low_rank.factorizer import CpFactorizer, Factorizer, MatrixFactorizer, TuckerFactorizer
+from pipeline.compress.low_rank.config import DATA_AWARE_METHODS, LowRank
 from pipeline.compress.low_rank.input_moments import Moments, Places, moments, output_curvature
+from pipeline.compress.low_rank.layer_decomposition import (
+    CpDecomposition,
+    LayerDecomposition,
+    MatrixDecomposition,
+    TuckerDecomposition,
+)
 from pipeline.compress.low_rank.layers import Candidate
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.core.errors import StageError
@@ -18,50 +23,50 @@ from pipeline.core.report_types import Skipped
 from pipeline.numerics import low_rank as maths
 
 
-class Made(NamedTuple):
+class Decompositions(NamedTuple):
     """`skipped`: the layers that cannot be decomposed, with their reasons. `ridges`: by layer, the share of the mean
     diagonal that made the second moments of its inputs invertible."""
 
-    factorizers: list[Factorizer]
+    decompositions: list[LayerDecomposition]
     skipped: list[Skipped]
     ridges: dict[str, float]
 
 
-def make_factorizers(
+def make_decompositions(
     watched: ScoringData, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
-) -> Made:
+) -> Decompositions:
     """One for each layer, in their order. Samples are looked at only if the method or the allocation does."""
     weights = output_curvature(watched, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)
-    maker = _Maker(config, places, weights)
-    seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in LOOKING]
+    decomposer = _Decomposer(config, places, weights)
+    seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in DATA_AWARE_METHODS]
     for layer, found in moments(watched, seen):
-        maker.add(layer, found)
+        decomposer.add(layer, found)
     unseen = {layer.name for layer in layers} - {layer.name for layer in seen}
     for layer in layers:
         if layer.name in unseen:
-            maker.add(layer, None)
-    return maker.made([layer.name for layer in layers])
+            decomposer.add(layer, None)
+    return decomposer.made([layer.name for layer in layers])
 
 
-class _Maker:
+class _Decomposer:
     """Decomposes layers as their moments come, so that no moments are kept."""
 
     def __init__(self, config: LowRank, places: Mapping[str, Places], weights: Mapping[str, float]) -> None:
         self._config, self._places, self._weights = config, places, weights
-        self._found: dict[str, Factorizer] = {}
+        self._found: dict[str, LayerDecomposition] = {}
         self._ridges: dict[str, float] = {}
 
     def add(self, layer: Candidate, seen: Moments | None) -> None:
         method, places, weight = self._config.by_kind[layer.kind], self._places[layer.name], self._weights[layer.name]
         if method == "cp":
-            self._found[layer.name] = CpFactorizer(layer, places, self._config.iterations, self._config.tolerance)
+            self._found[layer.name] = CpDecomposition(layer, places, self._config.iterations, self._config.tolerance)
         elif layer.kind == "conv":
             self._add_tucker(layer, method, seen)
         elif (spectrum := self._decomposed(layer, method, seen)) is not None:
             # by sensitivity losses must be those of outputs; else each method has its own singular values to go by
             gram = seen.gram if seen and self._config.by_sensitivity else None
             losses = maths.truncation_losses(spectrum, gram) if gram is not None else _energies(spectrum)
-            self._found[layer.name] = MatrixFactorizer(layer, method, places, spectrum, losses, weight)
+            self._found[layer.name] = MatrixDecomposition(layer, method, places, spectrum, losses, weight)
 
     def _add_tucker(self, layer: Candidate, method: str, seen: Moments | None) -> None:
         scale: float | maths.Double | None = 1.0
@@ -70,15 +75,15 @@ class _Maker:
             scale = self._whitening(layer.name, seen) if method == "tucker2_whitened" else mean_square
         if scale is not None:
             places, weight = self._places[layer.name], self._weights[layer.name]
-            self._found[layer.name] = TuckerFactorizer(layer, method, places, scale, weight)
+            self._found[layer.name] = TuckerDecomposition(layer, method, places, scale, weight)
 
-    def made(self, order: Sequence[str]) -> Made:
+    def made(self, order: Sequence[str]) -> Decompositions:
         skipped = [
             Skipped(name=name, reason="its inputs are all zero, or none, on the calibration samples")
             for name in order
             if name not in self._found
         ]
-        return Made([self._found[name] for name in order if name in self._found], skipped, self._ridges)
+        return Decompositions([self._found[name] for name in order if name in self._found], skipped, self._ridges)
 
     def _decomposed(self, layer: Candidate, method: str, seen: Moments | None) -> maths.Spectrum | None:
         """None if its inputs are all zero."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.compress.low_rank.config import LowRank
-from pipeline.compress.low_rank.factorizer import Cost, Factorizer, Ranks
+from pipeline.compress.low_rank.layer_decomposition import Cost, LayerDecomposition, Ranks
 from pipeline.compress.shared.patterns import matches
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
@@ -28,20 +28,22 @@ class Chosen(NamedTuple):
 class _Offer(NamedTuple):
     """A layer and the ranks that make it smaller."""
 
-    factorizer: Factorizer
+    decomposition: LayerDecomposition
     ranks: list[Ranks]
 
 
-def choose(config: LowRank, factorizers: Sequence[Factorizer], model: Cost) -> Chosen:
+def choose(config: LowRank, decompositions: Sequence[LayerDecomposition], model: Cost) -> Chosen:
     """Ranks as `config` asks for them. `model`: what the whole model costs.
 
     StageError if a target cannot be reached.
     """
     if config.rank is not None:
-        return _given(config, factorizers)
-    offers = [_Offer(factorizer, _smaller(factorizer, config)) for factorizer in factorizers]
+        return _given(config, decompositions)
+    offers = [_Offer(decomposition, _smaller(decomposition, config)) for decomposition in decompositions]
     skipped = [
-        _skipped(offer.factorizer, _nothing_saved(offer.factorizer, config)) for offer in offers if not offer.ranks
+        _skipped(offer.decomposition, _nothing_saved(offer.decomposition, config))
+        for offer in offers
+        if not offer.ranks
     ]
     offers = [offer for offer in offers if offer.ranks]
     found = _by_energy(config.energy, offers) if config.energy is not None else _by_budget(config, offers, model)
@@ -56,29 +58,29 @@ def rank_for(name: str, config: LowRank) -> int | tuple[int, int]:
     return config.rank
 
 
-def _given(config: LowRank, factorizers: Sequence[Factorizer]) -> Chosen:
+def _given(config: LowRank, decompositions: Sequence[LayerDecomposition]) -> Chosen:
     ranks: dict[str, Ranks] = {}
     skipped = []
-    for factorizer in factorizers:
-        wanted = factorizer.ranks_from(rank_for(factorizer.name, config))
-        cost, whole = factorizer.cost(wanted), factorizer.whole
+    for decomposition in decompositions:
+        wanted = decomposition.ranks_from(rank_for(decomposition.name, config))
+        cost, whole = decomposition.cost(wanted), decomposition.whole
         if cost.parameters < whole.parameters:
-            ranks[factorizer.name] = wanted
+            ranks[decomposition.name] = wanted
         else:
             said = " x ".join(map(str, wanted))
             skipped.append(
                 _skipped(
-                    factorizer,
+                    decomposition,
                     f"at rank {said} it would have {cost.parameters} weights, not fewer than {whole.parameters}",
                 )
             )
     return Chosen(ranks, skipped)
 
 
-def _smaller(factorizer: Factorizer, config: LowRank) -> list[Ranks]:
+def _smaller(decomposition: LayerDecomposition, config: LowRank) -> list[Ranks]:
     """The ranks that lower the parameters, and the multiply-accumulates too where these are the target."""
-    whole = factorizer.whole
-    costs = [(ranks, factorizer.cost(ranks)) for ranks in factorizer.ranks(config.round_to)]
+    whole = decomposition.whole
+    costs = [(ranks, decomposition.cost(ranks)) for ranks in decomposition.ranks(config.round_to)]
     return [
         ranks
         for ranks, cost in costs
@@ -86,28 +88,28 @@ def _smaller(factorizer: Factorizer, config: LowRank) -> list[Ranks]:
     ]
 
 
-def _nothing_saved(factorizer: Factorizer, config: LowRank) -> str:
-    shape = " x ".join(map(str, factorizer.layer.module.weight.shape))
+def _nothing_saved(decomposition: LayerDecomposition, config: LowRank) -> str:
+    shape = " x ".join(map(str, decomposition.layer.module.weight.shape))
     saved = "parameters" if config.target_macs is None else "parameters and multiply-accumulates"
     return f"no rank that is a multiple of {config.round_to} lowers the {saved} of its {shape}"
 
 
 def _by_energy(energy: float, offers: Sequence[_Offer]) -> Chosen:
     ranks, skipped = {}, []
-    for factorizer, offered in offers:
-        allowed = (1 - energy) * factorizer.energy
-        fitting = [wanted for wanted in offered if factorizer.loss(wanted) <= allowed]
+    for decomposition, offered in offers:
+        allowed = (1 - energy) * decomposition.energy
+        fitting = [wanted for wanted in offered if decomposition.loss(wanted) <= allowed]
         if fitting:
-            ranks[factorizer.name] = min(fitting, key=lambda wanted: factorizer.cost(wanted).parameters)
+            ranks[decomposition.name] = min(fitting, key=lambda wanted: decomposition.cost(wanted).parameters)
         else:
-            skipped.append(_skipped(factorizer, f"no rank that keeps {energy:g} of its energy makes it smaller"))
+            skipped.append(_skipped(decomposition, f"no rank that keeps {energy:g} of its energy makes it smaller"))
     return Chosen(ranks, skipped)
 
 
 def _by_budget(config: LowRank, offers: Sequence[_Offer], model: Cost) -> Chosen:
     """Every layer has one option more, to stay whole. With `sensitivity` losses are those of the model's outputs."""
     axis = "macs" if config.target_macs is not None else "parameters"
-    whole = [getattr(factorizer.whole, axis) for factorizer, _ in offers]
+    whole = [getattr(decomposition.whole, axis) for decomposition, _ in offers]
     options = [_options(offer, axis) for offer in offers]
     if config.ratio is not None and not config.by_sensitivity:
         picked = within_share(options, whole, 1 - config.ratio)
@@ -116,19 +118,21 @@ def _by_budget(config: LowRank, offers: Sequence[_Offer], model: Cost) -> Chosen
         divide: Divide = (lambda options, _, budget: allocate(options, budget)) if config.by_sensitivity else share
         picked = _divided(config, divide, options, whole, budget)
     ranks = {
-        factorizer.name: offered[index]
-        for (factorizer, offered), index in zip(offers, picked, strict=True)
+        decomposition.name: offered[index]
+        for (decomposition, offered), index in zip(offers, picked, strict=True)
         if index < len(offered)
     }
-    stay = [factorizer for factorizer, _ in offers if factorizer.name not in ranks]
-    return Chosen(ranks, [_skipped(factorizer, "the budget is met with this layer whole") for factorizer in stay])
+    stay = [decomposition for decomposition, _ in offers if decomposition.name not in ranks]
+    return Chosen(ranks, [_skipped(decomposition, "the budget is met with this layer whole") for decomposition in stay])
 
 
 def _options(offer: _Offer, axis: str) -> Options:
-    factorizer, offered = offer
-    costs = [getattr(factorizer.cost(ranks), axis) for ranks in offered]
-    losses = [factorizer.weight * factorizer.loss(ranks) for ranks in offered]
-    return Options(np.array([*costs, getattr(factorizer.whole, axis)], np.int64), np.array([*losses, 0.0], np.float64))
+    decomposition, offered = offer
+    costs = [getattr(decomposition.cost(ranks), axis) for ranks in offered]
+    losses = [decomposition.weight * decomposition.loss(ranks) for ranks in offered]
+    return Options(
+        np.array([*costs, getattr(decomposition.whole, axis)], np.int64), np.array([*losses, 0.0], np.float64)
+    )
 
 
 def _budget(config: LowRank, whole: Sequence[int], model: int) -> int:
@@ -155,20 +159,20 @@ def _divided(
     return divide(options, whole, budget)
 
 
-def _skipped(factorizer: Factorizer, reason: str) -> Skipped:
-    return Skipped(name=factorizer.name, reason=reason)
+def _skipped(decomposition: LayerDecomposition, reason: str) -> Skipped:
+    return Skipped(name=decomposition.name, reason=reason)
 
 
-def summary(factorizers: Sequence[Factorizer], ranks: Mapping[str, Ranks]) -> list[dict[str, Json]]:
+def summary(decompositions: Sequence[LayerDecomposition], ranks: Mapping[str, Ranks]) -> list[dict[str, Json]]:
     """What the report says of the layers that are factorized."""
     return [
         {
-            "layer": factorizer.name,
-            "method": factorizer.method,
-            "before": factorizer.whole.parameters,
-            "after": factorizer.cost(ranks[factorizer.name]).parameters,
-            "ranks": list(ranks[factorizer.name]),
+            "layer": decomposition.name,
+            "method": decomposition.method,
+            "before": decomposition.whole.parameters,
+            "after": decomposition.cost(ranks[decomposition.name]).parameters,
+            "ranks": list(ranks[decomposition.name]),
         }
-        for factorizer in factorizers
-        if factorizer.name in ranks
+        for decomposition in decompositions
+        if decomposition.name in ranks
     ]

@@ -12,9 +12,9 @@ from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.zeros import holds_zeros
 from pipeline.compress.low_rank.config import LowRank
-from pipeline.compress.low_rank.decompose import make_factorizers
-from pipeline.compress.low_rank.factorizer import Cost, Factorizer
+from pipeline.compress.low_rank.decompose import make_decompositions
 from pipeline.compress.low_rank.input_moments import Places, places
+from pipeline.compress.low_rank.layer_decomposition import Cost, LayerDecomposition
 from pipeline.compress.low_rank.layers import Candidate, find_layers
 from pipeline.compress.low_rank.rank_allocation import Chosen, choose, summary
 from pipeline.compress.passes import pass_report
@@ -47,41 +47,41 @@ def run(context: StageContext) -> dict[str, Json]:
     called = places(watched, {layer.name: layer.module for layer in found})
     sparse = holds_zeros(earlier.edits)
     reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}
-    made = make_factorizers(watched, [layer for layer in found if not reasons[layer.name]], called, config)
+    made = make_decompositions(watched, [layer for layer in found if not reasons[layer.name]], called, config)
     before = Cost(parameters(model), macs(model, watched.example))
-    chosen = choose(config, made.factorizers, before)
+    chosen = choose(config, made.decompositions, before)
     unfit = [Skipped(name=name, reason=reason) for name, reason in reasons.items() if reason]
     skipped = [*skipped, *unfit, *made.skipped, *chosen.skipped]
     if not chosen.ranks:
         raise _nothing(model, config, skipped)
-    smaller, edits = factorized(model, made.factorizers, chosen)
+    smaller, edits = factorized(model, made.decompositions, chosen)
     save_compressed(context.out, smaller, [*earlier.edits, *edits], trained=True)
     trial = make_trial(context, min(config.samples, _JUDGED))
     return pass_report(
         "low_rank",
-        method=" + ".join(dict.fromkeys(item.method for item in made.factorizers if item.name in chosen.ranks)),
+        method=" + ".join(dict.fromkeys(item.method for item in made.decompositions if item.name in chosen.ranks)),
         allocation="sensitivity" if config.by_sensitivity else "uniform",
         **{config.size: getattr(config, config.size)},
         **pass_facts(trial, model, smaller),
         macs_before=before.macs,
         macs_after=macs(smaller, watched.example),
-        layers=summary(made.factorizers, chosen.ranks),
+        layers=summary(made.decompositions, chosen.ranks),
         skipped=sorted(skipped, key=lambda layer: layer.name),
         ridges=made.ridges,
     )
 
 
 def factorized(
-    model: nn.Module, factorizers: Sequence[Factorizer], chosen: Chosen
+    model: nn.Module, decompositions: Sequence[LayerDecomposition], chosen: Chosen
 ) -> tuple[nn.Module, list[dict[str, Json]]]:
     """A copy of the model with the factors in the layers' places, and the edits that give its structure."""
-    wanted = [factorizer for factorizer in factorizers if factorizer.name in chosen.ranks]
-    edits = [factorizer.edit(chosen.ranks[factorizer.name]).model_dump(mode="json") for factorizer in wanted]
+    wanted = [decomposition for decomposition in decompositions if decomposition.name in chosen.ranks]
+    edits = [decomposition.edit(chosen.ranks[decomposition.name]).model_dump(mode="json") for decomposition in wanted]
     smaller = replay(copy.deepcopy(model), edits)
-    for factorizer in wanted:
-        for part, values in factorizer.factors(chosen.ranks[factorizer.name]).items():
+    for decomposition in wanted:
+        for part, values in decomposition.factors(chosen.ranks[decomposition.name]).items():
             with torch.no_grad():
-                smaller.get_parameter(f"{factorizer.name}.{part}.weight").copy_(values)
+                smaller.get_parameter(f"{decomposition.name}.{part}.weight").copy_(values)
     return smaller.eval(), edits
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.pruner import Pruner
-from pipeline.compress.prune.schedules import Rung, first, ladder, rounded
+from pipeline.compress.prune.schedules import KeptCounts, first, pruning_schedule, rounded
 from pipeline.compress.prune.units import UnitGroup, UnitKind, parameters
 from pipeline.compress.shared.cost import macs
 from pipeline.compress.shared.patterns import matches, require_matches
@@ -29,24 +29,26 @@ class Amount:
         elif config.ratio is None:
             self._cost = self._measure(pruner, pruner.counts)
 
-    def rung(self, pruner: Pruner, part: float) -> Rung:
+    def choice(self, pruner: Pruner, part: float) -> KeptCounts:
         """Units of each layer of `pruner` that stay when `part` of what is to go has gone."""
         if self._final:
             return tuple(min(group.count, self._between(group.layer, part)) for group in pruner.groups)
         config = self._config
         if isinstance(config.ratio, float) and config.ranking == "layer":
             return self._same_share(pruner, 1 - config.ratio * part)
-        rungs = ladder(pruner.scores, config.step, config.ranking)
+        schedule = pruning_schedule(pruner.scores, config.step, config.ranking)
         if isinstance(config.ratio, float):
             total = sum(self._start.values())
-            return reach(rungs, lambda rung: sum(rung) / total, 1 - config.ratio * part, config)
+            return reach(schedule, lambda choice: sum(choice) / total, 1 - config.ratio * part, config)
         target = config.target_macs or config.target_params or 1.0
-        return reach(rungs, lambda rung: self._measure(pruner, rung) / self._cost, 1 - (1 - target) * part, config)
+        return reach(
+            schedule, lambda choice: self._measure(pruner, choice) / self._cost, 1 - (1 - target) * part, config
+        )
 
     def _between(self, layer: str, part: float) -> int:
         return self._start[layer] - int((self._start[layer] - self._final[layer]) * part)
 
-    def _same_share(self, pruner: Pruner, share: float) -> Rung:
+    def _same_share(self, pruner: Pruner, share: float) -> KeptCounts:
         step, most = self._config.step, max(self._start.values())
         keep = rounded(most, share, step)
         if keep == most:
@@ -55,8 +57,8 @@ class Amount:
         wanted = (max(rounded(start, keep / most, step), 1) for start in starts)
         return tuple(min(group.count, count) for group, count in zip(pruner.groups, wanted, strict=True))
 
-    def _measure(self, pruner: Pruner, rung: Rung) -> int:
-        model = pruner.pruned(rung)
+    def _measure(self, pruner: Pruner, choice: KeptCounts) -> int:
+        model = pruner.pruned(choice)
         return macs(model, pruner.data.example) if self._config.target_macs else parameters(model)
 
 
@@ -119,14 +121,16 @@ def require_less(counts: Sequence[int], kind: UnitKind, ratio: float, step: int)
         )
 
 
-def reach(rungs: Sequence[Rung], cost: Callable[[Rung], float], goal: float, config: Prune) -> Rung:
-    """The rung of most units whose cost is at most `goal`; StageError that names the least if there is none."""
-    found = first(rungs, lambda rung: cost(rung) <= goal)
+def reach(
+    schedule: Sequence[KeptCounts], cost: Callable[[KeptCounts], float], goal: float, config: Prune
+) -> KeptCounts:
+    """The choice of most units whose cost is at most `goal`; StageError that names the least if there is none."""
+    found = first(schedule, lambda choice: cost(choice) <= goal)
     if found is None:
         name = next(name for name in ("ratio", "target_macs", "target_params") if getattr(config, name) is not None)
         raise StageError(
             f"prune: {name} = {getattr(config, name):g} cannot be reached: with {config.step} left in each layer, "
-            f"{cost(rungs[-1]):.3f} of the whole still remain.",
+            f"{cost(schedule[-1]):.3f} of the whole still remain.",
             f"{'Lower' if name == 'ratio' else 'Raise'} {name}, lower round_to, or ignore fewer layers.",
         )
     return found

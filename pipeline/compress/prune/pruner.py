@@ -13,7 +13,7 @@ from pipeline.compress.edits import replay
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.importance import IMPORTANCES
 from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.prune.schedules import Rung
+from pipeline.compress.prune.schedules import KeptCounts
 from pipeline.compress.prune.units import UnitGroup, UnitKind, strongest
 from pipeline.compress.shared.patterns import matches, require_matches
 from pipeline.core.errors import StageError
@@ -48,7 +48,7 @@ class Pruner:
         return IMPORTANCES.get(self.config.importance)(self.data, self.groups)
 
     @property
-    def counts(self) -> Rung:
+    def counts(self) -> KeptCounts:
         return tuple(group.count for group in self.groups)
 
     def edits(self, counts: Sequence[int]) -> list[dict[str, Json]]:

@@ -13,7 +13,7 @@ from pipeline.compress.prune.amounts import Amount, require_left
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.pruner import Pruner
-from pipeline.compress.prune.schedules import Rung, ladder, last, rounded, same_share
+from pipeline.compress.prune.schedules import KeptCounts, last, pruning_schedule, rounded, same_share
 from pipeline.compress.shared.cost import macs
 from pipeline.compress.shared.fidelity_trial import TrialScore, make_trial, pass_facts
 from pipeline.core.stage import StageContext
@@ -81,10 +81,10 @@ def _in_steps(pruner: Pruner, context: StageContext) -> Pruned:
     kept = {group.layer: group.count for group in pruner.groups}
     edits: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
-        rung = amount.rung(pruner, step / steps)
-        kept |= {group.layer: count for group, count in zip(pruner.groups, rung, strict=True)}
-        edits += pruner.edits(rung)
-        model = pruner.pruned(rung)
+        choice = amount.choice(pruner, step / steps)
+        kept |= {group.layer: count for group, count in zip(pruner.groups, choice, strict=True)}
+        edits += pruner.edits(choice)
+        model = pruner.pruned(choice)
         if step < steps:
             pruner = make_pruner(model, pruner.config, context)
     return Pruned(model, edits, kept, {})
@@ -93,29 +93,29 @@ def _in_steps(pruner: Pruner, context: StageContext) -> Pruned:
 def _search(pruner: Pruner, context: StageContext) -> Pruned:
     """Bisect for the fewest units that stay within the limits; damage grows with what is removed."""
     limits = _with_headroom(context.config["limits"], pruner.config.headroom)
-    rungs, name = _rungs(pruner), pruner.kind.plural
+    schedule, name = _schedule(pruner), pruner.kind.plural
     trial, tried = make_trial(context, pruner.config.samples), dict[int, TrialScore]()
 
-    def bearable(rung: Rung) -> bool:
-        score = tried[sum(rung)] = trial.score(pruner.pruned(rung))
-        context.progress(len(tried), len(rungs).bit_length())
+    def bearable(choice: KeptCounts) -> bool:
+        score = tried[sum(choice)] = trial.score(pruner.pruned(choice))
+        context.progress(len(tried), len(schedule).bit_length())
         return score.within(limits)
 
-    rung = last(rungs, bearable)
+    choice = last(schedule, bearable)
     shown = [{"label": f"{kept} {name}", name: kept, **score.record()} for kept, score in sorted(tried.items())]
-    kept = {group.layer: count for group, count in zip(pruner.groups, rung, strict=True)}
-    return Pruned(pruner.pruned(rung), pruner.edits(rung), kept, {"limits": limits, "tried": shown})
+    kept = {group.layer: count for group, count in zip(pruner.groups, choice, strict=True)}
+    return Pruned(pruner.pruned(choice), pruner.edits(choice), kept, {"limits": limits, "tried": shown})
 
 
-def _rungs(pruner: Pruner) -> list[Rung]:
+def _schedule(pruner: Pruner) -> list[KeptCounts]:
     """What `auto` may try: down to `max_ratio`."""
     config, counts = pruner.config, pruner.counts
     if config.ranking == "global":
         least = (1 - config.max_ratio) * sum(counts)
-        return [rung for rung in ladder(pruner.scores, config.step, "global") if sum(rung) >= least]
+        return [choice for choice in pruning_schedule(pruner.scores, config.step, "global") if sum(choice) >= least]
     require_left(counts, pruner.kind, config.max_ratio, config.step)
     least = rounded(max(counts), 1 - config.max_ratio, config.step)
-    return [rung for rung in same_share(counts, config.step) if max(rung) >= least]
+    return [choice for choice in same_share(counts, config.step) if max(choice) >= least]
 
 
 def _with_headroom(limits: dict[str, float], headroom: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Rung = tuple[int, ...]
+KeptCounts = tuple[int, ...]
 """Units kept, per layer."""
 
 
@@ -17,27 +17,27 @@ def rounded(count: int, share: float, step: int) -> int:
     return min(round(count * share / step) * step, count)
 
 
-def same_share(counts: Sequence[int], step: int) -> list[Rung]:
+def same_share(counts: Sequence[int], step: int) -> list[KeptCounts]:
     """Every layer keeps the same share, that of the largest layer a multiple of `step`; no layer is emptied."""
     most = max(counts)
     shares = [keep / most for keep in range(most // step * step, 0, -step)]
-    rungs = (tuple(max(rounded(count, share, step), 1) for count in counts) for share in shares)
-    return list(dict.fromkeys([tuple(counts), *rungs]))
+    schedule = (tuple(max(rounded(count, share, step), 1) for count in counts) for share in shares)
+    return list(dict.fromkeys([tuple(counts), *schedule]))
 
 
-def ladder(scores: Sequence[Tensor], step: int, ranking: Literal["layer", "global"]) -> list[Rung]:
-    """One layer loses one step of its weakest units at each rung, down to one step for every layer.
+def pruning_schedule(scores: Sequence[Tensor], step: int, ranking: Literal["layer", "global"]) -> list[KeptCounts]:
+    """One layer loses one step of its weakest units at each step, down to one step for every layer.
 
     `global`: the step whose units have the smallest mean score goes first, where a score is a multiple of the mean
     over its layer, since scores of different layers have different scales. `layer`: the step after which its layer has
     lost the smallest share goes first, so that all layers lose the same share; of equal ones, the smallest mean score.
     """
     found = [cut for layer, values in enumerate(scores) for cut in _cuts(layer, values, step, ranking)]
-    rung = [len(values) for values in scores]
-    result = [tuple(rung)]
+    choice = [len(values) for values in scores]
+    result = [tuple(choice)]
     for _, layer, left in sorted(found):
-        rung[layer] = left
-        result.append(tuple(rung))
+        choice[layer] = left
+        result.append(tuple(choice))
     return result
 
 
@@ -60,21 +60,21 @@ def _cuts(layer: int, scores: Tensor, step: int, ranking: str) -> list[_Cut]:
     return cuts
 
 
-def first(rungs: Sequence[Rung], accept: Callable[[Rung], bool]) -> Rung | None:
-    """The rung of most units that is accepted, by bisection: all below it are too. None if even the last is not."""
-    if not accept(rungs[-1]):
+def first(schedule: Sequence[KeptCounts], accept: Callable[[KeptCounts], bool]) -> KeptCounts | None:
+    """The choice of most units that is accepted, by bisection: all below it are too. None if even the last is not."""
+    if not accept(schedule[-1]):
         return None
-    low, high = 0, len(rungs) - 1
+    low, high = 0, len(schedule) - 1
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if accept(rungs[middle]) else (middle + 1, high)
-    return rungs[low]
+        low, high = (low, middle) if accept(schedule[middle]) else (middle + 1, high)
+    return schedule[low]
 
 
-def last(rungs: Sequence[Rung], accept: Callable[[Rung], bool]) -> Rung:
-    """The rung of fewest units that is accepted, by bisection: all above it are too, the first without a trial."""
-    low, high = 0, len(rungs) - 1
+def last(schedule: Sequence[KeptCounts], accept: Callable[[KeptCounts], bool]) -> KeptCounts:
+    """The choice of fewest units that is accepted, by bisection: all above it are too, the first without a trial."""
+    low, high = 0, len(schedule) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if accept(rungs[middle]) else (low, middle - 1)
-    return rungs[low]
+        low, high = (middle, high) if accept(schedule[middle]) else (low, middle - 1)
+    return schedule[low]

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compress.prune.tokens.tokenizer_models import Pieces
+from pipeline.compress.prune.tokens.tokenizer_models import TokenizerModel
 from pipeline.core.errors import StageError
 
 
-def all_ids(content: Mapping[str, Any], pieces: Pieces) -> dict[str, int]:
+def all_ids(content: Mapping[str, Any], pieces: TokenizerModel) -> dict[str, int]:
     """Token -> id of a tokenizer.json, added tokens included."""
     return pieces.ids() | {token["content"]: token["id"] for token in content["added_tokens"]}
 
 
 def choose(
-    content: Mapping[str, Any], pieces: Pieces, counts: NDArray[np.int64], min_count: int, keep_tokens: int | None
+    content: Mapping[str, Any],
+    pieces: TokenizerModel,
+    counts: NDArray[np.int64],
+    min_count: int,
+    keep_tokens: int | None,
 ) -> list[int]:
     """Ascending ids of the tokens that stay: added ones, those that are always needed, then by falling count
     (int64 [tokens]; equal counts: the lower id first) those that were used `min_count` times, each with its parts, as
@@ -28,9 +32,11 @@ def choose(
     """
     ids = all_ids(content, pieces)
     names = {index: token for token, index in ids.items()}
-    parts = {ids[token]: {ids[part] for part in found} for token, found in pieces.parts().items() if token in ids}
+    parts = {
+        ids[token]: {ids[part] for part in found} for token, found in pieces.merge_parents().items() if token in ids
+    }
     kept = {token["id"] for token in content["added_tokens"]}
-    _add(kept, {ids[token] for token in pieces.always()}, parts)
+    _add(kept, {ids[token] for token in pieces.required_tokens()}, parts)
     if keep_tokens is not None and keep_tokens < len(kept):
         raise StageError(
             f"prune: keep_tokens = {keep_tokens} is less than the {len(kept)} special tokens, characters and bytes "

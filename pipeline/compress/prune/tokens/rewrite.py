@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.compress.prune.tokens.tokenizer_models import Pieces
+from pipeline.compress.prune.tokens.tokenizer_models import TokenizerModel
 
 
 def new_ids(keep: Sequence[int]) -> dict[int, int]:
@@ -13,7 +13,7 @@ def new_ids(keep: Sequence[int]) -> dict[int, int]:
     return {old: new for new, old in enumerate(keep)}
 
 
-def rewrite_tokenizer(content: Mapping[str, Any], pieces: Pieces, new: Mapping[int, int]) -> dict[str, Any]:
+def rewrite_tokenizer(content: Mapping[str, Any], pieces: TokenizerModel, new: Mapping[int, int]) -> dict[str, Any]:
     """A tokenizer.json with only the tokens that are keys of `new`."""
     result = {
         **content,

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.core.errors import StageError
 
 
-class Pieces(ABC):
+class TokenizerModel(ABC):
     """`model` is not changed."""
 
     def __init__(self, model: Mapping[str, Any]) -> None:
@@ -22,10 +22,10 @@ class Pieces(ABC):
         """Every piece's token id."""
 
     @abstractmethod
-    def always(self) -> set[str]:
+    def required_tokens(self) -> set[str]:
         """The pieces without which a text could not be encoded that can be now."""
 
-    def parts(self) -> Mapping[str, set[str]]:
+    def merge_parents(self) -> Mapping[str, set[str]]:
         """The pieces that a piece is put together from, where it is."""
         return {}
 
@@ -34,14 +34,14 @@ class Pieces(ABC):
         """The model with only the pieces whose ids are keys of `new`, under the ids that it gives them."""
 
 
-class WordPiece(Pieces):
+class WordPiece(TokenizerModel):
     """The longest piece that fits is taken first, so that a text whose pieces all stay is cut as before: the longest of
     all is still the longest of fewer."""
 
     def ids(self) -> dict[str, int]:
         return dict(self.content["vocab"])
 
-    def always(self) -> set[str]:
+    def required_tokens(self) -> set[str]:
         """Single characters at the start of a word and inside one; pieces with a character that has no such piece."""
         prefix, pieces = self.content["continuing_subword_prefix"], self.content["vocab"]
         first = {piece for piece in pieces if len(piece) == 1}
@@ -60,18 +60,18 @@ class WordPiece(Pieces):
         return {**self.content, "vocab": _renumbered(self.content["vocab"], new)}
 
 
-class Bpe(Pieces):
+class Bpe(TokenizerModel):
     """Byte-pair merges in order of rank. A piece that stays keeps every piece that it can be merged from, and those
     theirs: the merges of a text whose pieces all stay are all still there, in the same order."""
 
     def ids(self) -> dict[str, int]:
         return dict(self.content["vocab"])
 
-    def always(self) -> set[str]:
+    def required_tokens(self) -> set[str]:
         """All that no merge gives: characters or bytes."""
         return set(self.content["vocab"]) - {result for _, _, result in self._merges()}
 
-    def parts(self) -> Mapping[str, set[str]]:
+    def merge_parents(self) -> Mapping[str, set[str]]:
         parts: dict[str, set[str]] = defaultdict(set)
         for left, right, result in self._merges():
             parts[result] |= {left, right}
@@ -91,13 +91,13 @@ class Bpe(Pieces):
             yield left, right, left + right[inside:]
 
 
-class Unigram(Pieces):
+class Unigram(TokenizerModel):
     """The segmentation of the best total score; it stays the best if its pieces all stay."""
 
     def ids(self) -> dict[str, int]:
         return {piece: index for index, (piece, _) in enumerate(self.content["vocab"])}
 
-    def always(self) -> set[str]:
+    def required_tokens(self) -> set[str]:
         """Single characters, bytes, pieces with a character that has no piece of its own, the unknown one, and the one
         of the lowest score, from which the score of an unknown character is counted."""
         pieces = [piece for piece, _ in self.content["vocab"]]
@@ -114,10 +114,10 @@ class Unigram(Pieces):
         return {**self.content, "vocab": pieces, "unk_id": None if unknown is None else new[unknown]}
 
 
-KINDS: dict[str, type[Pieces]] = {"WordPiece": WordPiece, "BPE": Bpe, "Unigram": Unigram}
+KINDS: dict[str, type[TokenizerModel]] = {"WordPiece": WordPiece, "BPE": Bpe, "Unigram": Unigram}
 
 
-def pieces_of(model: Mapping[str, Any]) -> Pieces:
+def tokenizer_model(model: Mapping[str, Any]) -> TokenizerModel:
     """StageError for a model that is not known here."""
     kind = str(model.get("type"))
     if kind not in KINDS:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.compress.prune.tokens.choose import all_ids, choose
 from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
-from pipeline.compress.prune.tokens.tokenizer_models import pieces_of
+from pipeline.compress.prune.tokens.tokenizer_models import tokenizer_model
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext
@@ -34,7 +34,7 @@ def run(context: StageContext) -> dict[str, Json]:
     model = with_tokenizer(context.model, context.inputs)
     tokenizer = load_tokenizer(model.tokenizer_folder, model.trust_remote_code)
     content = _content(tokenizer, model.tokenizer_folder)
-    pieces = pieces_of(content["model"])
+    pieces = tokenizer_model(content["model"])
     ids = all_ids(content, pieces)
     texts = [text for spec in config["data"] for text in _texts(load_training(spec, None))]
     counts = count_tokens(tokenizer, texts, max(ids.values()) + 1, context.progress)

@@ -29,7 +29,7 @@ class Cost(NamedTuple):
     macs: int
 
 
-class Factorizer(ABC):
+class LayerDecomposition(ABC):
     """A layer that can be factorized. `weight`: what one unit of `loss` does to the model's outputs, where that is
     known."""
 
@@ -82,7 +82,7 @@ class Factorizer(ABC):
         """The weights of the parts, by the parts' names."""
 
 
-class MatrixFactorizer(Factorizer):
+class MatrixDecomposition(LayerDecomposition):
     """A Linear, or an embedding, which is one that multiplies rows of the identity. `losses` at each rank."""
 
     def __init__(
@@ -130,7 +130,7 @@ class MatrixFactorizer(Factorizer):
         return isinstance(self.layer.module, nn.Embedding)
 
 
-class ConvFactorizer(Factorizer):
+class ConvDecomposition(LayerDecomposition):
     """What Tucker-2 and CP have in common."""
 
     @property
@@ -148,7 +148,7 @@ class ConvFactorizer(Factorizer):
         return Cost(size, size * self.places.given)
 
 
-class TuckerFactorizer(ConvFactorizer):
+class TuckerDecomposition(ConvDecomposition):
     """Ranks (outputs, inputs). `scale`: the mean square of the inputs, so that a loss is one of outputs if they are
     independent, or the factor that whitens them (`numerics.tucker.seen_by`); 1 for the loss of the weight."""
 
@@ -202,7 +202,7 @@ class TuckerFactorizer(ConvFactorizer):
         return parts
 
 
-class CpFactorizer(ConvFactorizer):
+class CpDecomposition(ConvDecomposition):
     """One rank. Only the order of losses is known before a fit."""
 
     def __init__(self, layer: Candidate, places: Places, iterations: int, tolerance: float) -> None:
