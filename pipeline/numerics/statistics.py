@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_RESAMPLES = 2000
-
 
 def percentile_interval(
     samples: Sequence[float] | NDArray[np.float64], q: float, confidence: float = 0.95
@@ -43,28 +41,6 @@ def samples_needed(q: float, confidence: float = 0.95) -> int:
     _check_share("q", q)
     _check_share("confidence", confidence)
     return math.ceil(math.log((1.0 - confidence) / 2.0) / math.log(max(q, 1.0 - q)))
-
-
-def ratio_interval(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """median(a) / median(b) of interleaved pairs, and the ends of its confidence interval.
-
-    Pairs are drawn with replacement, so that what disturbed both runs of a pair stays together (percentile
-    bootstrap, Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13), 2000 times from `seed`. With few
-    pairs the interval is at best the range that the pairs themselves span: one pair gives length 0.
-    Returns (ratio, low, high); ValueError if there are no pairs, the lengths differ, a value is not above 0
-    or `confidence` is not between 0 and 1.
-    """
-    _check_share("confidence", confidence)
-    first, second = _positive("a", a), _positive("b", b)
-    if first.size != second.size:
-        raise ValueError(f"a and b must be pairs: {first.size} and {second.size} values were given")
-    picks = np.random.default_rng(seed).integers(first.size, size=(_RESAMPLES, first.size))
-    ratios = np.median(first[picks], axis=1) / np.median(second[picks], axis=1)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail])
-    return float(np.median(first) / np.median(second)), float(low), float(high)
 
 
 def jackknife_interval(
@@ -150,11 +126,4 @@ def _finite(name: str, values: Sequence[float] | NDArray[np.float64]) -> NDArray
         raise ValueError(f"{name} must be a list of at least one number, not of shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite")
-    return array
-
-
-def _positive(name: str, values: Sequence[float]) -> NDArray[np.float64]:
-    array = _finite(name, values)
-    if array.min() <= 0.0:
-        raise ValueError(f"{name} must be above 0, but holds {array.min()}")
     return array

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.numerics.statistics import percentile_interval, ratio_interval, samples_needed
+from pipeline.numerics.statistics import percentile_interval, samples_needed
 
 TIMES = st.lists(st.floats(0.1, 1e3), min_size=1, max_size=200)
 
@@ -67,41 +67,6 @@ def test_samples_needed_is_where_the_extremes_begin_to_bound(q: float, expected:
     assert stats.binom(expected, q).pmf(expected) <= 0.025 < stats.binom(expected - 1, q).pmf(expected - 1)
 
 
-def test_ratio_of_constant_times_is_exact() -> None:
-    assert ratio_interval([30.0] * 8, [10.0] * 8) == (3.0, 3.0, 3.0)
-
-
-def test_ratio_keeps_pairs_together() -> None:
-    """Drift that hits both of a pair alike leaves their ratio alone; unpaired resampling would widen it."""
-    drift = np.linspace(1.0, 3.0, 101)
-    ratio, low, high = ratio_interval((2.0 * drift).tolist(), drift.tolist())
-    assert ratio == low == high == 2.0
-
-
-def test_ratio_interval_is_as_wide_as_normal_theory_says() -> None:
-    """Relative standard error of n normals' median: 1.2533 * (sd / mean) / sqrt(n); two add in squares."""
-    generator = np.random.default_rng(0)
-    a, b = generator.normal(20.0, 1.0, 400), generator.normal(10.0, 0.5, 400)
-    ratio, low, high = ratio_interval(a.tolist(), b.tolist())
-    expected = 1.96 * np.sqrt(2) * 1.2533 * 0.05 / np.sqrt(400)
-    assert (high - low) / 2 / ratio == pytest.approx(expected, rel=0.3)
-    assert low < 2.0 < high
-
-
-def test_same_seed_same_interval() -> None:
-    a, b = [3.0, 4.0, 5.0, 9.0], [1.0, 2.0, 2.5, 3.0]
-    assert ratio_interval(a, b, seed=7) == ratio_interval(a, b, seed=7)
-
-
-@given(TIMES, st.sampled_from([0.25, 0.5, 2.0, 8.0]))
-def test_ratio_scales_and_stays_within_the_samples(times: list[float], factor: float) -> None:
-    other = [1.0 + index % 3 for index in range(len(times))]
-    ratio, low, high = ratio_interval(times, other)
-    assert min(times) / 3.0 <= low <= high <= max(times)
-    scaled = [factor * time for time in times]
-    assert ratio_interval(scaled, other) == (factor * ratio, factor * low, factor * high)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -112,9 +77,6 @@ def test_ratio_scales_and_stays_within_the_samples(times: list[float], factor: f
         (lambda: percentile_interval([1.0], 1.0), "q must be between 0 and 1, not 1.0"),
         (lambda: percentile_interval([1.0], 0.5, 95), "confidence must be between 0 and 1, not 95"),
         (lambda: percentile_interval([float("nan")], 0.5), "samples must be finite"),
-        (lambda: ratio_interval([], []), "a must be a list of at least one number, not of shape (0,)"),
-        (lambda: ratio_interval([1.0], [1.0, 2.0]), "a and b must be pairs: 1 and 2 values were given"),
-        (lambda: ratio_interval([1.0], [0.0]), "b must be above 0, but holds 0.0"),
     ],
 )
 def test_refusals(call, message: str) -> None:  # type: ignore[no-untyped-def]
