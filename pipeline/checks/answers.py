@@ -17,12 +17,11 @@ from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json, Progress, silent
 from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.host_info import host_info
-from pipeline.devices.worker import available_cores
 from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.runtime.session import SESSION_ERRORS, parallel_session
 
 Array = NDArray[Any]
 BATCH = 16
@@ -61,8 +60,7 @@ def write_answers(
 ) -> None:
     """Run `model` over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
     batches ran too, `<set>-batched.npy`."""
-    # answers do not depend on the number of threads, only the time that thousands of texts take
-    session = make_session(model, runtime.model_copy(update={"threads": available_cores()}))
+    session = parallel_session(model, runtime)
     for folder in evaluation_folders(evaluation):
         outputs = run_set(session, folder, behaviour, progress)
         np.save(out / f"{folder.name}.npy", outputs.alone)

@@ -21,18 +21,17 @@ from pipeline.checks.budgets.metric import METRICS, Metric
 from pipeline.checks.destroyed import destroy
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
-from pipeline.config.target import Runtime, Target
+from pipeline.config.target import Target
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Samples, open_samples
-from pipeline.devices.worker import available_cores
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.runtime.session import SESSION_ERRORS, parallel_session
 
 Array = NDArray[Any]
 JUDGE = "judge"
@@ -111,14 +110,13 @@ def _unfailing(limit: Limit) -> str:
 @contextmanager
 def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, ort.InferenceSession | None]]:
     """Sessions of the float graph and of the destroyed one; None if it has nothing to destroy."""
-    runtime = Runtime(threads=available_cores())
     place = graph_file(context.inputs["float"].path)
     model = load_model(place)
     if not destroy(model):
-        yield make_session(place, runtime), None
+        yield parallel_session(place), None
         return
     with saved(model, context.out / _SCRATCH) as scratch:
-        yield make_session(place, runtime), make_session(scratch, runtime)
+        yield parallel_session(place), parallel_session(scratch)
 
 
 class _Tried:

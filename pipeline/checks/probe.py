@@ -11,16 +11,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.checks.reference import evaluation_folders, read_dataset
-from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import Row, open_samples
-from pipeline.devices.worker import available_cores
 from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.runtime.session import SESSION_ERRORS, parallel_session
 from pipeline.tasks.output_kind import MASK, Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS, of_width
 
@@ -31,7 +29,7 @@ _EXAGGERATED = 8.0
 def run(context: StageContext) -> dict[str, Json]:
     """Facts are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by them
     is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
-    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
+    session = parallel_session(graph_file(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
     head = context.config.get("head", {})

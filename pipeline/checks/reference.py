@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.target import Runtime
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json
 from pipeline.data.samples import DATASET, open_samples, read_label_arrays
-from pipeline.devices.worker import available_cores
 from pipeline.graph.files import graph_file
 from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import parallel_session
 
 _BATCH = 16
 NO_REFERENCE = (
@@ -44,7 +42,7 @@ def run(context: StageContext) -> dict[str, Json]:
     """Writes `<number>.npy` with the rows that are judged, for each evaluation set: the answers to samples
     that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
     behaviour = behaviour_in(context.inputs)
-    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
+    session = parallel_session(graph_file(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     batch = _BATCH if behaviour.independent else 1
     for folder in folders:

@@ -14,7 +14,15 @@ from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.memory import says_out_of_memory
 from pipeline.core.untrusted import LOOP_SECONDS
-from pipeline.devices.worker import CHECK_SAMPLES, ORT_ERRORS, Refusal, cannot, require_providers, session_options
+from pipeline.devices.worker import (
+    CHECK_SAMPLES,
+    ORT_ERRORS,
+    Refusal,
+    available_cores,
+    cannot,
+    require_providers,
+    session_options,
+)
 from pipeline.source.onnx_file import has_loops
 
 
@@ -46,6 +54,11 @@ def make_session(model: Path, runtime: Runtime, *, optimized_model: Path | None 
         return Session(model, options, runtime.providers)
     except SESSION_ERRORS as error:
         raise refusal(f"load {model.name}", error) from error
+
+
+def parallel_session(model: Path, runtime: Runtime | None = None) -> ort.InferenceSession:
+    """A session on all cores, as `make_session`: for answers, which do not depend on the number of threads."""
+    return make_session(model, (runtime or Runtime()).model_copy(update={"threads": available_cores()}))
 
 
 def default_session(model: Path, *, mem_pattern: bool = True) -> Session:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from pipeline.config.target import Runtime
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Progress
 from pipeline.data.samples import DATASET, INDEX, Row, Samples, open_samples, write_samples
-from pipeline.devices.worker import available_cores
 from pipeline.graph.files import graph_file
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import parallel_session
 from pipeline.runtime.states import run_in_order
 
 STEPS = "steps"
@@ -25,7 +23,7 @@ STEPS = "steps"
 def run(context: StageContext) -> dict[str, Json]:
     """Writes the samples of one set, or a folder of them per evaluation set; the facts stay."""
     steps = context.inputs[STEPS]
-    session = make_session(graph_file(context.inputs["float"].path), Runtime(threads=available_cores()))
+    session = parallel_session(graph_file(context.inputs["float"].path))
     if (steps.path / INDEX).is_file():
         _fill(session, steps.path, context.out, context.progress)
     for folder in sorted(path for path in steps.path.iterdir() if path.is_dir()):
