@@ -130,6 +130,10 @@ def test_pairs_with_classes(tmp_path: Path) -> None:
     assert (contents.samples, contents.labels, contents.pairs) == ([("a", "b")], ["entailment"], True)
 
 
+NO_LABEL = '"label" must be a class index (0, 1, ...), the name of a class, a number, or a list of these, not '
+NO_TEXT = '"text" must be a text that is not empty, not '
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -153,26 +157,24 @@ def test_pairs_with_classes(tmp_path: Path) -> None:
             '{"text": "a", "label": 0}\n\n{"text": "b"}\n',
             'a.jsonl, line 3 has no "label"; the samples before it have one.',
         ),
-        ("a.jsonl", '{"text": 3}\n', 'a.jsonl, line 1: "text" must be a text that is not empty, not 3.'),
-        ("a.csv", "text,label\n ,1\n", "a.csv, line 2: \"text\" must be a text that is not empty, not ' '."),
+        ("a.jsonl", '{"text": 3}\n', f"a.jsonl, line 1: {NO_TEXT}3."),
+        ("a.csv", "text,label\n ,1\n", f"a.csv, line 2: {NO_TEXT}' '."),
         (
             "a.csv",
             "text,label\na,1\nb, \n",
-            'a.csv, line 3: "label" must be a class index (0, 1, ...), the name of a class, a number, or a list of '
-            "these, not ' '.",
+            f"a.csv, line 3: {NO_LABEL}' '.",
         ),
         (
             "a.jsonl",
             '{"text": "a", "label": true}\n',
-            'a.jsonl, line 1: "label" must be a class index (0, 1, ...), the name of a class, a number, or a list of '
-            "these, not True.",
+            f"a.jsonl, line 1: {NO_LABEL}True.",
         ),
         ("a.csv", "text,label,labels\na,1,1\n", 'a.csv has the columns "label" and "labels".'),
         ("a.csv", "text,label,text\na,1,b\n", "a.csv has two columns 'text'."),
         (
             "a.csv",
             'text,label\n"two\nlines",1\n,1\n',
-            "a.csv, line 4: \"text\" must be a text that is not empty, not ''.",
+            f"a.csv, line 4: {NO_TEXT}''.",
         ),
         ("a.csv", "satz;klasse\na;1\n", "a.csv has the columns satz;klasse."),
         ("a.csv", "sentence,review\na,b\n", "a.csv has the columns sentence, review."),
