@@ -25,8 +25,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, save_tokenizer: Callable[[P
     """`three`, whose classes have names, and `two`, whose config.json says nothing of its two."""
     root = tmp_path_factory.mktemp("classifiers")
     kind, config = "BertForSequenceClassification", "BertConfig"
-    save_text_model(root / "three", kind, save_tokenizer, config, id2label=NAMES, **SMALL)
-    save_text_model(root / "two", kind, save_tokenizer, config, **SMALL)
+    settings = {**SMALL, "num_hidden_layers": 1}
+    save_text_model(root / "three", kind, save_tokenizer, config, id2label=NAMES, **settings)
+    save_text_model(root / "two", kind, save_tokenizer, config, **settings)
     stated = json.loads((root / "two/config.json").read_text())
     unstated = {name: value for name, value in stated.items() if name not in ("id2label", "label2id", "num_labels")}
     (root / "two/config.json").write_text(json.dumps(unstated))

@@ -22,8 +22,8 @@ from pipeline.trace.to_onnx import _proven
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of its own layers while they are traced
 
-SOURCE = factory(data="audio", inputs={"x": InputSpec(shape=("batch", 9, 6))})
-CASES = [{"x": torch.randn(2, 9, 6)}, {"x": torch.randn(3, 9, 6)}]
+SOURCE = factory(data="audio", inputs={"x": InputSpec(shape=("batch", 4, 6))})
+CASES = [{"x": torch.randn(2, 4, 6)}, {"x": torch.randn(3, 4, 6)}]
 A, B, C, D = (torch.full((1,), float(number)) for number in range(4))
 
 
@@ -134,7 +134,7 @@ def test_output_that_is_no_tensor_is_refused() -> None:
 FACTORY = """
 import torch
 from torch import nn
-def example_inputs(): return {"x": torch.randn(2, 20, 32)}
+def example_inputs(): return {"x": torch.randn(2, 5, 32)}
 class Raw(nn.Module):
     def __init__(self):
         super().__init__()
@@ -146,7 +146,7 @@ def raw(): torch.manual_seed(0); return Raw()
 
 def test_recurrent_model_from_the_command_line(edge: Any, workspace: Path) -> None:
     (workspace / "model.py").write_text(FACTORY)
-    np.savez(workspace / "x.npz", x=np.random.default_rng(0).standard_normal((32, 20, 32)).astype(np.float32))
+    np.savez(workspace / "x.npz", x=np.random.default_rng(0).standard_normal((32, 5, 32)).astype(np.float32))
     flags = ["--calibration-data", "x.npz", "--calibration-samples", "16", "--eval-data", "x.npz", "-o", "out"]
     done = edge("export", "-m", "model.py:raw", "--task", "audio-classification", "-t", "lenient", *flags)
     assert done.returncode == 0, done.stderr

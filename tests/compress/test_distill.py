@@ -29,6 +29,7 @@ from pipeline.data.samples import DATASET, write_samples
 from pipeline.source.torch_model import load_source
 
 Train = Callable[..., dict[str, Any]]
+Trained = tuple[Path, dict[str, Any]]
 _CONFIG = {
     **{"steps": 24, "batch_size": 32, "held_out": 0.1, "learning_rate": 3e-3, "evaluate_every": 8, "judge_samples": 16},
     "losses": {"similarity": 10.0, "embedding_cosine": 0.1},
@@ -63,6 +64,19 @@ def halved(tiny_encoder: Path, texts: Artifact, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def train(tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_path: Path) -> Train:
+    return _training(tiny_encoder, texts, halved, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """The folder and the facts of a run without changes."""
+    place = tmp_path_factory.mktemp("trained")
+    return place / "out", _training(tiny_encoder, texts, halved, place)()
+
+
+def _training(tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], place: Path) -> Train:
     def call(name: str = "out", progress: Callable[[int, int], None] = silent, **changes: Any) -> dict[str, Any]:
         source = changes.pop("source", hugging_face(tiny_encoder))
         models = {MODEL: source, TEACHER: changes.pop("teacher", source)}
@@ -72,7 +86,7 @@ def train(tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_
             "scheme": Scheme(name="fp32").model_dump(mode="json"),
             "limits": {},
         }
-        out, scratch = tmp_path / name, tmp_path / changes.pop("scratch", f"{name}.scratch")
+        out, scratch = place / name, place / changes.pop("scratch", f"{name}.scratch")
         out.mkdir(exist_ok=True)
         return run(StageContext(values, inputs, out, progress, scratch, models))
 
@@ -83,8 +97,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
-def test_training_recovers_and_says_how(train: Train, tmp_path: Path) -> None:
-    facts = train()
+def test_training_recovers_and_says_how(trained: Trained) -> None:
+    folder, facts = trained
     scores = [point["score"] for point in facts["held_out"]]
     assert max(scores) > scores[0]
     assert facts["metric_after"]["drop"] < facts["metric_before"]["drop"]
@@ -93,16 +107,16 @@ def test_training_recovers_and_says_how(train: Train, tmp_path: Path) -> None:
     assert facts["best_step"] == facts["held_out"][int(np.argmax(scores))]["step"]
     assert facts["teacher"] == "the model before all passes"
     assert facts["parameters_before"] == facts["parameters_after"]
-    assert json.loads((tmp_path / "out/edits.json").read_text())[0]["edit"] == "keep_layers"
+    assert json.loads((folder / "edits.json").read_text())[0]["edit"] == "keep_layers"
 
 
-def test_the_same_seed_gives_the_same_bytes(train: Train, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        train(name)
-    train("c", config={"seed": 1})
-    a, b, c = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "abc")
-    assert a == b
-    assert a != c
+def test_the_same_seed_gives_the_same_bytes(train: Train, trained: Trained, tmp_path: Path) -> None:
+    train("again")
+    train("other", config={"seed": 1})
+    folders = trained[0], tmp_path / "again", tmp_path / "other"
+    first, again, other = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+    assert again == first
+    assert other != first
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -166,9 +180,14 @@ def test_an_earlier_pass_makes_the_teacher(
 
 
 def test_recorded_outputs_train_as_the_teacher_does(
-    train: Train, tiny_encoder: Path, texts: Artifact, halved: dict[str, Artifact], tmp_path: Path
+    train: Train,
+    trained: Trained,
+    tiny_encoder: Path,
+    texts: Artifact,
+    halved: dict[str, Artifact],
+    tmp_path: Path,
 ) -> None:
-    live = train("live")
+    live = trained[1]
     folder = tmp_path / "teacher"
     folder.mkdir()
     models = {MODEL: hugging_face(tiny_encoder)}
@@ -180,11 +199,12 @@ def test_recorded_outputs_train_as_the_teacher_does(
             assert point == pytest.approx(expected, abs=1e-4)
 
 
-def test_frozen_parameters_keep_their_values(train: Train, tiny_encoder: Path, tmp_path: Path) -> None:
-    train("free")
+def test_frozen_parameters_keep_their_values(
+    train: Train, trained: Trained, tiny_encoder: Path, tmp_path: Path
+) -> None:
     train("held", config={"freeze": ("embeddings.*", "*.bias")})
     before = load_source(hugging_face(tiny_encoder)).state_dict()
-    free, held = weights(tmp_path / "free"), weights(tmp_path / "held")
+    free, held = weights(trained[0]), weights(tmp_path / "held")
     frozen = {name for name in held if name.startswith("embeddings.") or name.endswith(".bias")}
     assert frozen <= {name for name in held if torch.equal(before[name], held[name])}
     assert not torch.equal(before["encoder.layer.0.output.dense.weight"], held["encoder.layer.0.output.dense.weight"])
@@ -250,8 +270,7 @@ def test_mistakes_in_the_config(config: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_earlier_passes_stay_in_force(train: Train, tmp_path: Path, texts: Artifact) -> None:
-    train()
-    first = Artifact(tmp_path / "out", "compress.1.distill", "k", "d", {})
+def test_earlier_passes_stay_in_force(train: Train, trained: Trained, tmp_path: Path, texts: Artifact) -> None:
+    first = Artifact(trained[0], "compress.1.distill", "k", "d", {})
     train("again", inputs={"calibration": texts, "training": texts, EARLIER: first})
-    assert weights(tmp_path / "again").keys() == weights(tmp_path / "out").keys()
+    assert weights(tmp_path / "again").keys() == weights(trained[0]).keys()

@@ -201,14 +201,14 @@ def untouched(path: Path) -> bool:
 
 
 SLOW = ("distilbert", "gpt2", "wav2vec2")
-SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
+SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 48}
 WAVE = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 CONFIGS = {
     "text": [
         transformers.BertConfig(vocab_size=50, **SMALL),
-        transformers.DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=48),
+        transformers.DistilBertConfig(vocab_size=50, dim=32, n_layers=1, n_heads=4, hidden_dim=48),
         transformers.GPT2Config(
-            vocab_size=50, n_embd=32, n_layer=2, n_head=4, use_cache=False, bos_token_id=1, eos_token_id=1
+            vocab_size=50, n_embd=32, n_layer=1, n_head=4, use_cache=False, bos_token_id=1, eos_token_id=1
         ),
     ],
     "image": [transformers.ViTConfig(image_size=32, patch_size=8, **SMALL)],
@@ -234,7 +234,7 @@ def test_attention_of_real_architectures_is_fused(tmp_path: Path, data: str, con
     graph = trace(model, examples, 23)
     canonicalize(graph, prefix="")
     kinds = [entry.op_type for entry in graph.graph]
-    assert (kinds.count("Attention"), kinds.count("Softmax")) == (2, 0)
+    assert (kinds.count("Attention"), kinds.count("Softmax")) == (1, 0)
     assert all("attention" in str(e.name).lower() for e in graph.graph if e.op_type == "Attention")
     save_model(graph, tmp_path / "m.onnx")
     assert check_parity(model, tmp_path / "m.onnx", [examples]) < 1e-4
@@ -248,4 +248,4 @@ def test_older_opsets_keep_attention_written_out(tmp_path: Path) -> None:
     graph = trace(model, examples, 21)
     canonicalize(graph, prefix="")
     kinds = [entry.op_type for entry in graph.graph]
-    assert (kinds.count("Attention"), kinds.count("Softmax")) == (0, 2)
+    assert (kinds.count("Attention"), kinds.count("Softmax")) == (0, 1)
