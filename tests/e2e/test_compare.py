@@ -16,6 +16,8 @@ CUT = 'title = "Half"\nscheme = "w8a8-dynamic"\n[[passes]]\npass = "prune"\nrati
 def cut(workspace: Path) -> list[str]:
     (workspace / "recipes").mkdir()
     (workspace / "recipes/cut.toml").write_text(CUT)
+    target = workspace / "targets/lenient.toml"  # long enough for three processes, fewer of which decide nothing
+    target.write_text(target.read_text().replace("measure_seconds = 0.5", "measure_seconds = 15"))
     return ["--recipe", "cut"]
 
 
