@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
-from pipeline.core.errors import StageError
 from pipeline.core.report_types import Drift, OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext
 from pipeline.core.types import Figure, Json, computed
@@ -41,11 +40,13 @@ class ErrorSums:
     reshaped: int = 0
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Add one sample's outputs. Of arrays of two shapes (numbers of detections differ) nothing is kept."""
-        if not np.isfinite(other).all():
+        """Add one sample's outputs. Of arrays of two shapes (numbers of detections differ) nothing is kept; where both
+        are NaN, or the same infinity, they are equal."""
+        same_shape = reference.shape == other.shape
+        reference, other = _without_equal(reference, other) if same_shape else (reference, other)
+        if not (np.isfinite(other).all() and np.isfinite(reference).all()):
             self.finite = False
             return
-        same_shape = reference.shape == other.shape
         if not same_shape:
             self.reshaped, other = self.reshaped + 1, np.zeros_like(reference)
         if reference.dtype.kind != "f":
@@ -86,6 +87,14 @@ class ErrorSums:
             reshaped=self.reshaped,
             agreement=None if self.equal is None else self.equal / max(self.values, 1),
         )
+
+
+def _without_equal(reference: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Without the places where both arrays are NaN or the same infinity."""
+    if np.isfinite(reference).all():
+        return reference, other
+    kept = np.isfinite(reference) | ((reference != other) & ~(np.isnan(reference) & np.isnan(other)))
+    return reference[kept], other[kept]
 
 
 class DriftSums:
@@ -146,7 +155,8 @@ def run(context: StageContext) -> dict[str, Json]:
     drift, judged_names = DriftSums(samples), kind.names or names[:1]
     pairs = zip(*(run_in_order(session, samples, names) for session in sessions), strict=True)
     for place, ((row, reference), (_, other)) in enumerate(pairs):
-        _add(sums, reference, other, place + 1)
+        for name, total in sums.items():
+            total.add(reference[name], other[name])
         rows = [kind.rows({name: found[name] for name in judged_names}, row) for found in (reference, other)]
         judged.reference.append(rows[0])
         judged.other.append(rows[1])
@@ -157,13 +167,6 @@ def run(context: StageContext) -> dict[str, Json]:
         data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind), drift=drift.result()
     )
     return record.model_dump(mode="json")
-
-
-def _add(sums: dict[str, ErrorSums], reference: dict[str, Any], other: dict[str, Any], done: int) -> None:
-    for name, total in sums.items():
-        if not np.isfinite(reference[name]).all():
-            raise StageError(f"The float model's output {name!r} is not finite on sample {done}.")
-        total.add(reference[name], other[name])
 
 
 def worst_output(check: QuantizationCheck) -> OutputError:

@@ -24,7 +24,7 @@ from pipeline.data.readers.text_files import USUAL, read_texts
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
     f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (for objects labels/, for pixels masks/ beside images/) or "
-    "of .wav"
+    "of .wav or .flac"
 )
 _GIVEN = {"source": "given by the user"}
 

@@ -257,7 +257,7 @@ class _Builder:
         data = "calibration" if calibrated else "evaluation"
         inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
         config = {"data": data}
-        return Stage("compare", 4, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage("compare", 5, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _outside(self) -> list[Stage]:
         """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""

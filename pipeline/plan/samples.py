@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.checks.user_metric import UserMetric
@@ -13,11 +14,14 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
+from pipeline.data.audio import resampling
 from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
 from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_indices, number_labels, reduced
+from pipeline.data.lazy import Lazy
 from pipeline.data.readers.tables import Columns
+from pipeline.data.samples import Row
 from pipeline.data.sequences import load_steps, steps
 from pipeline.source.model import ModelSource
 from pipeline.tasks.registry import OUTPUTS
@@ -124,16 +128,28 @@ class Reading:
         return Stage(_named("evaluation", streams), 5, run, config, {}, TEXT, local, self.models())
 
     def check_kind(self, dataset: Dataset) -> None:
-        """UsageError if the samples cannot become inputs of the model: arrays are tried with the first one, as all of a
-        set have its shape."""
+        """UsageError if the samples cannot become inputs of the model. The first one is tried where all have its shape;
+        all are where images keep their sizes."""
         task = self.source.task
         check_kind(dataset, task.name, task.data, task.family)
         specs = self.source.inputs
         arrays = as_tensors(dataset, specs, self.preprocessing)
         if arrays.kind == "tensor" and specs:
-            next(tensor_rows(arrays, specs))
-        elif arrays.kind == "image" and self.preprocessing is None:
-            own_preprocessing(self.source.name, self.source.kind, self.source.path)
+            _try(tensor_rows(arrays, specs), whole=dataset.kind == "image")
+        elif arrays.kind == "image":
+            prepare = self._image_preprocessing()
+            if specs and dataset.kind == "image":
+                name, spec = next(iter(specs.items()))
+                images = Lazy(lambda at: {name: prepare(dataset.samples[at])}, range(len(dataset.samples)))
+                fixed = any(isinstance(size, int) for size in spec.shape[2:])
+                _try(tensor_rows(replace(dataset, samples=images), specs), whole=prepare.size is None and fixed)
+        elif arrays.kind == "audio" and (note := resampling(dataset, self.source.path)):
+            self.notes += [note] if note not in self.notes else []
+
+    def _image_preprocessing(self) -> ImagePreprocessing:
+        if self.preprocessing is not None:
+            return ImagePreprocessing.model_validate(self.preprocessing)
+        return own_preprocessing(self.source.name, self.source.kind, self.source.path)
 
     def numbered(self, dataset: Dataset) -> Dataset:
         """With class indices in place of names; labels that an embedding is not scored with may be anything."""
@@ -229,6 +245,13 @@ class Reading:
 
     def models(self) -> dict[str, ModelSpec]:
         return {MODEL: self.spec()}
+
+
+def _try(rows: Iterator[Row], whole: bool) -> None:
+    """Make the first row, or all."""
+    for _ in rows:
+        if not whole:
+            break
 
 
 def _named(role: str, streams: bool) -> str:

@@ -68,3 +68,23 @@ def test_files_beside_prepare_images_and_folders_name_classes(edge: Any, workspa
     assert {entry.key: entry.value for entry in props} == {"stride": "32"}
     (judged,) = json.loads((workspace / "out" / "report.json").read_text())["accuracy"]
     assert judged["scores"]["accuracy"] == 100.0
+
+
+def test_images_of_mixed_sizes_for_one_size_are_told_before_anything_runs(edge: Any, workspace: Path) -> None:
+    weights = [numpy_helper.from_array(np.ones((SIDE * SIDE * 3, 2), np.float32), "w")]
+    info = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["floats"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    inputs, outputs = [info("x", TensorProto.UINT8, ["N", SIDE, SIDE, 3])], [info("y", TensorProto.FLOAT, ["N", 2])]
+    graph = helper.make_graph(nodes, "raw", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), workspace / "raw.onnx")
+    (workspace / "mixed").mkdir()
+    for number, side in enumerate((SIDE, SIDE, 20)):
+        Image.new("RGB", (side, SIDE)).save(workspace / "mixed" / f"{number}.png")
+    flags = ["--task", "image-classification", "-t", "lenient", "--eval-data", "mixed", "--calibration-data", "mixed"]
+    done = edge("export", "-m", "raw.onnx", *flags, "--dry-run")
+    assert done.returncode == 2
+    assert "mixed, sample 2: 'x' has the shape (1, 16, 20, 3); the model takes [N, 16, 16, 3]." in done.stderr

@@ -64,3 +64,11 @@ def test_an_output_that_is_the_same_everywhere_has_errors_too() -> None:
     assert sums(([4, 4], [4, 6])).result("y").max_error_in_std == pytest.approx(0.5)
     assert sums(([0, 0], [0, 3])).result("y").max_error_in_std == pytest.approx(3.0)
     assert sums(([4, 4], [4, 4])).result("y").max_error_in_std == 0.0
+
+
+def test_nan_equals_nan() -> None:
+    """An unused place that both graphs fill with NaN or the same infinity is no error; signal 4, noise 1."""
+    found = sums(([np.nan, -np.inf, 2], [np.nan, -np.inf, 1]))
+    assert (found.sqnr_db, found.finite) == (pytest.approx(10 * np.log10(4)), True)
+    assert not sums(([np.nan, 2], [0, 2])).finite
+    assert not sums(([np.inf, 2], [-np.inf, 2])).finite

@@ -127,13 +127,13 @@ def test_unknown_name() -> None:
 
 
 def test_unsupported_extension(tmp_path: Path) -> None:
-    (tmp_path / "data.parquet").write_bytes(b"PAR1")
+    (tmp_path / "data.xlsx").write_bytes(b"PK")
     with pytest.raises(UsageError) as caught:
-        load_evaluation(str(tmp_path / "data.parquet"))
-    assert caught.value.message == "The file 'data.parquet' cannot be read as data."
+        load_evaluation(str(tmp_path / "data.xlsx"))
+    assert caught.value.message == "The file 'data.xlsx' cannot be read as data."
     assert caught.value.remedy == (
-        "Allowed: .txt, .jsonl, .csv, .tsv, .npz, COCO .json, a folder of images (for objects labels/, for "
-        "pixels masks/ beside images/) or of .wav."
+        "Allowed: .txt, .jsonl, .csv, .tsv, .parquet, .npz, COCO .json, a folder of images (for objects labels/, for "
+        "pixels masks/ beside images/) or of .wav or .flac."
     )
 
 
@@ -154,7 +154,7 @@ def test_a_set_without_evaluation(tmp_path: Path) -> None:
         ),
         ({"samples": 4}, "mine/calibration.txt has 3 samples, manifest.toml says 4."),
         ({"file": "gone.txt"}, "mine/manifest.toml names 'gone.txt', which is missing."),
-        ({"file": "data.bin"}, "manifest.toml names the file 'data.bin'. Allowed: .txt, .jsonl, .csv, .tsv."),
+        ({"file": "data.bin"}, "manifest.toml names the file 'data.bin'. Allowed: .txt, .jsonl, .csv, .tsv, .parquet."),
         ({"file": "../a.txt"}, "manifest.toml names the file '../a.txt', which is outside its folder."),
         ({"file": "a/../../b.txt"}, "manifest.toml names the file 'a/../../b.txt', which is outside its folder."),
         ({"file": "/etc/a.txt"}, "manifest.toml names the file '/etc/a.txt', which is outside its folder."),

@@ -1,8 +1,9 @@
-"""A folder of .wav recordings, flat or with one sub-folder per class."""
+"""A folder of .wav or .flac recordings, flat or with one sub-folder per class."""
 
 from __future__ import annotations
 
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,11 @@ def read_audio(folder: Path) -> Contents:
     """
     files, found = _recordings(folder), {path: _recordings(path) for path in _classes(folder)}
     if files and any(found.values()):
-        raise UsageError(f"The folder {folder.name!r} has .wav files both in itself and in sub-folders.", "Keep one.")
+        raise UsageError(f"The folder {folder.name!r} has recordings both in itself and in sub-folders.", "Keep one.")
     empty = [] if files else [path.name for path, members in found.items() if not members]
     if empty:
         raise UsageError(
-            f"The class folder {empty[0]!r} in {folder.name!r} has no .wav file, which would shift the labels.",
+            f"The class folder {empty[0]!r} in {folder.name!r} has no recording, which would shift the labels.",
             "Add one to it, or remove it.",
         )
     labels = None if files else [label for label, members in enumerate(found.values()) for _ in members]
@@ -49,7 +50,7 @@ def read_audio(folder: Path) -> Contents:
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".wav", ".flac") and p.name[0] != ".")
 
 
 def _classes(folder: Path) -> list[Path]:
@@ -63,6 +64,8 @@ _FASTEST = 1_000_000
 def open_recording(path: Path) -> Recording:
     """PCM of 8, 16 or 32 bits, its channels averaged; UsageError for anything else."""
     size = require_file(path, Limit.AUDIO)
+    if path.suffix.lower() == ".flac":
+        return _open_flac(path)
     with refused(f"{path.name} is not a PCM .wav file", _REMEDY), wave.open(str(path), "rb") as file:
         width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
         frames = file.getnframes()
@@ -76,3 +79,17 @@ def open_recording(path: Path) -> Recording:
     values = np.frombuffer(content, _DTYPES[width]).reshape(-1, channels).astype(np.float64).mean(axis=1)
     scale = 2.0 ** (8 * width - 1)
     return ((values - scale * (width == 1)) / scale).astype(np.float32), rate  # 8-bit samples are unsigned
+
+
+def _open_flac(path: Path) -> Recording:
+    if find_spec("soundfile") is None:
+        raise UsageError(
+            f"{path.name} needs the Python package soundfile to be read, which is not installed.",
+            "Run `pip install soundfile`, or convert the recordings to .wav.",
+        )
+    import soundfile  # noqa: PLC0415  # optional
+
+    with refused(f"{path.name} is not a FLAC file", "Convert it to .wav."), soundfile.SoundFile(path) as file:
+        if file.frames * file.channels * 4 > Limit.AUDIO or not 0 < file.samplerate <= _FASTEST or not file.frames:
+            raise UsageError(f"{path.name} has {file.frames} samples at {file.samplerate} a second.", _REMEDY)
+        return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate

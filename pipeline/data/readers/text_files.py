@@ -11,6 +11,7 @@ from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
 from pipeline.data.lazy import Contents
+from pipeline.data.readers.parquet_files import PARQUET, read_parquet
 from pipeline.data.readers.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
 USUAL = Columns()
@@ -31,16 +32,16 @@ _COLUMNS = (
 def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     """Samples of a text file: str, or (sentence1, sentence2) with float scores, or lists of words with a label each.
 
-    `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`: columns named in
-    the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the column that
-    `columns` names, in "text", or in the only one that has another usual name. Their labels are as they stand there:
-    numbers, names of classes, or lists of these (see `pipeline/data/labels.py`).
+    `.parquet`: a sample a row. `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`:
+    columns named in the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the
+    column that `columns` names, in "text", or in the only one that has another usual name. Their labels are as they
+    stand there: numbers, names of classes, or lists of these (see `pipeline/data/labels.py`).
     UsageError for invalid UTF-8, malformed lines, missing columns and values, and an empty file.
     """
     suffix = path.suffix.lower()
-    content = _decode(path)
+    content = "" if suffix == PARQUET else _decode(path)
     digest = sha256_json({suffix: sha256_file(path)})
-    rows, notes = _read(suffix, content, path.name, columns)
+    rows, notes = (read_parquet(path), ()) if suffix == PARQUET else _read(suffix, content, path.name, columns)
     if not rows:
         raise UsageError(f"{path.name} has no samples.", "Write at least one.")
     if _names(rows, columns.text, columns, path.name):
@@ -260,4 +261,4 @@ def _plain(item: str | float) -> str | float:
     return int(number) if number.is_integer() else number
 
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", PARQUET)
