@@ -16,8 +16,7 @@ from onnx_ir import DataType
 
 from pipeline.checks.weights import Constant, Graph, Weight, stored_bits
 from pipeline.core.report_types import SkippedTensor
-from pipeline.formats.format import OPERATORS
-from pipeline.graph.operators import MOVES
+from pipeline.graph.operators import LAYERS, MOVES
 
 MADE_AT_LOAD = "not known: ONNX Runtime made this weight of others when it loaded the model"
 NOT_PLANNED = "not known: the quantization plan does not name it"
@@ -72,7 +71,7 @@ class Stored:
             own = weight
         if own.body:
             return f"it is read in the body of {own.body}, where no weight was quantized"
-        return f"no scheme takes the weights of {own.op_type}" if own.op_type not in _PLANNED else NOT_PLANNED
+        return f"no scheme takes the weights of {own.op_type}" if own.op_type not in LAYERS else NOT_PLANNED
 
     def _origin(self, weight: Weight) -> Constant | None:
         """By its name, by the name of what was folded into it, or by its values."""
@@ -121,8 +120,6 @@ class Stored:
 
 _BLOCK = 16
 """Channels of ONNX Runtime's largest block."""
-_PLANNED = {"Gemm", *(operator for operator, _ in OPERATORS.values())}
-"""Operators of which a plan may take weights."""
 
 
 def values_digest(tensor: TensorProto, folder: str) -> str:

@@ -9,7 +9,7 @@ from pipeline.core.report_types import Coverage
 from pipeline.core.types import Scheme
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, MATMULS
+from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, MATMULS, RECURRENT, TRANSPOSED
 from pipeline.quantize.layers import SMALL
 from pipeline.quantize.schemes import SCHEMES
 
@@ -17,7 +17,7 @@ LOOKED_UP = ("Gather", "GatherBlockQuantized")
 _EMBEDDINGS = "embeddings = 4"
 _PLAIN = ("fp16", "w8", "w8a8-dynamic", "w8a8", "w4")
 """Schemes to name, what keeps most accuracy first."""
-_ALL: tuple[TensorClass, ...] = ("linear", "table", "conv")
+_ALL: tuple[TensorClass, ...] = ("linear", "table", "conv", "other")
 
 
 def estimated_sizes(
@@ -49,6 +49,8 @@ def _class_of(weight: Weight) -> TensorClass | None:
         return "table"
     if weight.op_type in CONVOLUTIONS:
         return "conv"
+    if weight.op_type in (*RECURRENT, *TRANSPOSED):
+        return "other"
     taken = weight.op_type in BLOCKS or (weight.op_type in MATMULS and len(weight.dims) == 2)
     return "linear" if taken and weight.values >= SMALL else None
 

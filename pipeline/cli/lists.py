@@ -30,7 +30,13 @@ from pipeline.graph.files import GraphSpec
 from pipeline.graph.operators import WEIGHT_INPUTS
 from pipeline.quantize.schemes import SCHEMES
 
-_CLASSES: dict[TensorClass, str] = {"linear": "products", "table": "tables", "conv": "convolutions"}
+_CLASSES: dict[TensorClass, str] = {
+    "linear": "products",
+    "table": "tables",
+    "conv": "convolutions",
+    "lstm": "wide LSTMs",
+    "other": "others",
+}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 

@@ -130,7 +130,7 @@ class TensorFormat(Frozen):
 
     name: str
     node: str
-    op: Literal["linear", "table", "conv"]
+    op: Literal["linear", "table", "conv", "lstm", "other"]
     format: str
     override: str = ""
     megabytes: float

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from pipeline.core.types import Scheme
-from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
+from pipeline.formats.format import (
+    Arrays,
+    Encoded,
+    Entry,
+    Known,
+    NumberFormat,
+    Shared,
+    TensorClass,
+    constants,
+    read_instead,
+)
 from pipeline.graph.edit import drop_unused, emit, name_of, replace
 from pipeline.numerics.affine import Float
 
@@ -34,7 +46,11 @@ class Float16(NumberFormat):
     @staticmethod
     def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
         (codes,) = constants(node, entry.weight, arrays, "codes")
-        _EMIT[entry.op](node, codes)
+        if entry.op in _EMIT:
+            _EMIT[entry.op](node, codes)
+            return
+        (real,) = emit(node, "Cast", [codes], [f"{name_of(node)}/{entry.weight}"], to=ir.DataType.FLOAT)
+        read_instead(node, entry.weight, real)
 
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         return 16
@@ -59,13 +75,13 @@ def beyond_half(weight: Float) -> str:
 def _product(node: ir.Node, codes: ir.Value) -> None:
     """A float product with weights that ONNX Runtime casts once, when it loads the model."""
     (weight,) = emit(node, "Cast", [codes], [f"{node.name}/weight"], to=ir.DataType.FLOAT)
-    (result,) = emit(node, "MatMul", [node.inputs[0], weight], [f"{node.name}/product"])  # type: ignore[list-item]
+    (result,) = emit(node, "MatMul", [node.inputs[0], weight], [f"{node.name}/product"])
     replace(node, result)
 
 
 def _rows(node: ir.Node, codes: ir.Value) -> None:
     """Gather the float16 rows, then cast those few."""
-    (rows,) = emit(node, "Gather", [codes, node.inputs[1]], [f"{node.name}/half"])  # type: ignore[list-item]
+    (rows,) = emit(node, "Gather", [codes, node.inputs[1]], [f"{node.name}/half"])
     (result,) = emit(node, "Cast", [rows], [f"{node.name}/rows"], to=ir.DataType.FLOAT)
     replace(node, result)
 
@@ -79,4 +95,8 @@ def _convolution(node: ir.Node, codes: ir.Value) -> None:
     drop_unused(graph, [old])
 
 
-_EMIT = {"linear": _product, "table": _rows, "conv": _convolution}
+_EMIT: dict[TensorClass, Callable[[ir.Node, ir.Value], None]] = {
+    "linear": _product,
+    "table": _rows,
+    "conv": _convolution,
+}

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.core.types import Frozen, Json, Scheme
-from pipeline.graph.edit import add_constant
+from pipeline.graph.edit import add_constant, drop_unused
 from pipeline.numerics.affine import Float
 from pipeline.numerics.gptq import Curvature
 
-TensorClass = Literal["linear", "table", "conv"]
+TensorClass = Literal["linear", "table", "conv", "lstm", "other"]
 """What a weight is to the node that reads it: the right factor of a product [K, N], a table whose rows are looked up
-[rows, columns], or a convolution's kernel [outputs, inputs / groups, *kernel]."""
+[rows, columns], a convolution's kernel [outputs, inputs / groups, *kernel], one of the two weights [directions, 4 *
+hidden, inputs] of an LSTM that is wide enough for integers, or what no integer kernel takes: narrow and other recurrent
+layers, transposed convolutions, what branches and loops read."""
 
 OPERATORS: dict[TensorClass, tuple[str, int]] = {"linear": ("MatMul", 1), "table": ("Gather", 0), "conv": ("Conv", 1)}
-"""The operator that reads a weight of each class, and which of its inputs that is."""
+"""The operator that reads a weight of these classes, and which of its inputs that is; others have several."""
 
 Arrays = dict[str, NDArray[Any]]
 Shared = dict[str, list[ir.Value]]
@@ -31,13 +33,14 @@ Shared = dict[str, list[ir.Value]]
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that reads the constant `weight` (float32)."""
+    """A node that reads the constant `weight` (float32) as the input of the number `place`."""
 
     op: TensorClass
     node: ir.Node
     activation: str
     weight_name: str
     weight: Float
+    place: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,20 @@ class NumberFormat(ABC):
 
 
 def constants(node: ir.Node, weight: str, arrays: Arrays, *parts: str) -> list[ir.Value]:
-    """The arrays `<weight>.<part>` as constants of the graph of `node`, each once."""
-    graph = node.graph
+    """The arrays `<weight>.<part>` as constants, each once, of the graph that has the weight: the one of `node`, or one
+    around it."""
+    owner = next((read.graph for read in node.inputs if read is not None and read.name == weight), None)
+    graph = owner or node.graph
     assert isinstance(graph, ir.Graph)  # noqa: S101
     return [add_constant(graph, f"{weight}.{part}", arrays[f"{weight}.{part}"]) for part in parts]
+
+
+def read_instead(node: ir.Node, weight: str, value: ir.Value) -> None:
+    """Let a node read `value` in the place of its constant `weight`, which goes if nobody else reads it."""
+    place = next(place for place, read in enumerate(node.inputs) if read is not None and read.name == weight)
+    old = node.inputs[place]
+    assert old is not None  # noqa: S101  # it has a name
+    owner = old.graph
+    node.replace_input_with(place, value)
+    if isinstance(owner, ir.Graph):
+        drop_unused(owner, [old])

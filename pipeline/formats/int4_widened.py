@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.types import Frozen, Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, Shared, TensorClass
+from pipeline.formats.int8_channel import NO_KERNEL
 from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, emit
@@ -35,6 +36,8 @@ class Int4Widened(IntegerProduct):
     def refuses(self, op: TensorClass) -> str:
         reasons: dict[TensorClass, str] = {
             "conv": "ONNX Runtime has no 4-bit convolution: use w8a8",
+            "lstm": NO_KERNEL,
+            "other": NO_KERNEL,
             "table": "rows are looked up and not multiplied, so that widening them gains nothing: use int4-block",
         }
         return reasons.get(op, "")

@@ -18,6 +18,8 @@ RANGES_AT_RUN_TIME = (
     "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
 )
 """Why convolutions stay in float without calibrated ranges."""
+NO_KERNEL = "ONNX Runtime multiplies it in float only, or has a kernel of its own for it: use int8-stored"
+"""Why formats of products do not take other weights."""
 
 
 class Int8Channel(IntegerProduct):
@@ -27,6 +29,8 @@ class Int8Channel(IntegerProduct):
     _each_channel: ClassVar[bool] = True
 
     def refuses(self, op: TensorClass) -> str:
+        if op in ("lstm", "other"):
+            return NO_KERNEL
         return RANGES_AT_RUN_TIME if op == "conv" and not self._static else ""
 
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:

@@ -5,8 +5,18 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from pipeline.core.types import Scheme
-from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
-from pipeline.graph.edit import drop_unused, emit
+from pipeline.formats.format import (
+    Arrays,
+    Encoded,
+    Entry,
+    Known,
+    NumberFormat,
+    Shared,
+    TensorClass,
+    constants,
+    read_instead,
+)
+from pipeline.graph.edit import emit
 from pipeline.numerics.affine import Float, dequantize, quantize_symmetric
 
 _SMALLEST = 1024
@@ -14,7 +24,7 @@ _SMALLEST = 1024
 
 
 class Int8Stored(NumberFormat):
-    """For convolutions and products that integer kernels would slow down, or have none for."""
+    """For weights that integer kernels would slow down, or have none for."""
 
     name = "int8-stored"
     meaning = "8-bit integers, one scale per output channel, widened when the model is loaded; float arithmetic"
@@ -31,8 +41,11 @@ class Int8Stored(NumberFormat):
         return self.refuses(op) or (small if weight.size < _SMALLEST else "")
 
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
-        """Codes int8 as the weight is laid out, and scales float32 that broadcast against them."""
-        codes, scales = quantize_symmetric(weight, 0 if op == "linear" else tuple(range(1, weight.ndim)), False)
+        """Codes int8 as the weight is laid out, and scales float32 that broadcast against them: one per output of
+        products and convolutions, and per place of the second axis of others (a gate's row, an output channel)."""
+        kept = {"linear": 1, "conv": 0}.get(op, 1)
+        shared = tuple(axis for axis in range(weight.ndim) if axis != kept)
+        codes, scales = quantize_symmetric(weight, shared, False)
         return Encoded({"codes": codes, "scales": scales})
 
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
@@ -41,14 +54,12 @@ class Int8Stored(NumberFormat):
     @staticmethod
     def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
         """Cast -> Mul, which ONNX Runtime computes once."""
-        key, old = f"{entry.weight}.widened", node.inputs[1]
+        key = f"{entry.weight}.widened.{id(node.graph)}"  # a body's values are not seen outside
         if key not in shared:
             codes, scales = constants(node, entry.weight, arrays, "codes", "scales")
             (real,) = emit(node, "Cast", [codes], [f"{entry.weight}.float"], to=ir.DataType.FLOAT)
-            shared[key] = emit(node, "Mul", [real, scales], [key])
-        node.replace_input_with(1, shared[key][0])
-        assert isinstance(node.graph, ir.Graph)  # noqa: S101
-        drop_unused(node.graph, [] if old is None else [old])
+            shared[key] = emit(node, "Mul", [real, scales], [f"{entry.weight}.widened"])
+        read_instead(node, entry.weight, shared[key][0])
 
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         """Scales of whole channels count for nothing."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.types import Frozen, Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
-from pipeline.formats.int8_channel import RANGES_AT_RUN_TIME
+from pipeline.formats.int8_channel import NO_KERNEL, RANGES_AT_RUN_TIME
 from pipeline.graph.edit import emit, replace
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.blocks import (
@@ -106,6 +106,8 @@ class Int8Block(_IntBlock):
     def refuses(self, op: TensorClass) -> str:
         reasons: dict[TensorClass, str] = {
             "conv": RANGES_AT_RUN_TIME,
+            "lstm": NO_KERNEL,
+            "other": NO_KERNEL,
             "table": "ONNX Runtime looks up no 8-bit blocks: use int8-channel",
         }
         return reasons.get(op, "")
@@ -124,6 +126,8 @@ class Int4Block(_IntBlock):
         self._table_size, self._gptq = scheme.embedding_block_size, scheme.rounding == "gptq"
 
     def refuses(self, op: TensorClass) -> str:
+        if op in ("lstm", "other"):
+            return NO_KERNEL
         return "ONNX Runtime has no 4-bit convolution: use w8a8" if op == "conv" else ""
 
     def finer(self, op: TensorClass) -> str:

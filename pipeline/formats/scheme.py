@@ -42,10 +42,15 @@ class SchemeFormats:
         }
         self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
         multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
+        recurrent = any(tensor.op == "lstm" and not tensor.override for tensor in tensors)
         self._product_overrides = [
             (pattern, form) for pattern, form in self._overrides if not tensors or pattern in multiplied
         ]
-        self._products = [self.classes["linear"], *(form for _, form in self._product_overrides)]
+        self._products = [
+            self.classes["linear"],
+            *([self.classes["lstm"]] if recurrent else []),
+            *(form for _, form in self._product_overrides),
+        ]
         stored = {tensor.override for tensor in tensors}
         self.idle_overrides = [
             pattern for pattern, form in self._overrides if tensors and form.code_bits < 32 and pattern not in stored
@@ -163,7 +168,9 @@ def _names(scheme: Scheme) -> dict[TensorClass, str]:
     products = {32: "fp32", 16: "fp16", 8: eight, 4: "int4-widened" if integer else "int4-block"}[scheme.weights]
     tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block"}[scheme.embeddings]
     convolutions = products if scheme.activations == "static" or scheme.weights >= 16 else "int8-stored"
-    return {"linear": products, "conv": convolutions, "table": tables}
+    others = products if scheme.weights >= 16 else "int8-stored"
+    recurrent = "int8-lstm" if integer and scheme.weights < 16 else others
+    return {"linear": products, "conv": convolutions, "table": tables, "lstm": recurrent, "other": others}
 
 
 def check_scheme(scheme: Scheme) -> None:

@@ -40,7 +40,7 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 def emit(
     before: ir.Node,
     op_type: str,
-    inputs: Sequence[ir.Value],
+    inputs: Sequence[ir.Value | None],
     outputs: Sequence[str],
     domain: str = "",
     **attrs: Any,
@@ -68,13 +68,18 @@ def _graph_of(node: ir.Node) -> ir.Graph:
 
 def replace(node: ir.Node, value: ir.Value) -> None:
     """Let `value` take the place of the node's only output, and drop the node and constants nobody reads now."""
+    replace_all(node, [value])
+
+
+def replace_all(node: ir.Node, values: Sequence[ir.Value]) -> None:
+    """As `replace`, of a node with several outputs."""
     graph = _graph_of(node)
     inputs = [entry for entry in node.inputs if entry is not None]
-    old = node.outputs[0]
-    value.type, value.shape = old.type, old.shape
-    if old.is_graph_output():  # apps ask for it by name
-        value.name, old.name = old.name, None
-    ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+    for old, value in zip(node.outputs, values, strict=True):
+        value.type, value.shape = old.type, old.shape
+        if old.is_graph_output():  # apps ask for it by name
+            value.name, old.name = old.name, None
+        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     drop_unused(graph, inputs)
 

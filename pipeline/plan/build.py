@@ -207,7 +207,7 @@ class _Builder:
         inputs = {EARLIER: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 6, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+            return self._of_model(name, 7, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
         return self._of_model(name, 9, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
@@ -247,7 +247,7 @@ class _Builder:
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=5))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=8))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=9))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=4))
         return stages

@@ -22,10 +22,11 @@ class QuantizationPlan(Frozen):
     linears: tuple[Entry, ...] = ()
     tables: tuple[Entry, ...] = ()
     convolutions: tuple[Entry, ...] = ()
+    others: tuple[Entry, ...] = ()
     tensors: tuple[TensorEntry, ...] = ()
     left_in_float: tuple[LeftEntry, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All weights that are rounded, in the order in which they are written."""
-        return (*self.convolutions, *self.linears, *self.tables)
+        return (*self.convolutions, *self.linears, *self.tables, *self.others)

@@ -63,6 +63,7 @@ def run(context: StageContext) -> dict[str, Json]:
         "linears": len(plan.linears),
         "tables": len(plan.tables),
         "convolutions": len(plan.convolutions),
+        "others": len(plan.others),
         "float32_scales": [entry.weight for entry in plan.entries if formats.has_wider_scales(entry)],
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
@@ -171,6 +172,7 @@ def decide(
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),
+        others=tuple(entry for entry in entries if entry.op in ("lstm", "other")),
         convolutions=(*convolutions, *stored),
         tensors=tensors,
         left_in_float=tuple(kept),

@@ -31,7 +31,7 @@ def run(context: StageContext) -> dict[str, Json]:
 def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
     """Replace the planned nodes in place; StageError if the plan is of another graph."""
     graph = model.graph
-    nodes = {node.name: node for node in graph}
+    nodes = {node.name: node for node in graph.all_nodes()}
     for entry in plan.entries:
         if entry.node not in nodes:
             raise StageError(f"The quantization plan names the node {entry.node!r}, which the graph does not have.")
@@ -41,9 +41,9 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
     rounded = [round_tensor(graph, values[tensor.tensor], tensor) for tensor in plan.tensors]
     shared |= {name_of(value): [value] for value in rounded}  # by the names that their readers now see
-    for entry in (*plan.linears, *plan.tables):
+    for entry in (*plan.linears, *plan.tables, *plan.others):
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
-    if any(node.domain == CONTRIB for node in graph):
+    if any(node.domain == CONTRIB for node in graph.all_nodes()):
         model.opset_imports[CONTRIB] = 1
 
 

@@ -175,8 +175,8 @@ def _drop_identities(graph: ir.Graph) -> None:
 
 def _name_nodes(graph: ir.Graph) -> None:
     """A node without a name is called after its first output, as plans and reports speak of nodes by name."""
-    taken = {node.name for node in graph if node.name}
-    for node in graph:
+    taken = {node.name for node in graph.all_nodes() if node.name}
+    for node in graph.all_nodes():
         if not node.name:
             node.name = f"{node.outputs[0].name}/{node.op_type}"
             while node.name in taken:

@@ -644,7 +644,7 @@ def test_reasons_of_fused_and_unplanned_weights(save_model) -> None:  # type: ig
     assert {item.name: item.reason for item in stored.left_in_float(weights)} == {
         "ConvBnFusion_W_enc.w.2": "two",
         "enc.w": "one",
-        "e": "no scheme takes the weights of Einsum",
+        "e": NOT_PLANNED,
         "qkv_token_3": MADE_AT_LOAD,
     }
 
@@ -708,6 +708,6 @@ def test_a_weight_that_is_put_together_at_load_is_told_whole(save_model, tmp_pat
     model, records = run(path, np.ones((5, 1, 8), np.float32), tmp_path)
     left = coverage(model, records, Stored(path, Reasons())).left_in_float
     assert {(item.name, item.megabytes, item.reason) for item in left} == {
-        ("rnn.weight_ih and others", 0.002048, "no scheme takes the weights of LSTM"),
-        ("r", 0.002048, "no scheme takes the weights of LSTM"),
+        ("rnn.weight_ih and others", 0.002048, NOT_PLANNED),
+        ("r", 0.002048, NOT_PLANNED),
     }

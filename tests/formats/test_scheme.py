@@ -33,7 +33,10 @@ MIXED = SCHEMES.get("w4").model_copy(
 )
 def test_named_schemes(scheme: str, linear: str, conv: str, table: str) -> None:
     classes = SchemeFormats(SCHEMES.get(scheme)).classes
-    assert {op: form.name for op, form in classes.items()} == {"linear": linear, "conv": conv, "table": table}
+    found = {op: form.name for op, form in classes.items()}
+    others = linear if linear in ("fp32", "fp16") else "int8-stored"
+    recurrent = "int8-lstm" if SCHEMES.get(scheme).activations != "float" else others
+    assert found == {"linear": linear, "conv": conv, "table": table, "lstm": recurrent, "other": others}
 
 
 def test_per_tensor_scales_are_a_format_of_their_own() -> None:
@@ -93,7 +96,7 @@ def test_unknown_formats_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         check_scheme(MIXED.model_copy(update={"overrides": (("*", "int8-chanel"),)}))
     assert "'int8-chanel'" in caught.value.message
-    assert caught.value.remedy == "Did you mean 'int8-channel'?"
+    assert caught.value.remedy == "Did you mean 'int8-channel' or 'int8-lstm'?"
 
 
 def test_a_table_of_a_recipe_keeps_its_order() -> None:

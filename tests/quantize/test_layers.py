@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import UsageError
@@ -51,30 +51,6 @@ def test_products_and_tables_are_found_in_order(graph: Artifact) -> None:
             ["r", 63],
             "only 4095 values: less than its scales and extra nodes would cost",
         ),
-        (
-            helper.make_node("MatMul", ["x", "W"], ["y"], name="n"),
-            (2, 64, 64),
-            ["b", "r", 64],
-            "its weight has 3 dimensions, 2 can be taken",
-        ),
-        (
-            helper.make_node("MatMul", ["W", "x"], ["y"], name="n"),
-            (64, 64),
-            [64, "r"],
-            "no scheme takes the weights of MatMul yet",
-        ),
-        (
-            helper.make_node("Gemm", ["x", "W"], ["y"], name="n"),
-            (64, 64),
-            ["r", 64],
-            "no scheme takes the weights of Gemm yet",
-        ),
-        (
-            helper.make_node("ConvTranspose", ["x", "W"], ["y"], name="n"),
-            (16, 64, 3, 3),
-            ["b", 16, 8, 8],
-            "no scheme takes the weights of ConvTranspose yet",
-        ),
     ],
 )
 def test_reasons_to_stay_in_float(
@@ -91,15 +67,56 @@ def test_convolution_is_found_however_small(make_graph: MakeGraph) -> None:
     assert (layer.op, layer.activation, layer.weight.shape, left) == ("conv", "x", (2, 1, 3), [])
 
 
-def test_convolution_with_a_computed_bias_stays_in_float(make_graph: MakeGraph) -> None:
+@pytest.mark.parametrize(
+    ("node", "shape", "x", "op", "place"),
+    [
+        (helper.make_node("MatMul", ["x", "W"], ["y"], name="n"), (2, 64, 64), ["b", "r", 64], "other", 1),
+        (helper.make_node("MatMul", ["W", "x"], ["y"], name="n"), (64, 64), [64, "r"], "other", 0),
+        (helper.make_node("Gemm", ["x", "W"], ["y"], name="n"), (64, 64), ["r", 64], "other", 1),
+        (helper.make_node("ConvTranspose", ["x", "W"], ["y"], name="n"), (16, 64, 3, 3), ["b", 16, 8, 8], "other", 1),
+        (
+            helper.make_node("Einsum", ["x", "W"], ["y"], name="n", equation="ab,bc->ac"),
+            (64, 64),
+            ["r", 64],
+            "other",
+            1,
+        ),
+    ],
+)
+def test_what_no_integer_kernel_takes_is_stored(
+    make_graph: MakeGraph, node: NodeProto, shape: Sequence[int], x: Sequence[int | str], op: str, place: int
+) -> None:
+    artifact = make_graph([node], {"W": weight(*shape)}, {"x": x}, {"y": [f"d{axis}" for axis in range(len(x))]})
+    (layer,), left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (layer.op, layer.place, layer.activation, left) == (op, place, "", [])
+
+
+def lstm(hidden: int, **more: Any) -> NodeProto:
+    return helper.make_node("LSTM", ["x", "W", "R", "B"], ["y"], name="n", hidden_size=hidden, **more)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "attributes", "op"),
+    [(191, {}, "other"), (192, {}, "lstm"), (192, {"layout": 1}, "other")],
+)
+def test_wide_lstms_run_in_integers(make_graph: MakeGraph, hidden: int, attributes: dict[str, int], op: str) -> None:
+    """Layout 1 has no kernel at all in ONNX Runtime, and biases are no factors."""
+    weights = {"W": weight(1, 4 * hidden, 40), "R": weight(1, 4 * hidden, hidden), "B": weight(1, 8 * hidden)}
+    artifact = make_graph([lstm(hidden, **attributes)], weights, {"x": ["t", "b", 40]}, {"y": ["a", "b", "c", "d"]})
+    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert [(layer.op, layer.place, layer.weight_name) for layer in layers] == [(op, 1, "W"), (op, 2, "R")]
+    assert [(entry.weight, entry.reason) for entry in left] == [("B", "it is a bias or a state, not a factor")]
+
+
+def test_convolution_with_a_computed_bias_is_stored(make_graph: MakeGraph) -> None:
     nodes = [
         helper.make_node("Abs", ["W1"], ["bias"], name="a"),
         helper.make_node("Conv", ["x", "W", "bias"], ["y"], name="n"),
     ]
     weights = {"W": weight(64, 16, 3, 3), "W1": weight(64)}
     artifact = make_graph(nodes, weights, {"x": ["b", 16, 8, 8]}, {"y": ["b", 64, 6, 6]})
-    layers, left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
-    assert (layers, [entry.reason for entry in left]) == ([], ["its bias is computed, not constant"])
+    (layer,), left = find_layers(ir.load(artifact.file("model.onnx")).graph, ())
+    assert (layer.op, left) == ("other", [])
 
 
 def test_4096_values_are_enough(make_graph: MakeGraph) -> None:
@@ -167,22 +184,36 @@ def test_the_record_is_read_with_the_weights_that_the_graph_has_now(graph: Artif
     assert left == [LeftEntry(weight="B", op_type="MatMul", bytes=25600, reason="excluded by name")]
 
 
-def test_weights_in_a_branch_are_told() -> None:
+def branches(then_name: str, then_weight: str, else_name: str, else_weight: str) -> ir.Graph:
+    """An If whose branches multiply with weights of their own."""
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
-    product = helper.make_graph([helper.make_node("MatMul", ["x", "W"], ["out"])], "product", [], outputs)
-    same = helper.make_graph([helper.make_node("Identity", ["x"], ["out"])], "same", [], outputs)
+
+    def body(name: str, read: str, factor: float) -> GraphProto:
+        node = helper.make_node("MatMul", ["x", read], ["out"], name=name)
+        return helper.make_graph([node], name, [], outputs, [numpy_helper.from_array(factor * weight(64, 64), read)])
+
+    then_branch, else_branch = body(then_name, then_weight, 1.0), body(else_name, else_weight, 2.0)
     graph = helper.make_graph(
-        [helper.make_node("If", ["flag"], ["y"], then_branch=product, else_branch=same)],
+        [helper.make_node("If", ["flag"], ["y"], name="if", then_branch=then_branch, else_branch=else_branch)],
         "g",
         [
             helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64]),
             helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
-        [numpy_helper.from_array(weight(64, 64), "W")],
     )
-    layers, left = find_layers(ir.from_proto(helper.make_model(graph)).graph, ())
-    assert not layers
-    assert [(entry.weight, entry.reason) for entry in left] == [
-        ("W", "it is read in the body of If, where no scheme takes weights")
-    ]
+    return ir.from_proto(helper.make_model(graph)).graph
+
+
+def test_weights_in_branches_are_stored() -> None:
+    layers, left = find_layers(branches("a", "A", "b", "B"), ())
+    found = {(layer.op, layer.node.name, layer.weight_name) for layer in layers}
+    assert found == {("other", "a", "A"), ("other", "b", "B")}
+    assert left == []
+
+
+@pytest.mark.parametrize("names", [("a", "A", "b", "A"), ("a", "A", "a", "B")])
+def test_names_that_two_bodies_have_are_told(names: tuple[str, str, str, str]) -> None:
+    layers, left = find_layers(branches(*names), ())
+    assert layers == []
+    assert {entry.reason for entry in left} == {"another body has a node or a weight of its name"}
