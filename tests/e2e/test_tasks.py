@@ -20,7 +20,7 @@ def tiny_tagger(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     folder = tmp_path_factory.mktemp("taggers") / "tiny-tagger"
     shutil.copytree(tiny_bert, folder)
-    config = BertConfig.from_pretrained(tiny_bert, num_labels=3)
+    config = BertConfig.from_pretrained(tiny_bert, num_labels=3, num_hidden_layers=1)
     _save(BertForTokenClassification, config, folder)
     return folder
 

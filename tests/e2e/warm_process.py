@@ -63,7 +63,10 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            sys.exit(work(json.loads(line)))
+            code = work(json.loads(line))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # an interpreter that shuts down touches all that is shared, which copies it
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
