@@ -1,0 +1,3 @@
+"""A small bundle that is whole."""
+
+from small_bundle import bundle  # noqa: F401
