@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import inspect
 import io
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnxruntime as ort
 
 from pipeline.checks.accuracy import whole_digits
+from pipeline.checks.library_metrics import Metric, adapted
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
@@ -23,8 +28,11 @@ from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, wo
 from pipeline.data.samples import Samples
 from pipeline.runtime.states import run_in_order
 
-Metric = Callable[[Sequence[dict[str, Any]], Sequence[Any]], float]
-_FORM = "Give --metric file.py:name of a function (outputs, references) -> float, higher is better."
+_FORM = (
+    "Give --metric file.py:name of a function (outputs, references) -> float, higher is better, or a metric of "
+    "scikit-learn, torchmetrics or evaluate (sklearn.metrics:f1_score)."
+)
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 CONTRACT = (
     "A metric is a function (outputs, references) -> float, in points, higher is better. outputs: a list with a dict "
     "per sample, output name -> array with a batch axis of 1. references: a list with the label of each sample, or its "
@@ -50,7 +58,8 @@ class UserMetric:
 
     def identity(self) -> dict[str, Json]:
         """What of it changes a result: the file's bytes (not those of what it imports), its name, the references."""
-        code = sha256_file(Path(self.spec.rpartition(":")[0]).expanduser())
+        place = self.spec.rpartition(":")[0]
+        code = sha256_file(Path(place).expanduser()) if place.endswith(".py") else _version(place)
         return {"code": code, "name": self.name, "references": self.references}
 
     def place(self) -> dict[str, Json]:
@@ -73,23 +82,49 @@ def load_user_metric(spec: str | None, references: str | Path | None) -> UserMet
 
 
 def load_metric(spec: str) -> Metric:
-    """The function that `file.py:name` names. Its file is run as any Python module is. UsageError if it is not there,
-    cannot be imported, or is no function."""
-    file, _, name = spec.rpartition(":")
-    path = user_path(file)
-    if not file or not name or path.suffix != ".py" or not path.is_file():
+    """The function that `file.py:name` or `package.module:name` names, or a metric of a library (see
+    `library_metrics`). A file is run as any Python module is. UsageError if it is not there, cannot be imported, or is
+    no metric."""
+    place, _, name = spec.rpartition(":")
+    module, said = _module(place, spec)
+    found = getattr(module, name, None) if name else None
+    if found is None:
+        raise UsageError(f"{said} has no function {name!r}.", _FORM)
+    with users_code(lambda error: f"{name!r} of {said} cannot be made: {words(error)}.", _FORM):
+        library = adapted(found, name)
+    if library is not None:
+        return library
+    if not callable(found):
+        raise UsageError(f"{said} has no function {name!r}.", _FORM)
+    if not _takes_two(found):
+        raise UsageError(f"{name!r} of {said} cannot be called with two arguments.", _FORM)
+    return found
+
+
+def _module(place: str, spec: str) -> tuple[ModuleType, str]:
+    """The module that holds a metric, and what messages call it."""
+    path = user_path(place)
+    if place.endswith(".py") and path.is_file() and not spec.endswith(":"):
+        described = importlib.util.spec_from_file_location(f"_edge_metric_{path.stem}", path)
+        assert described is not None and described.loader is not None  # noqa: S101  # it is a .py file
+        module = importlib.util.module_from_spec(described)
+        with users_code(lambda error: _unimported(path.name, error), _FORM):
+            described.loader.exec_module(module)
+        return module, path.name
+    if not _DOTTED.fullmatch(place) or place.endswith(".py") or spec.endswith(":"):
         raise UsageError(f"--metric {spec!r} is not an existing file.py:name.", _FORM)
-    described = importlib.util.spec_from_file_location(f"_edge_metric_{path.stem}", path)
-    assert described is not None and described.loader is not None  # noqa: S101  # it is a .py file
-    module = importlib.util.module_from_spec(described)
-    with users_code(lambda error: f"{path.name} cannot be imported: {type(error).__name__}: {words(error)}.", _FORM):
-        described.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UsageError(f"{path.name} has no function {name!r}.", _FORM)
-    if not _takes_two(function):
-        raise UsageError(f"{name!r} of {path.name} cannot be called with two arguments.", _FORM)
-    return function
+    with users_code(lambda error: _unimported(place, error), _FORM):
+        return importlib.import_module(place), place
+
+
+def _unimported(name: str, error: BaseException) -> str:
+    return f"{name} cannot be imported: {type(error).__name__}: {words(error)}."
+
+
+def _version(module: str) -> str:
+    """The versions of the packages that a module may come from."""
+    packages = packages_distributions().get(module.partition(".")[0], [])
+    return ", ".join(f"{name} {version(name)}" for name in sorted(set(packages))) or module
 
 
 def _takes_two(function: Metric) -> bool:

@@ -78,7 +78,7 @@ def training(context: StageContext) -> dict[str, Json]:
     config, model = context.config, with_tokenizer(context.model, context.inputs)
     sets = [_numbered(load_training(spec, config["limit"], _columns(config)), context) for spec in config["specs"]]
     aligned: list[list[int]] = []
-    rows = (row for part in sets for row in _rows(part, model, config["max_length"], aligned))
+    rows = (row for part in sets for row in model_rows(part, model, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
     count = write_samples(context.out, _counted(rows, total, context.progress))
     labels = [_labels(part, model.family) for part in sets]
@@ -108,7 +108,7 @@ def with_tokenizer(model: ModelSpec, inputs: Mapping[str, Artifact]) -> ModelSpe
 def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     spec = with_tokenizer(context.model, context.inputs)
     aligned: list[list[int]] = []
-    rows = _rows(dataset, spec, context.config["max_length"], aligned)
+    rows = model_rows(dataset, spec, context.config["max_length"], aligned)
     counted = _counted(rows, len(dataset.samples), context.progress)
     count = write_samples(folder, counted, dataset.states, dataset.sequences)
     embedded_pairs = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
@@ -147,7 +147,7 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
     return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
 
-def _rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
+def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
     """Model inputs; for labelled words, the labels of their tokens are added to `aligned`."""
     dataset = as_tensors(dataset, spec.inputs, spec.preprocessing)
     if dataset.kind == "tensor":

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
+from pipeline.checks.metric_trial import try_metric
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import EARLIER
 from pipeline.config.job import OPSETS, Job
@@ -77,7 +78,12 @@ def make_plan(job: Job) -> Plan:
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
         OUTPUTS.get(source.task.family).judged(source.outputs)
     target, length_notes = _within(target, source)
-    return _build(job, source, target, recipe, scheme, metric, length_notes)
+    plan = _build(job, source, target, recipe, scheme, metric, length_notes)
+    if metric is not None:
+        reading = Reading(job, source, target, recipe, metric)
+        for dataset in reading.evaluation_sets():
+            try_metric(metric, reading.spec(), dataset, target.shape.sequence_length)
+    return plan
 
 
 def with_recipe(plan: Plan, recipe: Recipe) -> Plan:

@@ -18,7 +18,7 @@ from pipeline.data.audio import resampling
 from pipeline.data.datasets import Dataset, load_evaluation
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
-from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_indices, number_labels, reduced
+from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_count, class_indices, number_labels, reduced
 from pipeline.data.lazy import Lazy
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import Row
@@ -118,7 +118,7 @@ class Reading:
             self.notes += [note for note in dataset.notes if note not in self.notes]
             self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
-            check_labels(dataset, self.family(), self.source.config, self.head())
+            check_labels(dataset, self.family(), self._with_classes(), self.head())
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         streams = any(dataset.sequences for dataset in sets)
@@ -126,6 +126,14 @@ class Reading:
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
         return Stage(_named("evaluation", streams), 5, run, config, {}, TEXT, local, self.models())
+
+    def _with_classes(self) -> dict[str, Any]:
+        """The model's config.json, with the classes that an ONNX file's outputs show where nothing names them."""
+        config, outputs = self.source.config, self.source.outputs
+        if class_count(config) or not outputs:
+            return config
+        count = OUTPUTS.get(self.family()).bound((), self.head()).declared_classes(outputs)
+        return {**config, "id2label": {str(index): str(index) for index in range(count)}} if count else config
 
     def check_kind(self, dataset: Dataset) -> None:
         """UsageError if the samples cannot become inputs of the model. The first one is tried where all have its shape;

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.fidelity import Array, agreement, kl_divergence
 from pipeline.metrics.task import accuracy
-from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, known_classes, least
+from pipeline.tasks.output_kind import Judgement, LabelKind, Output, OutputKind, known_classes, least
 from pipeline.tasks.task import Task, by_names
 
 _PROBLEMS = {
@@ -49,6 +49,11 @@ class Classes(OutputKind):
         if given & {"sets", "indices"}:
             return "labels"
         return "scores" if "vectors" in given else self.name
+
+    def declared_classes(self, offered: Sequence[Output]) -> int:
+        (name,) = self.judged(offered)
+        shape = next(output.shape for output in offered if output.name == name)
+        return (shape[-1] or 0) if shape and len(shape) > 1 else 0
 
     def by_width(self, columns: int) -> str:
         """A class needs a rival: one value is a number."""

@@ -82,11 +82,19 @@ class Detections(OutputKind):
                     f"Correct kind, or leave it out{f': the outputs look like {found[0]}' if found else ''}.",
                 )
             return names
-        if found is None and any(output.shape is None or None in output.shape[1:] for output in offered):
+        if found is None and any(_open(output) for output in offered):
             return [output.name for output in offered]  # what they are, samples will show
         if found is None:
             raise no_judge(self, offered)
         return found[1]
+
+    def declared_classes(self, offered: Sequence[Output]) -> int:
+        found = recognized(offered)
+        if found is None or settings(self.head).kind not in (None, found[0]):
+            return 0
+        shape = next(output.shape for output in offered if output.name == found[1][0]) or ()
+        axis, others = {"yolov8": (1, 4), "yolov5": (2, 5), "fastestdet": (1, 5)}.get(found[0], (0, 0))
+        return max((shape[axis] or 0) - others, 0) if axis else 0
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         if not self._decoded:
@@ -140,6 +148,11 @@ class Detections(OutputKind):
             return decode_queries(rows)
         kept = [row[row[:, 5] > 0].astype(np.float64) for row in rows]
         return [Boxes(row[:, :4], row[:, 4].astype(np.int64), row[:, 5]) for row in kept]
+
+
+def _open(output: Output) -> bool:
+    """Does a file leave open what would tell a head?"""
+    return output.shape is None or output.shape[1:].count(None) > 1
 
 
 def _head(offered: Sequence[Output]) -> tuple[Kind, list[str]] | None:

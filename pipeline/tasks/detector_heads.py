@@ -64,6 +64,14 @@ def recognized(outputs: Sequence[Output]) -> tuple[Kind, list[str]] | None:
     return None
 
 
+def _agree(output: Output, boxes: Output) -> bool:
+    """Can both be of the same samples and places?"""
+    pairs = list(zip(output.shape or (), (boxes.shape or ())[:-1], strict=False))
+    return all(one is None or other is None or one == other for one, other in pairs) and (
+        not pairs or pairs[0][0] in (None, 1, pairs[0][1])
+    )
+
+
 def outputs_for(kind: Kind, outputs: Sequence[Output]) -> list[str] | None:
     """The names of the outputs that a declared head reads; None if they are not there."""
     found = recognized(outputs)
@@ -77,6 +85,7 @@ def outputs_for(kind: Kind, outputs: Sequence[Output]) -> list[str] | None:
 def _beside(boxes: Output, others: Sequence[Output]) -> tuple[Kind, list[str]] | None:
     """Scores of all classes, or of the best one and its class, beside boxes."""
     rank = boxes.rank or 0
+    others = [output for output in others if _agree(output, boxes)]
     scores = [output for output in others if output.floats and output.rank == rank]
     if rank == 3 and len(scores) == 1:
         return "ssd", [boxes.name, scores[0].name]

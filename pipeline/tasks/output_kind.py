@@ -171,6 +171,10 @@ class OutputKind(ABC):
             raise no_judge(self, offered)
         return fitting[:1]
 
+    def declared_classes(self, offered: Sequence[Output]) -> int:  # noqa: ARG002
+        """How many classes the outputs of a graph show; 0 if they do not."""
+        return 0
+
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         """One sample's rows of its judged outputs: [1, dimensions] (a plain number is one). States of tokens
         [1, tokens, d] become their mean over unmasked ones."""

@@ -44,6 +44,15 @@ class ClassMaps(OutputKind):
         axes = (None, 4) if output.floats else (None, 3, 4)
         return output.rank in axes and output.dtype != "bool" and 0 not in (output.shape or ())
 
+    def declared_classes(self, offered: Sequence[Output]) -> int:
+        """Of channels that come first, where the sizes behind them do not speak against that."""
+        (name,) = self.judged(offered)
+        (output,) = (output for output in offered if output.name == name)
+        shape = output.shape or ()
+        channels = shape[1] if output.floats and len(shape) == 4 else None
+        first = channels and channels > 1 and all(size is None or size > channels for size in shape[2:])
+        return channels if channels and first else 0
+
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         (output,) = outputs.values()
         image = image_size(inputs)

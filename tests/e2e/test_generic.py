@@ -99,6 +99,25 @@ def test_a_metric_of_ones_own_reads_integers(edge, workspace, heads) -> None:
     assert (accuracy["primary"], accuracy["scores"]["right_float"]) == ("right", 100.0)
 
 
+def test_what_cannot_be_scored_is_told_by_a_dry_run(edge, workspace, heads) -> None:
+    x = np.load(workspace / "x.npz")["x"]
+    np.savez(workspace / "x.npz", x=x, y=np.full(len(x), 7))
+    (workspace / "mine.py").write_text("def odd(outputs, references):\n    return float('nan')\n")
+    done = edge("export", *FLAGS, "--target", "lenient", "--metric", "mine.py:odd", "--dry-run")
+    assert done.returncode == 2
+    assert (
+        "The metric 'odd' returned nan, which is not a finite number, on 48 samples of 'x'.\n  A metric is a function "
+        "(outputs, references) -> float, in points, higher is better." in done.stderr
+    )
+    model = onnx.load(heads)
+    del model.graph.output[1:]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("o", TensorProto.FLOAT, ["N", 4]))
+    onnx.save(model, heads)
+    done = edge("export", *FLAGS, "--target", "lenient", "--task", "image-classification", "--dry-run")
+    assert done.returncode == 2
+    assert "The data set 'x' has the label 7; the model has 4 classes (0 to 3)." in done.stderr
+
+
 def test_a_task_that_the_outputs_are_not_of(edge, workspace, heads) -> None:
     done = edge("export", *FLAGS, "--target", "lenient", "--task", "object-detection", "--dry-run")
     assert done.returncode == 2

@@ -120,6 +120,12 @@ def test_a_head_that_is_not_there() -> None:
         DETECTOR.judged([Output("y", "float32", (1, 10))])
 
 
+def test_a_state_beside_boxes_is_no_score() -> None:
+    offered = [Output("boxes", "float32", (None, 10, 4)), Output("state", "float32", (2, None, 20))]
+    with pytest.raises(UsageError, match="which takes 'logits'"):
+        DETECTOR.judged(offered)
+
+
 def test_what_is_open_in_a_file_is_told_by_samples() -> None:
     assert DETECTOR.judged([Output("y", "float32", (None, None, None))]) == ["y"]
 
