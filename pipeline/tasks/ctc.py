@@ -77,8 +77,8 @@ class CtcTexts(WholeOutputs):
         return Judgement({"edits_of_float": errors, "same_text": same}, "edits_of_float", 100.0 * errors)
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
-        texts = [self.text(ids) for ids in self._ids(rows)]
-        wanted = [str(label) for label in labels]
+        texts = [self.text(ids).strip() for ids in self._ids(rows)]  # lines end with spaces of any width
+        wanted = [str(label).strip() for label in labels]
         if not any(wanted):
             raise ValueError("every text is empty")
         characters = 100.0 * error_rate(texts, wanted)

@@ -30,6 +30,10 @@ def test_texts_are_decoded_and_scored() -> None:
     assert next(iter(CTC_WORDS.bound(("y",), HEAD).against(["ab b", "b"], found))) == "word_accuracy"
 
 
+def test_space_around_a_text_is_no_error() -> None:
+    assert KIND.against([" ab"], rows([3, 1, 2, 3]))["cer"] == 0.0
+
+
 def test_edits_of_float() -> None:
     expected, other = rows([1, 0, 2, 2, 3], [1]), rows([1, 0, 2, 1, 3], [1])
     found = KIND.fidelity(expected, other)
