@@ -33,7 +33,8 @@ def run(context: StageContext) -> dict[str, Json]:
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
     head = context.config.get("head", {})
-    probe = _Probe(session, OUTPUTS.get(context.config["family"]).bound((), head), pads, rows[0])
+    states = frozenset(output for folder in folders for output in open_samples(folder).states.values())
+    probe = _Probe(session, OUTPUTS.get(context.config["family"]).bound((), head), pads, rows[0], states)
     behaviour = Behaviour(
         family=probe.family,
         batch=probe.batch(rows),
@@ -56,14 +57,23 @@ def _spread(folders: Sequence[Any]) -> Iterator[Row]:
 
 class _Probe:
     """Runs samples alone and together, and compares. `family`: what the model puts out, as `sample`, the first one,
-    shows; `kind`: the same, with the outputs that are judged."""
+    shows; `kind`: the same, with the outputs that are judged; `states`: outputs that are only fed back, whose errors
+    show in the others."""
 
-    def __init__(self, session: ort.InferenceSession, kind: OutputKind, pads: dict[str, int], sample: Row) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        kind: OutputKind,
+        pads: dict[str, int],
+        sample: Row,
+        states: frozenset[str] = frozenset(),
+    ) -> None:
         self._session, self._pads = session, pads
         self._inputs = [entry.name for entry in session.get_inputs()]
         self.outputs = [entry.name for entry in session.get_outputs()]
         outputs = self._run(sample)
-        offered = [Output(name, array.dtype.name, array.shape) for name, array in outputs.items()]
+        given = {name: array for name, array in outputs.items() if name not in states} or outputs
+        offered = [Output(name, array.dtype.name, array.shape) for name, array in given.items()]
         self.kind = kind.bound(kind.judged(offered), kind.head)
         self._require_batch_first(outputs)
         self.family = of_width(kind, self._rows(outputs, sample).shape[-1]).name

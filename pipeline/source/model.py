@@ -108,7 +108,11 @@ def resolve_model(
         return _onnx_source(model, named, recipe)
     if is_factory(model):
         return _factory_source(model, named, recipe)
-    return _folder_source(model, named, trust_remote_code, allow_pickle)
+    found = _folder_source(model, named, trust_remote_code, allow_pickle)
+    if recipe is not None and recipe.inputs:
+        said = f"The recipe's [inputs] do not count: {model!r} is a Hugging Face model, whose files say what it takes."
+        return replace(found, notes=(*found.notes, said))
+    return found
 
 
 def model_name(model: str) -> str:

@@ -103,6 +103,7 @@ def test_silero_vad_is_imported(tmp_path: Path) -> None:
     if not path.exists():
         pytest.skip("EDGE_DATA names no folder of data sets")
     specs = read_onnx(path)[0]
+    assert {name: spec.next for name, spec in specs.items()} == {"input": None, "state": "stateN", "sr": None}
     sample = {"input": np.zeros(576, np.float32), "state": np.zeros((2, 128)), "sr": np.array(16000)}
     data = Dataset("d", "tensor", [sample], None, False, "", {})
     (row,) = tensor_rows(data, specs)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipeline.config.recipe import Recipe
 from pipeline.core.errors import StageError, UsageError
 from pipeline.source.model import resolve_model
 from pipeline.source.sentence_modules import sentence_modules
@@ -193,3 +194,11 @@ def test_sentence_modules_that_cannot_be_exported(tiny_encoder: Path, tmp_path: 
 
 def test_a_model_without_a_name() -> None:
     assert refusal("").message == "The name of the model is empty."
+
+
+def test_declared_inputs_of_a_hugging_face_model_are_said_to_be_unused(tiny_encoder: Path) -> None:
+    recipe = Recipe.model_validate({"name": "r", "title": "r", "scheme": "fp32", "inputs": {"input_ids": {}}})
+    assert resolve_model(str(tiny_encoder), recipe=recipe).notes == (
+        f"The recipe's [inputs] do not count: {str(tiny_encoder)!r} is a Hugging Face model, whose files say what it "
+        "takes.",
+    )
