@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from fixtures import warm_process  # noqa: F401  # one for all folders' tests
 from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper

@@ -1,3 +1,3 @@
 """Models and data as people bring them, each made anew in its test. `edge` runs as in tests/e2e."""
 
-from fixtures import edge, store, warm_process, workspace  # noqa: F401
+from fixtures import edge, store, workspace  # noqa: F401

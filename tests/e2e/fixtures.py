@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from processes import command, environment
 from warm_process import WarmProcess
 
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
+ExportOnce = Callable[..., tuple[Path, str]]
 
 LENIENT_TARGET = """
 title = "A device that takes anything"
@@ -88,16 +90,21 @@ def _of_all_workers(factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A user's working folder: a target of their own, calibration and evaluation texts."""
-    (tmp_path / "targets").mkdir()
-    (tmp_path / "targets" / "lenient.toml").write_text(LENIENT_TARGET)
-    (tmp_path / "calibration.txt").write_text("\n".join(SENTENCES[:32]) + "\n")
-    (tmp_path / "evaluation.txt").write_text("\n".join(SENTENCES[16:]) + "\n")
-    return tmp_path
+    return _furnished(tmp_path)
+
+
+def _furnished(folder: Path) -> Path:
+    (folder / "targets").mkdir()
+    (folder / "targets" / "lenient.toml").write_text(LENIENT_TARGET)
+    (folder / "calibration.txt").write_text("\n".join(SENTENCES[:32]) + "\n")
+    (folder / "evaluation.txt").write_text("\n".join(SENTENCES[16:]) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def warm_process() -> Iterator[WarmProcess]:
-    process = WarmProcess(environment())
+    """It takes as long as several exports to start: tests/conftest.py has one for all folders."""
+    process = WarmProcess(environment(), traced=True)
     yield process
     process.close()
 
@@ -120,8 +127,74 @@ def edge(workspace: Path, store: Path, warm_process: WarmProcess, tmp_path_facto
 @pytest.fixture
 def tiny(tiny_encoder: Path) -> list[str]:
     """The flags of an export of the tiny model on the workspace's data."""
+    return _flags(tiny_encoder)
+
+
+def _flags(model: Path) -> list[str]:
     return [
-        *("--model", str(tiny_encoder), "--target", "lenient"),
+        *("--model", str(model), "--target", "lenient"),
         *("--calibration-data", "calibration.txt", "--calibration-samples", "16", "--eval-data", "evaluation.txt"),
         *("--output", "out"),
     ]
+
+
+@pytest.fixture
+def small(workspace: Path) -> list[str]:
+    """The flags of an export of an ONNX file, relu(x @ first) @ second, x [batch, 64]: for tests that need many stages
+    and no certain model, since it takes a third of the time of `tiny`, which has to be traced."""
+    import numpy as np  # noqa: PLC0415  # here and below: conftest.py loads this file for every test
+    import onnx  # noqa: PLC0415
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+
+    generator = np.random.default_rng(0)
+    weights = {"first": generator.normal(size=(64, 64)), "second": generator.normal(size=(64, 8))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["h"], name="one"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "second"], ["y"], name="two"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), workspace / "small.onnx")
+    np.savez(workspace / "x.npz", x=generator.normal(size=(24, 64)).astype(np.float32))
+    return [
+        *("--model", "small.onnx", "--task", "text-classification", "--target", "lenient"),
+        *("--calibration-data", "x.npz", "--calibration-samples", "16", "--eval-data", "x.npz", "--output", "out"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def export_once(
+    tiny_encoder: Path, store: Path, warm_process: WarmProcess, tmp_path_factory: pytest.TempPathFactory
+) -> ExportOnce:
+    """Exports the tiny model in a workspace with `files` for all tests that look at the result: the output folder, and
+    what the command said."""
+
+    def export(files: Mapping[str, str], *arguments: str) -> tuple[Path, str]:
+        place, scratch = _furnished(tmp_path_factory.mktemp("exported")), tmp_path_factory.mktemp("streams")
+        for name, content in files.items():
+            (place / name).write_text(content)
+        env = environment(EDGE_STORE=str(store))
+        done = warm_process.run(["export", *_flags(tiny_encoder), *arguments], place, env, 300, scratch)
+        assert done.returncode == 0, done.stderr
+        return place / "out", done.stdout
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def plain_export(export_once: ExportOnce) -> tuple[Path, str]:
+    return export_once({})
+
+
+@pytest.fixture
+def exported(plain_export: tuple[Path, str], workspace: Path) -> str:
+    """The workspace after `edge export *tiny`, and what the command said, for tests of what comes after it."""
+    shutil.copytree(plain_export[0], workspace / "out")
+    return plain_export[1]

@@ -106,15 +106,13 @@ def test_an_output_folder_with_foreign_files_is_refused(edge, tiny, workspace) -
     assert (workspace / "out/thesis.txt").read_text() == "years of work"
 
 
-def test_a_failed_export_leaves_the_older_one(edge, tiny, workspace) -> None:
-    edge("export", *tiny)
+def test_a_failed_export_leaves_the_older_one(edge, tiny, exported, workspace) -> None:
     before = (workspace / "out/report.json").read_bytes()
     assert edge("export", *tiny, "--nodes-to-exclude", "zzz*").returncode == 2
     assert (workspace / "out/report.json").read_bytes() == before
 
 
-def test_a_damaged_bundle_is_refused(edge, tiny, workspace) -> None:
-    edge("export", *tiny)
+def test_a_damaged_bundle_is_refused(edge, exported, workspace) -> None:
     (workspace / "out/bundle/metadata.json").write_text(json.dumps({}))
     done = edge("check", "out/bundle", "--target", "lenient")
     assert done.returncode == 2

@@ -11,8 +11,8 @@ from benchmarks.kill import Export, kill_once
 
 
 @pytest.fixture
-def export(workspace: Path, tiny: list[str]) -> Export:
-    return Export(workspace, [flag for flag in tiny if flag not in ("--output", "out")])
+def export(workspace: Path, small: list[str]) -> Export:
+    return Export(workspace, [flag for flag in small if flag not in ("--output", "out")])
 
 
 def test_killed_exports(export: Export) -> None:

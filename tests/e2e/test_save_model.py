@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +47,20 @@ def golden(folder: Path) -> np.ndarray:
     return np.load(folder / "bundle/golden/0/output-0.npy")
 
 
+@pytest.fixture(scope="module")
+def pruned(export_once) -> Path:
+    return export_once({"prune.toml": PRUNE}, "--recipe", "prune.toml", "--save-model")[0]
+
+
 @pytest.fixture
-def saved(edge, tiny, workspace) -> Path:
-    (workspace / "prune.toml").write_text(PRUNE)
-    done = edge("export", *tiny, "--recipe", "prune.toml", "--save-model")
-    assert done.returncode == 0, done.stderr
+def saved(pruned: Path, workspace: Path) -> Path:
+    shutil.copytree(pruned, workspace / "out")
     assert "The compressed PyTorch model is in compressed-model/: transformers loads it" in notes(workspace / "out")
     return workspace / "out/compressed-model"
 
 
-def test_everybody_may_read_what_is_published(saved: Path) -> None:
-    assert {path.stat().st_mode & 0o777 for path in saved.parent.rglob("*") if path.is_file()} == {0o644}
+def test_everybody_may_read_what_is_published(pruned: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in pruned.rglob("*") if path.is_file()} == {0o644}
 
 
 def test_transformers_builds_it_from_its_config(saved: Path) -> None:
@@ -80,26 +84,20 @@ def test_another_export_takes_it_and_answers_alike(edge, tiny, saved: Path, work
     np.testing.assert_allclose(golden(workspace / "second"), first, atol=1e-5)
 
 
-def test_what_a_config_cannot_say_comes_as_edits(edge, tiny, workspace) -> None:
-    (workspace / "factorize.toml").write_text(FACTORIZE)
-    done = edge("export", *tiny, "--recipe", "factorize.toml", "--save-model")
-    assert done.returncode == 0, done.stderr
-    folder = workspace / "out/compressed-model"
-    assert sorted(path.name for path in folder.iterdir()) == ["edits.json", "weights.safetensors"]
-    assert "BertConfig has no words for 'encoder.layer.0.intermediate.dense." in notes(workspace / "out")
-
-
 def test_nothing_was_compressed(edge, tiny) -> None:
     done = edge("export", *tiny, "--recipe", "fp32", "--save-model")
     assert done.returncode == 2
     assert "--save-model writes the compressed PyTorch model, but the recipe 'fp32' has no passes." in done.stderr
 
 
-def test_edits_and_weights_give_the_model_back(edge, tiny, tiny_encoder, workspace) -> None:
+def test_what_a_config_cannot_say_comes_as_edits_which_give_the_model_back(edge, tiny, tiny_encoder, workspace) -> None:
     """As docs/passes.md shows it."""
     (workspace / "factorize.toml").write_text(FACTORIZE)
-    assert edge("export", *tiny, "--recipe", "factorize.toml", "--save-model").returncode == 0
+    done = edge("export", *tiny, "--recipe", "factorize.toml", "--save-model")
+    assert done.returncode == 0, done.stderr
     folder = workspace / "out/compressed-model"
+    assert sorted(path.name for path in folder.iterdir()) == ["edits.json", "weights.safetensors"]
+    assert "BertConfig has no words for 'encoder.layer.0.intermediate.dense." in notes(workspace / "out")
     model = replay(
         transformers.AutoModel.from_pretrained(tiny_encoder), json.loads((folder / "edits.json").read_text())
     )

@@ -1,5 +1,5 @@
-"""`edge` in processes that are forked from one which has imported the libraries: imports are half of what an export of
-a tiny model takes. Started as a program, this file is that process."""
+"""`edge` in processes that are forked from one which has imported the libraries and traced a model: half of what an
+export of a tiny model takes. Started as a program, this file is that process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 IMPORTED = (
+    "pipeline.cli.main",
     "pipeline.compare.compare",
     "pipeline.compress.low_rank.run",
     "pipeline.compress.save_pretrained",
@@ -22,16 +23,23 @@ IMPORTED = (
     "pipeline.quantize.write",
     "pipeline.trace.import_onnx",
     "pipeline.trace.to_onnx",
+    "pipeline.report.publish",
+    "scipy.stats",
     "transformers.models.bert.modeling_bert",
 )
+
+
+_TRACED = "traced"
 
 
 class WarmProcess:
     """Runs commands one after the other, each in a process of its own."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], traced: bool = False) -> None:
+        """`traced`: it pays where several commands trace models."""
+        command = [sys.executable, __file__, *([_TRACED] if traced else [])]
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment), text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment), text=True
         )
 
     def run(
@@ -59,6 +67,8 @@ def serve() -> None:
     """Fork for each line of standard input; answer with the exit code, negative for a signal."""
     for name in IMPORTED:
         import_module(name)
+    if _TRACED in sys.argv:
+        trace_once()
     gc.freeze()  # the forked processes share what is here: collecting would copy it
     for line in sys.stdin:
         child = os.fork()
@@ -70,6 +80,20 @@ def serve() -> None:
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
+
+
+def trace_once() -> None:
+    """The first trace loads what imports do not: decompositions, signatures of operators, rewrite rules."""
+    import torch  # noqa: PLC0415  # only the server waits for it, not each test that imports WarmProcess
+    from transformers import BertConfig, BertModel  # noqa: PLC0415
+
+    from pipeline.core.quiet import quiet  # noqa: PLC0415
+    from pipeline.trace.to_onnx import trace  # noqa: PLC0415
+
+    config = BertConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
+    with quiet(), torch.random.fork_rng(devices=[]):  # the forked processes draw as fresh ones do
+        ids = torch.ones(2, 8, dtype=torch.int64)
+        trace(BertModel(config).eval(), {"input_ids": ids, "attention_mask": ids}, 23)
 
 
 def work(job: dict[str, object]) -> int:
