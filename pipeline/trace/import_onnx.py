@@ -66,7 +66,7 @@ def run(context: StageContext) -> dict[str, Json]:
         tidy(model)
         model.metadata_props.update(metadata_of(path))  # alphabets, class names, sizes: an app reads them there
         name_axes(model.graph, spec.inputs)
-        save_graphs(context.out, {MODEL: model})
+    save_graphs(context.out, {MODEL: model})
     context.progress(2, 3)
     actual = _outputs(graph_file(context.out), proofs, f"{path.name} after its conversion")
     tolerance = HALF_TOLERANCE if widened & HALF else RELATIVE_TOLERANCE

@@ -107,17 +107,18 @@ def test_a_damaged_store_entry_is_built_again(edge, workspace, small, tmp_path) 
     assert any("stage quantize was damaged" in note for note in notes)
 
 
-def _can_mount(folder: Path) -> bool:
+def _can_mount(folder: Path, kilobytes: int) -> bool:
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], check=False, capture_output=True
     )
     return mounted.returncode == 0
 
 
-def test_a_full_disk_is_one_clear_message(edge, small, tmp_path) -> None:
+@pytest.mark.parametrize("kilobytes", [60, 100], ids=["while the graph is written", "later"])
+def test_a_full_disk_is_one_clear_message(edge, small, tmp_path, kilobytes: int) -> None:
     store = tmp_path / "small"
-    if not _can_mount(store):
+    if not _can_mount(store, kilobytes):
         pytest.skip("mounting a small file system takes root")
     try:
         done = edge("export", *small, "--store", str(store))
