@@ -42,7 +42,7 @@ recipes: $(VENV)/.tool  ## List the recipes
 clean: $(VENV)/.tool  ## Empty the store of stage results (ARGS="--max-size 2GB" keeps some)
 	@$(BIN)/edge clean $(ARGS)
 
-test: $(VENV)/.dev  ## Run the tests (about 11 minutes on two cores)
+test: $(VENV)/.dev  ## Run the tests (about 8 minutes on two cores)
 	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.dev  ## Run the slow tests too
