@@ -207,7 +207,7 @@ class Reading:
         if not self._has_preprocessing():
             raise UsageError(
                 f"Nothing says how {'' if task.data == 'tensor' else f'{task.data} '}samples become inputs of "
-                f"{self.source.name!r}, and none were given.",
+                f"{self.source.name!r}, and none were given with {flag}.",
                 f"Give its inputs as an .npz file with {flag}, or for images a [preprocessing] table in the recipe.",
             )
         if not task.calibration:

@@ -101,7 +101,7 @@ def test_a_factory_without_samples_is_told_how_to_give_them(edge, images, worksp
     (workspace / "recipes/bare.toml").write_text(text[: text.index("[preprocessing]")])
     done = edge("export", "--model", "nets.py:net", "--recipe", "bare", "--target", "lenient")
     assert done.returncode == 2
-    assert "Nothing says how image samples become inputs of 'net', and none were given." in done.stderr
+    assert "Nothing says how image samples become inputs of 'net', and none were given with --eval-data." in done.stderr
 
 
 def test_images_of_mixed_sizes(edge, images, workspace) -> None:
