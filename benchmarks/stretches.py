@@ -62,7 +62,7 @@ def _measured(scratch: Path, activation: str, channels: int, side: int) -> tuple
     of_float, of_integers = _seconds([exact, integer], rows[0])
     graph = ir.load(exact).graph
     region = find_region(graph, find_layers(graph, ())[0])
-    values = dict.fromkeys(region.observed, float(channels * side * side))
+    values = dict.fromkeys(region.tensors, float(channels * side * side))
     return of_float, of_float / of_integers, len(slow_convolutions(graph, region, values))
 
 

@@ -60,7 +60,7 @@ def ranges(context: StageContext) -> dict[str, Json]:
         return [
             *((name, observer) for name in names),
             *((name, ChannelMean) for name in inputs),
-            *((name, Values) for name in region.observed),
+            *((name, Values) for name in region.tensors),
         ]
 
     observed = _observe(context, watch, scheme.percentile)

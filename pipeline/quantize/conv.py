@@ -28,8 +28,8 @@ def region_of(
     graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, values: Mapping[str, float] | None = None
 ) -> QdqRegion:
     """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
-    formats, those that stay in float, and why. `values`: how many values each observed tensor has, where that is known:
-    convolutions that would be slower in integers then run in float."""
+    formats, those that stay in float, and why. `values`: how many values each tensor around convolutions has, where
+    that is known: convolutions that would be slower in integers then run in float."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]

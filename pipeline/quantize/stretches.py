@@ -29,21 +29,18 @@ class Stretch:
     entered: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
 
-    def gain(self, region: QdqRegion, values: Mapping[str, float]) -> float:
-        """Multiply-accumulates saved less costs. `values`: how many values the tensors that `region` observes have."""
-
-        def count(name: str) -> float:
-            return values[region.tensors[name]]
-
-        outputs = {id(layer): count(name_of(activation_output(layer.node.outputs[0]))) for layer in self.convolutions}
-        products = sum(outputs[id(layer)] * math.prod(layer.weight.shape[1:]) for layer in self.convolutions)
-        crossings = sum(map(count, self.entered)) + sum(map(count, self.left))
-        return products - _OUTPUT * sum(outputs.values()) - _CROSSING * crossings
+    def gain(self, values: Mapping[str, float]) -> float:
+        """Multiply-accumulates saved less costs. `values`: how many values each tensor has."""
+        outputs = [values[name_of(activation_output(layer.node.outputs[0]))] for layer in self.convolutions]
+        each = [math.prod(layer.weight.shape[1:]) for layer in self.convolutions]
+        products = sum(count * of_one for count, of_one in zip(outputs, each, strict=True))
+        crossings = sum(values[name] for name in (*self.entered, *self.left))
+        return products - _OUTPUT * sum(outputs) - _CROSSING * crossings
 
 
 def slow_convolutions(graph: ir.Graph, region: QdqRegion, values: Mapping[str, float]) -> list[Layer]:
     """The convolutions of stretches that would be slower in integers than in float."""
-    found = [stretch for stretch in _stretches(graph, region) if stretch.gain(region, values) < 0]
+    found = [stretch for stretch in _stretches(graph, region) if stretch.gain(values) < 0]
     return [layer for stretch in found for layer in stretch.convolutions]
 
 

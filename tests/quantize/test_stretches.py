@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from onnx import NodeProto, helper
 from pipeline.core.artifact import Artifact
 from pipeline.core.types import Scheme
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.quantize import calibrate, quantize
 from pipeline.quantize.conv import SLOW, region_of
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.qdq_region import find_region
@@ -49,7 +52,7 @@ def loaded(make_graph: Make) -> Callable[..., ir.Graph]:
 def slow(graph: ir.Graph, channels: int) -> list[str]:
     layers, _ = find_layers(graph, ())
     region = find_region(graph, layers)
-    values = dict.fromkeys(region.observed, float(channels * POSITIONS))
+    values = dict.fromkeys(region.tensors, float(channels * POSITIONS))
     return [str(layer.node.name) for layer in slow_convolutions(graph, region, values)]
 
 
@@ -104,3 +107,24 @@ def test_one_weight_is_not_stored_in_two_ways(loaded: Any) -> None:
     layers, _ = find_layers(graph, ())
     region = region_of(graph, layers, SchemeFormats(STATIC), dict.fromkeys("xabty", 1000.0))
     assert [layer.node.name for layer in region.convolutions] == ["a", "b", "y"]
+
+
+def test_a_layer_that_stays_in_float_for_its_sensitivity_changes_what_is_rounded(
+    make_graph: Make, run_stage: Make, make_samples: Make, tmp_path: Path
+) -> None:
+    """The pooled tensor kept the codes of the first convolution, and is rounded by itself without it."""
+    draw = np.random.default_rng(0).normal
+    weights = {name: draw(size=(192, 192, 1)).astype(np.float32) / 14 for name in ("A", "B")}
+    nodes = [
+        conv("x", "a", "A"),
+        helper.make_node("MaxPool", ["a"], ["m"], name="m", kernel_shape=[2], strides=[2]),
+        conv("m", "y", "B"),
+    ]
+    graph = make_graph(nodes, weights, {"x": ["n", 192, 10]}, {"y": ["n", 192, 5]})
+    samples = make_samples([{"x": draw(size=(1, 192, 10)).astype(np.float32)}])
+    ranges = run_stage(calibrate.ranges, STATIC, graph=graph, samples=samples)
+    (tmp_path / "sensitive").mkdir()
+    (tmp_path / "sensitive" / quantize.SENSITIVE).write_text(json.dumps({"a": "sensitive"}))
+    sensitive = Artifact(tmp_path / "sensitive", "sensitivity", "0" * 64, "0" * 64, {})
+    plan = run_stage(quantize.run, STATIC, graph=graph, ranges=ranges, sensitivity=sensitive)
+    assert {entry["name"]: entry["format"] for entry in plan.facts["formats"]} == {"B": "int8-channel"}
