@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -50,7 +50,7 @@ class Int8Lstm(NumberFormat):
             quantized += [*constants(node, weight, arrays, "codes", "scales"), zero]
         inputs: list[ir.Value | None] = [*node.inputs, *[None] * (8 - len(node.inputs))]
         inputs[1], inputs[2] = quantized[0], quantized[3]
-        attributes: dict[str, Any] = {name: attribute.value for name, attribute in node.attributes.items()}
+        attributes = {name: attribute.value for name, attribute in node.attributes.items() if name != "layout"}
         names = [f"{node.name}/{place}" for place in range(len(node.outputs))]
         made = emit(
             node, "DynamicQuantizeLSTM", [*inputs, *quantized[1:3], *quantized[4:]], names, CONTRIB, **attributes

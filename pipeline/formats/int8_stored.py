@@ -57,8 +57,9 @@ class Int8Stored(NumberFormat):
         key = f"{entry.weight}.widened.{id(node.graph)}"  # a body's values are not seen outside
         if key not in shared:
             codes, scales = constants(node, entry.weight, arrays, "codes", "scales")
-            (real,) = emit(node, "Cast", [codes], [f"{entry.weight}.float"], to=ir.DataType.FLOAT)
-            shared[key] = emit(node, "Mul", [real, scales], [f"{entry.weight}.widened"])
+            stem = f"{node.name}/{entry.weight}"  # graphs around each other may both have one of this weight
+            (real,) = emit(node, "Cast", [codes], [f"{stem}.float"], to=ir.DataType.FLOAT)
+            shared[key] = emit(node, "Mul", [real, scales], [f"{stem}.widened"])
         read_instead(node, entry.weight, shared[key][0])
 
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:

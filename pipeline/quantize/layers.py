@@ -5,6 +5,7 @@ They are found once; the stages that follow read the record, and smoothing chang
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -84,8 +85,11 @@ def find_layers(
     layers: list[Layer] = []
     left: list[LeftEntry] = []
     found = list(_weights(graph))
+    twice = _named_twice(found)
     for layer in found:
-        reason = _reason(layer, exclude) or _twice(layer, found)
+        reason = _reason(layer, exclude)
+        if not reason and twice.intersection((f"node {layer.node.name}", f"weight {layer.weight_name}")):
+            reason = "another body has a node or a weight of its name"
         if reason:
             left.append(left_entry(layer, reason))
         else:
@@ -103,12 +107,13 @@ def _weights(graph: ir.Graph) -> Iterator[Layer]:
                 yield _layer(node, place, node.graph is graph)
 
 
-def _twice(layer: Layer, found: Sequence[Layer]) -> str:
-    """Bodies may give two nodes, or two weights, one name."""
-    value = layer.node.inputs[layer.place]
-    nodes = {id(other.node) for other in found if other.node.name == layer.node.name}
-    values = {id(other.node.inputs[other.place]) for other in found if other.weight_name == layer.weight_name}
-    return "another body has a node or a weight of its name" if len(nodes) > 1 or values != {id(value)} else ""
+def _named_twice(found: Sequence[Layer]) -> set[str]:
+    """Names that two nodes, or two weights, of different bodies have."""
+    having: dict[str, set[int]] = defaultdict(set)
+    for layer in found:
+        having[f"node {layer.node.name}"].add(id(layer.node))
+        having[f"weight {layer.weight_name}"].add(id(layer.node.inputs[layer.place]))
+    return {name for name, owners in having.items() if len(owners) > 1}
 
 
 def _layer(node: ir.Node, place: int, top: bool = True) -> Layer:

@@ -30,11 +30,14 @@ def normal(seed: int, *shape: int) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).normal(size=shape) / shape[-1] ** 0.5).astype(np.float32)
 
 
-def recurrent(kind: str, gates: int, hidden: int, directions: int = 1) -> tuple[NodeProto, dict[str, NDArray[Any]]]:
+def recurrent(
+    kind: str, gates: int, hidden: int, directions: int = 1, **more: Any
+) -> tuple[NodeProto, dict[str, NDArray[Any]]]:
     """With a bias and, for LSTM, all three outputs; its weights."""
     outputs = ["y", "h", "c"][: 3 if kind == "LSTM" else 2]
     direction = "bidirectional" if directions == 2 else "forward"
-    node = helper.make_node(kind, ["x", "W", "R", "B"], outputs, name="n", hidden_size=hidden, direction=direction)
+    settings = {"hidden_size": hidden, "direction": direction, **more}
+    node = helper.make_node(kind, ["x", "W", "R", "B"], outputs, name="n", **settings)
     rows = gates * hidden
     weights = {"W": normal(1, directions, rows, 64), "R": normal(2, directions, rows, hidden)}
     return node, {**weights, "B": normal(3, directions, 2 * rows)}
@@ -84,11 +87,16 @@ def test_narrow_recurrent_layers_run_in_float(
     assert sqnr(run_model(graph, x=x)[0], run_model(model, x=x)[0]) > (35 if scheme is DYNAMIC else 55)
 
 
-@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(("directions", "settings"), [(1, {}), (2, {}), (1, {"layout": 0, "clip": 3.0})])
 def test_wide_lstm_runs_in_integers(
-    directions: int, make_graph: Make, written: Any, run_model: Callable[..., Any], tmp_path: Path
+    directions: int,
+    settings: dict[str, Any],
+    make_graph: Make,
+    written: Any,
+    run_model: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    node, weights = recurrent("LSTM", 4, 192, directions)
+    node, weights = recurrent("LSTM", 4, 192, directions, **settings)
     ends = {"y": ["t", directions, "b", 192], "h": [directions, "b", 192], "c": [directions, "b", 192]}
     graph = make_graph([node], weights, {"x": ["t", "b", 64]}, ends)
     plan, model = written(graph, DYNAMIC)
@@ -161,3 +169,32 @@ def test_weights_of_branches_are_stored(written: Any, tmp_path: Path) -> None:
     for flag, own in ((True, "A"), (False, "B")):
         (actual,) = session.run(None, {"x": x, "flag": np.array(flag)})
         assert sqnr(x @ arrays[own] @ arrays["C"], actual) > 35
+
+
+def test_a_weight_that_a_branch_reads_too_is_stored_once(written: Any, tmp_path: Path) -> None:
+    array = normal(1, 64, 64)
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
+    product = helper.make_graph([helper.make_node("MatMul", ["W", "p"], ["out"], name="a")], "then", [], outputs)
+    same = helper.make_graph([helper.make_node("Identity", ["p"], ["out"], name="b")], "else", [], outputs)
+    nodes = [
+        helper.make_node("MatMul", ["W", "x"], ["p"], name="p"),
+        helper.make_node("If", ["flag"], ["y"], name="if", then_branch=product, else_branch=same),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [64, "n"]),
+        helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+    ]
+    ends = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, "n"])]
+    graph = helper.make_graph(nodes, "g", inputs, ends, [numpy_helper.from_array(array, "W")])
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    save_graphs(folder, {"model": ir.from_proto(made)})
+    plan, model = written(Artifact(folder, "trace.float", "0" * 64, "0" * 64, {}), DYNAMIC)
+    assert [entry["name"] for entry in plan.facts["formats"]] == ["W"]
+    onnx.checker.check_model(onnx.load(model.file("model.onnx")))
+    session = make_session(model.file("model.onnx"), Runtime())
+    x = normal(2, 64, 3)
+    for flag, expected in ((True, array @ array @ x), (False, array @ x)):
+        (actual,) = session.run(None, {"x": x, "flag": np.array(flag)})
+        assert sqnr(expected, actual) > 35
