@@ -43,12 +43,13 @@ class SchemeFormats:
         self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
         multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
         recurrent = any(tensor.op == "lstm" and not tensor.override for tensor in tensors)
+        self._lstms = [self.classes["lstm"]] if recurrent else []
         self._product_overrides = [
             (pattern, form) for pattern, form in self._overrides if not tensors or pattern in multiplied
         ]
         self._products = [
             self.classes["linear"],
-            *([self.classes["lstm"]] if recurrent else []),
+            *self._lstms,
             *(form for _, form in self._product_overrides),
         ]
         stored = {tensor.override for tensor in tensors}
@@ -120,10 +121,9 @@ class SchemeFormats:
     def rounded_inputs(self) -> str:
         """What happens to the inputs of products, in words."""
         usual = _INPUTS[self.classes["linear"].ranges]
-        others = [
-            (pattern, words) for pattern, form in self._product_overrides if (words := _INPUTS[form.ranges]) != usual
-        ]
-        return "; ".join([usual, *(f"{pattern}: {words}" for pattern, words in others)])
+        named = [*(("LSTMs", form) for form in self._lstms), *self._product_overrides]
+        others = [(name, words) for name, form in named if (words := _INPUTS[form.ranges]) != usual]
+        return "; ".join([usual, *(f"{name}: {words}" for name, words in others)])
 
     def words(self) -> dict[str, str]:
         """What is rounded and how, by subject; settings without effect on these formats are left out."""
@@ -167,7 +167,9 @@ def _names(scheme: Scheme) -> dict[TensorClass, str]:
     eight = ("int8-channel" if scheme.per_channel else "int8-tensor") if integer else "int8-block"
     products = {32: "fp32", 16: "fp16", 8: eight, 4: "int4-widened" if integer else "int4-block"}[scheme.weights]
     tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block"}[scheme.embeddings]
-    convolutions = products if scheme.activations == "static" or scheme.weights >= 16 else "int8-stored"
+    convolutions = products if scheme.weights >= 16 else "int8-stored"
+    if scheme.activations == "static" and scheme.weights < 16:
+        convolutions = eight  # there is no convolution of 4 bits
     others = products if scheme.weights >= 16 else "int8-stored"
     recurrent = "int8-lstm" if integer and scheme.weights < 16 else others
     return {"linear": products, "conv": convolutions, "table": tables, "lstm": recurrent, "other": others}

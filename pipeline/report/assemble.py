@@ -121,7 +121,13 @@ def _batch_notes(formats: SchemeFormats) -> list[str]:
     """What a reader must know before trusting a score in other batches."""
     if not formats.finds_ranges_at_run_time:
         return []
+    whose, helps = "activations", "Calibrated ranges (w8a8, w4a8-static) do not have this."
+    if formats.needs_ranges:
+        whose, helps = (
+            "some activations (LSTMs, overrides)",
+            "Layers in int8-stored ([scheme.overrides]) do not have this.",
+        )
     return [
-        "Ranges of activations are found at run time, over the whole batch: the answer to a sample depends on what "
-        "runs beside it. Calibrated ranges (w8a8, w4a8-static) do not have this."
+        f"Ranges of {whose} are found at run time, over the whole batch: the answer to a sample depends on what runs "
+        f"beside it. {helps}"
     ]

@@ -28,7 +28,7 @@ MIXED = SCHEMES.get("w4").model_copy(
         ("w8", "int8-block", "int8-stored", "int8-channel"),
         ("w4", "int4-block", "int8-stored", "int4-block"),
         ("w4a8", "int4-block", "int8-stored", "int4-block"),
-        ("w4a8-static", "int4-widened", "int4-widened", "int4-block"),
+        ("w4a8-static", "int4-widened", "int8-channel", "int4-block"),
     ],
 )
 def test_named_schemes(scheme: str, linear: str, conv: str, table: str) -> None:
@@ -180,6 +180,16 @@ def test_words_tell_layers_with_rounded_inputs_from_those_in_float() -> None:
     assert SchemeFormats(static).words()["Activations"] == (
         "8-bit integers, with ranges fixed by calibration; out*: stay in float"
     )
+
+
+def test_words_tell_lstms_whose_ranges_are_found_at_run_time() -> None:
+    row = {"name": "W", "node": "n", "op": "lstm", "format": "int8-lstm", "megabytes": 1.0}
+    formats = SchemeFormats(SCHEMES.get("w8a8"), [TensorFormat.model_validate(row)])
+    assert formats.words()["Activations"] == (
+        "8-bit integers, with ranges fixed by calibration; LSTMs: 8-bit integers, with ranges found at run time for "
+        "every input"
+    )
+    assert formats.needs_ranges and formats.finds_ranges_at_run_time
 
 
 def test_overrides_that_no_weight_follows_are_known() -> None:
