@@ -66,6 +66,36 @@ MEMBERS: dict[str, bytes] = {
 }
 
 
+STEPS: dict[str, dict[str, Any]] = {
+    "no steps": {"x": np.zeros((3, 0, 4), np.float32)},
+    "no sequences": {"x": np.zeros((0, 5, 4), np.float32)},
+    "one step": {"x": np.zeros((1, 4), np.float32)},
+    "a state of another size": {"x": np.zeros((3, 5, 4), np.float32), "h": np.zeros((3, 1, 7), np.float32)},
+    "a state with steps": {"x": np.zeros((3, 5, 4), np.float32), "h": np.zeros((3, 5, 1, 3), np.float32)},
+    "a state of texts": {"x": np.zeros((3, 5, 4), np.float32), "h": np.array(["a", "b", "c"])},
+    "integers": {"x": np.zeros((3, 5, 4), np.int64)},
+    "nan": {"x": np.full((3, 5, 4), np.nan, np.float32)},
+    "huge": {"x": np.full((3, 5, 4), 3e38, np.float32)},
+    "five axes": {"x": np.zeros((3, 5, 1, 1, 4), np.float32)},
+    "a number": {"x": np.float32(1)},
+    "only the state": {"h": np.zeros((3, 1, 3), np.float32)},
+    "labels of steps": {"x": np.zeros((3, 5, 4), np.float32), "y": np.zeros((3, 6), np.int64)},
+    "unequal lengths": {"x": np.zeros((3, 5, 4), np.float32), "h": np.zeros((2, 1, 3), np.float32)},
+    "another input": {"z": np.zeros((3, 5, 4), np.float32)},
+    "lengths": {"x": np.zeros((9, 4), np.float32), "lengths": np.array([4, 5])},
+    "lengths of another sum": {"x": np.zeros((9, 4), np.float32), "lengths": np.array([4, 50])},
+    "negative lengths": {"x": np.zeros((9, 4), np.float32), "lengths": np.array([-4, 13])},
+    "lengths of floats": {"x": np.zeros((9, 4), np.float32), "lengths": np.array([4.5, np.nan])},
+}
+
+
+def write_steps(path: Path, dice: Random) -> str:
+    """Replace the archive by one whose steps are odd; returns how."""
+    how = dice.choice(list(STEPS))
+    np.savez(path, **STEPS[how])
+    return how
+
+
 def write(path: Path, dice: Random) -> str:  # noqa: C901  # one line a change
     """Replace the archive by one with an odd member or an odd zip; returns what it is."""
     how = dice.choice(

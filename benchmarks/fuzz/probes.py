@@ -9,8 +9,8 @@ from typing import Any
 Fields = dict[str, Any]
 
 
-def export(samples: bool = True, load: bool = False, trace: bool = False, **fields: Any) -> None:
-    """Plan an export; then make its samples, load the model, or trace it."""
+def export(samples: bool = True, load: bool = False, trace: bool = False, judge: bool = False, **fields: Any) -> None:
+    """Plan an export; then make its samples, load the model, trace it, or judge it."""
     from pipeline.config.job import Job
     from pipeline.config.loading import validate
     from pipeline.core.run_stages import run_stages
@@ -20,8 +20,10 @@ def export(samples: bool = True, load: bool = False, trace: bool = False, **fiel
 
     given = {"target": "target.toml", "recipe": "w8a8-dynamic", "calibration_samples": 12, **fields}
     plan = make_plan(validate(Job, given, "the command line"))
-    wanted = [stage for stage in plan.stages if samples and stage.name.startswith("samples.")]
-    wanted += [stage for stage in plan.stages if trace and stage.name == "trace.float"]
+    streams = any(stage.name.startswith("steps.") for stage in plan.stages)  # a traced graph gives their states
+    roles = (*(("samples", "steps") if samples else ()), *(("trace.float",) if trace or (samples and streams) else ()))
+    roles += ("probe", "judge") if judge else ()
+    wanted = [stage for stage in plan.stages if stage.name.startswith(roles)] if roles else []
     store = Store(Path("store"))
     store.prepare()
     outcomes = run_stages(wanted, store, lambda _: silent, lambda *_: None)
@@ -53,11 +55,13 @@ def load_stage(context: Any) -> dict[str, Any]:
 
 
 def data(spec: str) -> None:
-    """Every sample of a set."""
+    """Every sample of a set, and every label."""
     from pipeline.data.datasets import load_evaluation
 
     for dataset in load_evaluation(spec):
         for _ in islice(dataset.samples, 100):
+            pass
+        for _ in islice(dataset.labels or (), 100):
             pass
 
 

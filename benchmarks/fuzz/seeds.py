@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,42 @@ std = [0.5, 0.5, 0.5]
 [[passes]]
 pass = "low_rank"
 """
+STREAM_RECIPE = """title = "A streaming model"
+scheme = "w8a8-dynamic"
+
+[inputs.x]
+shape = ["batch", 4]
+dtype = "float32"
+
+[inputs.h]
+shape = ["batch", 3]
+next = "hn"
+"""
+HEADS = {
+    "inputs": STREAM_RECIPE,
+    "ctc": """title = "Texts"
+scheme = "w8a8-dynamic"
+task = "text-recognition"
+
+[head]
+blank = 0
+alphabet = "abc"
+""",
+    "detection": """title = "Boxes"
+scheme = "w8a8-dynamic"
+task = "object-detection"
+
+[head]
+kind = "yolov8"
+format = "cxcywh"
+overlap = 0.45
+score = 0.25
+
+[preprocessing]
+resize = [32, 32]
+rescale = 0.00392156862745098
+""",
+}
 FACTORY = """import torch
 
 def make():
@@ -114,6 +151,7 @@ def write_seeds(folder: Path) -> Path:
     for name, content in {
         "target.toml": TARGET,
         "recipe.toml": RECIPE,
+        "recipe-stream.toml": STREAM_RECIPE,
         "factory.py": FACTORY,
         "metric.py": METRIC,
         "texts.txt": "\n".join(f"{word} {other}" for word in _WORDS[:6] for other in _WORDS[:5]) + "\n",
@@ -128,6 +166,8 @@ def write_seeds(folder: Path) -> Path:
         (folder / name).write_text(content, encoding="utf-8")
     _write_data(folder)
     _write_onnx(folder / "onnx")
+    _write_stream(folder / "stream")
+    _write_heads(folder / "heads")
     _write_bert(folder / "bert")
     _write_vit(folder / "vit")
     _write_bundle(folder)
@@ -160,6 +200,77 @@ def _write_data(folder: Path) -> None:
             file.setsampwidth(2)
             file.setframerate(16000)
             file.writeframes(dice.integers(-9, 9, 400, dtype=np.int16).tobytes())
+    _write_segments(folder / "segments")
+    _write_optional(folder)
+
+
+def _write_optional(folder: Path) -> None:
+    """What a library writes that need not be installed."""
+    if find_spec("pyarrow"):
+        import pyarrow
+        from pyarrow import parquet
+
+        rows = {"text": _WORDS, "label": [index % 2 for index in range(len(_WORDS))]}
+        parquet.write_table(pyarrow.table(rows), folder / "texts.parquet")
+    if find_spec("soundfile"):
+        import soundfile
+
+        sound = np.random.default_rng(2).normal(size=400).clip(-1, 1)
+        soundfile.write(folder / "audio" / "02.flac", sound, 16000)
+        (folder / "audio" / "02.wav").unlink(missing_ok=True)
+
+
+def _write_segments(folder: Path) -> None:
+    dice = np.random.default_rng(3)
+    for place in ("images", "masks"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for number in range(14):
+            shape = (12, 10, 3) if place == "images" else (12, 10)
+            pixels = dice.integers(0, 255 if place == "images" else 3, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / place / f"{number:02}.png")
+
+
+def _write_stream(folder: Path) -> None:
+    """x [batch, 4], h [batch, 3] -> hn = tanh(x w + h), y = hn u."""
+    folder.mkdir(exist_ok=True)
+    dice = np.random.default_rng(4)
+    weights = {"w": dice.normal(size=(4, 3)), "u": dice.normal(size=(3, 4))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "h"], ["s"]),
+        helper.make_node("Tanh", ["s"], ["hn"]),
+        helper.make_node("MatMul", ["hn", "u"], ["q"]),
+        helper.make_node("Unsqueeze", ["q", "axis"], ["y"]),
+    ]
+    sizes = {"x": ["batch", 4], "h": ["batch", 3], "y": ["batch", 1, 4], "hn": ["batch", 3]}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes.items()}
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    constants.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
+    graph = helper.make_graph(nodes, "stream", [values["x"], values["h"]], [values["y"], values["hn"]], constants)
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "m.onnx")
+    np.savez(folder.parent / "steps.npz", x=dice.normal(size=(16, 5, 4)).astype(np.float32))
+
+
+def _write_heads(folder: Path) -> None:
+    """Recipes with [inputs] and [head], and images [batch, 3, 32, 32] -> YOLO's [batch, 6, 16]."""
+    folder.mkdir(exist_ok=True)
+    for name, text in HEADS.items():
+        (folder / f"{name}.toml").write_text(text)
+    weight = np.random.default_rng(5).normal(size=(6, 3, 8, 8)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], strides=[8, 8], kernel_shape=[8, 8]),
+        helper.make_node("Reshape", ["c", "sizes"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "yolo",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 6, 16])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array([0, 6, 16], np.int64), "sizes")],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "yolo.onnx")
 
 
 def _write_onnx(folder: Path) -> None:

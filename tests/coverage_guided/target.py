@@ -19,6 +19,7 @@ with atheris.instrument_imports(include=["pipeline", "tomllib", "wave", "zipfile
     from pipeline.core.untrusted import read_json
     from pipeline.data.readers.audio_folder import open_recording
     from pipeline.data.readers.image_folder import open_image
+    from pipeline.data.readers.mask_folder import open_mask
     from pipeline.data.readers.tensor_files import read_tensors
     from pipeline.data.readers.text_files import read_texts
     from pipeline.source.onnx_file import read_onnx
@@ -28,11 +29,14 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "toml": ("x.toml", read_toml),
     "json": ("x.json", read_json),
     "wav": ("x.wav", open_recording),
+    "flac": ("x.flac", open_recording),
     "image": ("x.png", open_image),
+    "mask": ("x.png", open_mask),
     "onnx": ("x.onnx", read_onnx),
     "npz": ("x.npz", read_tensors),
     "jsonl": ("x.jsonl", read_texts),
     "csv": ("x.csv", read_texts),
+    "parquet": ("x.parquet", read_texts),
     "weights": ("model.safetensors", lambda path: check_weights(path.parent)),
 }
 

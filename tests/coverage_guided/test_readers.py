@@ -22,9 +22,30 @@ pytestmark = [
 TARGET = Path(__file__).parent / "target.py"
 
 
-def _image() -> bytes:
+def _image(mode: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (3, 2)).save(file, "PNG")
+    Image.new(mode, (3, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _flac() -> bytes:
+    if not find_spec("soundfile"):
+        return b"fLaC"
+    import soundfile  # noqa: PLC0415  # optional
+
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(400, np.float32), 16000, format="FLAC")
+    return file.getvalue()
+
+
+def _parquet() -> bytes:
+    if not find_spec("pyarrow"):
+        return b"PAR1PAR1"
+    import pyarrow  # noqa: PLC0415  # optional
+    from pyarrow import parquet  # noqa: PLC0415
+
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [1, 0]}), file)
     return file.getvalue()
 
 
@@ -54,10 +75,13 @@ SEEDS = {
     "toml": b'title = "a"\n[a.b]\nc = [1, 2.5]\n[[d]]\ne = { f = true }\n',
     "json": b'{"a": [1, 2.5, null, true, {"b": "\\u00e9"}]}',
     "wav": _recording(),
-    "image": _image(),
+    "flac": _flac(),
+    "image": _image("RGB"),
+    "mask": _image("L"),
     "onnx": _network(),
     "npz": _archive(),
     "jsonl": b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n',
+    "parquet": _parquet(),
     "csv": b'text,label\n"a, b",1\nc,0\n',
     "weights": struct.pack("<Q", len(_HEADER)) + _HEADER + b"\0\0",
 }

@@ -1,4 +1,4 @@
-"""Data sets: texts, arrays, images, recordings, objects in images."""
+"""Data sets: texts, tables, arrays, sequences, images, recordings, objects and masks of images."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from benchmarks.fuzz import archives, pictures, probes
+from benchmarks.fuzz import archives, parquet, pictures, probes
 from benchmarks.fuzz.case import Case, bring, damage
-from benchmarks.fuzz.mutate import damage_json
+from benchmarks.fuzz.mutate import damage_json, damage_toml
 
 _FIELDS = (
     b"\0", b"\xff", b'"', b'""', b"\t", b",", b"{}", b'{"text": null}', b'{"text": "\\ud800", "label": 1}', b'{"text": "a", "label": 1e999}',
@@ -58,9 +58,52 @@ def images(place: Path, seeds: Path, dice: Random) -> Case:
 
 def recordings(place: Path, seeds: Path, dice: Random) -> Case:
     bring(place, seeds, "audio")
+    if dice.random() < 0.4 and (place / "audio" / "02.flac").is_file():
+        return f"flac: {damage(place / 'audio' / '02.flac', dice)}", partial(probes.data, "audio")
     path = place / "audio" / "03.wav"
     how = damage(path, dice) if dice.random() < 0.6 else pictures.write_wav(path, dice)
     return f"wav: {how}", partial(probes.data, "audio")
+
+
+def tables(place: Path, seeds: Path, dice: Random) -> Case:
+    """Parquet: bytes, and columns of odd types; the magic alone where pyarrow is not installed."""
+    path = place / "texts.parquet"
+    if not (seeds / path.name).is_file():
+        path.write_bytes(b"PAR1" + dice.randbytes(40) + b"PAR1")
+        how = "no pyarrow"
+    elif dice.random() < 0.6:
+        bring(place, seeds, path.name)
+        how = damage(path, dice)
+    else:
+        how = parquet.write(path, dice)
+    bring(place, seeds, "bert")
+    given = {"calibration_data": "texts.txt", "eval_data": (path.name,), "calibration_samples": 8}
+    return f"parquet: {how}", partial(probes.export, model="bert", **given)
+
+
+def sequences(place: Path, seeds: Path, dice: Random) -> Case:
+    """Steps of a streaming model, whose states the data may leave out."""
+    bring(place, seeds, "stream", "steps.npz", "recipe-stream.toml")
+    chance = dice.random()
+    if chance < 0.3:
+        how = damage(place / "steps.npz", dice)
+    elif chance < 0.5:
+        how = archives.write(place / "steps.npz", dice)
+    elif chance < 0.8:
+        how = archives.write_steps(place / "steps.npz", dice)
+    else:
+        how = "recipe: " + damage(place / "recipe-stream.toml", dice, damage_toml)
+    given = {"calibration_data": "steps.npz", "eval_data": ("steps.npz",), "recipe": "recipe-stream.toml"}
+    probe = partial(probes.export, trace=True, judge=True, model="stream/m.onnx", calibration_samples=None, **given)
+    return f"steps: {how}", probe
+
+
+def masks(place: Path, seeds: Path, dice: Random) -> Case:
+    """Images with a class for every pixel."""
+    bring(place, seeds, "segments")
+    path = place / "segments" / dice.choice(("masks", "masks", "images")) / "03.png"
+    how = damage(path, dice) if dice.random() < 0.5 else pictures.write(path, dice)
+    return f"mask: {how}", partial(probes.data, "segments")
 
 
 def objects(place: Path, seeds: Path, dice: Random) -> Case:

@@ -25,6 +25,47 @@ def recipe(place: Path, seeds: Path, dice: Random) -> Case:
     )
 
 
+_TABLES = {"inputs": "[inputs.h]", "ctc": "[head]", "detection": "[head]"}
+_LINES = {
+    "inputs": (
+        "shape = []", 'shape = ["batch"]', 'shape = ["batch", 4]', 'shape = ["batch", "batch"]', 'shape = [3, "batch"]', "shape = [1, 3]",
+        "shape = [2, 3]", 'shape = ["", 3]', 'shape = ["a + b", 3]', 'shape = ["batch", 1000000000]', "shape = [1, 3, 1, 1, 1, 1, 1, 1]",
+        'next = "y"', 'next = "h"', 'next = ""', 'next = "\\u001b[2J"', 'dtype = "bool"', 'dtype = "int64"', 'dtype = "float16"', "values = 1000000",
+        "value = 1", "value = -1e300", "value = 0.5", "value = [1.0]", "value = true", 'value = "x"', "value = 9223372036854775807",
+    ),
+    "ctc": (
+        "blank = 1000000", "blank = -1", "blank = 1.5", 'alphabet = ""', "alphabet = []", 'alphabet = ["", ""]', 'alphabet = ["\\u001b[2J"]',
+        'alphabet = ["ab", "c"]', 'blank = "a"', "alphabet = [1]",
+    ),
+    "detection": (
+        'kind = "detr"', 'kind = "ssd"', 'kind = "boxes"', 'kind = "fastestdet"', 'kind = "yolox"', 'kind = "yolov5"', "strides = []", "strides = [0]",
+        "strides = [1000000000]", "anchors = [[0, 0, 0, 0]]", "anchors = [[0.5, 0.5, 1e300, 1e300]]", "anchors = []", "variances = [0, 0]", "overlap = 1",
+        "overlap = 0", "score = 0.999999", "score = 1", 'background = "last"', 'format = "xyxy"', 'format = "yxyx"',
+    ),
+}  # fmt: skip
+
+
+def heads(place: Path, seeds: Path, dice: Random) -> Case:
+    """[inputs], [head] and [preprocessing] of a recipe, which speak of an ONNX file."""
+    bring(place, seeds, "stream", "heads", "steps.npz", "images")
+    name = dice.choice(("inputs", "ctc", "detection"))
+    file = place / "heads" / f"{name}.toml"
+    if dice.random() < 0.5:
+        how = dice.choice(_LINES[name])
+        key, lines = how.partition(" = ")[0], file.read_text().split("\n")
+        kept = [line for line in lines if not line.startswith(f"{key} = ")]
+        kept.insert(kept.index(_TABLES[name]) + 1, how)
+        file.write_text("\n".join(kept))
+    else:
+        how = damage(file, dice, damage_toml)
+    given = {"calibration_data": "steps.npz", "eval_data": ("steps.npz",), "model": "stream/m.onnx"}
+    if name == "detection":
+        given = {"calibration_data": "images", "eval_data": ("images",), "model": "heads/yolo.onnx"}
+    return f"[head] {name}: {how}", partial(
+        probes.export, trace=True, judge=True, calibration_samples=None, recipe=f"heads/{name}.toml", **given
+    )
+
+
 def bundles(place: Path, seeds: Path, dice: Random) -> Case:
     """A bundle whose manifest agrees with the damage, so that what lies behind it is reached."""
     bring(place, seeds, "made/bundle")

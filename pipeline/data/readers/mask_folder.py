@@ -36,7 +36,8 @@ def read_masks(folder: Path) -> Contents:
     for file, mask in zip(files, masks, strict=True):
         if not mask.is_file():
             raise UsageError(f"The image {file.name!r} has no mask {MASKS}/{mask.name}.", _REMEDY)
-        require_file(file, Limit.IMAGE)
+        for path in (file, mask):
+            require_file(path, Limit.IMAGE)
     digest = sha256_json({f"{path.parent.name}/{path.name}": sha256_file(path) for path in [*files, *masks]})
     images = Lazy(lambda index: open_image(files[index]), range(len(files)))
     return Contents("image", images, digest, Lazy(lambda index: open_mask(masks[index]), range(len(files))))

@@ -40,8 +40,8 @@ def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     """
     suffix = path.suffix.lower()
     content = "" if suffix == PARQUET else _decode(path)
-    digest = sha256_json({suffix: sha256_file(path)})
     rows, notes = (read_parquet(path), ()) if suffix == PARQUET else _read(suffix, content, path.name, columns)
+    digest = sha256_json({suffix: sha256_file(path)})
     if not rows:
         raise UsageError(f"{path.name} has no samples.", "Write at least one.")
     if _names(rows, columns.text, columns, path.name):

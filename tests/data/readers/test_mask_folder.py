@@ -41,3 +41,11 @@ def test_what_is_refused(folder: Path) -> None:
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(folder / "masks/1.png")
     with pytest.raises(UsageError, match=r"The mask '1\.png' holds colours \(RGB\)\."):
         (load_whole(str(folder)).labels or [])[1]
+
+
+def test_special_files_are_refused_before_they_are_read(folder: Path) -> None:
+    (folder / "masks/1.png").unlink()
+    with (folder / "masks/1.png").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(UsageError, match=r"'1\.png' has 1,000,000,000,000 bytes; at most 256,000,000 are read\."):
+        load_whole(str(folder))

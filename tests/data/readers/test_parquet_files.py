@@ -28,3 +28,10 @@ def test_rows_become_labelled_texts(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and more that is none")
     with pytest.raises(UsageError, match=r"bad\.parquet is not a Parquet file that can be read"):
         read_texts(tmp_path / "bad.parquet")
+
+
+def test_special_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    with (tmp_path / "data.parquet").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(UsageError, match=r"has 1,000,000,000,000 bytes; at most 1,000,000,000 are read"):
+        read_texts(tmp_path / "data.parquet")
