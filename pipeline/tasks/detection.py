@@ -45,16 +45,18 @@ class Detections(OutputKind):
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
     wants = (
         f"{LOGITS!r} [batch, queries, classes + 1] with {BOXES!r} [batch, queries, 4], one output [batch, 4 + classes, "
-        "places], [batch, places, 5 + classes] or [batch, 5 + classes, height, width], boxes [batch, places, 4] with "
-        "scores [batch, places, classes], or boxes, scores and classes"
+        "places], [batch, places, 5 + classes] or [batch, 5 + classes, height, width], chances of text [batch, 1, "
+        "height, width], boxes [batch, places, 4] with scores [batch, places, classes], or boxes, scores and classes"
     )
     places = True
     unnamed_classes = False
     head_model = DetectionHead
+    overlaps: ClassVar[str] = "map_50_95"
 
     def fidelity(self, reference: Array, other: Array) -> Judgement:
         scores = detection_fidelity(self._boxes(reference), self._boxes(other))
-        return least(scores, {"map_50_95_of_float": 100.0 * (1.0 - scores["map_50_95_of_float"])})
+        deciding = f"{self.overlaps}_of_float"
+        return least(scores, {deciding: 100.0 * (1.0 - scores[deciding])})
 
     def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
         tables = [np.asarray(objects, np.float64).reshape(-1, 5) for objects in labels]
@@ -63,10 +65,11 @@ class Detections(OutputKind):
             for table in tables:
                 known_classes(table[:, 0].astype(np.int64), classes)
         wanted, found = [truth(table[:, 1:], table[:, 0]) for table in tables], self._boxes(rows)
-        return {
+        scores = {
             "map_50_95": mean_average_precision(found, wanted),
             "map_50": mean_average_precision(found, wanted, THRESHOLDS[:1]),
         }
+        return {self.overlaps: scores[self.overlaps], **scores}
 
     def fits(self, output: Output) -> bool:
         return 0 not in (output.shape or ())
@@ -115,7 +118,7 @@ class Detections(OutputKind):
 
     def noise_db(self, reference: Array, other: Array) -> float:
         """Of float's detections, all over those that are lost."""
-        kept = detection_fidelity(self._boxes(reference), self._boxes(other))["map_50_95_of_float"]
+        kept = detection_fidelity(self._boxes(reference), self._boxes(other))[f"{self.overlaps}_of_float"]
         return ratio_db(1.0, 1.0 - kept)
 
     def same(self, expected: Array, found: Array) -> bool:
@@ -150,6 +153,15 @@ class Detections(OutputKind):
         return [Boxes(row[:, :4], row[:, 4].astype(np.int64), row[:, 5]) for row in kept]
 
 
+class TextDetections(Detections):
+    """As `detector`, of which the overlap by half decides: a line of text is few pixels high, so that one pixel more or
+    less is a tenth of its box."""
+
+    name = "text_detector"
+    words = "detected texts"
+    overlaps = "map_50"
+
+
 def _open(output: Output) -> bool:
     """Does a file leave open what would tell a head?"""
     return output.shape is None or output.shape[1:].count(None) > 1
@@ -161,7 +173,7 @@ def _head(offered: Sequence[Output]) -> tuple[Kind, list[str]] | None:
     return recognized(offered)
 
 
-DETECTOR = Detections()
+DETECTOR, TEXT_DETECTOR = Detections(), TextDetections()
 OBJECT_DETECTION = Task(
     "object-detection",
     "AutoModelForObjectDetection",
@@ -171,4 +183,13 @@ OBJECT_DETECTION = Task(
     DETECTOR.name,
     ("ForObjectDetection",),
     by_names(LOGITS, BOXES),
+)
+TEXT_DETECTION = Task(
+    "text-detection",
+    "AutoModelForObjectDetection",
+    "image",
+    "images-procedural",
+    "logits",
+    TEXT_DETECTOR.name,
+    (),
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
+from scipy import ndimage
 
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Frozen
@@ -15,8 +16,9 @@ from pipeline.metrics.detection import Boxes, corners
 from pipeline.metrics.fidelity import Array
 from pipeline.tasks.output_kind import Output
 
-Kind = Literal["detr", "yolov8", "yolov5", "yolox", "fastestdet", "ssd", "boxes"]
+Kind = Literal["detr", "yolov8", "yolov5", "yolox", "fastestdet", "dbnet", "ssd", "boxes"]
 _STEP = 1 / 127
+_TEXT, _LEAST_SIDE = 0.3, 3  # chance from which a pixel is text, and pixels below which a patch is none: PaddleOCR's
 _PIXELS = 2.0  # relative coordinates may lie a little outside the image
 
 
@@ -25,6 +27,7 @@ class DetectionHead(Frozen):
 
     `kind`: `yolov8` [batch, 4 + classes, places]; `yolov5` [batch, places, 5 + classes], the fifth being objectness;
     `yolox`, the same before its grid is added; `fastestdet` [batch, 5 + classes, height, width], objectness first;
+    `dbnet` [batch, 1, height, width], chances of text, each patch of it a box (Liao et al., arXiv 1911.08947);
     `ssd`, boxes [batch, places, 4] and scores [batch, places, classes]; `boxes`, what non-maximum suppression in the
     graph leaves, as boxes, scores and classes.
     `format`: of four coordinates. `anchors`: of `ssd`, relative centre x, centre y, width and height that offsets refer
@@ -59,8 +62,9 @@ def recognized(outputs: Sequence[Output]) -> tuple[Kind, list[str]] | None:
         if second is not None and second > 5 and (first is None or second < first):
             return "yolov5", [by_rank[3][0].name]
     if len(outputs) == 1 and len(by_rank[4]) == 1:
-        channels = list(by_rank[4][0].shape or ())[1]
-        return ("fastestdet", [by_rank[4][0].name]) if channels is not None and channels > 5 else None
+        channels = list(by_rank[4][0].shape or ())[1] or 0
+        kind: Kind | None = "dbnet" if channels == 1 else "fastestdet" if channels > 5 else None
+        return None if kind is None else (kind, [by_rank[4][0].name])
     return None
 
 
@@ -77,7 +81,7 @@ def outputs_for(kind: Kind, outputs: Sequence[Output]) -> list[str] | None:
     found = recognized(outputs)
     if found is not None and found[0] == kind:
         return found[1]
-    rank = {"yolov8": 3, "yolov5": 3, "yolox": 3, "fastestdet": 4}.get(kind)
+    rank = {"yolov8": 3, "yolov5": 3, "yolox": 3, "fastestdet": 4, "dbnet": 4}.get(kind)
     fitting = [output.name for output in outputs if output.floats and output.rank in (None, rank)]
     return fitting if rank is not None and len(fitting) == len(outputs) == 1 else None
 
@@ -156,6 +160,22 @@ def _fastestdet(outputs: Sequence[Array], head: DetectionHead, size: tuple[int, 
     return corners(boxes), objects**0.6 * classes**0.4
 
 
+def _dbnet(outputs: Sequence[Array], head: DetectionHead, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ARG001
+    """A box per patch of text, its score the patch's mean chance. Models are trained on texts that are shrunk: each
+    side goes out by 1.5 times the area over the perimeter (Liao et al., sec. 3.3)."""
+    chances = _chances(outputs[0][0, 0].astype(np.float64))
+    patches, count = ndimage.label(chances > _TEXT)
+    places = ndimage.find_objects(patches)
+    edges = np.array([[x.start, y.start, x.stop, y.stop] for y, x in places], np.float64).reshape(-1, 4)
+    sides = edges[:, 2:] - edges[:, :2]
+    out = 1.5 * sides.prod(axis=1, keepdims=True) / (2 * sides.sum(axis=1, keepdims=True))
+    grown = np.concatenate([edges[:, :2] - out, edges[:, 2:] + out], axis=1)
+    scores = np.atleast_1d(ndimage.mean(chances, patches, np.arange(1, count + 1)))
+    large = sides.min(axis=1, initial=np.inf) >= _LEAST_SIDE
+    height, width = chances.shape
+    return grown[large] / np.array([width, height, width, height]), scores[large, None]
+
+
 def _ssd(outputs: Sequence[Array], head: DetectionHead, size: tuple[int, int]) -> tuple[Array, Array]:
     offsets, raw = (output[0].astype(np.float64) for output in outputs)
     chances, background = raw, head.background
@@ -180,7 +200,14 @@ def _ssd(outputs: Sequence[Array], head: DetectionHead, size: tuple[int, int]) -
     return corners(np.concatenate([centres, sides], axis=1)), chances
 
 
-_READERS = {"yolov8": _yolov8, "yolov5": _yolov5, "yolox": _yolox, "fastestdet": _fastestdet, "ssd": _ssd}
+_READERS = {
+    "yolov8": _yolov8,
+    "yolov5": _yolov5,
+    "yolox": _yolox,
+    "fastestdet": _fastestdet,
+    "dbnet": _dbnet,
+    "ssd": _ssd,
+}
 
 
 def _relative(boxes: Array, layout: str, size: tuple[int, int]) -> Array:

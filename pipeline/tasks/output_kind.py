@@ -49,6 +49,17 @@ class Output:
     def rank(self) -> int | None:
         return None if self.shape is None else len(self.shape)
 
+    @property
+    def pooled(self) -> bool:
+        """Is it a vector with axes of 1 beside it, as what is left of a map: [batch, values, 1, 1]?"""
+        return (self.rank or 0) > 3 and sum(size != 1 for size in (self.shape or ())[1:]) == 1
+
+    @property
+    def values(self) -> int:
+        """The size of the axis of values; 0 if there is none, or it is not known."""
+        axes = (self.shape or ())[1:]
+        return (next(size for size in axes if size != 1) if self.pooled else axes[-1] if axes else 0) or 0
+
     def __str__(self) -> str:
         sizes = "?" if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{self.name} {self.dtype or '?'} [{sizes}]"
@@ -162,7 +173,8 @@ class OutputKind(ABC):
 
     def fits(self, output: Output) -> bool:
         """Can an output be of this kind? What is not declared can."""
-        return output.floats and output.rank in (None, 1, 2, 3) and 0 not in (output.shape or ())
+        known = output.rank in (None, 1, 2, 3) or (output.pooled and not self.per_token)
+        return output.floats and known and 0 not in (output.shape or ())
 
     def judged(self, offered: Sequence[Output]) -> list[str]:
         """The names of the outputs that are judged: the first that fits. UsageError if none does."""
@@ -176,10 +188,10 @@ class OutputKind(ABC):
         return 0
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
-        """One sample's rows of its judged outputs: [1, dimensions] (a plain number is one). States of tokens
-        [1, tokens, d] become their mean over unmasked ones."""
+        """One sample's rows of its judged outputs: [1, dimensions] (a plain number is one), of vectors with axes of 1
+        too. States of tokens [1, tokens, d] become their mean over unmasked ones."""
         output = next(iter(outputs.values()))
-        if output.ndim <= 2:
+        if output.ndim != 3:
             return output.reshape(len(output), -1)
         mask = unmasked(inputs, output.shape[:2])
         return (output * mask[..., None]).sum(1) / mask.sum()

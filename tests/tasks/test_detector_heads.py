@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import UsageError
-from pipeline.tasks.detection import DETECTOR
+from pipeline.tasks.detection import DETECTOR, TEXT_DETECTOR
 from pipeline.tasks.output_kind import Output
 
 IMAGE = {"images": np.zeros((1, 3, 64, 128), np.float32)}
@@ -105,6 +105,24 @@ def test_a_box_is_read_off(outputs: dict[str, np.ndarray], head: dict[str, objec
     if kind != "boxes":
         with pytest.raises(UsageError, match=r"has the label 3; the model has 3 classes"):
             bound.against([[[3, 0.5, 0.5, 0.1, 0.1]]], rows)
+
+
+def test_patches_of_text_are_boxes() -> None:
+    """A patch of 40 x 10 pixels that is text grows by 1.5 x 400 / 100 = 6 pixels to each side, one of 2 x 2 is none."""
+    found = np.full((1, 1, 64, 128), 0.01)
+    found[0, 0, 20:30, 30:70] = 0.9
+    found[0, 0, 50:52, 100:102] = 0.9
+    (name,) = TEXT_DETECTOR.judged([Output("maps", "float32", (None, 1, 64, 128))])
+    bound = TEXT_DETECTOR.bound((name,), {})
+    rows = bound.rows({"maps": found}, IMAGE)
+    assert np.count_nonzero(rows[0, :, 5]) == 1
+    assert rows[0, 0] == pytest.approx([24 / 128, 14 / 64, 76 / 128, 36 / 64, 0, 0.9, 1])
+    thinner = found.copy()
+    thinner[0, 0, 20:22] = 0.01
+    judged = bound.fidelity(rows, bound.rows({"maps": thinner}, IMAGE))
+    assert (judged.primary, judged.drop) == ("map_50_of_float", 0.0)
+    assert judged.scores["map_50_95_of_float"] < 0.7
+    assert bound.fidelity(rows, bound.rows({"maps": np.zeros_like(found)}, IMAGE)).drop == 100.0
 
 
 def test_a_head_that_is_not_there() -> None:

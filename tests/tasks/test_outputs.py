@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.tasks.output_kind import LabelKind
+from pipeline.core.errors import UsageError
+from pipeline.tasks.output_kind import LabelKind, Output
 from pipeline.tasks.registry import OUTPUTS, by_width, compute_fidelity
 
 NUMBERS = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
@@ -104,3 +105,16 @@ def test_what_labels_are(labels, pairs: bool, family, kind: LabelKind) -> None:
 def test_float_loses_nothing_to_itself(family) -> None:
     rows = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
     assert OUTPUTS.get(family).fidelity(rows, rows).drop == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(None, 3, 1, 1), (None, 1, 1, 3)])
+def test_what_pooling_leaves_of_a_map_is_a_vector(shape: tuple[int | None, ...]) -> None:
+    """Converters leave the two axes of 1 that a pooled map has."""
+    output = Output("y", "float32", shape)
+    for name in ("classifier", "embedding"):
+        assert OUTPUTS.get(name).judged([output]) == ["y"]
+    made = np.array([1.0, 3.0, 2.0], np.float32).reshape(1, *(size or 1 for size in shape[1:]))
+    assert OUTPUTS.get("classifier").rows({"y": made}, {}).tolist() == [[1.0, 3.0, 2.0]]
+    assert OUTPUTS.get("classifier").declared_classes([output]) == 3
+    with pytest.raises(UsageError, match="which takes floats"):
+        OUTPUTS.get("embedding").judged([Output("y", "float32", (None, 3, 4, 4))])
