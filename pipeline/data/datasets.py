@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from pipeline.config.loading import search_folders
 from pipeline.core.errors import UsageError, suggest
-from pipeline.core.untrusted import user_path
+from pipeline.core.untrusted import read_json, user_path
 from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.manifest import MANIFEST, read_manifest
 from pipeline.data.readers.audio_folder import has_audio, read_audio
 from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.data.readers.image_folder import read_images
 from pipeline.data.readers.mask_folder import has_masks, read_masks
+from pipeline.data.readers.questions import is_squad, read_squad
 from pipeline.data.readers.tables import Columns
 from pipeline.data.readers.tensor_files import read_tensors
 from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
@@ -23,8 +24,8 @@ from pipeline.data.readers.text_files import USUAL, read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
-    f"{', '.join(SUFFIXES)}, COCO .json, a folder of images (for objects labels/, for pixels masks/ beside images/) or "
-    "of .wav or .flac"
+    f"{', '.join(SUFFIXES)}, COCO or SQuAD .json, a folder of images (for objects labels/, for pixels masks/ beside "
+    "images/) or of .wav or .flac"
 )
 _GIVEN = {"source": "given by the user"}
 
@@ -33,20 +34,19 @@ _GIVEN = {"source": "given by the user"}
 class Dataset:
     """Samples as they are before tokenization or image processing.
 
-    `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; recordings are (float32 [n],
-    rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays by input name, without
-    a batch axis. `labels`: similarity scores of pairs, a class per word, the objects of an image as
-    [class, cx, cy, w, h] relative to it, the classes of its pixels as int32 [H, W], otherwise as
-    `pipeline/data/labels.py` has them. `digest`: sha256 over the
-    whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence and
-    preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of
-    the classes that labels number, where the data say them. `sequences`: the lengths of those that the samples are
-    steps of, one after the other; none if each stands for itself. `states`: of steps, input -> the output that is its
-    value in the next one.
+    `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; questions are (question, context);
+    recordings are (float32 [n], rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays
+    by input name, without a batch axis. `labels`: similarity scores of pairs, a class per word, {"answers": texts} of
+    questions, the objects of an image as [class, cx, cy, w, h] relative to it, the classes of its pixels as int32
+    [H, W], otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over the whole set's contents, whatever
+    its path and however many samples were taken from it. `origin`: source, licence and preprocessing as the manifest
+    states them. `notes`: what was assumed to read them. `classes`: the names of the classes that labels number, where
+    the data say them. `sequences`: the lengths of those that the samples are steps of, one after the other; none if
+    each stands for itself. `states`: of steps, input -> the output that is its value in the next one.
     """
 
     name: str
-    kind: Literal["text", "words", "image", "audio", "tensor"]
+    kind: Literal["text", "words", "questions", "image", "audio", "tensor"]
     samples: Sequence[Any]
     labels: Sequence[Any] | None
     pairs: bool
@@ -150,7 +150,7 @@ def _read(path: Path, columns: Columns) -> Contents:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix.lower() == ".json":
-        return read_coco(path)
+        return _read_json(path)
     if path.suffix.lower() in TEXT_SUFFIXES:
         return read_texts(path, columns)
     if path.suffix.lower() == ".npz":
@@ -159,6 +159,12 @@ def _read(path: Path, columns: Columns) -> Contents:
         f"The file {path.name!r} cannot be read as data.",
         f"Allowed: {ALLOWED}.",
     )
+
+
+def _read_json(path: Path) -> Contents:
+    """Questions as SQuAD has them, or objects as COCO has them."""
+    data = read_json(path)
+    return read_squad(path, data) if is_squad(data) else read_coco(path, data)
 
 
 def _read_folder(path: Path) -> Contents:

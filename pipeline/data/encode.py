@@ -20,6 +20,7 @@ from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
+from pipeline.data.question_rows import cut_contexts, question_rows
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
@@ -65,11 +66,15 @@ def evaluation(context: StageContext) -> dict[str, Json]:
         dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
     ]
     datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in datasets]
+    notes = []
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
         _write(dataset, folder, context)
-    return {"sets": [dataset.name for dataset in datasets]}
+        if dataset.kind == "questions":
+            tokenizer = load_tokenizer(context.model.tokenizer_folder, context.model.trust_remote_code)
+            notes += [cut_contexts(dataset, tokenizer, context.config["max_length"])]
+    return {"sets": [dataset.name for dataset in datasets], "notes": [note for note in notes if note]}
 
 
 def training(context: StageContext) -> dict[str, Json]:
@@ -77,7 +82,7 @@ def training(context: StageContext) -> dict[str, Json]:
     if all sets are."""
     config, model = context.config, with_tokenizer(context.model, context.inputs)
     sets = [_numbered(load_training(spec, config["limit"], _columns(config)), context) for spec in config["specs"]]
-    aligned: list[list[int]] = []
+    aligned: list[Any] = []
     rows = (row for part in sets for row in model_rows(part, model, config["max_length"], aligned))
     total = sum(len(part.samples) for part in sets)
     count = write_samples(context.out, _counted(rows, total, context.progress))
@@ -107,7 +112,7 @@ def with_tokenizer(model: ModelSpec, inputs: Mapping[str, Artifact]) -> ModelSpe
 
 def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     spec = with_tokenizer(context.model, context.inputs)
-    aligned: list[list[int]] = []
+    aligned: list[Any] = []
     rows = model_rows(dataset, spec, context.config["max_length"], aligned)
     counted = _counted(rows, len(dataset.samples), context.progress)
     count = write_samples(folder, counted, dataset.states, dataset.sequences)
@@ -122,7 +127,7 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
         "labels": labels,
         "samples": len(dataset.samples),
         "texts": list(texts),
-        "pads": _pads(spec) if dataset.kind in ("text", "words") else {},
+        "pads": _pads(spec) if dataset.kind in ("text", "words", "questions") else {},
     }
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
     return count
@@ -142,16 +147,20 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
     if dataset.labels is None or kind.per_token or dataset.pairs != kind.pairs_apart:
         return None
     objects = isinstance(dataset.labels[0], list)
-    if isinstance(dataset.labels[0], np.ndarray) or objects != ("objects" in kind.takes):
+    if not isinstance(dataset.labels[0], (list, int, float)) or objects != ("objects" in kind.takes):
         return None
     return list(dataset.labels) if objects else [float(label) for label in dataset.labels]
 
 
-def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[list[int]]) -> Iterator[Row]:
-    """Model inputs; for labelled words, the labels of their tokens are added to `aligned`."""
+def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[Any]) -> Iterator[Row]:
+    """Model inputs; for labelled words and questions, the labels of their tokens are added to `aligned`."""
     dataset = as_tensors(dataset, spec.inputs, spec.preprocessing)
     if dataset.kind == "tensor":
         return tensor_rows(dataset, spec.inputs)
+    if dataset.kind == "questions" and OUTPUTS.get(spec.family).spans:
+        tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
+        questions = question_rows(dataset, tokenizer, max_length, aligned)
+        return (_as_declared(row, spec, tokenizer, dataset.name) for row in questions)
     if dataset.kind == "words" and OUTPUTS.get(spec.family).per_token:
         tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
         words = word_rows(dataset, tokenizer, max_length, aligned)

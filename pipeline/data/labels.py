@@ -32,7 +32,8 @@ _CLASSES: tuple[LabelKind, ...] = ("classes", "indices", "tags", "objects")
 
 def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
     """UsageError if samples of the set's kind cannot become inputs of a model of the `task`, which `takes` another."""
-    fitting = {"tensor", takes} | ({"words"} if OUTPUTS.get(family).per_token else set())
+    kind = OUTPUTS.get(family)
+    fitting = {"tensor", takes} | ({"words"} if kind.per_token else set()) | ({"questions"} if kind.spans else set())
     if dataset.kind not in fitting:
         if takes == "tensor":
             raise UsageError(
@@ -40,10 +41,13 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
                 "model's inputs.",
                 "Give its inputs by name as an .npz file, or for images a [preprocessing] table in the recipe.",
             )
-        raise UsageError(
-            f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.",
-            "Give a data set of that kind with --calibration-data or --eval-data.",
-        )
+        remedy = "Give a data set of that kind with --calibration-data or --eval-data."
+        if dataset.kind == "questions":
+            remedy = (
+                'For pairs of texts call the columns "sentence1" and "sentence2", with a "score" or "label"; for one '
+                "of them alone, name it with --text-column."
+            )
+        raise UsageError(f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.", remedy)
 
 
 def check_labels(

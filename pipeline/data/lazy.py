@@ -15,7 +15,7 @@ class Contents:
     them, for the report. `classes`: the names of the classes that labels number, where the data say them (sub-folders).
     """
 
-    kind: Literal["text", "words", "image", "audio", "tensor"]
+    kind: Literal["text", "words", "questions", "image", "audio", "tensor"]
     samples: Sequence[Any]
     digest: str
     labels: Sequence[Any] | None = None

@@ -160,7 +160,7 @@ def _read(number: int, table: dict[str, Any], recipe: str) -> _Pass:
 def _require_texts(sets: list[Dataset], where: str) -> None:
     """UsageError if a corpus holds anything else."""
     for dataset in sets:
-        if dataset.kind not in ("text", "words"):
+        if dataset.kind not in ("text", "words", "questions"):
             raise UsageError(
                 f"{where}: the data set {dataset.name!r} holds {dataset.kind} samples; tokens are counted in texts.",
                 "Give data = a text file or a set of texts.",

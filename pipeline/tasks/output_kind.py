@@ -27,7 +27,7 @@ LabelKind = Literal[
 ]
 """What a data set's labels are: none, similarities of pairs whose sides are embedded, a class index or a number per
 sample, 0 or 1 for each label of a sample, the indices of a sample's labels, several numbers per sample, a class per
-token, the objects of an image, a text per sample, or a map of classes per image."""
+token, the objects of an image, a text per sample or the answers to it, or a map of classes per image."""
 MASK = "attention_mask"
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -98,6 +98,8 @@ class OutputKind(ABC):
     """Must the first axis of the judged outputs be the batch's?"""
     per_token: ClassVar[bool] = False
     """Is a row an unmasked token? Labels are of words then."""
+    spans: ClassVar[bool] = False
+    """Is a row the span of tokens that answers a question? Samples are questions with their contexts then."""
     pairs_apart: ClassVar[bool] = False
     """Do the sides of a pair run apart?"""
     by_order: ClassVar[bool] = False
@@ -225,7 +227,7 @@ class OutputKind(ABC):
             return "maps"
         if isinstance(labels[0], (list, tuple, np.ndarray)):
             return self.lists(labels)
-        if isinstance(labels[0], str):
+        if isinstance(labels[0], (str, Mapping)):
             return "texts"
         return "classes" if all(float(label).is_integer() and label >= 0 for label in labels) else "numbers"
 

@@ -132,8 +132,8 @@ def test_unsupported_extension(tmp_path: Path) -> None:
         load_evaluation(str(tmp_path / "data.xlsx"))
     assert caught.value.message == "The file 'data.xlsx' cannot be read as data."
     assert caught.value.remedy == (
-        "Allowed: .txt, .jsonl, .csv, .tsv, .parquet, .npz, COCO .json, a folder of images (for objects labels/, for "
-        "pixels masks/ beside images/) or of .wav or .flac."
+        "Allowed: .txt, .jsonl, .csv, .tsv, .parquet, .npz, COCO or SQuAD .json, a folder of images (for "
+        "objects labels/, for pixels masks/ beside images/) or of .wav or .flac."
     )
 
 

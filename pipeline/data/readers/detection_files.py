@@ -62,13 +62,14 @@ def _is_object(numbers: list[float]) -> bool:
 _CLASSES = 2**31
 
 
-def read_coco(path: Path) -> Contents:
+def read_coco(path: Path, data: Any = None) -> Contents:
     """A COCO annotation file (`images`, `annotations` with `bbox` in pixels); images lie beside it or in `images/`.
 
     Classes are the file's category ids, which COCO-trained models of the DETR type predict as they are. Crowd regions
-    are left out. UsageError for a file that is none, and for images that are missing.
+    are left out. `data`: what the file holds, if it was read. UsageError for a file that is none, and for images that
+    are missing.
     """
-    data = read_json(path)
+    data = read_json(path) if data is None else data
     if isinstance(data, list):
         raise UsageError(
             f"{path.name} holds a list; a .json file is read as COCO annotations, an object.",

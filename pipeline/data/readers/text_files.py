@@ -12,6 +12,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
 from pipeline.data.lazy import Contents
 from pipeline.data.readers.parquet_files import PARQUET, read_parquet
+from pipeline.data.readers.questions import ANSWERS, CONTEXT, has_questions, read_questions
 from pipeline.data.readers.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
 
 USUAL = Columns()
@@ -22,15 +23,17 @@ _PARTNERS = ("passage", "answer", "context", "response", "reply", "hypothesis", 
 """Columns of what belongs to a query, a question or a sentence."""
 _LARGEST = 2**53
 """Of labels; whole numbers up to here are the same as float64."""
-_NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES}
+_NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES, CONTEXT, ANSWERS}
 _COLUMNS = (
-    'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score"; '
+    'Give "text" (and "label" if there is one), "tokens" (and "labels"), "sentence1", "sentence2" and "score", or '
+    '"question", "context" and "answers"; '
     "or name the columns with --text-column and --label-column."
 )
 
 
 def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
-    """Samples of a text file: str, or (sentence1, sentence2) with float scores, or lists of words with a label each.
+    """Samples of a text file: str, or (sentence1, sentence2) with float scores, lists of words with a label each, or
+    (question, context) with answers.
 
     `.parquet`: a sample a row. `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`:
     columns named in the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the
@@ -49,6 +52,8 @@ def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     if _has_columns(rows, *PAIR[:2]) and (_has_columns(rows, "score") or _has_columns(rows, "label")):
         pairs = [_pair(row, path.name) for row in rows]
         return Contents("text", pairs, digest, _scores(rows, path.name), pairs=True, notes=notes)
+    if has_questions(rows):
+        return read_questions(rows, path.name, digest, notes)
     if _has_columns(rows, "tokens"):
         words = [_words(row, path.name) for row in rows]
         tags = [_tags(row, path.name) for row in rows] if _has_columns(rows, "labels") else None

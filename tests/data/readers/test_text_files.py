@@ -202,8 +202,8 @@ def test_missing_columns_say_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_texts(write(tmp_path, "a.csv", "cells\nx\n"))
     assert caught.value.remedy == (
-        'Give "text" (and "label" if there is one), "tokens" (and "labels"), or "sentence1", "sentence2" and "score"; '
-        "or name the columns with --text-column and --label-column."
+        'Give "text" (and "label" if there is one), "tokens" (and "labels"), "sentence1", "sentence2" and "score", or '
+        '"question", "context" and "answers"; or name the columns with --text-column and --label-column.'
     )
 
 
