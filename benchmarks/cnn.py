@@ -96,7 +96,7 @@ def agreement(name: str) -> Measured:
 
 def sqnr_db(name: str) -> Measured:
     """Of the logits over 64 calibration samples, beside the largest error in the logits' standard deviations."""
-    facts = artifacts(name)["compare"].facts["outputs"][0]
+    facts = artifacts(name)["compare"].metadata["outputs"][0]
     return Measured(facts["sqnr_db"], facts["max_error_in_std"])
 
 

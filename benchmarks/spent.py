@@ -7,8 +7,8 @@ import time
 
 from pipeline.api import default_store
 from pipeline.core.artifact import Artifact
-from pipeline.core.run_stages import run_stages
-from pipeline.core.stage import Outcome, Stage
+from pipeline.core.run_stages import Outcome, run_stages
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
 from pipeline.core.types import silent
 from pipeline.plan.build import Plan

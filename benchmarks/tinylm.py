@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from benchmarks.data import folder
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.passes import PassConfig
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.quiet import quiet
 from pipeline.core.registry import load_attribute
+from pipeline.core.silence import silence_output
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
 from pipeline.data.samples import write_samples
@@ -44,7 +44,7 @@ def source() -> ModelSpec:
 
 def load() -> nn.Module:
     """The float32 model, fresh: 5,475,584 parameters, of which the tied embedding has 1,048,576."""
-    with quiet():
+    with silence_output():
         return load_source(source())
 
 
@@ -101,7 +101,7 @@ def perplexity(model: nn.Module) -> float:
 
 def compressed(*passes: PassConfig, windows_to_see: int = 128) -> tuple[Compressed, list[dict[str, Any]]]:
     """The model after `passes`, which see that many calibration windows, and the facts of each."""
-    with tempfile.TemporaryDirectory() as scratch, quiet():
+    with tempfile.TemporaryDirectory() as scratch, silence_output():
         place = Path(scratch)
         (place / "samples").mkdir()
         write_samples(place / "samples", map(_row, calibration(windows_to_see)))
@@ -111,7 +111,7 @@ def compressed(*passes: PassConfig, windows_to_see: int = 128) -> tuple[Compress
             out = place / str(number)
             out.mkdir()
             facts.append(_run(config, inputs, out))
-            inputs = {**inputs, EARLIER: Artifact(out, "compress", "", "", {})}
+            inputs = {**inputs, PREVIOUS_PASS: Artifact(out, "compress", "", "", {})}
         return load_compressed(source(), inputs), facts
 
 

@@ -22,7 +22,6 @@ from pipeline.config.loading import load_target, validate
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError, UsageError
-from pipeline.core.quiet import quiet
 from pipeline.core.report_types import (
     PassReport,
     QuantizationCheck,
@@ -31,10 +30,11 @@ from pipeline.core.report_types import (
     StageRecord,
     TensorFormat,
 )
-from pipeline.core.run_stages import run_stages
-from pipeline.core.stage import Outcome, Stage, execute
+from pipeline.core.run_stages import Outcome, execute, run_stages
+from pipeline.core.silence import silence_output
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
-from pipeline.core.types import Frozen, Progress, Scheme, silent
+from pipeline.core.types import Progress, Scheme, StrictModel, silent
 from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.build import Plan, apply_overrides, make_plan
@@ -48,7 +48,7 @@ from pipeline.report.trials import compared_trials, uncompared
 from pipeline.report.write import read_report
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 
-Found = TypeVar("Found", bound=Frozen)
+Found = TypeVar("Found", bound=StrictModel)
 
 
 class Console:
@@ -148,7 +148,7 @@ def _case(plan: Plan, outcomes: dict[str, Outcome]) -> Case:
 
 def _read(made: Mapping[str, Artifact], stage: str, kind: type[Found]) -> Found | None:
     """What a check among the stages found; None where the export had none."""
-    return kind.model_validate(made[stage].facts) if stage in made else None
+    return kind.model_validate(made[stage].metadata) if stage in made else None
 
 
 def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
@@ -157,7 +157,7 @@ def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
     of_float, evaluation, reference = (outcomes[name].artifact.path for name in names)
     tokenized = [name for name in outcomes if name.startswith("samples.evaluation.")]  # anew, for a trimmed vocabulary
     own = outcomes[tokenized[-1]].artifact.path if tokenized else evaluation
-    behaviour = Behaviour.model_validate(outcomes[PROBE].artifact.facts)
+    behaviour = Behaviour.model_validate(outcomes[PROBE].artifact.metadata)
     return FloatReference(of_float, own, reference, evaluation, behaviour)
 
 
@@ -166,7 +166,7 @@ def _reasons(plan: Plan, outcomes: dict[str, Outcome]) -> Reasons:
 
 
 def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
-    facts = {name: outcome.artifact.facts for name, outcome in outcomes.items()}
+    facts = {name: outcome.artifact.metadata for name, outcome in outcomes.items()}
     rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
     notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
     passes = tuple(
@@ -320,8 +320,8 @@ def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> Fl
 def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
     """Why weights stayed in float: what the quantization plan says of each; without one, what is known of all."""
     if plan is not None:
-        left = {entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]}
-        stored = {f"{weight}.codes": reason for weight, reason in plan.facts.get("stored_only", {}).items()}
+        left = {entry["weight"]: entry["reason"] for entry in plan.metadata["left_in_float"]}
+        stored = {f"{weight}.codes": reason for weight, reason in plan.metadata.get("stored_only", {}).items()}
         return Reasons(left | stored)
     if not SchemeFormats(scheme).rounds:
         return Reasons(without_plan=f"the scheme {scheme.name} keeps weights in float")
@@ -330,7 +330,7 @@ def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
 
 def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:
     """How the quantization plan stores every weight; nothing without one, or of one that does not say it yet."""
-    entries = plan.facts.get("formats", ()) if plan is not None else ()
+    entries = plan.metadata.get("formats", ()) if plan is not None else ()
     return tuple(TensorFormat.model_validate(entry) for entry in entries)
 
 
@@ -341,9 +341,9 @@ def _tried(
     given = {"float": "float", "evaluation": evaluation, PROBE: PROBE}
     if any(role not in inputs for role in given.values()):
         return ()
-    with quiet():
+    with silence_output():
         outcome = execute(judge_stage(target, metric), {name: inputs[role] for name, role in given.items()}, store)
-    return tuple(outcome.artifact.facts["notes"])
+    return tuple(outcome.artifact.metadata["notes"])
 
 
 def _subject_in(

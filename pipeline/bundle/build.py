@@ -10,11 +10,11 @@ from pathlib import Path
 from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
 from pipeline.bundle.records import METADATA
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.encode import PREPROCESSOR_FILES, with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
@@ -29,7 +29,7 @@ _ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", 
 GOLDEN_SAMPLES = 4
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes graphs, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
     out = context.out
     folder = context.inputs["model"].path
@@ -37,7 +37,7 @@ def run(context: StageContext) -> dict[str, Json]:
     for file in (file for graph in graphs for file in graph.files(folder)):
         shutil.copyfile(file, out / file.name)
     copied = _preprocessing_files(with_tokenizer(context.model, context.inputs), out)
-    if EARLIER in context.inputs and (made := context.inputs[EARLIER].path / CONFIG).is_file():
+    if PREVIOUS_PASS in context.inputs and (made := context.inputs[PREVIOUS_PASS].path / CONFIG).is_file():
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
     metadata = _metadata(context, graphs, copied)
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
@@ -47,7 +47,7 @@ def run(context: StageContext) -> dict[str, Json]:
     return {"files": len(list(out.rglob("*")))}
 
 
-def _digests(context: StageContext) -> dict[str, Json]:
+def _digests(context: StageContext) -> StageMetadata:
     """The keys under which `gate` finds this bundle's float reference in the store."""
     roles = [role for role in _ROLES if role in context.inputs]
     return {"store": {role: context.inputs[role].key for role in roles}}

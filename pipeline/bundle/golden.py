@@ -18,7 +18,7 @@ from pydantic import Field
 from pipeline.bundle.records import read_record
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import IntegrityError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 from pipeline.devices.worker import Feed
 
 GOLDEN, RECORD = "golden", "golden.json"
@@ -27,14 +27,14 @@ TOLERANCE = 0.02
 products with INT8 arithmetic differ by up to 0.06 standard deviations between instruction sets."""
 
 
-class NamedFile(Frozen):
+class NamedFile(StrictModel):
     """An input or output of the model, and the file that holds it in the folder of every sample."""
 
     name: str
     file: Annotated[str, Field(pattern=r"^(input|output)-[0-9]{1,6}\.npy$")]
 
 
-class Golden(Frozen):
+class Golden(StrictModel):
     """What `golden.json` says. The samples' folders are `0`, `1` and so on."""
 
     samples: Annotated[int, Field(ge=0, le=1000)]

@@ -14,7 +14,7 @@ from pipeline.core.digest import SHA256, pretty_json, sha256_json, tree
 from pipeline.core.documents import DocumentError, read_bounded
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.paths import NOTHING, kind_of
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 
 MANIFEST = "manifest.json"
 FORMAT = 3
@@ -24,7 +24,7 @@ _AGAIN = "Export it again."
 _Sha256 = Annotated[str, Field(pattern=f"^{SHA256.pattern}$")]
 
 
-class Provenance(Frozen):
+class Provenance(StrictModel):
     """What a bundle was made from. `store`: the keys under which a store has the float reference, by role."""
 
     model: str
@@ -34,14 +34,14 @@ class Provenance(Frozen):
     store: dict[str, _Sha256]
 
 
-class File(Frozen):
+class File(StrictModel):
     """One file of a bundle."""
 
     sha256: _Sha256
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Manifest(Frozen):
+class Manifest(StrictModel):
     """`manifest.json`. `digest` covers everything else in it, and with that the whole bundle."""
 
     format: Literal[3]

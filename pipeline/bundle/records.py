@@ -11,14 +11,14 @@ from pipeline.config.loading import validate
 from pipeline.config.target import Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.files import GraphSpec, only
 
 METADATA = "metadata.json"
-Record = TypeVar("Record", bound=Frozen)
+Record = TypeVar("Record", bound=StrictModel)
 
 
-class Engine(Frozen):
+class Engine(StrictModel):
     """How the app must set up its session."""
 
     engine: str
@@ -27,7 +27,7 @@ class Engine(Frozen):
     session_config: dict[str, str]
 
 
-class Metadata(Frozen):
+class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
     samples are inputs and outputs of the first. `states`: of a streaming model, input -> the output that is its value
     in the next step; they start at zero."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, first_line
-from pipeline.core.stage import Stage, StageContext
-from pipeline.core.types import Json, Progress, silent
+from pipeline.core.stage import Stage, StageContext, StageMetadata
+from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples, open_samples
 from pipeline.devices.host_info import host_info
 from pipeline.graph.files import graph_file
@@ -47,7 +47,7 @@ def answers_stage(model: str, evaluation: str, runtime: Runtime) -> Stage:
     return Stage(ANSWERS, 2, "pipeline.checks.answers:run", config, inputs, ("onnxruntime", "numpy"))
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes what `read_answers` reads."""
     model, evaluation = graph_file(context.inputs["model"].path), context.inputs["evaluation"].path
     runtime = Runtime(**context.config["runtime"])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import Drift, OutputError, QuantizationCheck
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Figure, Json, computed
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Figure, computed
 from pipeline.data.samples import Samples, open_samples
 from pipeline.graph.files import graph_file
 from pipeline.metrics.outputs import LIMIT_DB, ratio_db
@@ -141,7 +141,7 @@ class _Judged:
         return of_width(kind, reference.shape[-1]).fidelity(reference, other).scores
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Facts are the record `QuantizationCheck`; nothing is written. A bad result is not an error: the report says it,
     and a budget can gate it."""
     kind, source = behaviour_in(context.inputs).kind, context.config["data"]

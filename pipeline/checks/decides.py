@@ -24,8 +24,7 @@ from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value,
 from pipeline.config.target import Target
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.stage import Stage, StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.data.samples import Samples, open_samples
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
@@ -85,7 +84,7 @@ def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
     return Stage(JUDGE, 3, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Facts: what a report must say. UsageError for a required budget that cannot fail, for labels that do not fit the
     model's outputs, and for a metric that does not."""
     limits = [Limit(name, **given) for name, given in context.config["limits"].items()]

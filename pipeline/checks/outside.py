@@ -14,8 +14,7 @@ from safetensors.numpy import load_file
 
 from pipeline.checks.reference import evaluation_folders
 from pipeline.core.report_types import RangeCheck
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Row, open_samples
 from pipeline.graph.edit import add_constant
 from pipeline.graph.files import graph_file, load_model, saved
@@ -47,7 +46,7 @@ class _Shares:
         self.outside = {name: self.outside.get(name, 0.0) + share for name, share in outside.items()}
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Facts are the record `RangeCheck`; nothing is written.
 
     The float graph that was calibrated runs over the first evaluation samples; what is counted is reduced inside it.

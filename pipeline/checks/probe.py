@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Row, open_samples
 from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import stack, takes_batches
@@ -26,7 +25,7 @@ _SAMPLES = 16
 _EXAGGERATED = 8.0
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Facts are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by them
     is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
     session = parallel_session(graph_file(context.inputs["float"].path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import DATASET, open_samples, read_label_arrays
 from pipeline.graph.files import graph_file
@@ -38,7 +38,7 @@ class FloatReference:
     behaviour: Behaviour
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes `<number>.npy` with the rows that are judged, for each evaluation set: the answers to samples
     that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
     behaviour = behaviour_in(context.inputs)

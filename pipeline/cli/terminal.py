@@ -23,7 +23,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from pipeline.api import Console
-from pipeline.core.stage import Outcome, Stage
+from pipeline.core.run_stages import Outcome
+from pipeline.core.stage import Stage
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import shown
 from pipeline.plan.titles import title_of

@@ -16,13 +16,13 @@ from pipeline.checks.answers import ANSWERS
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.compare.candidates import Scored, fidelity_name, score
-from pipeline.compare.pareto_dominance import Entry, differences, dominates, front, nearest
+from pipeline.compare.pareto_dominance import Entry, differences, dominates, nearest, on_pareto_front
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import validate
 from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
-from pipeline.core.run_stages import run_stages
-from pipeline.core.stage import Outcome, Stage
+from pipeline.core.run_stages import Outcome, run_stages
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
 from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
@@ -215,18 +215,18 @@ def _judge(
         _entry(one, result, turns, place)
         for place, (one, result) in enumerate(zip(built, scored, strict=True), start=1)
     ]
-    on_front = front(entries)
+    fronts = on_pareto_front(entries)
     recipe, *plain = [
         _candidate(one, result, entries, place, turns)
         for place, (one, result) in enumerate(zip(built, scored, strict=True))
     ]
     candidates = [
-        candidate.model_copy(update={"front": is_front})
-        for candidate, is_front in zip([recipe, *plain], on_front, strict=True)
+        candidate.model_copy(update={"on_pareto_front": on_front})
+        for candidate, on_front in zip([recipe, *plain], fronts, strict=True)
     ]
     dominators = tuple(candidate.label for candidate in plain if candidate.dominates)
     if dominators:  # by differences that count, though by a hair in one respect it may be the best as measured
-        candidates[0] = candidates[0].model_copy(update={"front": False})
+        candidates[0] = candidates[0].model_copy(update={"on_pareto_front": False})
     return Comparison(
         model=plan.source.name,
         model_digest=plan.source.digest,
@@ -268,7 +268,7 @@ def _candidate(one: Built, result: Scored, entries: Sequence[Entry], place: int,
     recipe, entry = entries[0], entries[place]
     latency = percentile_figure(turns, place + 1, 0.5)
     speedup = speed_figure(turns, 0, place + 1)
-    against, why_not = ((), "") if entry is recipe else differences(recipe, entry)
+    against, incomparable_reason = ((), "") if entry is recipe else differences(recipe, entry)
     return Candidate(
         label=one.label,
         kind="recipe" if entry is recipe else "plain",
@@ -279,9 +279,9 @@ def _candidate(one: Built, result: Scored, entries: Sequence[Entry], place: int,
         drop=result.drop.value,
         fidelity=None if result.fidelity is None else result.fidelity.value,
         accuracy=result.accuracy,
-        dominates=not why_not and dominates(against),
+        dominates=not incomparable_reason and dominates(against),
         against=against,
-        why_not=why_not,
+        incomparable_reason=incomparable_reason,
     )
 
 

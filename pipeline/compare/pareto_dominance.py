@@ -60,19 +60,19 @@ class Entry:
 
 def differences(recipe: Entry, plain: Entry) -> tuple[tuple[Difference, ...], str]:
     """`plain` against `recipe` on every axis that both have, and why the two cannot be compared ("" if they can)."""
-    why_not = _missing(recipe) or _missing(plain)
-    if not why_not and (recipe.fidelity is None) != (plain.fidelity is None):
-        why_not = f"the fidelity of {(recipe if recipe.fidelity is None else plain).label} was not measured"
+    incomparable_reason = _missing(recipe) or _missing(plain)
+    if not incomparable_reason and (recipe.fidelity is None) != (plain.fidelity is None):
+        incomparable_reason = f"the fidelity of {(recipe if recipe.fidelity is None else plain).label} was not measured"
     latency = _latency(recipe, plain)
-    if not why_not and latency is not None and not _is_known(latency):
-        why_not = f"their latencies differ by anything from {latency.low:+.0f} to {latency.high:+.0f} %"
+    if not incomparable_reason and latency is not None and not _is_known(latency):
+        incomparable_reason = f"their latencies differ by anything from {latency.low:+.0f} to {latency.high:+.0f} %"
     found = [
         _size(recipe, plain),
         latency,
         _accuracy("drop", "points", recipe.drop, plain.drop, 1.0),
         _accuracy("fidelity", "share", recipe.fidelity, plain.fidelity, -1.0),
     ]
-    return tuple(difference for difference in found if difference is not None), why_not
+    return tuple(difference for difference in found if difference is not None), incomparable_reason
 
 
 def dominates(against: Sequence[Difference]) -> bool:
@@ -158,7 +158,7 @@ def _drop(entry: Entry) -> float:
     return np.inf if entry.drop is None else entry.drop.value
 
 
-def front(entries: Sequence[Entry]) -> list[bool]:
+def on_pareto_front(entries: Sequence[Entry]) -> list[bool]:
     """Which entries are on the Pareto front of bytes, latency, drop and fidelity, by their values as measured; an entry
     that lacks one of them is not."""
     with_fidelity = any(entry.fidelity is not None for entry in entries)

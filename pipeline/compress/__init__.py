@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.compress.passes import PassConfig
     from pipeline.compress.prune.units import UnitKind
 
-EARLIER = "compressed"
+PREVIOUS_PASS = "compressed"  # noqa: S105  # a role, not a password
 """The role under which a stage gets the result of the pass before it."""
 
 TEACHER = "teacher"
@@ -24,7 +24,7 @@ CALIBRATION = "calibration"
 """The role of the calibration samples, as the compressed model takes them."""
 SOURCE_CALIBRATION = "calibration.source"
 """The role of the same samples as the source takes them, given once a pass has changed the tokenizer."""
-CALIBRATION_BEFORE = "calibration.before"
+PREVIOUS_CALIBRATION = "calibration.before"
 """The role of the same samples as the model before it takes them, for the pass that changes the tokenizer."""
 
 _PARTS = ("run", "version", "needs", "check", "model_validate")

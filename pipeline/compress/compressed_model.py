@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file, save_model
 from torch import nn
 
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.edits import replay
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -34,12 +34,12 @@ class Compressed:
 
 
 def load_compressed(spec: ModelSpec, inputs: Mapping[str, Artifact]) -> Compressed:
-    """The source's float32 model after the passes so far (`inputs[EARLIER]`; none is fine), in evaluation mode.
+    """The source's float32 model after the passes so far (`inputs[PREVIOUS_PASS]`; none is fine), in evaluation mode.
     StageError if stored weights do not fit the edited structure."""
     model = load_source(spec)
-    if EARLIER not in inputs:
+    if PREVIOUS_PASS not in inputs:
         return Compressed(model, (), False)
-    folder = inputs[EARLIER].path
+    folder = inputs[PREVIOUS_PASS].path
     edits = json.loads((folder / EDITS_FILE).read_text(encoding="utf-8"))
     weights = folder / WEIGHTS_FILE
     replay(model, edits)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.core.report_types import PassReport
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 
 TRAINED = "trained"
 """The teacher that the last pass with `Needs.training` before made."""
@@ -46,8 +46,8 @@ class VocabularyNeeds:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a pass gets beside the model as compressed so far: the input `EARLIER` after another pass, and `TOKENIZER`
-    once one has changed the tokenizer.
+    """What a pass gets beside the model as compressed so far: the input `PREVIOUS_PASS` after another pass, and
+    `TOKENIZER` once one has changed the tokenizer.
 
     Attributes:
         calibration: The inputs `CALIBRATION` and `PROBE` (whether samples may run in one batch); with a changed
@@ -57,7 +57,7 @@ class Needs:
         hardware: Its bytes depend on this machine's instruction set and threads, which then are in the key.
         training: The input `training`, the model source `TEACHER`, and where they apply the inputs `TEACHER` and
             `TEACHER_OUTPUTS`.
-        vocabulary: A smaller tokenizer as `TOKENIZER`, and the calibration samples once more as `CALIBRATION_BEFORE`,
+        vocabulary: A smaller tokenizer as `TOKENIZER`, and the calibration samples once more as `PREVIOUS_CALIBRATION`,
             from before they were cut anew with it. What follows gets them as this tokenizer cuts them.
     """
 
@@ -69,7 +69,7 @@ class Needs:
     vocabulary: VocabularyNeeds | None = None
 
 
-class PassConfig(Frozen):
+class PassConfig(StrictModel):
     """Base of the configs of all passes: its fields are the keys that a recipe gives."""
 
     run: ClassVar[str]

@@ -15,13 +15,12 @@ from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import first_line
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES, TOKENIZER
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes a Hugging Face folder (`config.json`, `model.safetensors`, tokenizer or processor, a
     sentence encoder's pooling), or else `weights.safetensors` and the `edits.json` that lead from the source's code to
     their shapes. Facts: `loads`: `transformers` or `edits`; `reason` for the latter."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.config.target import LONGEST, MOST_BATCHED, MOST_THREADS
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_TARGET = "phone"
@@ -16,7 +16,7 @@ OPSETS = (21, 22, 23)
 """INT4 tensors need 21, the Attention operator 23; newer ones are not tried yet."""
 
 
-class Job(Frozen):
+class Job(StrictModel):
     """One export. None means: as the target or the recipe says."""
 
     model: str = DEFAULT_MODEL

@@ -8,17 +8,17 @@ from pydantic import Field
 
 from pipeline.core.model_spec import DTYPE
 from pipeline.core.paths import Name
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 
-class Calibration(Frozen):
+class Calibration(StrictModel):
     """Which samples calibrate: a set in `calibration/` or a path, and how many of them."""
 
     data: str = "text-en"
     samples: Annotated[int, Field(gt=0, le=10_000_000)] = 512
 
 
-class DeclaredInput(Frozen):
+class DeclaredInput(StrictModel):
     """What a recipe says of one input (see `InputSpec`); what it leaves out, the model says."""
 
     shape: tuple[Annotated[int, Field(gt=0)] | str, ...] | None = Field(default=None, max_length=16)
@@ -27,7 +27,7 @@ class DeclaredInput(Frozen):
     next: str | None = None
 
 
-class Recipe(Frozen):
+class Recipe(StrictModel):
     """`passes` run in order on the float model, each `{"pass": name, ...its config}`; then `scheme` is applied.
 
     `scheme` is a name, or a table with `base = name` and what differs from it. `task`, `inputs`, `preprocessing`

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
-from pipeline.core.types import Evidence, Frozen
+from pipeline.core.types import Evidence, StrictModel
 
 Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
@@ -22,7 +22,7 @@ DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 """The session config entry that apps in any language can set, where Python alone has a keyword."""
 
 
-class Cluster(Frozen):
+class Cluster(StrictModel):
     """Cores of one kind."""
 
     core: str
@@ -30,7 +30,7 @@ class Cluster(Frozen):
     clock_mhz: Annotated[int, Field(gt=0)]
 
 
-class Device(Frozen):
+class Device(StrictModel):
     """The hardware. `sources` names the origin of every figure, by its key."""
 
     soc: str
@@ -48,7 +48,7 @@ class Device(Frozen):
         return self
 
 
-class Runtime(Frozen):
+class Runtime(StrictModel):
     """How ONNX Runtime is set up on the device. `session_config` are its session configuration entries."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
@@ -66,14 +66,14 @@ class Runtime(Frozen):
         return {**self.session_config, **entry}
 
 
-class Shape(Frozen):
+class Shape(StrictModel):
     """The input shape that latency and memory are measured at."""
 
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] = 1
     sequence_length: Annotated[int, Field(gt=0, le=LONGEST)] = 128
 
 
-class Budget(Frozen):
+class Budget(StrictModel):
     """One limit. Only figures whose evidence is in `evidence` can pass or fail it."""
 
     limit: Annotated[float, Field(ge=0)]
@@ -89,7 +89,7 @@ class Budget(Frozen):
         return value
 
 
-class Target(Frozen):
+class Target(StrictModel):
     """A device profile with budgets, and the recipe that is used when none is named.
 
     Attributes:

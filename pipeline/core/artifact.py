@@ -18,13 +18,13 @@ RECORD = "artifact.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage's output. `facts` is what the stage found out, as plain data."""
+    """A finished stage's output. `metadata`: what the stage function returned, `facts` in the record."""
 
     path: Path
     stage: str
     key: str
     digest: str
-    facts: dict[str, Json]
+    metadata: dict[str, Json]
 
     def file(self, name: str) -> Path:
         """The path of one of the artifact's files; IntegrityError if it has none of that name."""
@@ -64,7 +64,7 @@ def _change(path: Path, entry: Json, size: int | None) -> str:
     return "" if known and entry == {"sha256": sha256_file(path), "bytes": size} else "was changed"
 
 
-def seal(root: Path, stage: str, key: str, identity: Json, facts: dict[str, Json]) -> None:
+def seal(root: Path, stage: str, key: str, identity: Json, metadata: dict[str, Json]) -> None:
     """Write the record of a filled directory. No clock, host or path goes in: equal inputs give equal bytes.
 
     Folders in which nothing lies are taken out, since a listing of files cannot say that they belong there.
@@ -73,13 +73,13 @@ def seal(root: Path, stage: str, key: str, identity: Json, facts: dict[str, Json
         if not any(folder.iterdir()):
             folder.rmdir()
     files = list_files(root)
-    facts = json.loads(canonical_json(facts))  # as it will be read: keys that are numbers become text
+    metadata = json.loads(canonical_json(metadata))  # as it will be read: keys that are numbers become text
     record = {
         "stage": stage,
         "key": key,
-        "digest": sha256_json({"files": files, "facts": facts}),
+        "digest": sha256_json({"files": files, "facts": metadata}),
         "identity": identity,
-        "facts": facts,
+        "facts": metadata,
         "files": files,
     }
     (root / RECORD).write_text(pretty_json(record), encoding="utf-8")
@@ -92,13 +92,13 @@ def open_artifact(root: Path) -> Artifact:
     """
     try:
         record, content = _read_record(root)
-        identity, digest, facts, files = (record[name] for name in ("identity", "digest", "facts", "files"))
+        identity, digest, metadata, files = (record[name] for name in ("identity", "digest", "facts", "files"))
         stage = identity["stage"]
         expected = {"stage": stage, "key": root.name, "identity": identity, "digest": digest}
-        expected |= {"facts": facts, "files": files}
+        expected |= {"facts": metadata, "files": files}
         if content != pretty_json(expected).encode():
             raise IntegrityError(f"its record is not the one of stage {stage} under this key")
-        if sha256_json(identity) != root.name or sha256_json({"files": files, "facts": facts}) != digest:
+        if sha256_json(identity) != root.name or sha256_json({"files": files, "facts": metadata}) != digest:
             raise IntegrityError("its record was changed")
         if found := changes(root, files, {RECORD}):
             raise IntegrityError(found[0])
@@ -106,7 +106,7 @@ def open_artifact(root: Path) -> Artifact:
         raise IntegrityError(f"The record of artifact {root.name[:12]} cannot be read: {error}.") from error
     except (DocumentError, IntegrityError) as error:
         raise IntegrityError(f"Artifact {root.name[:12]} was changed after it was written: {error}.") from error
-    return Artifact(root, stage, root.name, digest, facts)
+    return Artifact(root, stage, root.name, digest, metadata)
 
 
 def _read_record(root: Path) -> tuple[dict[str, Json], bytes]:

@@ -29,7 +29,7 @@ _SELDOM = 50_000
 
 
 @contextmanager
-def seldom_collected() -> Iterator[None]:
+def gc_threshold() -> Iterator[None]:
     """Look for reference cycles after 50,000 new objects instead of 700: importing the libraries makes hundreds of
     thousands that stay, and looking through them again and again is a tenth of the time that it takes."""
     before = gc.get_threshold()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 
 MOST_VALUES = 2**28
 """Of one sample of an input."""
@@ -24,7 +24,7 @@ DTYPE: TypeAlias = Literal[
 """Of an input."""
 
 
-class InputSpec(Frozen):
+class InputSpec(StrictModel):
     """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
     scalar has none), and for
     integers the values it may have, 0 to `values` - 1. `next`: of a state of a streaming model, the output that is its
@@ -45,7 +45,7 @@ class InputSpec(Frozen):
         return self
 
 
-class ModelSpec(Frozen):
+class ModelSpec(StrictModel):
     """A vetted model source, passed whole through the stages.
 
     `digest` covers its files, `inputs` what its graph takes where no Hugging Face config says so. `family`: what it

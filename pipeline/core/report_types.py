@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from pipeline.core.types import Evidence, Figure, Frozen, Json, Scheme, Verdict
+from pipeline.core.types import Evidence, Figure, Json, Scheme, StrictModel, Verdict
 
 REPORT_VERSION = 1
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 
 
-class BudgetResult(Frozen):
+class BudgetResult(StrictModel):
     """One budget held against what was measured. `margin` is how far within the limit (negative: beyond it)."""
 
     metric: str
@@ -31,7 +31,7 @@ class BudgetResult(Frozen):
     remedy: str = ""
 
 
-class DatasetAccuracy(Frozen):
+class DatasetAccuracy(StrictModel):
     """How the bundle compares with the float model on one evaluation set. `scores` by metric name (see metrics/);
     `drop` is in points (0-100): metric(float) - metric(bundle) with labels, what `primary` lacks without, with the ends
     of its 95 % confidence interval where it has one. Scores that end in `_batched` were measured in batches of 16,
@@ -52,7 +52,7 @@ class DatasetAccuracy(Frozen):
         return min(value for name, value in self.scores.items() if name in (score, f"{score}_batched"))
 
 
-class Conditions(Frozen):
+class Conditions(StrictModel):
     """What went on beside a timing. `loads`: of the models, each followed by rounds of inferences; `quiet_loads` of
     them were hardly disturbed, and figures are made of those alone unless the machine was `loaded`. `interrupted`:
     share of rounds in which a model was taken off its CPU; `switches`: involuntary context switches. `others`, `steal`:
@@ -69,7 +69,7 @@ class Conditions(Frozen):
     loaded: bool
 
 
-class LatencyResult(Frozen):
+class LatencyResult(StrictModel):
     """Milliseconds of single inferences, which took turns with the float model's in the same processes.
     `cpu_speedup`: the speed-up by CPU time, which does not count what other programs took."""
 
@@ -87,7 +87,7 @@ class LatencyResult(Frozen):
     conditions: Conditions | None = None
 
 
-class MemoryResult(Frozen):
+class MemoryResult(StrictModel):
     """MB (10^6 bytes) over the process before the session was made. Where the system does not tell the peaks they are
     null, and `reason` says why."""
 
@@ -97,7 +97,7 @@ class MemoryResult(Frozen):
     reason: str = ""
 
 
-class OperatorTime(Frozen):
+class OperatorTime(StrictModel):
     """Time of all nodes of one operator type in the graph that ONNX Runtime executed, per inference."""
 
     op_type: str
@@ -106,7 +106,7 @@ class OperatorTime(Frozen):
     share: float
 
 
-class TensorGroup(Frozen):
+class TensorGroup(StrictModel):
     """Bytes of the bundle's stored tensors, summed over one module of the model."""
 
     name: str
@@ -115,7 +115,7 @@ class TensorGroup(Frozen):
     share: float
 
 
-class SkippedTensor(Frozen):
+class SkippedTensor(StrictModel):
     """A weight that the scheme left in float, and why."""
 
     name: str
@@ -124,7 +124,7 @@ class SkippedTensor(Frozen):
     reason: str
 
 
-class TensorFormat(Frozen):
+class TensorFormat(StrictModel):
     """How one weight is stored. `node`: the first that reads it, as `op`: the factor of a product, a table, or a
     convolution's kernel; `override`: the pattern of the scheme's overrides that chose the format, empty if none did."""
 
@@ -136,7 +136,7 @@ class TensorFormat(Frozen):
     megabytes: float
 
 
-class OutputError(Frozen):
+class OutputError(StrictModel):
     """How far one output of the quantized graph is from the float graph's. `sqnr_db` is within +-300, which stand for
     identical and for not finite; `max_error_in_std` is `max_error` over the float output's standard deviation.
     `agreement`: of integers and booleans, the share of equal values; `sqnr_db` is then of all values to those that
@@ -151,7 +151,7 @@ class OutputError(Frozen):
     reshaped: int = 0
 
 
-class Drift(Frozen):
+class Drift(StrictModel):
     """How the error of a streaming model grows over `sequences` of up to `longest` steps, each graph fed with its own
     states: the SQNR of the judged rows in the first and in the last quarter of the steps."""
 
@@ -161,7 +161,7 @@ class Drift(Frozen):
     last_db: float
 
 
-class QuantizationCheck(Frozen):
+class QuantizationCheck(StrictModel):
     """The quantized graph against the float graph it was made from, on up to 64 samples, or on whole sequences. `data`:
     which ones; `scores`: the fidelity of the kind of output (see tasks/), empty if there are too few samples for it;
     `drift`: of streaming models."""
@@ -173,7 +173,7 @@ class QuantizationCheck(Frozen):
     drift: Drift | None = None
 
 
-class RangeCheck(Frozen):
+class RangeCheck(StrictModel):
     """What calibration did not see of the evaluation data, in the float graph on the first `samples` of it. All are
     shares: of the samples, those with any value outside a calibrated range, and those with inputs in a channel that was
     zero in calibration (`never_seen_channels`: how many there are); of the values, those outside, over all `tensors`
@@ -189,7 +189,7 @@ class RangeCheck(Frozen):
     samples_never_seen: float = 0.0
 
 
-class Coverage(Frozen):
+class Coverage(StrictModel):
     """What runs in INT8/INT4, counted in the graph that ONNX Runtime executes after its own optimization.
 
     `weights`: share of weight values stored in 8 bits or fewer (what `min_weight_coverage` means: a float value is
@@ -205,7 +205,7 @@ class Coverage(Frozen):
     left_in_float: tuple[SkippedTensor, ...] = ()
 
 
-class Trial(Frozen):
+class Trial(StrictModel):
     """One point of the accuracy-versus-size plot. `origin`: float, this run, an earlier run, or a search step."""
 
     label: str
@@ -214,14 +214,14 @@ class Trial(Frozen):
     accuracy: float = Field(description="100 - drop on the worst data set, in points")
 
 
-class StageRecord(Frozen):
+class StageRecord(StrictModel):
     name: str
     key: str
     cached: bool
     seconds: float
 
 
-class HostInfo(Frozen):
+class HostInfo(StrictModel):
     """A machine. `reason`: why `isa` is empty, where the system does not tell it."""
 
     cpu: str
@@ -232,7 +232,7 @@ class HostInfo(Frozen):
     reason: str = ""
 
 
-class Difference(Frozen):
+class Difference(StrictModel):
     """A plain scheme against the recipe on one axis, positive where it is worse: `value`, its 95 % interval if it has
     one, and whether that is more than `margin` and its noise. `unit`: % of the recipe's, points, or share."""
 
@@ -245,10 +245,10 @@ class Difference(Frozen):
     outcome: Literal["better", "same", "worse"]
 
 
-class Candidate(Frozen):
+class Candidate(StrictModel):
     """One bundle of a comparison. `megabytes`: the model's files. `fidelity`: the lowest of the sets' scores named
-    `fidelity_name`. `front`: no other candidate is better in one respect and as good in all others.
-    `against`: its differences from the recipe; `why_not`: why it cannot be compared with it."""
+    `fidelity_name`. `on_pareto_front`: no other candidate is better in one respect and as good in all others.
+    `against`: its differences from the recipe; `incomparable_reason`: why it cannot be compared with it."""
 
     label: str
     kind: Literal["recipe", "plain", "float"]
@@ -259,20 +259,20 @@ class Candidate(Frozen):
     drop: float | None = None
     fidelity: float | None = None
     accuracy: tuple[DatasetAccuracy, ...] = ()
-    front: bool = False
+    on_pareto_front: bool = False
     dominates: bool = False
     against: tuple[Difference, ...] = ()
-    why_not: str = ""
+    incomparable_reason: str = ""
 
 
-class Refusal(Frozen):
+class Refusal(StrictModel):
     """A plain scheme that is not among the candidates, and why."""
 
     label: str
     reason: str
 
 
-class Comparison(Frozen):
+class Comparison(StrictModel):
     """A recipe's bundle beside plain quantization of the same model, all measured in one run.
 
     `same_bytes`, `same_latency`: labels of the plain schemes nearest to the recipe that are no bigger or no slower,
@@ -299,7 +299,7 @@ class Comparison(Frozen):
     versions: dict[str, str]
 
 
-class PassScore(Frozen):
+class PassScore(StrictModel):
     """A model on calibration samples, as a pass judges it: beside the model before all passes, and with rounded weights
     where the pass looks at the scheme."""
 
@@ -308,7 +308,7 @@ class PassScore(Frozen):
     scores: dict[str, float]
 
 
-class Skipped(Frozen):
+class Skipped(StrictModel):
     """A layer or weight that a pass could have changed and left as it was. `size`: its units or values, where the pass
     counts them."""
 
@@ -356,7 +356,7 @@ class PassReport(BaseModel):
         return {key: value for key, value in serialize(self).items() if known.get(key, key) in self.model_fields_set}
 
 
-class Measured(Frozen):
+class Measured(StrictModel):
     """What was measured of a bundle: the part of a report that figures are made of."""
 
     accuracy: tuple[DatasetAccuracy, ...] = ()

@@ -1,16 +1,31 @@
-"""Runs a plan's stages in order against the store."""
+"""Runs a plan's stages in order against the store: what is there already is read, the rest is built under a lock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from pipeline.core.artifact import Artifact
-from pipeline.core.errors import IntegrityError
-from pipeline.core.memory import require_address_space, seldom_collected
-from pipeline.core.quiet import quiet
-from pipeline.core.stage import Outcome, Stage, execute, stage_key
+from pipeline.core.artifact import Artifact, seal
+from pipeline.core.errors import IntegrityError, ResourceError
+from pipeline.core.memory import gc_threshold, is_out_of_memory, require_address_space
+from pipeline.core.silence import silence_output
+from pipeline.core.stage import Stage, StageContext
 from pipeline.core.store import Store
-from pipeline.core.types import Progress
+from pipeline.core.types import Progress, silent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage: its artifact, whether it was there already, and the seconds it took."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+    rebuilt: bool = False
+
 
 Begin = Callable[[str], Progress]
 Finished = Callable[[Stage, Outcome], None]
@@ -28,14 +43,30 @@ def run_stages(
     outcomes: dict[str, Outcome] = {}
     for stage in stages:
         progress = begin(stage.name)
-        with quiet(not verbose), seldom_collected():
+        with silence_output(not verbose), gc_threshold():
             outcomes[stage.name] = execute(stage, _inputs(stage, outcomes), store, progress)
         finished(stage, outcomes[stage.name])
     return outcomes
 
 
-def _inputs(stage: Stage, outcomes: dict[str, Outcome]) -> dict[str, Artifact]:
-    return {role: outcomes[name].artifact for role, name in stage.inputs.items()}
+def execute(stage: Stage, inputs: Mapping[str, Artifact], store: Store, progress: Progress = silent) -> Outcome:
+    """Return the stage's artifact from the store, or build it under its lock.
+
+    Raises StageError (or another EdgeError) if the stage fails; nothing half-written is left then.
+    """
+    begin = time.perf_counter()
+    key = stage.key(inputs)
+    with store.lock(key):
+        damaged = False
+        try:
+            found = store.find(key)
+        except IntegrityError:
+            store.discard(key)
+            found, damaged = None, True
+        if found is not None:
+            return Outcome(found, cached=True, seconds=time.perf_counter() - begin)
+        artifact = _build(stage, inputs, store, key, progress)
+    return Outcome(artifact, cached=False, seconds=time.perf_counter() - begin, rebuilt=damaged)
 
 
 def preview(stages: Sequence[Stage], store: Store) -> list[tuple[str, str]]:
@@ -46,10 +77,45 @@ def preview(stages: Sequence[Stage], store: Store) -> list[tuple[str, str]]:
     for stage in stages:
         state = "run"
         if all(name in known for name in stage.inputs.values()):
-            key = stage_key(stage, {role: known[name] for role, name in stage.inputs.items()})
+            key = stage.key({role: known[name] for role, name in stage.inputs.items()})
             state = _look_up(store, key, stage.name, known)
         rows.append((stage.name, state))
     return rows
+
+
+def _inputs(stage: Stage, outcomes: dict[str, Outcome]) -> dict[str, Artifact]:
+    return {role: outcomes[name].artifact for role, name in stage.inputs.items()}
+
+
+def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str, progress: Progress) -> Artifact:
+    with _stage_errors(stage.name), store.staging(key) as folder:
+        run = stage.function()  # here, since a library that does not fit in memory fails on import
+        scratch, config = store.scratch(key), {**stage.config, **stage.local}
+        metadata = run(StageContext(config, inputs, folder, progress, scratch, stage.models))
+        seal(folder, stage.name, key, stage.identity(inputs), metadata)
+        return store.commit(folder, key)
+
+
+@contextmanager
+def _stage_errors(stage: str) -> Iterator[None]:
+    """Turns the operating system's failures inside a stage into one clear message that names the stage."""
+    try:
+        yield
+    except ResourceError:
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"Stage {stage}: the disk is full.",
+                "Free some space (`edge clean` shrinks the store) and run the same command again; "
+                "finished stages are kept.",
+            ) from error
+        if is_out_of_memory(error):
+            raise ResourceError(
+                f"Stage {stage}: out of memory.",
+                "Use a machine with more memory or, for texts, a smaller --sequence-length; finished stages are kept.",
+            ) from error
+        raise
 
 
 def _look_up(store: Store, key: str, name: str, known: dict[str, Artifact]) -> str:

@@ -1,23 +1,18 @@
-"""A stage: a function from a config and input artifacts to one artifact, run once per key."""
+"""A stage: a function from a config and input artifacts to one artifact, run once per key (see run_stages)."""
 
 from __future__ import annotations
 
-import errno
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.core.artifact import Artifact, seal
+from pipeline.core.artifact import Artifact
 from pipeline.core.digest import canonical_json, sha256_json
-from pipeline.core.errors import IntegrityError, ResourceError
-from pipeline.core.memory import is_out_of_memory
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.registry import load_attribute
-from pipeline.core.store import Store
-from pipeline.core.types import Json, Progress, silent
+from pipeline.core.types import Json, Progress
 
 MODEL = "model"
 """The role of the model source that is exported."""
@@ -25,7 +20,7 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage function gets. It fills `out` and returns its facts. `scratch` (which need not exist yet) outlives a
+    """What a stage function gets. It fills `out` and returns metadata. `scratch` (which need not exist yet) outlives a
     crash: the next try at the same stage finds there what this one left. `models`: by role, `MODEL` being the one that
     is exported."""
 
@@ -39,6 +34,12 @@ class StageContext:
     @property
     def model(self) -> ModelSpec:
         return self.models[MODEL]
+
+
+StageMetadata = dict[str, Json]
+"""What a stage function found out, as plain data: a part of its artifact, as the files in `out` are."""
+
+StageFunction = Callable[[StageContext], StageMetadata]
 
 
 @dataclass(frozen=True)
@@ -73,73 +74,10 @@ class Stage:
         }
         return json.loads(canonical_json(identity))  # keys that are numbers become text, and sort as such
 
+    def key(self, inputs: Mapping[str, Artifact]) -> str:
+        """What the store has its artifact under."""
+        return sha256_json(self.identity(inputs))
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a stage: its artifact, whether it was there already, and the seconds it took."""
-
-    artifact: Artifact
-    cached: bool
-    seconds: float
-    rebuilt: bool = False
-
-
-Run = Callable[[StageContext], dict[str, Json]]
-
-
-def stage_key(stage: Stage, inputs: Mapping[str, Artifact]) -> str:
-    return sha256_json(stage.identity(inputs))
-
-
-def execute(stage: Stage, inputs: Mapping[str, Artifact], store: Store, progress: Progress = silent) -> Outcome:
-    """Return the stage's artifact from the store, or build it under its lock.
-
-    Raises StageError (or another EdgeError) if the stage fails; nothing half-written is left then.
-    """
-    begin = time.perf_counter()
-    key = stage_key(stage, inputs)
-    with store.lock(key):
-        damaged = False
-        try:
-            found = store.find(key)
-        except IntegrityError:
-            store.discard(key)
-            found, damaged = None, True
-        if found is not None:
-            return Outcome(found, cached=True, seconds=time.perf_counter() - begin)
-        artifact = _build(stage, inputs, store, key, progress)
-    return Outcome(artifact, cached=False, seconds=time.perf_counter() - begin, rebuilt=damaged)
-
-
-def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str, progress: Progress) -> Artifact:
-    with _named(stage.name), store.staging(key) as folder:
-        run: Run = load_attribute(stage.run)  # here, since a library that does not fit in memory fails on import
-        scratch, config = store.scratch(key), {**stage.config, **stage.local}
-        facts = run(StageContext(config, inputs, folder, progress, scratch, stage.models))
-        seal(folder, stage.name, key, stage.identity(inputs), facts)
-        return store.commit(folder, key)
-
-
-class _named:  # noqa: N801  # reads as a clause: `with _named(...)`
-    """Turns the operating system's failures inside a stage into one clear message that names the stage."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, ResourceError):
-            return
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"Stage {self.stage}: the disk is full.",
-                "Free some space (`edge clean` shrinks the store) and run the same command again; "
-                "finished stages are kept.",
-            ) from error
-        if is_out_of_memory(error):
-            raise ResourceError(
-                f"Stage {self.stage}: out of memory.",
-                "Use a machine with more memory or, for texts, a smaller --sequence-length; finished stages are kept.",
-            ) from error
+    def function(self) -> StageFunction:
+        """Imports it."""
+        return load_attribute(self.run)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     """Base of all config and report records: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     NOT_MEASURED = "NOT_MEASURED"
 
 
-class Scheme(Frozen):
+class Scheme(StrictModel):
     """Number formats of a quantized model.
 
     `weights`, `embeddings`: bits of a stored value (32 is float, 16 is float16 that becomes float32 when the model is
@@ -76,7 +76,7 @@ class Scheme(Frozen):
         return tuple(given.items()) if isinstance(given, Mapping) else given
 
 
-class Doubt(Frozen):
+class Doubt(StrictModel):
     """Which limits a noisy figure cannot decide: those between `low` and `high`; without them, any.
 
     `why` says what leaves it open, `remedy` what would settle it.
@@ -91,7 +91,7 @@ class Doubt(Frozen):
         return (self.low is None or self.low < limit) and (self.high is None or limit < self.high)
 
 
-class Figure(Frozen):
+class Figure(StrictModel):
     """One number, with its unit, how it was got, and the ends of its 95 % confidence interval if it has one.
 
     `doubt`: None where every repetition gives the same number (bytes, shares of weights), so that any limit is decided.

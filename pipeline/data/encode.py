@@ -12,8 +12,8 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Progress
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
 from pipeline.data.datasets import Dataset, load_evaluation, load_training
@@ -37,7 +37,7 @@ _CHECK_TOKENIZER = "Check tokenizer.json and tokenizer_config.json, or give mode
 _SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
 
 
-def calibration(context: StageContext) -> dict[str, Json]:
+def calibration(context: StageContext) -> StageMetadata:
     """Stage function: the calibration samples. Random tensors only if the user asked for them."""
     config = context.config
     if config["random"]:
@@ -60,7 +60,7 @@ def calibration(context: StageContext) -> dict[str, Json]:
     }
 
 
-def evaluation(context: StageContext) -> dict[str, Json]:
+def evaluation(context: StageContext) -> StageMetadata:
     """Stage function: one folder of held-out samples per evaluation set."""
     datasets = [
         dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
@@ -77,7 +77,7 @@ def evaluation(context: StageContext) -> dict[str, Json]:
     return {"sets": [dataset.name for dataset in datasets], "notes": [note for note in notes if note]}
 
 
-def training(context: StageContext) -> dict[str, Json]:
+def training(context: StageContext) -> StageMetadata:
     """Stage function: the samples of one or more data sets, one set after the other, to train on. They are labelled
     if all sets are."""
     config, model = context.config, with_tokenizer(context.model, context.inputs)

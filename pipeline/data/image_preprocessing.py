@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import Limit, read_json_object
 
 CROPPING = {"Bit", "CLIP", "DeiT", "MobileNetV1", "MobileNetV2"}
@@ -38,7 +38,7 @@ Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
 Spread = Annotated[float, Field(gt=0)]
 
 
-class ImagePreprocessing(Frozen):
+class ImagePreprocessing(StrictModel):
     """What is done to an image, in this order; None leaves a step out.
 
     `resize`: (height, width), or the length of the shortest edge. `resample`: Pillow's number of the filter

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 from pipeline.config.loading import read_toml, validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import Limit, require_file
 from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.readers.text_files import SUFFIXES, read_texts
@@ -26,7 +26,7 @@ CHECKED_IMAGES = 8
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class TextPart(Frozen):
+class TextPart(StrictModel):
     """One file of texts. `labels` says in words what its labels are."""
 
     file: str
@@ -39,7 +39,7 @@ class NamedTextPart(TextPart):
     name: str
 
 
-class ImagePart(Frozen):
+class ImagePart(StrictModel):
     """Images `first` to `first + samples - 1`; `sha256` is over the bytes of the first `CHECKED_IMAGES`."""
 
     first: NonNegativeInt
@@ -51,7 +51,7 @@ class NamedImagePart(ImagePart):
     name: str
 
 
-class _Manifest(Frozen):
+class _Manifest(StrictModel):
     name: str
     licence: str
     source: str

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from pipeline.core.errors import StageError
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 from pipeline.devices.runner import LOAD_SECONDS, Runner
 from pipeline.devices.worker import Profile, Subject
 
@@ -14,7 +14,7 @@ _SUFFIX = "_kernel_time"
 _CONTROL_FLOW = {"If", "Loop", "Scan"}  # their time contains that of the nodes in their bodies
 
 
-class NodeRecord(Frozen):
+class NodeRecord(StrictModel):
     """One node of the graph that ONNX Runtime ran.
 
     `ms`: its kernel's time per inference; `calls` per inference differ from 1 in loop and branch bodies only.

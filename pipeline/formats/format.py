@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.edit import add_constant, drop_unused
 from pipeline.numerics.affine import Float
 from pipeline.numerics.gptq import Curvature
@@ -65,7 +65,7 @@ class Encoded:
         return sum(array.nbytes for array in self.arrays.values())
 
 
-class Entry(Frozen):
+class Entry(StrictModel):
     """One node of the quantization plan: `format` stores its weight, of `shape`, in the arrays `<weight>.<part>`.
     `parameters`, and `input` for the node's input, are the format's own."""
 

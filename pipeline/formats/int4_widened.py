@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.core.types import Frozen, Scheme
+from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, Shared, TensorClass
 from pipeline.formats.int8_channel import NO_KERNEL
 from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
@@ -19,7 +19,7 @@ from pipeline.numerics.affine import Float, largest_code
 from pipeline.numerics.blocks import pack_nibbles, unpack_nibbles, widening
 
 
-class _Parameters(Frozen):
+class _Parameters(StrictModel):
     block_size: int
     scale_bits: int
 

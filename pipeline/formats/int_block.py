@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.core.types import Frozen, Scheme
+from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
 from pipeline.formats.int8_channel import NO_KERNEL, RANGES_AT_RUN_TIME
 from pipeline.graph.edit import emit, replace
@@ -34,7 +34,7 @@ _PRODUCTS = {
 }
 
 
-class Blocks(Frozen):
+class Blocks(StrictModel):
     """How a weight is stored in blocks, and how MatMulNBits is to multiply with it."""
 
     block_size: int

@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.core.types import Frozen, Json, Scheme
+from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.formats.format import Arrays, Entry, NumberFormat, Shared
 from pipeline.graph.edit import add_constant, emit, replace
 from pipeline.numerics.affine import affine_uint8, is_empty
 
 
-class InputRounding(Frozen):
+class InputRounding(StrictModel):
     """How a product's input is rounded to uint8: with `ranges` found at run time, or with a calibrated `scale` and
     `zero_point`."""
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 MODEL = "model"
 """The name of the graph of a model that has only one."""
@@ -25,7 +25,7 @@ _RECORD = "graphs.json"
 _INLINE = 1024  # bytes; smaller tensors stay in the graph file, where shape inference can see them
 
 
-class TensorSpec(Frozen):
+class TensorSpec(StrictModel):
     """An input or output: its shape has a number or the name of a dynamic axis for each axis."""
 
     name: str
@@ -33,7 +33,7 @@ class TensorSpec(Frozen):
     shape: tuple[int | str, ...]
 
 
-class GraphSpec(Frozen):
+class GraphSpec(StrictModel):
     """One graph: its file, which no name leads out of the folder with, and what it takes and gives."""
 
     file: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}\.onnx$")]

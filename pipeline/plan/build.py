@@ -15,7 +15,7 @@ from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.metric_trial import try_metric
 from pipeline.checks.user_metric import UserMetric, load_user_metric
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import OPSETS, Job
 from pipeline.config.loading import load_recipe, load_target, validate
 from pipeline.config.recipe import Recipe
@@ -210,7 +210,7 @@ class _Builder:
             "opset": opset,
             "max_length": self.target.shape.sequence_length,
         }
-        inputs = {EARLIER: compressed} if compressed else {}
+        inputs = {PREVIOUS_PASS: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
             return self._of_model(name, 7, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
@@ -224,7 +224,7 @@ class _Builder:
                 "Name a recipe with [[passes]], or leave the flag out.",
             )
         inputs = {
-            EARLIER: self.passes.compressed,
+            PREVIOUS_PASS: self.passes.compressed,
             **({TOKENIZER: self.passes.tokenizer} if self.passes.tokenizer else {}),
         }
         libraries = (*PASS_LIBRARIES, *self.passes.packages)
@@ -319,6 +319,6 @@ class _Builder:
             ),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
-            **({EARLIER: "trace"} if self.passes.compressed else {}),
+            **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
         return self._of_model("bundle", 5, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

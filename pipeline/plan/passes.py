@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.checks.budgets.accuracy import LIMITED
-from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, EARLIER, PASSES, SOURCE_CALIBRATION, find_pass
+from pipeline.compress import CALIBRATION, PASSES, PREVIOUS_CALIBRATION, PREVIOUS_PASS, SOURCE_CALIBRATION, find_pass
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds, VocabularyNeeds
 from pipeline.config.job import Job
 from pipeline.config.loading import validate
@@ -90,13 +90,13 @@ class Passes:
 
     def _inputs(self, needs: Needs, earlier: Mapping[str, str]) -> dict[str, str]:
         """`earlier`: the stages of the samples, by role, as the model takes them that this pass changes."""
-        inputs = {EARLIER: self.compressed} if self.compressed else {}
+        inputs = {PREVIOUS_PASS: self.compressed} if self.compressed else {}
         inputs |= {TOKENIZER: self.tokenizer} if self.tokenizer else {}
         if not needs.calibration:
             return inputs
         inputs |= {CALIBRATION: self.reading.stages["calibration"].name, PROBE: PROBE}
         inputs |= {SOURCE_CALIBRATION: "samples.calibration"} if self.tokenizer else {}
-        return inputs | ({CALIBRATION_BEFORE: earlier["calibration"]} if needs.vocabulary else {})
+        return inputs | ({PREVIOUS_CALIBRATION: earlier["calibration"]} if needs.vocabulary else {})
 
     def _values(self, config: PassConfig) -> dict[str, Any]:
         needs = config.needs

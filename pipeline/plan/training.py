@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
+from pipeline.compress import PREVIOUS_PASS, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.passes import TRAINED, TrainingNeeds
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
@@ -75,6 +75,6 @@ class Training:
 
     def _outputs(self, number: int, samples: str, teacher: ModelSource, tuned: str | None) -> Stage:
         """What the teacher says of every sample: one result for all recipes with these samples and this teacher."""
-        inputs = {"training": samples, **({EARLIER: tuned} if tuned else {})}
+        inputs = {"training": samples, **({PREVIOUS_PASS: tuned} if tuned else {})}
         run = "pipeline.compress.training.cached_teacher:run"
         return Stage(f"teacher.{number}", 1, run, {}, inputs, _TORCH, models={MODEL: self.reading.spec(teacher)})

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from safetensors.numpy import save_file
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Progress, Scheme
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress, Scheme
 from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
@@ -45,7 +45,7 @@ Watched = tuple[str, type]
 """A tensor and the observer that reads it."""
 
 
-def ranges(context: StageContext) -> dict[str, Json]:
+def ranges(context: StageContext) -> StageMetadata:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
     the convolutions' inputs, float32 [channels] each, where biases are to be corrected; and how many values the tensors
     around convolutions have over all samples, float64 [1] each."""
@@ -73,7 +73,7 @@ def ranges(context: StageContext) -> dict[str, Json]:
     return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}
 
 
-def channels(context: StageContext) -> dict[str, Json]:
+def channels(context: StageContext) -> StageMetadata:
     """Stage function: the largest magnitude per channel of the products' inputs, float32 [K] per tensor."""
 
     widths: dict[str, int] = {}
@@ -89,7 +89,7 @@ def channels(context: StageContext) -> dict[str, Json]:
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 
-def hessians(context: StageContext) -> dict[str, Json]:
+def hessians(context: StageContext) -> StageMetadata:
     """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:

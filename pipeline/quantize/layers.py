@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Frozen, Json
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import StrictModel
 from pipeline.formats.format import OPERATORS, Layer, TensorClass
 from pipeline.formats.scheme import check_overrides
 from pipeline.graph.edit import constant, name_of
@@ -34,7 +34,7 @@ _WIDE = 192
 _RECORD = "layers.json"
 
 
-class LeftEntry(Frozen):
+class LeftEntry(StrictModel):
     """A weight that stays in float32, and why."""
 
     weight: str
@@ -43,7 +43,7 @@ class LeftEntry(Frozen):
     reason: str
 
 
-class LayerRecord(Frozen):
+class LayerRecord(StrictModel):
     """The nodes with weights that a scheme can take, in the graph's order, each with the number of that input; and the
     weights that none can."""
 
@@ -51,7 +51,7 @@ class LayerRecord(Frozen):
     left: tuple[LeftEntry, ...]
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `layers.json` (LayerRecord); UsageError if a name pattern matches nothing."""
     graph = load_model(graph_file(context.inputs["graph"].path)).graph
     layers, left = find_layers(graph, context.config["exclude"], context.config["overridden"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 from pipeline.formats.format import Entry
 from pipeline.quantize.layers import LeftEntry
 
 
-class TensorEntry(Frozen):
+class TensorEntry(StrictModel):
     """An activation that is rounded to uint8 where it is made, for all its readers."""
 
     tensor: str
@@ -15,7 +15,7 @@ class TensorEntry(Frozen):
     zero_point: int
 
 
-class QuantizationPlan(Frozen):
+class QuantizationPlan(StrictModel):
     """The biases of `convolutions` whose parameters say so are stored too, as `<node>.bias.codes` and
     `<node>.bias.scales`."""
 

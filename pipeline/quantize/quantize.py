@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
@@ -43,7 +43,7 @@ class Calibrated:
     hessians: Hessians | None = None
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
     formats = SchemeFormats(scheme)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Scheme, silent
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Scheme, silent
 from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
@@ -30,7 +30,7 @@ _SAMPLES = 32
 _TRIAL = "trial.onnx"
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes `sensitive.json`: node -> reason, for the fewest layers that must stay in float. StageError if the float
     model's output is zero on every sample."""
     scheme = Scheme.model_validate(context.config["scheme"])

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import load_file
 
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Scheme
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit
 from pipeline.graph.files import graph_file, load_model, save_graphs
@@ -18,7 +18,7 @@ from pipeline.quantize.fold_scales import fold_scales
 from pipeline.quantize.layers import read_layers
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """For each activation that feeds quantized products: 1/s on its channels before them, their weights' rows times s.
 
     1/s is a `Mul` only where the operators before cannot take it over: in a post-norm transformer, a normalization

@@ -7,8 +7,7 @@ import onnx_ir as ir
 from safetensors.numpy import load_file
 
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
 from pipeline.formats.int_block import CONTRIB
@@ -18,7 +17,7 @@ from pipeline.quantize.plan import QuantizationPlan, TensorEntry
 from pipeline.quantize.quantize import CODES, PLAN
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes the graph (see `graph.files`)."""
     path = graph_file(context.inputs["graph"].path)
     model = load_model(path)

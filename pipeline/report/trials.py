@@ -15,7 +15,7 @@ from pipeline.core.documents import DocumentError, parse_json
 from pipeline.core.errors import StageError
 from pipeline.core.paths import NOTHING, kind_of, open_plain
 from pipeline.core.report_types import Trial
-from pipeline.core.stage import Outcome
+from pipeline.core.run_stages import Outcome
 from pipeline.graph.files import graph_megabytes, graphs_in
 from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.assemble import Subject

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
@@ -16,7 +16,7 @@ PROBE = "probe"
 """The stage, and its role among the inputs of those that go by it."""
 
 
-class Behaviour(Frozen):
+class Behaviour(StrictModel):
     """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one),
     and whether then each gets the answer that it gets alone. `padding`: whether padding that the mask hides changes an
     answer (`none`: there is no mask, or nothing to pad). `judged` and `others`: the graph's outputs that accuracy is
@@ -66,7 +66,7 @@ class Behaviour(Frozen):
 
 def behaviour_in(inputs: Mapping[str, Artifact]) -> Behaviour:
     """What the stage `probe` found."""
-    return Behaviour.model_validate(inputs[PROBE].facts)
+    return Behaviour.model_validate(inputs[PROBE].metadata)
 
 
 def independent(inputs: Mapping[str, Artifact]) -> bool:

@@ -25,7 +25,7 @@ from pipeline.config.loading import validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.model_spec import InputSpec
-from pipeline.core.quiet import quiet
+from pipeline.core.silence import silence_output
 from pipeline.core.untrusted import user_path, users_code, words
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def build(model: str) -> Built:
     """Run the factory that `model` names. UsageError if it cannot be found, raises, or returns no model."""
     match = _FACTORY.fullmatch(model)
     assert match is not None  # noqa: S101  # asked by is_factory
-    with quiet():
+    with silence_output():
         module = _import(match["place"])
         made = _call(_attribute(module, match["name"]), f"The factory {model!r}")
-    with quiet(), users_code(lambda error: f"The model of the factory {model!r} raised {_said(error)}"):
+    with silence_output(), users_code(lambda error: f"The model of the factory {model!r} raised {_said(error)}"):
         made = _checked(made, model).eval()
         return Built(made, _examples(module), _digest(made, module))
 

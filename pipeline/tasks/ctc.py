@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 from pipeline.core.untrusted import read_json_object
 from pipeline.metrics.fidelity import Array
 from pipeline.metrics.outputs import ratio_db
@@ -24,7 +24,7 @@ _CHARACTERS = "character"
 """The key of an ONNX file's metadata under which PaddleOCR's exports keep a line per character."""
 
 
-class CtcHead(Frozen):
+class CtcHead(StrictModel):
     """`blank`: the class that is no character; the first or the last, whichever a sample has more often, if it is not
     given. `alphabet`: the character of every other class in order, as one text or a list of texts."""
 

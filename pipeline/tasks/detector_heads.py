@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 from pipeline.metrics.detection import Boxes, corners
 from pipeline.metrics.fidelity import Array
 from pipeline.tasks.output_kind import Output
@@ -22,7 +22,7 @@ _TEXT, _LEAST_SIDE = 0.3, 3  # chance from which a pixel is text, and pixels bel
 _PIXELS = 2.0  # relative coordinates may lie a little outside the image
 
 
-class DetectionHead(Frozen):
+class DetectionHead(StrictModel):
     """How boxes are read off a detector's outputs; what is not given is told from names and shapes.
 
     `kind`: `yolov8` [batch, 4 + classes, places]; `yolov5` [batch, places, 5 + classes], the fifth being objectness;

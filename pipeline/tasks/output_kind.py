@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen, Json
+from pipeline.core.types import Json, StrictModel
 from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
 
 LabelKind = Literal[
@@ -115,7 +115,7 @@ class OutputKind(ABC):
     numbers_labels: ClassVar[bool] = True
     """Are labels classes or numbers, so that names in their place are those of classes?"""
 
-    head_model: ClassVar[type[Frozen] | None] = None
+    head_model: ClassVar[type[StrictModel] | None] = None
     """What a recipe's table [head] may say of how outputs are decoded; None: nothing."""
 
     names: tuple[str, ...] = ()

@@ -9,8 +9,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from pipeline.core.errors import UsageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Progress
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress
 from pipeline.data.samples import DATASET, INDEX, Row, Samples, open_samples, write_samples
 from pipeline.graph.files import graph_file
 from pipeline.runtime.session import parallel_session
@@ -20,7 +20,7 @@ STEPS = "steps"
 """The role, in a stage's inputs, of samples whose states are not known yet."""
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes the samples of one set, or a folder of them per evaluation set; the facts stay."""
     steps = context.inputs[STEPS]
     session = parallel_session(graph_file(context.inputs["float"].path))
@@ -29,7 +29,7 @@ def run(context: StageContext) -> dict[str, Json]:
     for folder in sorted(path for path in steps.path.iterdir() if path.is_dir()):
         (out := context.out / folder.name).mkdir()
         _fill(session, folder, out, context.progress)
-    return dict(steps.facts)
+    return dict(steps.metadata)
 
 
 def _fill(session: ort.InferenceSession, folder: Path, out: Path, progress: Progress) -> None:

@@ -23,8 +23,7 @@ from onnx_ir.passes.common import (
 
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import InputSpec
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.untrusted import LOOP_SECONDS, refused
 from pipeline.data.inputs import random_rows
 from pipeline.data.samples import PROOF, Row, open_samples
@@ -52,7 +51,7 @@ _UNCONVERTIBLE = (
 """What onnx's converter raises; its own exceptions have no base in common."""
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes the graph (see `graph.files`). Inputs and outputs stay as they are.
 
     StageError if ONNX Runtime cannot run the file, it cannot be raised to the opset, or its outputs change.

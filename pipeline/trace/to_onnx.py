@@ -13,12 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
 from pipeline.source.model_config import CONFIG
@@ -33,7 +32,7 @@ from pipeline.trace.parity import check_parity, fresh
 Tensors = dict[str, torch.Tensor]
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes the model's graph (see `graph.files`), and of a compressed Hugging Face model the `config.json` that says
     what passes made of it.
 
@@ -47,7 +46,7 @@ def run(context: StageContext) -> dict[str, Json]:
     made = _proven(model, spec, context.config["opset"], cases, context.out / file_of(MODEL))
     context.progress(2, 3)
     record_graphs(context.out, {MODEL: made.graph})
-    if EARLIER in context.inputs and isinstance(model, PreTrainedModel):
+    if PREVIOUS_PASS in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
     context.progress(3, 3)
     parameters = sum(parameter.numel() for parameter in model.parameters())

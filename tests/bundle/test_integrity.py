@@ -54,7 +54,7 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def test_any_flipped_bit_of_a_stored_artifact_is_noticed(artifact: Path) -> None:
-    assert open_artifact(artifact).facts["by_class"] == {"1": "one", "10": "ten"}
+    assert open_artifact(artifact).metadata["by_class"] == {"1": "one", "10": "ten"}
     sweep(artifact, IntegrityError, lambda: open_artifact(artifact))
 
 

@@ -47,7 +47,7 @@ def test_words_that_calibration_never_saw_count_as_the_others(recipe: str, model
     unseen = int((calibration.max(axis=0) == 0).sum())
     assert unseen > 200
     if "smooth" in made:
-        assert made["smooth"].facts["never_seen"] >= unseen
+        assert made["smooth"].metadata["never_seen"] >= unseen
     rows = {"words": later}
     same = answers(model, rows).argmax(1) == answers(made["write"].file("model.onnx"), rows).argmax(1)
     rare = (later * (calibration.max(axis=0) == 0)).any(axis=1)
@@ -74,7 +74,7 @@ def test_the_report_says_how_many_later_samples_have_them(model: Path) -> None:
     never = calibration.max(axis=0) == 0
     for recipe, tensors in (("w8a8-dynamic", 0), ("w8a8", 2)):
         made = quantized(model, {"words": calibration}, {"words": later}, last="outside", recipe=recipe)
-        found = RangeCheck.model_validate(made["outside"].facts)
+        found = RangeCheck.model_validate(made["outside"].metadata)
         assert (found.samples, found.tensors) == (64, tensors)
         assert found.samples_never_seen == pytest.approx((later[:64] * never).any(axis=1).mean())
         assert found.never_seen_channels >= never.sum()
@@ -85,7 +85,7 @@ def test_the_report_says_what_lies_outside_the_ranges(later: float, model: Path)
     """Words were 1 in calibration; ten of 600 values of each sample are 3 later."""
     calibration = bags(48, 2)
     made = quantized(model, {"words": calibration}, {"words": calibration * later}, last="outside", recipe="w8a8")
-    found = RangeCheck.model_validate(made["outside"].facts)
+    found = RangeCheck.model_validate(made["outside"].metadata)
     assert found.samples_outside == (later > 1)
     assert found.worst_outside >= (10 / WORDS - 1e-6 if later > 1 else 0)
     assert bool(found.values_outside) == (later > 1)

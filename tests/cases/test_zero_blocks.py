@@ -68,7 +68,7 @@ def test_zeros_cost_no_more_than_small_numbers(recipe: str, tmp_path: Path) -> N
 def test_an_activation_that_was_always_zero_finds_its_range_at_run_time(recipe: str, tmp_path: Path) -> None:
     """Switched on later, its product is there: no range of nothing has swallowed it."""
     made = quantized(pruned(tmp_path / "zeros.onnx", 0.0), IDS, recipe=recipe)
-    facts = made["quantize"].facts
+    facts = made["quantize"].metadata
     assert len(facts["never_active"]) == 1
     plan = made["quantize"].read_json("plan.json")
     assert sorted(entry["input"]["ranges"] for entry in plan["linears"]) == ["calibrated"] * 3 + ["run time"]
@@ -113,7 +113,7 @@ def test_image_channels_that_calibration_never_saw(what: str, expected_left: int
 
     model = conv_network(tmp_path / "conv.onnx")
     made = quantized(model, images(without), recipe="w8a8")
-    left = [entry for entry in made["quantize"].facts["left_in_float"] if entry["op_type"] == "Conv"]
+    left = [entry for entry in made["quantize"].metadata["left_in_float"] if entry["op_type"] == "Conv"]
     if expected_left:
         assert "zero on every calibration sample" in left[0]["reason"]
     else:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare.pareto_dominance import ENOUGH_RUNS, Entry, Estimate, differences, dominates, front, nearest
+from pipeline.compare.pareto_dominance import (
+    ENOUGH_RUNS,
+    Entry,
+    Estimate,
+    differences,
+    dominates,
+    nearest,
+    on_pareto_front,
+)
 
 SURE = (0.0,) * 10
 
@@ -46,9 +54,9 @@ def outcomes(plain: Entry, recipe: Entry = RECIPE) -> dict[str, str]:
     ],
 )
 def test_axis_by_axis(plain: Entry, expected: tuple[str, ...], dominated: bool) -> None:
-    found, why_not = differences(RECIPE, plain)
+    found, incomparable_reason = differences(RECIPE, plain)
     assert tuple(outcomes(plain).values()) == expected
-    assert (dominates(found), why_not) == (dominated, "")
+    assert (dominates(found), incomparable_reason) == (dominated, "")
 
 
 def test_an_accuracy_that_is_not_known_well_enough_is_no_difference() -> None:
@@ -99,16 +107,16 @@ LOADS = ((1.0,) * 5,) * 8
     ],
 )
 def test_without_one_axis_nothing_is_comparable(plain: Entry, reason: str) -> None:
-    found, why_not = differences(RECIPE, plain)
-    assert reason in why_not
+    found, incomparable_reason = differences(RECIPE, plain)
+    assert reason in incomparable_reason
     assert "size" in {difference.axis for difference in found}
-    assert front([RECIPE, plain]) == [True, False]
+    assert on_pareto_front([RECIPE, plain]) == [True, False]
 
 
 def test_a_kind_of_model_without_fidelity_is_compared_by_the_rest() -> None:
-    found, why_not = differences(entry("p", 12.0, 10.0, 8.0), entry("a", 12.0, 10.0, 1.0))
+    found, incomparable_reason = differences(entry("p", 12.0, 10.0, 8.0), entry("a", 12.0, 10.0, 1.0))
     assert [difference.axis for difference in found] == ["size", "latency", "drop"]
-    assert (dominates(found), why_not) == (True, "")
+    assert (dominates(found), incomparable_reason) == (True, "")
 
 
 def test_nearest_is_no_larger_and_of_those_alike_the_most_accurate() -> None:
@@ -133,7 +141,7 @@ axes = st.tuples(*(st.integers(1, 4) for _ in range(4)))
 @given(st.lists(axes, min_size=1, max_size=4))
 def test_no_entry_on_the_front_is_dominated_by_values(rows) -> None:
     entries = [entry(str(number), mb, ms, drop, 1 - lost / 10) for number, (mb, ms, drop, lost) in enumerate(rows)]
-    on_front = front(entries)
+    on_front = on_pareto_front(entries)
     assert any(on_front)
     for first, is_front in zip(entries, on_front, strict=True):
         if is_front:  # the steps of these values are far above the margins

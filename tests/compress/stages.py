@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compress import EARLIER, find_pass
+from pipeline.compress import PREVIOUS_PASS, find_pass
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec
@@ -43,4 +43,4 @@ def run_pass(
     }
     out.mkdir()
     facts = load_attribute(kind.run)(StageContext(values, inputs, out, silent, models={MODEL: source}))
-    return facts, {**inputs, EARLIER: Artifact(out, "compress.0.prune", "k", "d", facts)}
+    return facts, {**inputs, PREVIOUS_PASS: Artifact(out, "compress.0.prune", "k", "d", facts)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from model_specs import hugging_face
 
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import WEIGHTS_FILE, load_compressed, save_compressed
 from pipeline.compress.prune.units_ffn import feed_forwards
 from pipeline.core.artifact import Artifact
@@ -16,7 +16,7 @@ from pipeline.core.errors import StageError
 
 
 def left_in(folder: Path) -> dict[str, Artifact]:
-    return {EARLIER: Artifact(folder, "compress.0.prune", "k", "d", {})}
+    return {PREVIOUS_PASS: Artifact(folder, "compress.0.prune", "k", "d", {})}
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -15,7 +15,7 @@ from model_specs import hugging_face
 from safetensors.torch import load_file
 from stages import run_pass
 
-from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
+from pipeline.compress import PREVIOUS_PASS, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.run import run
 from pipeline.compress.training import cached_teacher
@@ -170,11 +170,11 @@ def test_an_earlier_pass_makes_the_teacher(
     """Its outputs are what counts: a student that agrees with the teacher starts at a perfect score."""
     train("tuned", config={"learning_rate": 1e-2})
     tuned = Artifact(tmp_path / "tuned", "compress.1.distill", "k", "d", {})
-    inputs = {**halved, "training": texts, TEACHER: tuned, EARLIER: tuned}
+    inputs = {**halved, "training": texts, TEACHER: tuned, PREVIOUS_PASS: tuned}
     with pytest.raises(StageError, match="the student is the teacher"):
         train("same", inputs=inputs)
-    copy = Artifact(Path(shutil.copytree(tuned.path, tmp_path / "copy")), EARLIER, "k", "d", {})
-    facts = train("after", inputs={**inputs, EARLIER: copy})
+    copy = Artifact(Path(shutil.copytree(tuned.path, tmp_path / "copy")), PREVIOUS_PASS, "k", "d", {})
+    facts = train("after", inputs={**inputs, PREVIOUS_PASS: copy})
     assert facts["teacher"] == "the model as an earlier pass trained it"
     assert facts["held_out"][0]["score"] == pytest.approx(1.0, abs=1e-6)
 
@@ -272,5 +272,5 @@ def test_mistakes_in_the_config(config: dict[str, Any], message: str) -> None:
 
 def test_earlier_passes_stay_in_force(train: Train, trained: Trained, tmp_path: Path, texts: Artifact) -> None:
     first = Artifact(trained[0], "compress.1.distill", "k", "d", {})
-    train("again", inputs={"calibration": texts, "training": texts, EARLIER: first})
+    train("again", inputs={"calibration": texts, "training": texts, PREVIOUS_PASS: first})
     assert weights(tmp_path / "again").keys() == weights(trained[0]).keys()

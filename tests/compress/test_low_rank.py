@@ -12,7 +12,7 @@ import torch
 from model_specs import factory
 from torch import Tensor, nn
 
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.low_rank.config import LowRank
 from pipeline.compress.low_rank.run import run
@@ -116,7 +116,7 @@ class Runs:
         return run(StageContext(values, self.inputs, self.out, silent, models={MODEL: self.source(name)}))
 
     def result(self, name: str) -> nn.Module:
-        return load_compressed(self.source(name), {EARLIER: Artifact(self.out, "compress.0", "k", "d", {})}).model
+        return load_compressed(self.source(name), {PREVIOUS_PASS: Artifact(self.out, "compress.0", "k", "d", {})}).model
 
     def before(self, name: str) -> nn.Module:
         return load_compressed(self.source(name), {}).model
@@ -265,7 +265,7 @@ def test_a_cp_that_does_not_converge_says_what_to_do(on_images: Runs) -> None:
 
 def test_a_pass_goes_on_after_another(on_images: Runs, tmp_path: Path) -> None:
     on_images("net", rank={"head": 4})
-    on_images.inputs[EARLIER] = Artifact(on_images.out, "compress.0", "k", "d", {})
+    on_images.inputs[PREVIOUS_PASS] = Artifact(on_images.out, "compress.0", "k", "d", {})
     on_images.out = tmp_path / "second"
     facts = on_images("net", method="tucker2", rank={"second": [8, 16]})
     assert facts["parameters_before"] - facts["parameters_after"] == 4608 - (8 * 16 * 9 + 32 * 8)
@@ -279,7 +279,7 @@ def test_layers_that_were_made_sparse_stay(on_images: Runs, tmp_path: Path) -> N
     on_images.out.mkdir()
     edit = {"edit": "hold_zeros", "weights": ["head.weight"]}
     save_compressed(on_images.out, model, [edit], trained=True)
-    on_images.inputs[EARLIER] = Artifact(on_images.out, "compress.0", "k", "d", {})
+    on_images.inputs[PREVIOUS_PASS] = Artifact(on_images.out, "compress.0", "k", "d", {})
     on_images.out = tmp_path / "second"
     with pytest.raises(StageError, match=r"head: an earlier pass made it sparse, and its factors would be dense"):
         on_images("net", rank={"head": 4})

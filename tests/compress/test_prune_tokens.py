@@ -13,7 +13,7 @@ from stages import run_pass
 from torch import nn
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
-from pipeline.compress import CALIBRATION, CALIBRATION_BEFORE, SOURCE_CALIBRATION
+from pipeline.compress import CALIBRATION, PREVIOUS_CALIBRATION, SOURCE_CALIBRATION
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.tokens import KeepTokens
@@ -66,7 +66,7 @@ def test_embeddings_of_texts_of_kept_tokens_do_not_change(tiny_encoder: Path, co
     inputs = {
         TOKENIZER: tokenizer,
         CALIBRATION: after,
-        CALIBRATION_BEFORE: before,
+        PREVIOUS_CALIBRATION: before,
         SOURCE_CALIBRATION: before,
     }
     table = {"pass": "prune", "unit": "tokens", "data": str(corpus)}

@@ -81,7 +81,7 @@ def test_sealing_is_reproducible_and_hides_the_place(tmp_path: Path) -> None:
 
 def test_an_artifact_is_read_back(tmp_path: Path) -> None:
     artifact = open_artifact(_sealed(tmp_path / KEY))
-    assert (artifact.stage, artifact.key, artifact.facts) == ("stage", KEY, {"fact": 2})
+    assert (artifact.stage, artifact.key, artifact.metadata) == ("stage", KEY, {"fact": 2})
     with pytest.raises(IntegrityError, match=r"Artifact stage \(" + KEY[:12] + r"\) has no file 'c.txt'"):
         artifact.file("c.txt")
 

@@ -9,7 +9,7 @@ import resource
 import pytest
 
 from pipeline.core.errors import ExitCode, ResourceError, StageError
-from pipeline.core.memory import is_out_of_memory, require_address_space, seldom_collected
+from pipeline.core.memory import gc_threshold, is_out_of_memory, require_address_space
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_limit_below_what_libraries_map_is_refused(
 
 def test_garbage_is_looked_for_as_before_afterwards() -> None:
     before = gc.get_threshold()
-    with pytest.raises(MemoryError), seldom_collected():
+    with pytest.raises(MemoryError), gc_threshold():
         assert gc.get_threshold() == (50_000, *before[1:])
         raise MemoryError
     assert gc.get_threshold() == before

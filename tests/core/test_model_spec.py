@@ -9,14 +9,14 @@ from model_specs import factory, hugging_face
 from pydantic import ValidationError
 
 from pipeline.core.model_spec import InputSpec, ModelSpec
-from pipeline.core.stage import MODEL, Stage, StageContext, stage_key
+from pipeline.core.stage import MODEL, Stage, StageContext
 from pipeline.core.types import silent
 
 SPEC = hugging_face(Path("model"), inputs={"x": InputSpec(shape=("batch", 3))})
 
 
 def key(spec: ModelSpec) -> str:
-    return stage_key(Stage("s", 1, "m:f", {}, models={MODEL: spec}), {})
+    return Stage("s", 1, "m:f", {}, models={MODEL: spec}).key({})
 
 
 @pytest.mark.parametrize("field", ["path", "entry", "tokenizer"])
@@ -38,7 +38,7 @@ def test_a_teacher_is_in_the_key_of_its_student() -> None:
         Stage("s", 1, "m:f", {}, models={MODEL: SPEC, "teacher": SPEC.model_copy(update={"digest": digest})})
         for digest in ("d", "e")
     )
-    assert stage_key(one, {}) != stage_key(other, {})
+    assert one.key({}) != other.key({})
 
 
 def test_a_stage_gets_the_whole_record(tmp_path: Path) -> None:

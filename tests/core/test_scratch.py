@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.stage import Stage, StageContext, execute
+from pipeline.core.run_stages import execute
+from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.core.store import Store
-from pipeline.core.types import Json
 
 
-def interrupted_once(context: StageContext) -> dict[str, Json]:
+def interrupted_once(context: StageContext) -> StageMetadata:
     assert context.scratch is not None
     if not context.scratch.is_dir():
         context.scratch.mkdir(parents=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import ExitCode, IntegrityError, StageError, UsageError
-from pipeline.core.stage import Stage, execute, stage_key
+from pipeline.core.run_stages import execute
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
 
 HERE = Path(__file__).parent
@@ -25,7 +26,8 @@ ROOT = HERE.parents[1]
 RUN = """
 import sys
 from pathlib import Path
-from pipeline.core.stage import execute, Stage
+from pipeline.core.run_stages import execute
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
 store = Store(Path(sys.argv[1]))
 store.prepare()
@@ -89,7 +91,7 @@ def test_a_stage_runs_once_per_key(store: Store) -> None:
     assert (first.cached, second.cached) == (False, True)
     assert first.artifact == second.artifact
     assert second.artifact.file("text.txt").read_text() == "hello"
-    assert second.artifact.facts == {"length": 5}
+    assert second.artifact.metadata == {"length": 5}
 
 
 def test_inputs_are_passed_by_role(store: Store) -> None:
@@ -100,7 +102,7 @@ def test_inputs_are_passed_by_role(store: Store) -> None:
 
 def test_the_key_is_all_that_may_change_the_result_and_nothing_else(store: Store) -> None:
     base = stage()
-    key = stage_key(base, {})
+    key = base.key({})
     other_input = execute(stage(text="other"), {}, store).artifact
     changed = {
         "name": (replace(base, name="other"), {}),
@@ -109,9 +111,9 @@ def test_the_key_is_all_that_may_change_the_result_and_nothing_else(store: Store
         "libraries": (replace(base, libraries=("numpy",)), {}),
         "inputs": (base, {"source": other_input}),
     }
-    assert len({key, *(stage_key(*pair) for pair in changed.values())}) == 1 + len(changed)
-    assert stage_key(replace(base, local={"path": "/elsewhere"}), {}) == key
-    assert stage_key(replace(base, run="stage_functions:copy"), {}) == key
+    assert len({key, *(one.key(inputs) for one, inputs in changed.values())}) == 1 + len(changed)
+    assert replace(base, local={"path": "/elsewhere"}).key({}) == key
+    assert replace(base, run="stage_functions:copy").key({}) == key
 
 
 def test_equal_contents_are_one_input(store: Store) -> None:
@@ -120,7 +122,7 @@ def test_equal_contents_are_one_input(store: Store) -> None:
     two = execute(Stage("write", 2, "stage_functions:write", {"text": "x"}), {}, store).artifact
     follower = Stage("copy", 1, "stage_functions:copy", {})
     assert one.key != two.key
-    assert stage_key(follower, {"source": one}) == stage_key(follower, {"source": two})
+    assert follower.key({"source": one}) == follower.key({"source": two})
 
 
 @pytest.mark.parametrize("run", ["fail", "full_disk", "hungry"])
@@ -275,7 +277,7 @@ def test_a_note_of_use_follows_no_link(store: Store, tmp_path: Path) -> None:
 
 def test_a_builder_leaves_nothing_behind_a_link(store: Store, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (store.root / "scratch" / stage_key(stage(), {})).symlink_to(tmp_path / "mine")
+    (store.root / "scratch" / stage().key({})).symlink_to(tmp_path / "mine")
     with pytest.raises(StageError, match="is a link, where a folder belongs"):
         execute(stage(), {}, store)
     assert leftovers(store) == []

@@ -26,7 +26,9 @@ def test_a_recipe_beside_plain_schemes_and_in_its_report(edge, tiny, workspace, 
     chosen = ["--against", "w8a8-dynamic", "--against", "fp16"]
     done = edge("compare", *flags, *cut, *chosen, "--json", "--fail-if-dominated")
     comparison = json.loads(done.stdout)
-    unknown = any(candidate["why_not"] for candidate in comparison["candidates"])  # on a machine that is loaded
+    unknown = any(
+        candidate["incomparable_reason"] for candidate in comparison["candidates"]
+    )  # on a machine that is loaded
     assert done.returncode == (1 if comparison["dominated_by"] else 4 if unknown else 0), done.stderr
     assert json.loads((workspace / "beside/compare.json").read_text()) == comparison
     assert (workspace / "beside/compare.html").is_file()

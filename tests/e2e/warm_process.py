@@ -87,11 +87,11 @@ def trace_once() -> None:
     import torch  # noqa: PLC0415  # only the server waits for it, not each test that imports WarmProcess
     from transformers import BertConfig, BertModel  # noqa: PLC0415
 
-    from pipeline.core.quiet import quiet  # noqa: PLC0415
+    from pipeline.core.silence import silence_output  # noqa: PLC0415
     from pipeline.trace.to_onnx import trace  # noqa: PLC0415
 
     config = BertConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
-    with quiet(), torch.random.fork_rng(devices=[]):  # the forked processes draw as fresh ones do
+    with silence_output(), torch.random.fork_rng(devices=[]):  # the forked processes draw as fresh ones do
         ids = torch.ones(2, 8, dtype=torch.int64)
         trace(BertModel(config).eval(), {"input_ids": ids, "attention_mask": ids}, 23)
 

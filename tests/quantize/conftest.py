@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.stage import Run, StageContext
+from pipeline.core.stage import StageContext, StageFunction
 from pipeline.core.types import silent
 from pipeline.data.samples import write_samples
 from pipeline.graph.files import record_graphs
@@ -94,7 +94,7 @@ def run_with(tmp_path: Path) -> Callable[..., Artifact]:
     """Runs a stage function with a config and input artifacts, in a new folder."""
     numbers = itertools.count()
 
-    def run(function: Run, config: dict[str, Any], **inputs: Artifact) -> Artifact:
+    def run(function: StageFunction, config: dict[str, Any], **inputs: Artifact) -> Artifact:
         out = tmp_path / f"stage{next(numbers)}"
         out.mkdir()
         return Artifact(out, "", "0" * 64, "0" * 64, function(StageContext(config, inputs, out, silent)))
@@ -116,7 +116,7 @@ def layers_of(run_with: Callable[..., Artifact]) -> Callable[..., Artifact]:
 def run_stage(run_with: Callable[..., Artifact], layers_of: Callable[..., Artifact]) -> Callable[..., Artifact]:
     """Runs a stage function with a scheme and input artifacts, once the layers of the graph are found."""
 
-    def run(function: Run, scheme: Any, **inputs: Artifact) -> Artifact:
+    def run(function: StageFunction, scheme: Any, **inputs: Artifact) -> Artifact:
         if scheme is None:
             return run_with(function, {}, **inputs)
         patterns = [pattern for pattern, _ in scheme.overrides]

@@ -69,7 +69,7 @@ def test_minmax_is_numpys_over_all_samples(
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], [values.min(), values.max()], rtol=1e-5)
-    assert artifact.facts == {"observer": "minmax", "tensors": 2, "samples": 8}
+    assert artifact.metadata == {"observer": "minmax", "tensors": 2, "samples": 8}
 
 
 def test_percentile_is_that_of_all_values(
@@ -87,7 +87,7 @@ def test_channel_maxima_are_numpys(floats: Artifact, rows: list[Arrays], make_sa
     found = load_file(artifact.file(CHANNELS))
     for name, values in activations(floats, rows).items():
         np.testing.assert_allclose(found[name], np.abs(values).max(axis=0), rtol=1e-5)
-    assert artifact.facts == {"tensors": 2, "samples": 8}
+    assert artifact.metadata == {"tensors": 2, "samples": 8}
 
 
 def test_hessians_are_numpys(floats: Artifact, rows: list[Arrays], make_samples: Make, run_stage: Make) -> None:
@@ -96,7 +96,7 @@ def test_hessians_are_numpys(floats: Artifact, rows: list[Arrays], make_samples:
     for name, values in activations(floats, rows * 12).items():
         expected = values.astype(np.float64).T @ values
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    assert artifact.facts == {"tensors": 2, "samples": 96}
+    assert artifact.metadata == {"tensors": 2, "samples": 96}
 
 
 def test_tensor_between_two_readers_is_observed_once(graph: Artifact, samples: Artifact, run_stage: Make) -> None:
@@ -119,7 +119,7 @@ def test_nothing_to_observe_gives_no_ranges(
     for stage, file in ((ranges, RANGES), (channels, CHANNELS), (hessians, HESSIANS)):
         artifact = run_stage(stage, scheme, graph=floats, samples=make_samples(rows))
         assert load_file(artifact.file(file)) == {}
-        assert artifact.facts["tensors"] == 0
+        assert artifact.metadata["tensors"] == 0
 
 
 @pytest.mark.parametrize("stage", [ranges, channels])

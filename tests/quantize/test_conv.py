@@ -140,7 +140,7 @@ def test_network_runs_in_integers(
     assert {"QLinearAdd", "QLinearConcat"} <= set(found)
     assert (found.count("QuantizeLinear"), found.count("DequantizeLinear")) == (1, 1)
     assert not {"Conv", "FusedConv", "Relu", "Add", "Concat"} & set(found)
-    assert (plan.facts["convolutions"], plan.facts["left_in_float"]) == (5, [])
+    assert (plan.metadata["convolutions"], plan.metadata["left_in_float"]) == (5, [])
 
 
 def test_movers_share_their_sources_codes(network: Artifact, rows: list[Arrays], build: Callable[..., Any]) -> None:
@@ -209,9 +209,9 @@ def test_without_calibrated_ranges_convolutions_are_stored_in_8_bits(
 ) -> None:
     """ONNX Runtime widens the codes once, so that what runs is the float graph."""
     plan = run_stage(quantize.run, Scheme(name="t", **bits), graph=network)
-    stored = {entry["name"]: entry["format"] for entry in plan.facts["formats"]}
+    stored = {entry["name"]: entry["format"] for entry in plan.metadata["formats"]}
     assert stored == dict.fromkeys(("stem.w", "right.w", "head.w"), "int8-stored")
-    reasons = {entry["weight"]: entry["reason"] for entry in plan.facts["left_in_float"]}
+    reasons = {entry["weight"]: entry["reason"] for entry in plan.metadata["left_in_float"]}
     assert reasons["deep.w"] == "only 288 values: less than its scales and extra nodes would cost"
     assert set(reasons) == {"deep.w", "left.w"}
     written = run_stage(writing.run, None, graph=network, plan=plan)
@@ -233,7 +233,7 @@ def test_excluded_convolution_stays_in_float(
 ) -> None:
     scheme = STATIC.model_copy(update={"nodes_to_exclude": ("head",)})
     plan, written = build(network, rows, scheme)
-    assert [(e["weight"], e["reason"]) for e in plan.facts["left_in_float"]] == [("head.w", "excluded by name")]
+    assert [(e["weight"], e["reason"]) for e in plan.metadata["left_in_float"]] == [("head.w", "excluded by name")]
     found = operators(written, tmp_path)
     assert (found.count("QLinearConv"), len([name for name in found if name in ("Conv", "FusedConv")])) == (4, 1)
 
@@ -249,7 +249,7 @@ def test_float16_weights_are_cast_once(
 ) -> None:
     half = Scheme(name="fp16", weights=16, embeddings=16)
     plan = run_stage(quantize.run, half, graph=network)
-    assert plan.facts["left_in_float"] == []
+    assert plan.metadata["left_in_float"] == []
     written = run_stage(writing.run, None, graph=network, plan=plan)
     assert "Cast" not in operators(written, tmp_path)
     x = rows[0]["x"]

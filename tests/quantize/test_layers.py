@@ -171,7 +171,7 @@ def test_pattern_that_matches_nothing_is_refused(graph: Artifact, pattern: str) 
 def test_the_record_is_read_with_the_weights_that_the_graph_has_now(graph: Artifact, layers_of: Any) -> None:
     """Nodes, order and reasons of the graph that was looked at; weights and activations of the one that is given."""
     found = layers_of(graph, ["b/*"], ["a/*"])
-    assert found.facts == {"layers": 2, "left": 1}
+    assert found.metadata == {"layers": 2, "left": 1}
     model = ir.load(graph.file("model.onnx"))
     product = next(node for node in model.graph if node.name == "a/MatMul")
     product.replace_input_with(1, add_constant(model.graph, "A.smoothed", 2 * weight(100, 48)))

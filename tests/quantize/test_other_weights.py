@@ -81,7 +81,7 @@ def test_narrow_recurrent_layers_run_in_float(
     graph = make_graph([node], weights, {"x": ["t", "b", 64]}, {"y": ["t", directions, "b", 48]})
     plan, model = written(graph, scheme)
     form = "int8-stored" if scheme is DYNAMIC else "fp16"
-    assert {entry["name"]: entry["format"] for entry in plan.facts["formats"]} == {"W": form, "R": form}
+    assert {entry["name"]: entry["format"] for entry in plan.metadata["formats"]} == {"W": form, "R": form}
     assert operators(model, tmp_path) == {kind}
     x = normal(4, 9, 2, 64) * 8
     assert sqnr(run_model(graph, x=x)[0], run_model(model, x=x)[0]) > (35 if scheme is DYNAMIC else 55)
@@ -100,12 +100,12 @@ def test_wide_lstm_runs_in_integers(
     ends = {"y": ["t", directions, "b", 192], "h": [directions, "b", 192], "c": [directions, "b", 192]}
     graph = make_graph([node], weights, {"x": ["t", "b", 64]}, ends)
     plan, model = written(graph, DYNAMIC)
-    assert {entry["name"]: entry["format"] for entry in plan.facts["formats"]} == dict.fromkeys("WR", "int8-lstm")
+    assert {entry["name"]: entry["format"] for entry in plan.metadata["formats"]} == dict.fromkeys("WR", "int8-lstm")
     assert operators(model, tmp_path) == {"DynamicQuantizeLSTM"}
     x = normal(4, 9, 1, 64) * 8
     for exact, actual in zip(run_model(graph, x=x), run_model(model, x=x), strict=True):
         assert 25 < sqnr(exact, actual) < 45
-    sizes = {entry["name"]: entry["megabytes"] for entry in plan.facts["formats"]}
+    sizes = {entry["name"]: entry["megabytes"] for entry in plan.metadata["formats"]}
     assert sizes["W"] == pytest.approx(directions * 768 * (64 + 4) / 1e6)
 
 
@@ -131,7 +131,7 @@ def test_other_factors_are_stored(
 ) -> None:
     graph = make_graph([node], {"W": normal(1, *shape)}, {"x": x}, {"y": [f"d{axis}" for axis in range(len(x))]})
     plan, model = written(graph, DYNAMIC)
-    assert [(entry["name"], entry["format"]) for entry in plan.facts["formats"]] == [("W", "int8-stored")]
+    assert [(entry["name"], entry["format"]) for entry in plan.metadata["formats"]] == [("W", "int8-stored")]
     assert not {"Cast", "Mul"} & operators(model, tmp_path)
     values = normal(2, *x)
     assert sqnr(run_model(graph, x=values)[0], run_model(model, x=values)[0]) > 35
@@ -161,7 +161,7 @@ def test_weights_of_branches_are_stored(written: Any, tmp_path: Path) -> None:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     save_graphs(folder, {"model": ir.from_proto(made)})
     plan, model = written(Artifact(folder, "trace.float", "0" * 64, "0" * 64, {}), DYNAMIC)
-    assert {entry["name"]: entry["format"] for entry in plan.facts["formats"]} == dict.fromkeys("ABC", "int8-stored")
+    assert {entry["name"]: entry["format"] for entry in plan.metadata["formats"]} == dict.fromkeys("ABC", "int8-stored")
     stored = model.file("model.onnx").with_name("model.onnx.data").stat().st_size
     assert stored < 3 * 64 * 64 + 4 * 64 * 4 + 1024
     session = make_session(model.file("model.onnx"), Runtime())
@@ -191,7 +191,7 @@ def test_a_weight_that_a_branch_reads_too_is_stored_once(written: Any, tmp_path:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     save_graphs(folder, {"model": ir.from_proto(made)})
     plan, model = written(Artifact(folder, "trace.float", "0" * 64, "0" * 64, {}), DYNAMIC)
-    assert [entry["name"] for entry in plan.facts["formats"]] == ["W"]
+    assert [entry["name"] for entry in plan.metadata["formats"]] == ["W"]
     onnx.checker.check_model(onnx.load(model.file("model.onnx")))
     session = make_session(model.file("model.onnx"), Runtime())
     x = normal(2, 64, 3)

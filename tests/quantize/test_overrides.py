@@ -50,13 +50,13 @@ def test_products_of_one_activation_in_two_formats(
     found = operators(written)
     wanted = {"MatMulNBits": 1, "GatherBlockQuantized": 1, "QuantizeLinear": 1, "MatMul": 1}
     assert {name: found[name] for name in wanted} == wanted
-    rows = [tuple(entry.values()) for entry in plan.facts["formats"]]
+    rows = [tuple(entry.values()) for entry in plan.metadata["formats"]]
     assert rows == [
         ("A", "a/MatMul", "linear", "int8-channel", "", 48 * (100 + 4) / 1e6),
         ("B", "b/MatMul", "linear", "int4-block", "b/*", 64 * 4 * (16 + 4) / 1e6),  # 4 blocks of 32 to a column
         ("table", "words/Gather", "table", "int4-block", "words/*", 60 * (50 + 4 * 4) / 1e6),
     ]
-    assert plan.facts["damping"].keys() == {"h"}
+    assert plan.metadata["damping"].keys() == {"h"}
     for exact, actual in zip(run_model(graph, ids=ids), run_model(written, ids=ids), strict=True):
         assert 15 < sqnr(exact, actual) < 30
 
@@ -73,7 +73,7 @@ def test_formats_are_those_of_arrays(graph: Artifact, run_stage: Make) -> None:
         "B.scales": "float16",
         "table.codes": "float16",
     }
-    sizes = {entry["name"]: entry["megabytes"] for entry in plan.facts["formats"]}
+    sizes = {entry["name"]: entry["megabytes"] for entry in plan.metadata["formats"]}
     for name, size in sizes.items():
         stored = sum(array.nbytes for part, array in arrays.items() if part.startswith(f"{name}."))
         assert size == pytest.approx(stored / 1e6)
@@ -81,7 +81,7 @@ def test_formats_are_those_of_arrays(graph: Artifact, run_stage: Make) -> None:
 
 def test_a_float_override_is_a_reason(graph: Artifact, run_stage: Make) -> None:
     scheme = overridden(Scheme(name="t", weights=4), {"a/*": "fp32", "words/*": "int4-widened"})
-    left = run_stage(quantize.run, scheme, graph=graph).facts["left_in_float"]
+    left = run_stage(quantize.run, scheme, graph=graph).metadata["left_in_float"]
     assert {entry["weight"]: entry["reason"] for entry in left} == {
         "A": "the scheme t keeps weights in float (override 'a/*')",
         "table": "rows are looked up and not multiplied, so that widening them gains nothing: use int4-block "
@@ -104,9 +104,9 @@ def test_convolutions_in_three_formats(
     ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=make_samples(rows))
     plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)
     written = run_stage(writing.run, None, graph=graph, plan=plan)
-    stored = {entry["name"]: entry["format"] for entry in plan.facts["formats"]}
+    stored = {entry["name"]: entry["format"] for entry in plan.metadata["formats"]}
     assert stored == {"A": "int8-channel", "B": "int8-channel", "C": "fp16"}
-    assert [(entry["weight"], entry["reason"]) for entry in plan.facts["left_in_float"]] == [
+    assert [(entry["weight"], entry["reason"]) for entry in plan.metadata["left_in_float"]] == [
         ("D", "the scheme t keeps weights in float (override 'y')")
     ]
     tensors = [entry["tensor"] for entry in json.loads(plan.file(quantize.PLAN).read_text())["tensors"]]
@@ -130,7 +130,7 @@ def test_one_weight_cannot_be_stored_in_two_ways(make_graph: Make, run_stage: Ma
         "Give both the same format with [scheme.overrides], or leave one out with --nodes-to-exclude."
     )
     same = overridden(Scheme(name="t", weights=4), {"*": "fp16"})
-    assert run_stage(quantize.run, same, graph=graph).facts["linears"] == 2
+    assert run_stage(quantize.run, same, graph=graph).metadata["linears"] == 2
 
 
 @pytest.mark.parametrize("stage", [quantize.run, calibrate.ranges])

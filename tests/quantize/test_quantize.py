@@ -68,11 +68,11 @@ def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) 
 
 
 def test_what_the_scheme_keeps_is_said(graph: Artifact, run_stage: Make) -> None:
-    left = run_stage(quantize.run, DYNAMIC, graph=graph).facts["left_in_float"]
+    left = run_stage(quantize.run, DYNAMIC, graph=graph).metadata["left_in_float"]
     assert left == [
         {"weight": "table", "op_type": "Gather", "bytes": 24000, "reason": "the scheme t keeps embeddings in float"}
     ]
-    left = run_stage(quantize.run, Scheme(name="e", embeddings=8), graph=graph).facts["left_in_float"]
+    left = run_stage(quantize.run, Scheme(name="e", embeddings=8), graph=graph).metadata["left_in_float"]
     assert [(entry["weight"], entry["reason"]) for entry in left] == [
         ("A", "the scheme e keeps weights in float"),
         ("B", "the scheme e keeps weights in float"),
@@ -90,7 +90,7 @@ def test_rows_of_odd_length_stay_in_float(make_graph: Make, run_stage: Make) -> 
 
 def test_excluded_weight_is_in_the_plan_with_its_reason(graph: Artifact, run_stage: Make) -> None:
     scheme = DYNAMIC.model_copy(update={"nodes_to_exclude": ("a/*",), "embeddings": 8})
-    facts = run_stage(quantize.run, scheme, graph=graph).facts
+    facts = run_stage(quantize.run, scheme, graph=graph).metadata
     assert (facts["linears"], facts["tables"]) == (1, 1)
     assert [(entry["weight"], entry["reason"]) for entry in facts["left_in_float"]] == [("A", "excluded by name")]
 
@@ -143,7 +143,7 @@ def test_values_below_float16_stay_in_float32(make_graph: Make, run_stage: Make)
     graph = make_graph([node, other], constants, {"x": ["rows", 64]}, {"z": ["rows", 64]})
     plan = run_stage(quantize.run, Scheme(name="t", weights=16), graph=graph)
     reason = "all of its values are below float16's smallest at full precision, 0.000061"
-    assert [(entry["weight"], entry["reason"]) for entry in plan.facts["left_in_float"]] == [("W", reason)]
+    assert [(entry["weight"], entry["reason"]) for entry in plan.metadata["left_in_float"]] == [("W", reason)]
 
 
 def test_values_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_stage: Make) -> None:
@@ -174,4 +174,4 @@ def test_gptq_changes_outputs_less_and_records_its_damping(
         pairs = zip(run_model(graph, ids=ids), run_model(written, ids=ids), strict=True)
         errors.append(sum(float(np.square(a - b).sum()) for a, b in pairs))
     assert errors[1] < 0.6 * errors[0]
-    assert plan.facts["damping"] == {"h": 0.01}
+    assert plan.metadata["damping"] == {"h": 0.01}

@@ -62,12 +62,12 @@ def test_layers_are_ordered_by_their_own_damage(
     fragile: Artifact, rows: list[Arrays], run_stage: Make, make_samples: Make
 ) -> None:
     found, plan, _ = measured(fragile, rows, wants(-50), run_stage, make_samples)
-    names, decibels = zip(*found.facts["layers"], strict=True)
+    names, decibels = zip(*found.metadata["layers"], strict=True)
     assert names[-1] == "c"
     assert list(decibels) == sorted(decibels)
     assert decibels[-1] > decibels[0] + 10
-    assert plan.facts["left_in_float"] == []
-    assert found.facts["samples"] == 5
+    assert plan.metadata["left_in_float"] == []
+    assert found.metadata["samples"] == 5
     assert {file.name for file in found.path.iterdir()} == {quantize.SENSITIVE}
 
 
@@ -75,8 +75,8 @@ def test_fewest_layers_are_left_out_with_their_figure(
     fragile: Artifact, rows: list[Arrays], run_stage: Make, make_samples: Make, run_model: Callable[..., Any]
 ) -> None:
     found, plan, written = measured(fragile, rows, wants(25), run_stage, make_samples)
-    own = dict(found.facts["layers"])
-    left = plan.facts["left_in_float"]
+    own = dict(found.metadata["layers"])
+    left = plan.metadata["left_in_float"]
     assert 0 < len(left) < 3
     assert {entry["weight"] for entry in left} <= {"A", "B"}
     node = {"A": "a", "B": "b"}[left[0]["weight"]]
@@ -88,21 +88,25 @@ def test_fewest_layers_are_left_out_with_their_figure(
     for row in rows:
         (exact,), (actual,) = run_model(fragile, **row), run_model(written, **row)
         signal, noise = signal + np.square(exact).sum(), noise + np.square(actual - exact).sum()
-    assert 10 * np.log10(signal / noise) == pytest.approx(found.facts["sqnr_db"], abs=0.2)
-    assert found.facts["sqnr_db"] >= 25
+    assert 10 * np.log10(signal / noise) == pytest.approx(found.metadata["sqnr_db"], abs=0.2)
+    assert found.metadata["sqnr_db"] >= 25
 
 
 def test_what_cannot_be_reached_leaves_all_in_float(
     fragile: Artifact, rows: list[Arrays], run_stage: Make, make_samples: Make
 ) -> None:
     found, plan, _ = measured(fragile, rows, wants(200), run_stage, make_samples)
-    assert (plan.facts["convolutions"], len(plan.facts["left_in_float"]), found.facts["sqnr_db"]) == (0, 3, None)
+    assert (plan.metadata["convolutions"], len(plan.metadata["left_in_float"]), found.metadata["sqnr_db"]) == (
+        0,
+        3,
+        None,
+    )
 
 
 def test_products_and_tables_are_measured_too(graph: Artifact, samples: Artifact, run_stage: Make) -> None:
     scheme = Scheme(name="t", weights=8, activations="dynamic", embeddings=8, min_sqnr_db=37)
     found = run_stage(sensitivity.run, scheme, graph=graph, samples=samples)
-    assert {name for name, _ in found.facts["layers"]} == {"words/Gather", "a/MatMul", "b/MatMul"}
+    assert {name for name, _ in found.metadata["layers"]} == {"words/Gather", "a/MatMul", "b/MatMul"}
     sensitive = json.loads(found.file(quantize.SENSITIVE).read_text())
     assert list(sensitive) == ["a/MatMul"]  # the first output is what counts, and `b` is another
 

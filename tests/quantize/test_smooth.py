@@ -58,7 +58,7 @@ def test_outputs_are_unchanged(
     for actual, expected in zip(run_model(artifact, ids=ids), run_model(outliers, ids=ids), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     facts = {"alpha": alpha, "activations": 1, "absorbed": 0, "channels": 100, "never_seen": 0}
-    assert artifact.facts == facts
+    assert artifact.metadata == facts
 
 
 def test_readers_share_one_multiplication(outliers: Artifact, samples: Artifact, run_stage: Make) -> None:
@@ -116,7 +116,7 @@ def test_weight_of_several_activations_is_scaled_once(
     artifact = smoothed(graph, make_samples([{"x": x}]), run_stage)
     np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-3, atol=0.5)
     assert initializers(artifact).keys() == {"W.smoothed", "p.smoothing", "y.smoothing"}
-    assert artifact.facts["activations"] == 2
+    assert artifact.metadata["activations"] == 2
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -139,6 +139,6 @@ def test_operators_before_take_the_factors_where_they_can(
     x = draw(size=(3, 5, 64)).astype(np.float32)
     artifact = smoothed(graph, make_samples([{"x": x}]), run_stage)
     np.testing.assert_allclose(run_model(artifact, x=x)[0], run_model(graph, x=x)[0], rtol=1e-4, atol=1e-4)
-    assert {"activations": 2, "absorbed": 1 if residual else 2}.items() <= artifact.facts.items()
+    assert {"activations": 2, "absorbed": 1 if residual else 2}.items() <= artifact.metadata.items()
     multiplied = [node.input[0] for node in onnx.load(artifact.file("model.onnx")).graph.node if node.op_type == "Mul"]
     assert multiplied == (["h"] if residual else [])

@@ -127,4 +127,4 @@ def test_a_layer_that_stays_in_float_for_its_sensitivity_changes_what_is_rounded
     (tmp_path / "sensitive" / quantize.SENSITIVE).write_text(json.dumps({"a": "sensitive"}))
     sensitive = Artifact(tmp_path / "sensitive", "sensitivity", "0" * 64, "0" * 64, {})
     plan = run_stage(quantize.run, STATIC, graph=graph, ranges=ranges, sensitivity=sensitive)
-    assert {entry["name"]: entry["format"] for entry in plan.facts["formats"]} == {"B": "int8-channel"}
+    assert {entry["name"]: entry["format"] for entry in plan.metadata["formats"]} == {"B": "int8-channel"}

@@ -317,7 +317,7 @@ def test_constants_are_cast_when_the_model_is_loaded(
     ],
 )
 def test_facts_name_the_operators(method: str, expected: list[str], written: Quantized) -> None:
-    assert written(METHODS[method]).facts == {"operators": expected}
+    assert written(METHODS[method]).metadata == {"operators": expected}
 
 
 def test_float_weights_are_gone(written: Quantized) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.compress import EARLIER, TEACHER, TEACHER_OUTPUTS
+from pipeline.compress import PREVIOUS_PASS, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.passes import pass_report
@@ -12,18 +12,17 @@ from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.loop import train
 from pipeline.compress.training.setup import teacher_name
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json` and `weights.safetensors`."""
     assert context.scratch is not None  # noqa: S101  # stages always have one
     model, teacher = context.model, context.models[TEACHER]
     job = TrainingJob(
         model=model,
         teacher=teacher,
-        compressed=_folder(context, EARLIER),
+        compressed=_folder(context, PREVIOUS_PASS),
         trained_teacher=_folder(context, TEACHER),
         teacher_outputs=_folder(context, TEACHER_OUTPUTS),
         samples=str(context.inputs["training"].path),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 
-class Edit(Frozen):
+class Edit(StrictModel):
     """One change of a model's structure. `edit` is its name in `EDITS`."""
 
     edit: str

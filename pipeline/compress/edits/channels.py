@@ -8,10 +8,10 @@ from torch import nn
 
 from pipeline.compress.edits.base import Edit
 from pipeline.compress.edits.features import Side, keep_features
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 
-class Kept(Frozen):
+class Kept(StrictModel):
     """The features (ascending indices) that stay on one side of a layer. Norms have outputs only; of a grouped
     convolution the outputs name whole groups, whose inputs go with them."""
 

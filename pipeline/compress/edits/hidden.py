@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.base import Edit
 from pipeline.core.errors import StageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 
-class Along(Frozen):
+class Along(StrictModel):
     """The axis of the parameter called `parameter` that the features run along."""
 
     parameter: str

@@ -24,7 +24,7 @@ from pipeline.compress.shared.cost import macs
 from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import open_samples
 
@@ -32,7 +32,7 @@ _JUDGED = 32
 """Calibration samples that the facts' metric is of; the outputs of language models are large."""
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json` and `weights.safetensors`.
 
     StageError for a pattern that matches nothing, a target that cannot be reached, a CP decomposition that does not

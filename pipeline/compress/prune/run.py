@@ -16,7 +16,7 @@ from pipeline.compress.prune.pruner import Pruner
 from pipeline.compress.prune.schedules import KeptCounts, last, pruning_schedule, rounded, same_share
 from pipeline.compress.shared.cost import macs
 from pipeline.compress.shared.fidelity_trial import TrialScore, make_trial, pass_facts
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import open_samples
 
@@ -30,7 +30,7 @@ class Pruned(NamedTuple):
     search: dict[str, Json]
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json`: the edits so far and this pass's own.
 
     StageError if the model has no such units, or the amount would leave a layer empty, remove nothing, or cannot be

@@ -20,7 +20,7 @@ from pipeline.compress.sparsify.layers import sparse_layers
 from pipeline.compress.sparsify.methods import by_inputs, by_magnitude
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import open_samples
 from pipeline.source.torch_model import wrap
@@ -28,7 +28,7 @@ from pipeline.source.torch_model import wrap
 UNREACHED = "calibration samples never reach it"
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json` and `weights.safetensors`.
 
     StageError if the model has nothing to sparsify, a layer would be empty, or nothing would be removed.

@@ -17,8 +17,7 @@ from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.compress.training.evaluate import frozen
 from pipeline.compress.training.observed_model import ModelWithHooks
 from pipeline.core.errors import UsageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.tasks.registry import OUTPUTS
 
 FILE = "outputs.npy"
@@ -56,7 +55,7 @@ def _obstacle(config: Distill, family: str) -> str:
     return ""
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `outputs.npy`, float32 [samples, width]: the teacher's outputs in float32 arithmetic."""
     spec = context.model
     teacher = frozen(ModelWithHooks(load_compressed(spec, context.inputs).model, spec, [], attention=False))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipeline.compress.distill.config import Distill
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 
-class TrainingJob(Frozen):
+class TrainingJob(StrictModel):
     """`model`, `teacher`: sources, as stages get them; `compressed`: the folder of the pass before, if any;
     `trained_teacher`: of the pass that made the teacher, if one did; `teacher_outputs`: where they are cached, if
     they were; `samples`: the folder of training samples; `scratch`: where checkpoints outlive a crash."""

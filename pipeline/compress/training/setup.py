@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline.compress import EARLIER
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.losses import LOSSES
@@ -117,7 +117,7 @@ def weighted_loss(setup: Setup, pair: DistillInputs) -> tuple[Tensor, dict[str, 
 
 
 def _compressed(spec: ModelSpec, folder: str | None) -> Compressed:
-    inputs = {EARLIER: Artifact(Path(folder), EARLIER, "", "", {})} if folder else {}
+    inputs = {PREVIOUS_PASS: Artifact(Path(folder), PREVIOUS_PASS, "", "", {})} if folder else {}
     return load_compressed(spec, inputs)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.errors import UsageError
-from pipeline.core.types import Frozen
+from pipeline.core.types import StrictModel
 
 TEXT_NAMES = (
     "sentence",
@@ -33,7 +33,7 @@ Rows = list[tuple[int, dict[str, Any]]]
 Table = list[tuple[int, list[str]]]
 
 
-class Columns(Frozen):
+class Columns(StrictModel):
     """The columns that the user named. `optional`: a file without them is read by the usual names."""
 
     text: str | None = None

@@ -58,7 +58,7 @@ def by_size(comparison: Comparison) -> list[Candidate]:
 def _cells(candidate: Candidate) -> list[Text]:
     speedup = candidate.speedup
     shown = [
-        candidate.label + (" *" if candidate.front else ""),
+        candidate.label + (" *" if candidate.on_pareto_front else ""),
         f"{candidate.megabytes:.2f}",
         "-" if candidate.latency is None else number(candidate.latency.value, 3),
         "1x" if candidate.kind == "float" else "-" if speedup is None else f"{speedup.value:.2f}x",
@@ -73,7 +73,7 @@ def _against(candidate: Candidate) -> Text:
     """What it is compared with the recipe: worse, same or better on each axis; `dominates it` if nothing is worse."""
     if candidate.kind != "plain":
         return Text("the recipe" if candidate.kind == "recipe" else "")
-    if candidate.why_not:
+    if candidate.incomparable_reason:
         return Text("not comparable")
     if candidate.dominates:
         return Text("dominates it", "bold yellow")

@@ -20,8 +20,8 @@ def verdict_sentence(comparison: Comparison) -> str:
         return f"{recipe.label} is dominated by plain quantization: {others} loses nothing against it, and gains."
     if unknown := incomparable(comparison):
         others = ", ".join(candidate.label for candidate in unknown)
-        return f"Whether {recipe.label} is dominated by {others} is not known: {unknown[0].why_not}."
-    if recipe.front:
+        return f"Whether {recipe.label} is dominated by {others} is not known: {unknown[0].incomparable_reason}."
+    if recipe.on_pareto_front:
         return f"{recipe.label} is not dominated: no plain scheme is as small, as fast and as accurate."
     return (
         f"{recipe.label} is not dominated by more than the margins, but a plain scheme is as good in every respect: "
@@ -57,8 +57,8 @@ def nearest_sentences(comparison: Comparison) -> tuple[str, ...]:
 def difference_words(comparison: Comparison, label: str) -> str:
     """`2.4 % larger, 5.1 % slower, keeps 8.4 points more accuracy and 0.13 more top10_overlap`."""
     candidate = next(candidate for candidate in comparison.candidates if candidate.label == label)
-    if candidate.why_not:
-        return f"not comparable: {candidate.why_not}"
+    if candidate.incomparable_reason:
+        return f"not comparable: {candidate.incomparable_reason}"
     return ", ".join(_words(difference, comparison.fidelity_name) for difference in candidate.against)
 
 
@@ -95,7 +95,7 @@ def refused_sentences(comparison: Comparison) -> tuple[str, ...]:
 
 def incomparable(comparison: Comparison) -> list[Candidate]:
     """The plain schemes of which nobody knows whether they dominate the recipe."""
-    return [candidate for candidate in comparison.candidates if candidate.why_not]
+    return [candidate for candidate in comparison.candidates if candidate.incomparable_reason]
 
 
 def chosen(comparison: Comparison) -> Candidate:

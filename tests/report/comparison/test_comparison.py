@@ -55,12 +55,12 @@ def dominated() -> Comparison:
         _candidate("cut <b>", "recipe", 12.0, 26.0, 8.4, 0.75),
         _candidate(
             *("w4a8", "plain", 12.3, 27.2, 1.9, 0.88),
-            front=True,
+            on_pareto_front=True,
             against=_against(("size", 2.5, "worse"), ("latency", 4.6, "worse"), *better),
         ),
         _candidate(
             *("w4a8-b64", "plain", 11.95, 26.1, 1.9, 0.88),
-            front=True,
+            on_pareto_front=True,
             dominates=True,
             against=_against(("size", -0.4, "same"), ("latency", 0.4, "same"), *better),
         ),
@@ -89,7 +89,7 @@ def dominated() -> Comparison:
 @pytest.fixture
 def on_the_front(dominated: Comparison) -> Comparison:
     candidates = [
-        candidate.model_copy(update={"dominates": False, "front": True}) for candidate in dominated.candidates
+        candidate.model_copy(update={"dominates": False, "on_pareto_front": True}) for candidate in dominated.candidates
     ]
     return dominated.model_copy(update={"dominated_by": (), "candidates": tuple(candidates)})
 
@@ -200,7 +200,9 @@ def test_a_recipe_that_was_not_compared_is_told_of_a_better_plain_run() -> None:
 def test_what_could_not_be_compared_is_not_called_harmless(dominated: Comparison) -> None:
     why = "the machine was loaded while latencies were measured"
     unknown = [
-        candidate.model_copy(update={"dominates": False, "why_not": why if candidate.kind == "plain" else ""})
+        candidate.model_copy(
+            update={"dominates": False, "incomparable_reason": why if candidate.kind == "plain" else ""}
+        )
         for candidate in dominated.candidates
     ]
     comparison = dominated.model_copy(update={"dominated_by": (), "candidates": tuple(unknown)})

@@ -23,7 +23,7 @@ from pipeline.compress.prune.units import strongest
 from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
 from pipeline.compress.shared.forward import batches, judged
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import open_samples
 from pipeline.source.torch_model import wrap
@@ -31,7 +31,7 @@ from pipeline.source.torch_model import wrap
 _TRIED = 3  # samples that the stream is followed with
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes what `save_compressed` writes.
 
     StageError if the model's stream cannot be followed, the ratio does not fit it, or its output would change.

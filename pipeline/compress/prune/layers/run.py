@@ -23,13 +23,13 @@ from pipeline.compress.prune.units import strongest
 from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
 from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.samples import open_samples
 from pipeline.source.torch_model import wrap
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes what `save_compressed` writes.
 
     StageError if the model has no stack, or an index or a ratio does not fit it.

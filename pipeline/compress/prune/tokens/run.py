@@ -8,7 +8,7 @@ import json
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.compress import CALIBRATION_BEFORE
+from pipeline.compress import PREVIOUS_CALIBRATION
 from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.hf_config import update_config
@@ -18,12 +18,11 @@ from pipeline.compress.prune.tokens.trim_tokenizer import KEPT
 from pipeline.compress.prune.units import parameters
 from pipeline.compress.shared.fidelity_trial import make_trial
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import TOKENIZER
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes what `save_compressed` writes. StageError if the model has no table of tokens."""
     samples = context.config["pass"]["samples"]
     tokenizer = context.inputs[TOKENIZER]
@@ -33,11 +32,11 @@ def run(context: StageContext) -> dict[str, Json]:
     smaller = replay(copy.deepcopy(earlier.model), [edit])
     edits = [*earlier.edits, edit]
     save_compressed(context.out, smaller, edits, earlier.trained)
-    before, after = make_trial(context, samples, CALIBRATION_BEFORE), make_trial(context, samples)
+    before, after = make_trial(context, samples, PREVIOUS_CALIBRATION), make_trial(context, samples)
     return pass_report(
         "prune",
         unit="tokens",
-        **tokenizer.facts,
+        **tokenizer.metadata,
         parameters_before=parameters(earlier.model),
         parameters_after=parameters(smaller),
         metric_before=before.score(copy.deepcopy(earlier.model)).record(),

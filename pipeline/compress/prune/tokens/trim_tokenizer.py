@@ -15,8 +15,8 @@ from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewr
 from pipeline.compress.prune.tokens.tokenizer_models import tokenizer_model
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json, Progress
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress
 from pipeline.data.datasets import Dataset, load_training
 from pipeline.data.encode import load_tokenizer, with_tokenizer
 
@@ -25,7 +25,7 @@ KEPT = "kept.json"
 _BATCH = 512
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Writes `kept.json`, `tokenizer.json` and what else of the tokenizer's files names tokens by their ids.
 
     StageError if nothing can go, or the tokenizer's kind is not known.

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from pipeline.compress.passes import Needs, PassConfig, pass_report
-from pipeline.core.stage import StageContext
-from pipeline.core.types import Json
+from pipeline.core.stage import StageContext, StageMetadata
 
 
 class Clip(PassConfig):
@@ -24,7 +23,7 @@ class Clip(PassConfig):
         return Needs(calibration=False)
 
 
-def run(context: StageContext) -> dict[str, Json]:
+def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json` and `weights.safetensors`."""
     import torch  # here, so that a plan does not wait for it
 

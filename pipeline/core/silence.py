@@ -33,7 +33,7 @@ def redirected(log: IO[bytes]) -> Iterator[None]:
 
 
 @contextmanager
-def quiet(enabled: bool = True) -> Iterator[None]:
+def silence_output(enabled: bool = True) -> Iterator[None]:
     """`redirected` to a temporary file, or nothing if not `enabled`."""
     if not enabled:
         yield
