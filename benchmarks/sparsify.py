@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import tinylm
 from benchmarks.row import Measured, Row
-from pipeline.compress.shared.input_moments import Calibration
 from pipeline.compress.sparsify.config import Sparsify
 from pipeline.compress.sparsify.layers import sparse_layers
 from pipeline.compress.sparsify.methods import by_inputs, by_magnitude
@@ -41,8 +41,12 @@ def _perplexity(**config: Any) -> float:
         by_magnitude(layers, settings)
     else:
         windows = tinylm.calibration(_WINDOWS).split(_BATCH)
-        seen = Calibration(lambda batch: model(**batch), lambda: ({"input_ids": part} for part in windows))
-        by_inputs(layers, settings, seen, False, silent)
+        seen = SimpleNamespace(
+            forward=lambda batch: model(**batch),
+            batches=lambda: ({"input_ids": part} for part in windows),
+            progress=silent,
+        )
+        by_inputs(layers, settings, seen, False)
     return tinylm.perplexity(model)
 
 

@@ -14,9 +14,9 @@ from rich.text import Text
 from pipeline.compress import PASSES, STRUCTURES, UNITS
 from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.passes import PassConfig
-from pipeline.compress.prune.hidden import WIDTHS
+from pipeline.compress.prune.hidden.config import WIDTHS
 from pipeline.compress.prune.importance import IMPORTANCES
-from pipeline.compress.prune.layers import DEPTHS
+from pipeline.compress.prune.layers.config import DEPTHS
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.report.text import plain

@@ -12,7 +12,7 @@ from model_specs import hugging_face
 from torch import nn
 
 from pipeline.compress.distill.config import Distill
-from pipeline.compress.training.cached_teacher import FILE, CachedTeacher, require_cacheable, run
+from pipeline.compress.training.cached_teacher import FILE, CachedTeacher, run
 from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -69,11 +69,12 @@ def test_a_batch_brings_its_rows(texts: Artifact, tmp_path: Path) -> None:
         ("embedding", {}, "names no losses, and those for embeddings look inside the teacher"),
         ("classifier", {"augment": "flip_shift"}, "augments images, which the teacher has to see as well"),
         ("tokens", {}, "judges single tokens"),
+        ("span", {}, "judges the spans of tokens that answer, which are made of several outputs"),
     ],
 )
 def test_what_cannot_be_recorded(family: str, config: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        require_cacheable(Distill(**config), family, "pass 2 of recipe r")
+        Distill(**config, cache_teacher=True).check(family, "pass 2 of recipe r")
     assert caught.value.message.startswith(f"pass 2 of recipe r has cache_teacher = true, but {reason}")
     assert caught.value.remedy == "Remove cache_teacher, or use losses on outputs and no augmentation."
 
@@ -82,4 +83,4 @@ def test_what_cannot_be_recorded(family: str, config: dict[str, Any], reason: st
     ("family", "config"), [("classifier", {}), ("embedding", {"losses": {"embedding_cosine": 1.0}})]
 )
 def test_losses_on_outputs_can_be_recorded(family: str, config: dict[str, Any]) -> None:
-    require_cacheable(Distill(**config), family, "pass 2 of recipe r")
+    Distill(**config, cache_teacher=True).check(family, "pass 2 of recipe r")

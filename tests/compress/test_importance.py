@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.base import linear
 from pipeline.compress.prune.importance import IMPORTANCES
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.l2 import l2_magnitude
 from pipeline.compress.prune.importance.taylor import PROBES, gated, objective, taylor
 from pipeline.compress.prune.units_ffn import FeedForward
 from pipeline.compress.prune.units_heads import attention_heads
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
@@ -47,8 +47,8 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Samples:
     return open_samples(folder)
 
 
-def data(model: nn.Module, samples: Samples, seed: int = 0, **source: object) -> ScoringData:
-    return ScoringData(model, factory(**{"family": "embedding", **source}), samples, seed, silent)
+def data(model: nn.Module, samples: Samples, seed: int = 0, **source: object) -> CalibrationData:
+    return CalibrationData(model, factory(**{"family": "embedding", **source}), samples, seed, silent)
 
 
 @pytest.fixture

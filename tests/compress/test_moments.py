@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.shared.input_moments import Calibration, call_order, second_moments
+from pipeline.compress.shared.input_moments import call_order, second_moments
 
 
 class Net(nn.Module):
@@ -35,8 +37,8 @@ BATCHES = [
 ]
 
 
-def calibration(net: Net) -> Calibration:
-    return Calibration(lambda batch: net(**batch), lambda: BATCHES)
+def calibration(net: Net) -> SimpleNamespace:
+    return SimpleNamespace(forward=lambda batch: net(**batch), batches=lambda: BATCHES)
 
 
 def layers(net: Net) -> dict[str, nn.Linear]:

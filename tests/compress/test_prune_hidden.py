@@ -31,10 +31,11 @@ from transformers import (
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits.hidden import Along, KeepHidden
 from pipeline.compress.prune.hidden.config import PruneHidden
-from pipeline.compress.prune.hidden.residual import Axis, Residual, find_residual
-from pipeline.compress.prune.hidden.run import kept_count, make_edit, width_of
+from pipeline.compress.prune.hidden.narrow import make_edit
+from pipeline.compress.prune.hidden.residual import Axis, Residual, find_residual, width_of
+from pipeline.compress.prune.hidden.run import kept_count
 from pipeline.compress.prune.hidden.scores import activation, l2
-from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -84,8 +85,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return token_samples(tmp_path_factory.mktemp("samples"), tokens=40)
 
 
-def scoring(model: nn.Module, samples: Artifact) -> ScoringData:
-    return ScoringData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
+def scoring(model: nn.Module, samples: Artifact) -> CalibrationData:
+    return CalibrationData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
 
 
 def of(model: nn.Module, **inputs: Tensor) -> Callable[[], Tensor]:
@@ -186,7 +187,7 @@ def test_streams_of_images(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = ({"pixel_values": torch.randn(1, 3, 8, 8, generator=generator).numpy()} for _ in range(16))
     write_samples(tmp_path, rows)
-    data = ScoringData(model, factory(family="embedding"), open_samples(tmp_path), 0, silent)
+    data = CalibrationData(model, factory(family="embedding"), open_samples(tmp_path), 0, silent)
     images = torch.randn(2, 3, 8, 8, generator=generator)
     residual = find_residual(model, 16, of(model, pixel_values=images))
     assert {Axis("vit.embeddings.cls_token", 2), Axis("classifier.weight", 1)} <= set(residual.axes)

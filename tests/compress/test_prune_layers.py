@@ -29,11 +29,11 @@ from pipeline.compress.compressed_model import load_compressed
 from pipeline.compress.edits import replay
 from pipeline.compress.edits.layers import KeepLayers
 from pipeline.compress.edits.renumber import renumber_edits
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.layers.config import PruneLayers
 from pipeline.compress.prune.layers.run import choose, kept_counts, make_edits
 from pipeline.compress.prune.layers.scores import block_influence, even
 from pipeline.compress.prune.layers.stacks import Stack, find_stacks
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -83,8 +83,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return token_samples(tmp_path_factory.mktemp("samples"))
 
 
-def scoring(model: nn.Module, samples: Artifact) -> ScoringData:
-    return ScoringData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
+def scoring(model: nn.Module, samples: Artifact) -> CalibrationData:
+    return CalibrationData(model, factory(family="embedding"), open_samples(samples.path), 0, silent)
 
 
 def stacks_in(model: nn.Module, pattern: str = "*", **inputs: Tensor) -> list[Stack]:
@@ -251,7 +251,7 @@ def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
 
 
 def test_a_model_without_stacks(samples: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.compress.prune.layers.run import stacks_of  # noqa: PLC0415
+    from pipeline.compress.prune.layers.stacks import stacks_of  # noqa: PLC0415
 
     data = scoring(Turns(0), samples)
     with pytest.raises(StageError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,10 @@ from stages import run_pass, token_samples
 from torch import Tensor, nn
 
 from pipeline.compress.compressed_model import load_compressed
-from pipeline.compress.shared.input_moments import Calibration
 from pipeline.compress.sparsify import methods
 from pipeline.compress.sparsify.config import Sparsify
-from pipeline.compress.sparsify.layers import in_blocks, sparse_layers
-from pipeline.compress.sparsify.methods import by_inputs, by_magnitude
+from pipeline.compress.sparsify.layers import sparse_layers
+from pipeline.compress.sparsify.methods import by_inputs, by_magnitude, in_blocks
 from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
@@ -46,6 +46,10 @@ def net() -> Net:
     return Net([[3.0, -1.0], [2.0, 2.5]], [[1.0, 4.0], [-5.0, 6.0]])
 
 
+def seen(model: nn.Module, batches: list[dict[str, Tensor]]) -> SimpleNamespace:
+    return SimpleNamespace(forward=lambda batch: model(**batch), batches=lambda: batches, progress=silent)
+
+
 def sparse(model: nn.Module, inputs: list[list[float]] | None = None, **config: Any) -> list[list[list[float]]]:
     """The weights after `sparsify`; every row of `inputs` is a batch."""
     settings = Sparsify(**config)
@@ -54,7 +58,12 @@ def sparse(model: nn.Module, inputs: list[list[float]] | None = None, **config: 
         by_magnitude(layers, settings)
     else:
         batches = [{"x": torch.tensor([row], dtype=torch.float32)} for row in inputs]
-        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
+        by_inputs(
+            layers,
+            settings,
+            SimpleNamespace(forward=lambda batch: model(**batch), batches=lambda: batches, progress=silent),
+            False,
+        )
     return [layer.weight.tolist() for layer in layers.values()]
 
 
@@ -89,7 +98,12 @@ def test_sparsegpt_makes_up_for_what_goes() -> None:
     batches = [{"input": torch.tensor([row])} for row in ([1.0, 1.0], [0.0, 1.0])]
     settings = Sparsify(sparsity=0.5)
     layers, _ = sparse_layers(model, settings)
-    damping = by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
+    damping = by_inputs(
+        layers,
+        settings,
+        SimpleNamespace(forward=lambda batch: model(**batch), batches=lambda: batches, progress=silent),
+        False,
+    )
     assert damping == {"0": 0.01}
     assert model[0].weight.tolist() == [[0, pytest.approx(3 + 1 / 2.015)]]
 
@@ -113,7 +127,12 @@ def test_outputs_are_unchanged_where_only_zeros_go(method: str) -> None:
     if method == "magnitude":
         by_magnitude(layers, settings)
     else:
-        by_inputs(layers, settings, Calibration(lambda batch: model(**batch), lambda: batches), False, silent)
+        by_inputs(
+            layers,
+            settings,
+            SimpleNamespace(forward=lambda batch: model(**batch), batches=lambda: batches, progress=silent),
+            False,
+        )
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
@@ -226,8 +245,9 @@ def test_layers_that_no_sample_reaches_are_as_they_were() -> None:
     model = nn.ModuleDict({"used": nn.Linear(4, 4), "unused": nn.Linear(4, 4)})
     before = model["unused"].weight.detach().clone()
     settings = Sparsify(sparsity=0.5)
-    calibration = Calibration(lambda batch: model["used"](batch["x"]), lambda: [{"x": torch.ones(3, 4)}])
-    damping = by_inputs(sparse_layers(model, settings)[0], settings, calibration, False, silent)
+    batch = {"x": torch.ones(3, 4)}
+    calibration = SimpleNamespace(forward=lambda _: model["used"](batch["x"]), batches=lambda: [batch], progress=silent)
+    damping = by_inputs(sparse_layers(model, settings)[0], settings, calibration, False)
     assert list(damping) == ["used"]
     assert torch.equal(model["unused"].weight, before)
 

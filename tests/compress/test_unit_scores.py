@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.compress.prune.channels.groups import ChannelGroup, find_channels
 from pipeline.compress.prune.importance import IMPORTANCES
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.taylor import PROBES
 from pipeline.compress.prune.units_ffn import FeedForward
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.core.errors import StageError
 from pipeline.core.types import silent
 from pipeline.data.samples import open_samples, write_samples
@@ -42,7 +42,7 @@ class Two(nn.Module):
 def scores(name: str, model: nn.Module, folder: Path, rows: list[np.ndarray], layer: str = "conv") -> Tensor:
     (folder / name).mkdir()
     write_samples(folder / name, ({"x": row[None].astype(np.float32)} for row in rows))
-    data = ScoringData(model, SOURCE, open_samples(folder / name), 0, silent)
+    data = CalibrationData(model, SOURCE, open_samples(folder / name), 0, silent)
     groups = [group for group in find_channels(model, data.example) if group.layer == layer]
     (found,) = IMPORTANCES.get(name)(data, groups)
     return found
@@ -111,7 +111,7 @@ def test_neurons_are_scored_too(name: str, tmp_path: Path) -> None:
     net["up"].weight.data, net["down"].weight.data = torch.tensor([[1.0], [10.0]]), torch.tensor([[2.0, 1.0]])
     net.forward = lambda x: net["down"](net["up"](x))
     write_samples(tmp_path, [{"x": np.array([[3.0]], np.float32)}])
-    data = ScoringData(net, SOURCE, open_samples(tmp_path), 0, silent)
+    data = CalibrationData(net, SOURCE, open_samples(tmp_path), 0, silent)
     (found,) = IMPORTANCES.get(name)(data, [FeedForward("net", ("up",), "down", 2)])
     assert found.tolist() == pytest.approx({"l1": [3, 11], "activation": [3, 30], "wanda": [6, 30]}[name])
 

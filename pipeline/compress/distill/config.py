@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds
-from pipeline.core.registry import load_attribute
+from pipeline.core.errors import UsageError
+from pipeline.tasks.registry import OUTPUTS
 
-_RECORDABLE = "pipeline.compress.training.cached_teacher:require_cacheable"  # it loads torch
+_INSIDE = ("features", "attention")
+"""What losses need that look inside the models."""
 
 
 class Distill(PassConfig):
@@ -80,9 +81,12 @@ class Distill(PassConfig):
         return LOSSES.packages(*self.losses)
 
     def check(self, family: str, where: str) -> None:
-        if self.cache_teacher:
-            require: Callable[[Distill, str, str], None] = load_attribute(_RECORDABLE)
-            require(self, family, where)
+        reason = _uncacheable(self, family) if self.cache_teacher else ""
+        if reason:
+            raise UsageError(
+                f"{where} has cache_teacher = true, but {reason}.",
+                "Remove cache_teacher, or use losses on outputs and no augmentation.",
+            )
 
     @field_validator("losses")
     @classmethod
@@ -90,3 +94,20 @@ class Distill(PassConfig):
         for name in losses:
             LOSSES.member(name)
         return losses
+
+
+def _uncacheable(config: Distill, family: str) -> str:
+    """Why a training needs more of its teacher than one output per sample; empty if it does not."""
+    kind = OUTPUTS.get(family)
+    if kind.per_token:
+        return "judges single tokens"
+    if kind.whole or kind.places:
+        return f"judges {kind.words}, which are made of several outputs"
+    if config.augment != "none":
+        return "augments images, which the teacher has to see as well"
+    inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
+    if inside:
+        return f"uses {inside[0]}, which looks inside the teacher"
+    if not config.losses and any(LOSSES.get(name).needs in _INSIDE for name in kind.losses):
+        return f"names no losses, and those for {kind.words} look inside the teacher"
+    return ""

@@ -9,15 +9,15 @@ import numpy as np
 from torch import nn
 
 from pipeline.compress.low_rank.config import DATA_AWARE_METHODS, LowRank
-from pipeline.compress.low_rank.input_moments import Moments, Places, moments, output_curvature
+from pipeline.compress.low_rank.input_moments import Moments, moments, output_curvature
 from pipeline.compress.low_rank.layer_decomposition import (
     CpDecomposition,
     LayerDecomposition,
     MatrixDecomposition,
     TuckerDecomposition,
 )
-from pipeline.compress.low_rank.layers import Candidate
-from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.low_rank.layers import Candidate, Places
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
 from pipeline.numerics import low_rank as maths
@@ -33,13 +33,13 @@ class Decompositions(NamedTuple):
 
 
 def make_decompositions(
-    watched: ScoringData, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
+    data: CalibrationData, layers: Sequence[Candidate], places: Mapping[str, Places], config: LowRank
 ) -> Decompositions:
     """One for each layer, in their order. Samples are looked at only if the method or the allocation does."""
-    weights = output_curvature(watched, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)
+    weights = output_curvature(data, layers) if config.by_sensitivity else dict.fromkeys(places, 1.0)
     decomposer = _Decomposer(config, places, weights)
     seen = [layer for layer in layers if config.by_sensitivity or config.by_kind[layer.kind] in DATA_AWARE_METHODS]
-    for layer, found in moments(watched, seen):
+    for layer, found in moments(data, seen):
         decomposer.add(layer, found)
     unseen = {layer.name for layer in layers} - {layer.name for layer in seen}
     for layer in layers:

@@ -9,26 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.low_rank.layers import Candidate, Layer
-from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.low_rank.layers import Candidate, Layer, Places
 from pipeline.compress.prune.importance.taylor import PROBES, objective
-from pipeline.compress.shared.forward import batches, judged
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import after_calls, rows_of
 from pipeline.numerics.low_rank import Double
-from pipeline.source.torch_model import wrap
 
 _BYTES = 1 << 29
 """How much memory the second moments may take at once; more layers take more passes over the samples."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """How many rows (tokens, pixels) one sample makes a layer read and give; 0 if it is never called. `between`: of a
-    convolution's pixels once its stride is taken along the height only."""
-
-    read: int = 0
-    given: int = 0
-    between: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class Moments:
     magnitude: Double
 
 
-def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Places]:
+def places(data: CalibrationData, modules: Mapping[str, Layer]) -> dict[str, Places]:
     """Of the first sample. A layer without rows is not called, or not as a module, so that nothing could take its
     place."""
     found = dict.fromkeys(modules, Places())
@@ -55,28 +43,28 @@ def places(watched: ScoringData, modules: Mapping[str, Layer]) -> dict[str, Plac
         found[name] = Places(before.read + read, before.given + given, before.between + between)
 
     with after_calls(modules, count), torch.inference_mode():
-        wrap(watched.model, watched.spec)(**watched.example)
+        data.forward(data.example)
     return found
 
 
-def moments(watched: ScoringData, layers: Sequence[Candidate]) -> Iterator[tuple[Candidate, Moments]]:
+def moments(data: CalibrationData, layers: Sequence[Candidate]) -> Iterator[tuple[Candidate, Moments]]:
     """Of each layer that a sample reaches, in the memory that `_BYTES` says, however many layers and samples there
     are."""
     groups = _groups(layers)
     for number, group in enumerate(groups):
-        yield from _moments_of(watched, group, number, len(groups))
+        yield from _moments_of(data, group, number, len(groups))
 
 
-def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[str, float]:
+def output_curvature(data: CalibrationData, layers: Sequence[Candidate]) -> dict[str, float]:
     """What a unit of squared error of a layer's outputs, spread over all of them alike, does to what the task looks at:
     the squared gradient of a random objective, summed over a sample's rows and averaged over the outputs.
 
     The objectives' squared gradients are the curvature of the KL divergence or of the squared change of an embedding
     (`importance.taylor.objective`), so that this times the mean squared error is the damage to second order.
     """
-    model, generator = wrap(watched.model, watched.spec), torch.Generator().manual_seed(watched.seed)
+    generator = torch.Generator().manual_seed(data.seed)
     totals = dict.fromkeys((layer.name for layer in layers), 0.0)
-    family: str = watched.spec.family
+    family: str = data.spec.family
 
     def watch(name: str, module: Layer, inputs: Tensor, output: Tensor) -> Tensor:  # noqa: ARG001
         # a new leaf if all before it is frozen, cloned since what follows may change it in place
@@ -91,19 +79,19 @@ def output_curvature(watched: ScoringData, layers: Sequence[Candidate]) -> dict[
 
     done = 0
     with after_calls({layer.name: layer.module for layer in layers}, watch), torch.enable_grad():
-        for batch in batches(watched.samples):
-            rows = judged(model, batch, family)
+        for batch in data.batches():
+            rows = data.judged(batch)
             for probe in range(PROBES):
                 loss = objective(rows, family, generator)
                 torch.autograd.backward(loss, retain_graph=probe + 1 < PROBES)
-                watched.model.zero_grad(set_to_none=True)
+                data.model.zero_grad(set_to_none=True)
             done += len(next(iter(batch.values())))
-            watched.progress(done, len(watched.samples))
+            data.progress(done, len(data.samples))
     return {name: total / (done * PROBES) for name, total in totals.items()}
 
 
 def _moments_of(
-    watched: ScoringData, layers: Sequence[Candidate], number: int, groups: int
+    data: CalibrationData, layers: Sequence[Candidate], number: int, groups: int
 ) -> Iterator[tuple[Candidate, Moments]]:
     sums = {layer.name: _Sum() for layer in layers}
     mask: Tensor | None = None
@@ -116,10 +104,10 @@ def _moments_of(
         sums[name].add(module, inputs, mask)
 
     def progress(done: int, of: int) -> None:
-        watched.progress(number * of + done, groups * of)
+        data.progress(number * of + done, groups * of)
 
     with after_calls({layer.name: layer.module for layer in layers}, add):
-        replace(watched, progress=progress).run(begin)
+        replace(data, progress=progress).run(begin)
     for layer in layers:
         if sums[layer.name].rows:
             yield layer, sums.pop(layer.name).means()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.base import Edit
 from pipeline.compress.edits.factorize import FactorizeConv, FactorizeEmbedding, FactorizeLinear
-from pipeline.compress.low_rank.input_moments import Places
-from pipeline.compress.low_rank.layers import Candidate
+from pipeline.compress.low_rank.layers import Candidate, Places
 from pipeline.core.errors import StageError
 from pipeline.numerics.cp import cp
 from pipeline.numerics.low_rank import Double, Spectrum, truncate

@@ -32,6 +32,16 @@ class Candidate:
     module: Layer
 
 
+@dataclass(frozen=True)
+class Places:
+    """How many rows (tokens, pixels) one sample makes a layer read and give; 0 if it is never called. `between`: of a
+    convolution's pixels once its stride is taken along the height only."""
+
+    read: int = 0
+    given: int = 0
+    between: int = 0
+
+
 def find_layers(model: nn.Module, config: LowRank) -> tuple[list[Candidate], list[Skipped]]:
     """The layers that `config` names and that can be factorized, and the ones that it names and cannot be, each with
     its reason. StageError for a pattern that matches no layer."""

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.compress.compressed_model import load_compressed, save_compressed
-from pipeline.compress.edits import replay
 from pipeline.compress.edits.zeros import holds_zeros
 from pipeline.compress.low_rank.config import LowRank
 from pipeline.compress.low_rank.decompose import make_decompositions
-from pipeline.compress.low_rank.input_moments import Places, places
+from pipeline.compress.low_rank.input_moments import places
 from pipeline.compress.low_rank.layer_decomposition import Cost, LayerDecomposition
-from pipeline.compress.low_rank.layers import Candidate, find_layers
+from pipeline.compress.low_rank.layers import Candidate, Places, find_layers
 from pipeline.compress.low_rank.rank_allocation import Chosen, choose, summary
-from pipeline.compress.passes import pass_report
-from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.prune.units import parameters
-from pipeline.compress.shared.cost import macs
-from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
+from pipeline.compress.pass_run import PassRun
+from pipeline.compress.shared.cost import parameters
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json
-from pipeline.data.samples import open_samples
 
 _JUDGED = 32
-"""Calibration samples that the facts' metric is of; the outputs of language models are large."""
+"""Calibration samples that the reported metric is of; the outputs of language models are large."""
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -38,33 +31,31 @@ def run(context: StageContext) -> StageMetadata:
     StageError for a pattern that matches nothing, a target that cannot be reached, a CP decomposition that does not
     converge, or if no layer is left to factorize.
     """
-    config = LowRank.model_validate(context.config["pass"])
-    earlier = load_compressed(context.model, context.inputs)
-    model = earlier.model
+    work = PassRun(context)
+    config, model = LowRank.model_validate(work.config), work.model
     found, skipped = find_layers(model, config)
-    samples = open_samples(context.inputs["calibration"].path, config.samples)
-    watched = ScoringData(model, context.model, samples, config.seed, context.progress)
-    called = places(watched, {layer.name: layer.module for layer in found})
-    sparse = holds_zeros(earlier.edits)
+    data = work.calibration(config.samples, config.seed)
+    called = places(data, {layer.name: layer.module for layer in found})
+    sparse = holds_zeros(work.before.edits)
     reasons = {layer.name: _unfit(layer, called[layer.name], sparse) for layer in found}
-    made = make_decompositions(watched, [layer for layer in found if not reasons[layer.name]], called, config)
-    before = Cost(parameters(model), macs(model, watched.example))
+    made = make_decompositions(data, [layer for layer in found if not reasons[layer.name]], called, config)
+    before = Cost(parameters(model), data.macs())
     chosen = choose(config, made.decompositions, before)
     unfit = [Skipped(name=name, reason=reason) for name, reason in reasons.items() if reason]
     skipped = [*skipped, *unfit, *made.skipped, *chosen.skipped]
     if not chosen.ranks:
         raise _nothing(model, config, skipped)
-    smaller, edits = factorized(model, made.decompositions, chosen)
-    save_compressed(context.out, smaller, [*earlier.edits, *edits], trained=True)
-    trial = make_trial(context, min(config.samples, _JUDGED))
-    return pass_report(
+    smaller, edits = factorized(work, made.decompositions, chosen)
+    work.save(smaller, edits, trained=True)
+    return work.report(
         "low_rank",
+        smaller,
+        min(config.samples, _JUDGED),
         method=" + ".join(dict.fromkeys(item.method for item in made.decompositions if item.name in chosen.ranks)),
         allocation="sensitivity" if config.by_sensitivity else "uniform",
         **{config.size: getattr(config, config.size)},
-        **pass_facts(trial, model, smaller),
         macs_before=before.macs,
-        macs_after=macs(smaller, watched.example),
+        macs_after=data.macs(smaller),
         layers=summary(made.decompositions, chosen.ranks),
         skipped=sorted(skipped, key=lambda layer: layer.name),
         ridges=made.ridges,
@@ -72,12 +63,12 @@ def run(context: StageContext) -> StageMetadata:
 
 
 def factorized(
-    model: nn.Module, decompositions: Sequence[LayerDecomposition], chosen: Chosen
-) -> tuple[nn.Module, list[dict[str, Json]]]:
+    work: PassRun, decompositions: Sequence[LayerDecomposition], chosen: Chosen
+) -> tuple[nn.Module, list[dict[str, Any]]]:
     """A copy of the model with the factors in the layers' places, and the edits that give its structure."""
     wanted = [decomposition for decomposition in decompositions if decomposition.name in chosen.ranks]
     edits = [decomposition.edit(chosen.ranks[decomposition.name]).model_dump(mode="json") for decomposition in wanted]
-    smaller = replay(copy.deepcopy(model), edits)
+    smaller = work.edited(edits)
     for decomposition in wanted:
         for part, values in decomposition.factors(chosen.ranks[decomposition.name]).items():
             with torch.no_grad():

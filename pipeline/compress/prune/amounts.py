@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.pruner import Pruner
-from pipeline.compress.prune.schedules import KeptCounts, first, pruning_schedule, rounded
-from pipeline.compress.prune.units import UnitGroup, UnitKind, parameters
-from pipeline.compress.shared.cost import macs
+from pipeline.compress.prune.schedules import first, pruning_schedule, rounded
+from pipeline.compress.prune.units import KeptCounts, UnitGroup, UnitKind
+from pipeline.compress.shared.cost import parameters
 from pipeline.compress.shared.patterns import matches, require_matches
 from pipeline.core.errors import StageError
 
@@ -59,7 +59,7 @@ class Amount:
 
     def _measure(self, pruner: Pruner, choice: KeptCounts) -> int:
         model = pruner.pruned(choice)
-        return macs(model, pruner.data.example) if self._config.target_macs else parameters(model)
+        return pruner.data.macs(model) if self._config.target_macs else parameters(model)
 
 
 def given_counts(groups: Sequence[UnitGroup], kind: UnitKind, config: Prune) -> dict[str, int]:

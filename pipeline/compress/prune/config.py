@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -11,6 +11,9 @@ from pipeline.compress import STRUCTURES, UNITS
 from pipeline.compress.passes import Needs, PassConfig
 from pipeline.compress.prune.importance import IMPORTANCES
 from pipeline.core.errors import suggest
+
+if TYPE_CHECKING:
+    from pipeline.compress.prune.units import Importance, UnitKind
 
 AMOUNTS = ("ratio", "target_macs", "target_params", "keep")
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -63,8 +66,16 @@ class Prune(PassConfig):
         return (*UNITS.packages(self.unit), *IMPORTANCES.packages(self.importance))
 
     @property
+    def kind(self) -> UnitKind:
+        return UNITS.get(self.unit)
+
+    @property
+    def score(self) -> Importance:
+        return IMPORTANCES.get(self.importance)
+
+    @property
     def step(self) -> int:
-        return self.round_to or UNITS.get(self.unit).round_to
+        return self.round_to or self.kind.round_to
 
     @field_validator("ratio", mode="before")
     @classmethod

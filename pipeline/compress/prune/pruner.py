@@ -5,28 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.compress import UNITS
 from pipeline.compress.edits import replay
 from pipeline.compress.prune.config import Prune
-from pipeline.compress.prune.importance import IMPORTANCES
-from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.prune.schedules import KeptCounts
-from pipeline.compress.prune.units import UnitGroup, UnitKind, strongest
+from pipeline.compress.prune.units import KeptCounts, UnitGroup, strongest
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.patterns import matches, require_matches
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
-from pipeline.core.types import Json
 
 
 class Pruner:
     """`groups` are those that may lose units; `skipped` the others, with the number of their units."""
 
-    def __init__(self, data: ScoringData, config: Prune) -> None:
+    def __init__(self, data: CalibrationData, config: Prune) -> None:
         self.model, self.config, self.data = data.model, config, data
-        self.kind: UnitKind = UNITS.get(config.unit)
+        self.kind = config.kind
         found = self.kind.find(data.model, data.example) if self.kind.traced else self.kind.find(data.model)
         ignored = _ignored(found, config.ignore)
         reasons = [group.fixed or "it is ignored on request" * (group.layer in ignored) for group in found]
@@ -45,13 +42,13 @@ class Pruner:
 
     @cached_property
     def scores(self) -> list[Tensor]:
-        return IMPORTANCES.get(self.config.importance)(self.data, self.groups)
+        return self.config.score(self.data, self.groups)
 
     @property
     def counts(self) -> KeptCounts:
         return tuple(group.count for group in self.groups)
 
-    def edits(self, counts: Sequence[int]) -> list[dict[str, Json]]:
+    def edits(self, counts: Sequence[int]) -> list[dict[str, Any]]:
         """The records of the layers that lose something."""
         edits = [
             group.edit(strongest(scores, count))

@@ -6,28 +6,22 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from pipeline.compress.compressed_model import load_compressed, save_compressed
-from pipeline.compress.edits.hf_config import update_config
-from pipeline.compress.passes import pass_report
+from pipeline.compress.pass_run import PassRun
 from pipeline.compress.prune.amounts import Amount, require_left
 from pipeline.compress.prune.config import Prune
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.pruner import Pruner
-from pipeline.compress.prune.schedules import KeptCounts, last, pruning_schedule, rounded, same_share
-from pipeline.compress.shared.cost import macs
-from pipeline.compress.shared.fidelity_trial import TrialScore, make_trial, pass_facts
+from pipeline.compress.prune.schedules import last, pruning_schedule, rounded, same_share
+from pipeline.compress.prune.units import KeptCounts
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json
-from pipeline.data.samples import open_samples
 
 
 class Pruned(NamedTuple):
     """A smaller model, the edits that made it, and how their number was found."""
 
     model: nn.Module
-    edits: list[dict[str, Json]]
+    edits: list[dict[str, Any]]
     kept: dict[str, int]
-    search: dict[str, Json]
+    search: dict[str, Any]
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -36,34 +30,27 @@ def run(context: StageContext) -> StageMetadata:
     StageError if the model has no such units, or the amount would leave a layer empty, remove nothing, or cannot be
     reached.
     """
-    config = Prune.model_validate(context.config["pass"])
-    earlier = load_compressed(context.model, context.inputs)
-    pruner = make_pruner(earlier.model, config, context)
-    done = _search(pruner, context) if config.ratio == "auto" else _in_steps(pruner, context)
-    edits = [*earlier.edits, *done.edits]
-    save_compressed(context.out, done.model, edits, earlier.trained)
-    return pass_report(
+    work = PassRun(context)
+    config = Prune.model_validate(work.config)
+    pruner = Pruner(work.calibration(config.samples, config.seed), config)
+    done = _search(pruner, work) if config.ratio == "auto" else _in_steps(pruner)
+    work.save(done.model, done.edits)
+    return work.report(
         "prune",
+        done.model,
+        config.samples,
         unit=config.unit,
         importance=config.importance,
         ranking=config.ranking,
         **_units(pruner, done.kept),
-        macs_before=macs(earlier.model, pruner.data.example),
-        macs_after=macs(done.model, pruner.data.example),
-        **pass_facts(make_trial(context, config.samples), earlier.model, done.model),
-        config=update_config(done.model, edits),
+        macs_before=pruner.data.macs(),
+        macs_after=pruner.data.macs(done.model),
+        config=work.hf_config(done.model, done.edits),
         **done.search,
     )
 
 
-def make_pruner(model: nn.Module, config: Prune, context: StageContext) -> Pruner:
-    """Find the units of `model`."""
-    samples = open_samples(context.inputs["calibration"].path, config.samples)
-    data = ScoringData(model, context.model, samples, config.seed, context.progress)
-    return Pruner(data, config)
-
-
-def _units(pruner: Pruner, kept: dict[str, int]) -> dict[str, Json]:
+def _units(pruner: Pruner, kept: dict[str, int]) -> dict[str, Any]:
     before, after, name = sum(pruner.counts), sum(kept.values()), pruner.kind.plural
     layers = [{"layer": group.layer, "before": group.count, "after": kept[group.layer]} for group in pruner.groups]
     return {
@@ -75,7 +62,7 @@ def _units(pruner: Pruner, kept: dict[str, int]) -> dict[str, Json]:
     }
 
 
-def _in_steps(pruner: Pruner, context: StageContext) -> Pruned:
+def _in_steps(pruner: Pruner) -> Pruned:
     """Remove an equal part in each step, and find and score anew what is left before the next."""
     amount, steps = Amount(pruner), pruner.config.steps
     kept = {group.layer: group.count for group in pruner.groups}
@@ -86,23 +73,24 @@ def _in_steps(pruner: Pruner, context: StageContext) -> Pruned:
         edits += pruner.edits(choice)
         model = pruner.pruned(choice)
         if step < steps:
-            pruner = make_pruner(model, pruner.config, context)
+            pruner = Pruner(pruner.data.of(model), pruner.config)
     return Pruned(model, edits, kept, {})
 
 
-def _search(pruner: Pruner, context: StageContext) -> Pruned:
+def _search(pruner: Pruner, work: PassRun) -> Pruned:
     """Bisect for the fewest units that stay within the limits; damage grows with what is removed."""
-    limits = _with_headroom(context.config["limits"], pruner.config.headroom)
-    schedule, name = _schedule(pruner), pruner.kind.plural
-    trial, tried = make_trial(context, pruner.config.samples), dict[int, TrialScore]()
+    limits = _with_headroom(work.context.config["limits"], pruner.config.headroom)
+    schedule, name, trial = _schedule(pruner), pruner.kind.plural, work.trial(pruner.config.samples)
+    tried: dict[int, dict[str, Any]] = {}
 
     def bearable(choice: KeptCounts) -> bool:
-        score = tried[sum(choice)] = trial.score(pruner.pruned(choice))
-        context.progress(len(tried), len(schedule).bit_length())
+        kept, score = sum(choice), trial.score(pruner.pruned(choice))
+        tried[kept] = {"label": f"{kept} {name}", name: kept, **score.record()}
+        work.context.progress(len(tried), len(schedule).bit_length())
         return score.within(limits)
 
     choice = last(schedule, bearable)
-    shown = [{"label": f"{kept} {name}", name: kept, **score.record()} for kept, score in sorted(tried.items())]
+    shown = [tried[kept] for kept in sorted(tried)]
     kept = {group.layer: count for group, count in zip(pruner.groups, choice, strict=True)}
     return Pruned(pruner.pruned(choice), pruner.edits(choice), kept, {"limits": limits, "tried": shown})
 

@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-KeptCounts = tuple[int, ...]
-"""Units kept, per layer."""
+from pipeline.compress.prune.units import KeptCounts
 
 
 def rounded(count: int, share: float, step: int) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.compress.edits.base import Edit
+from pipeline.compress.shared.calibration import CalibrationData
 
 
 class Slices(NamedTuple):
@@ -53,6 +54,13 @@ class UnitGroup(Protocol):
         """The edit after which only the units `keep` are left."""
 
 
+Importance = Callable[[CalibrationData, Sequence[UnitGroup]], list[Tensor]]
+"""Gives float [count] per group; within a group, the units of the smallest scores are removed."""
+
+KeptCounts = tuple[int, ...]
+"""Units kept, per group."""
+
+
 class UnitKind(NamedTuple):
     """What `prune` can remove: the word for several of them, the place that holds them, to which multiple their number
     is rounded unless the recipe says, and how they are found (StageError if the model has none): from the model, or
@@ -70,7 +78,3 @@ def strongest(scores: Tensor, count: int) -> tuple[int, ...]:
     """Ascending indices of the `count` largest scores; equal scores keep the lower index."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return tuple(sorted(int(index) for index in order[:count]))
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def macs(model: nn.Module, example: dict[str, Tensor]) -> int:
     """Multiply-accumulates of one call, of products with weights and of activations: convolutions, linear layers and
     attention, as `checks.macs` counts them in a graph."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.compress import CALIBRATION, SOURCE_CALIBRATION
-from pipeline.compress.prune.units import parameters
-from pipeline.compress.shared.forward import BATCH, batches, judged_rows
+from pipeline.compress.shared.fake_quant import round_weights
+from pipeline.compress.shared.forward import BATCH, all_rows, batches
 from pipeline.core.model_spec import ModelSpec
-from pipeline.core.stage import StageContext
 from pipeline.core.types import Json, Scheme
-from pipeline.data.samples import Samples, open_samples
-from pipeline.formats.format import TensorClass
-from pipeline.formats.scheme import SchemeFormats
-from pipeline.runtime.behaviour import may_pad
-from pipeline.source.torch_model import load_source, wrap
+from pipeline.data.samples import Samples
 from pipeline.tasks.output_kind import Judgement
 from pipeline.tasks.registry import OUTPUTS, of_width
 
@@ -85,59 +77,4 @@ class TrialModel:
         return TrialScore(judgement, megabytes, self._judge.limits)
 
     def _outputs(self, model: nn.Module) -> NDArray[Any]:
-        wrapped = wrap(model, self._spec)
-        return self._kind.join([rows for batch in self._batches for rows in judged_rows(wrapped, batch, self._kind)])
-
-
-def make_trial(context: StageContext, samples: int, role: str = CALIBRATION) -> TrialModel:
-    """Judges against the uncompressed model, so that the damage of passes in a row adds up. `role`: the samples as the
-    candidates take them."""
-    inputs = context.inputs
-    original = inputs.get(SOURCE_CALIBRATION)
-    return TrialModel(
-        load_source(context.model),
-        spec=context.model,
-        scheme=Scheme.model_validate(context.config["scheme"]),
-        samples=open_samples(inputs[role].path, samples),
-        source_samples=open_samples(original.path, samples) if original else None,
-        together=may_pad(inputs),
-    )
-
-
-def pass_facts(trial: TrialModel, before: nn.Module, after: nn.Module) -> dict[str, Json]:
-    """What every pass reports: parameters and metric, before and after it. Neither model is changed."""
-    return {
-        "parameters_before": parameters(before),
-        "parameters_after": parameters(after),
-        "metric_before": trial.score(copy.deepcopy(before)).record(),
-        "metric_after": trial.score(copy.deepcopy(after)).record(),
-    }
-
-
-def round_weights(model: nn.Module, scheme: Scheme) -> int:
-    """Replace the weights of Linear and Embedding modules by what `scheme` can store; returns the bytes that the
-    whole model then takes. Each value goes to the nearest code, also where the scheme says GPTQ, which needs the
-    exported graph: its bytes are the same, its scores better, so that the estimate is on the safe side."""
-    formats = SchemeFormats(scheme)
-    total = 0
-    rounded: set[int] = set()
-    for name, module in model.named_modules():
-        op = _class_of(module)
-        if op is None:
-            continue
-        weight = module.weight.detach().numpy()
-        weight = weight.T if op == "linear" else weight
-        form = formats.of_module(op, name)
-        if form.leaves(op, weight):
-            continue
-        values, size = form.round(op, weight)
-        module.weight.data = torch.from_numpy(np.ascontiguousarray(values.T if op == "linear" else values))
-        total += size
-        rounded.add(id(module.weight))
-    return total + sum(p.numel() * 4 for p in model.parameters() if id(p) not in rounded)
-
-
-def _class_of(module: nn.Module) -> TensorClass | None:
-    if isinstance(module, nn.Linear):
-        return "linear"
-    return "table" if isinstance(module, nn.Embedding) else None
+        return all_rows(model, self._spec, self._batches, self._kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from pipeline.core.model_spec import ModelSpec
 from pipeline.data.samples import Samples
 from pipeline.runtime.infer import sample_of
+from pipeline.source.torch_model import wrap
 from pipeline.tasks.output_kind import Output, OutputKind, unmasked
 from pipeline.tasks.registry import OUTPUTS
 
@@ -30,6 +32,12 @@ def batches(samples: Samples, size: int = BATCH) -> Iterator[Batch]:
 def _pad(arrays: list[NDArray[Any]]) -> Tensor:
     tensors = [torch.from_numpy(np.ascontiguousarray(array[0])) for array in arrays]
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+
+def all_rows(model: nn.Module, spec: ModelSpec, batches: Iterable[Batch], kind: OutputKind) -> NDArray[Any]:
+    """The rows of all samples, one after the other, of the model as it will be exported."""
+    exported = wrap(model, spec)
+    return kind.join([rows for batch in batches for rows in judged_rows(exported, batch, kind)])
 
 
 def judged_rows(model: nn.Module, batch: Batch, kind: OutputKind) -> list[NDArray[Any]]:

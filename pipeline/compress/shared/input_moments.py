@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,20 @@ from torch import Tensor, nn
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.shared.hooks import before_calls, mask_of, rows_of
 from pipeline.compress.shared.matrices import Multiplier, rows_read
+from pipeline.core.types import Progress
 
 
-class Calibration(NamedTuple):
-    """`forward` runs the model, as it is now, on one of `batches()`; these are the same each time."""
+class Calibration(Protocol):
+    """What of `CalibrationData` is used here."""
 
-    forward: Callable[[Batch], object]
-    batches: Callable[[], Iterable[Batch]]
+    @property
+    def progress(self) -> Progress: ...
+
+    def batches(self) -> Iterable[Batch]:
+        """The same each time."""
+
+    def forward(self, batch: Batch) -> object:
+        """Runs the model as it is now."""
 
 
 class _Enough(Exception):  # noqa: N818  # no error: all that was to be seen has been

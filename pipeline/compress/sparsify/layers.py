@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +15,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.report_types import Skipped
 from pipeline.numerics.sparse import Pattern
 
-_BLOCK = re.compile(r"(.*?\.\d+)\.")
+UNREACHED = "calibration samples never reach it"
 
 
 def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multiplier], list[Skipped]]:
@@ -54,13 +53,23 @@ def sparse_layers(model: nn.Module, config: Sparsify) -> tuple[dict[str, Multipl
     return taken, skipped
 
 
-def in_blocks(order: Iterable[str]) -> list[list[str]]:
-    """Names in the order of their calls, those of one block of a model (`encoder.layer.3`) together."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in order:
-        match = _BLOCK.match(name)
-        groups[match.group(1) if match else name].append(name)
-    return list(groups.values())
+def unreached(name: str, module: Multiplier) -> Skipped:
+    """A layer whose inputs no calibration sample shows."""
+    return Skipped(name=f"{name}.weight", size=module.weight.numel(), reason=UNREACHED)
+
+
+def summary(name: str, module: Multiplier, damping: float) -> dict[str, Any]:
+    """What the report says of a layer that was made sparse."""
+    values = module.weight.numel()
+    zeros = values - int(module.weight.count_nonzero())
+    return {
+        "layer": name,
+        "kind": "Linear" if isinstance(module, nn.Linear) else "Conv2d",
+        "values": values,
+        "zeros": zeros,
+        "sparsity": round(zeros / values, 6),
+        **({"damping": damping} if damping else {}),
+    }
 
 
 def _weights(model: nn.Module) -> list[tuple[str, nn.Parameter, nn.Module]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -11,12 +13,26 @@ from torch import Tensor
 from pipeline.compress.shared.input_moments import Calibration, call_order, second_moments
 from pipeline.compress.shared.matrices import Multiplier, matrices, set_matrices
 from pipeline.compress.sparsify.config import Sparsify
-from pipeline.compress.sparsify.layers import in_blocks
 from pipeline.core.errors import StageError
-from pipeline.core.types import Progress
 from pipeline.numerics.affine import Float
 from pipeline.numerics.gptq import Double
 from pipeline.numerics.sparse import Mask, refined, sparsegpt, wanda_scores
+
+_BLOCK = re.compile(r"(.*?\.\d+)\.")
+
+
+def set_zeros(
+    layers: Mapping[str, Multiplier], config: Sparsify, calibration: Calibration, held: bool
+) -> dict[str, float]:
+    """Zero weights of the layers, in place. `held`: zeros stay.
+
+    Returns the damping that each Hessian needed, 0 where a method has none. Layers that no sample reaches are not among
+    its keys. StageError if a layer would be empty, or its inputs are of no use.
+    """
+    if config.method == "magnitude":
+        by_magnitude(layers, config)
+        return dict.fromkeys(layers, 0.0)
+    return by_inputs(layers, config, calibration, held)
 
 
 def by_magnitude(layers: Mapping[str, Multiplier], config: Sparsify) -> None:
@@ -46,7 +62,6 @@ def by_inputs(
     config: Sparsify,
     calibration: Calibration,
     held: bool,
-    progress: Progress,
 ) -> dict[str, float]:
     """Zero weights by what calibration shows of the inputs, in place: block by block in the order of the model, on what
     the blocks before give when they are sparse already (as both papers do), unless the config says all at once.
@@ -60,12 +75,12 @@ def by_inputs(
     blocks = [*in_blocks(calls), *([later] if later else [])] if config.sequential else [list(layers)]
     damping: dict[str, float] = {}
     for done, block in enumerate(blocks):
-        progress(done, len(blocks))
+        calibration.progress(done, len(blocks))
         watched = {name: layers[name] for name in block}
         moments = second_moments(calibration, watched, calls, full=config.method == "sparsegpt")
         for name, moment in moments.items():
             damping[name] = _sparsify(name, layers[name], moment, config, held)
-    progress(len(blocks), len(blocks))
+    calibration.progress(len(blocks), len(blocks))
     return damping
 
 
@@ -103,3 +118,12 @@ def _values(module: Multiplier) -> Float:
 
 def _set(module: Multiplier, values: Float) -> None:
     set_matrices(module, torch.from_numpy(values))
+
+
+def in_blocks(order: Iterable[str]) -> list[list[str]]:
+    """Names in the order of their calls, those of one block of a model (`encoder.layer.3`) together."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in order:
+        match = _BLOCK.match(name)
+        groups[match.group(1) if match else name].append(name)
+    return list(groups.values())

@@ -9,20 +9,15 @@ import torch
 from torch import nn
 
 from pipeline.compress.compressed_model import load_compressed
-from pipeline.compress.distill.config import Distill
-from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.distill.losses.types import ModelOutputs
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.compress.training.evaluate import frozen
 from pipeline.compress.training.observed_model import ModelWithHooks
-from pipeline.core.errors import UsageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.tasks.registry import OUTPUTS
 
 FILE = "outputs.npy"
 _BATCH = 64
-_INSIDE = ("features", "attention")
 
 
 class CachedTeacher(nn.Module):
@@ -30,29 +25,6 @@ class CachedTeacher(nn.Module):
 
     def forward(self, batch: Batch) -> ModelOutputs:
         return ModelOutputs(batch[CACHED])
-
-
-def require_cacheable(config: Distill, family: str, where: str) -> None:
-    """UsageError if the training of `where` needs more of its teacher than one output per sample."""
-    if reason := _obstacle(config, family):
-        raise UsageError(
-            f"{where} has cache_teacher = true, but {reason}.",
-            "Remove cache_teacher, or use losses on outputs and no augmentation.",
-        )
-
-
-def _obstacle(config: Distill, family: str) -> str:
-    kind = OUTPUTS.get(family)
-    if kind.per_token:
-        return "judges single tokens"
-    if config.augment != "none":
-        return "augments images, which the teacher has to see as well"
-    inside = [name for name in config.losses if LOSSES.get(name).needs in _INSIDE]
-    if inside:
-        return f"uses {inside[0]}, which looks inside the teacher"
-    if not config.losses and any(LOSSES.get(name).needs in _INSIDE for name in kind.losses):
-        return f"names no losses, and those for {kind.words} look inside the teacher"
-    return ""
 
 
 def run(context: StageContext) -> StageMetadata:

@@ -15,10 +15,36 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from pipeline.compress.training.job import TrainingJob
+from pipeline.compress.distill.config import Distill
 from pipeline.core.errors import EdgeError
+from pipeline.core.model_spec import ModelSpec
+from pipeline.core.types import StrictModel
 
 _PATIENCE = timedelta(days=7)  # others wait for as long as rank 0 takes for what comes before training
+
+
+class TrainingJob(StrictModel):
+    """What a training run is given: plain data, so that rank 0 can hand it to the other processes.
+
+    `model`, `teacher`: sources, as stages get them; `compressed`: the folder of the pass before, if any;
+    `trained_teacher`: of the pass that made the teacher, if one did; `teacher_outputs`: where they are cached, if
+    they were; `samples`: the folder of training samples; `scratch`: where checkpoints outlive a crash."""
+
+    model: ModelSpec
+    teacher: ModelSpec
+    compressed: str | None
+    trained_teacher: str | None = None
+    teacher_outputs: str | None = None
+    samples: str
+    scratch: str
+    config: Distill
+
+    @property
+    def teacher_name(self) -> str:
+        """In the words of the report."""
+        if self.trained_teacher:
+            return "the model as an earlier pass trained it"
+        return "the model before all passes" if self.teacher.digest == self.model.digest else self.teacher.name
 
 
 def rank() -> int:

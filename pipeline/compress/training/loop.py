@@ -20,8 +20,7 @@ from pipeline.compress.edits.zeros import HeldZeros
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.checkpoint import BEST, load_best, load_state, save_best, save_state
 from pipeline.compress.training.data import batch_order
-from pipeline.compress.training.distributed import world_size
-from pipeline.compress.training.job import TrainingJob
+from pipeline.compress.training.distributed import TrainingJob, world_size
 from pipeline.compress.training.lr_schedule import learning_rate_factor
 from pipeline.compress.training.observed_model import flip_shift, frozen_parameters, set_mode
 from pipeline.compress.training.setup import Setup, pair_of, prepare, weighted_loss

@@ -18,10 +18,9 @@ from pipeline.compress.distill.losses.types import DistillInputs, Loss, ModelOut
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.cached_teacher import CachedTeacher, cached_outputs
 from pipeline.compress.training.data import LABELS, TrainingSet, split_validation
-from pipeline.compress.training.distributed import gather
+from pipeline.compress.training.distributed import TrainingJob, gather
 from pipeline.compress.training.evaluate import Validation, frozen
 from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
-from pipeline.compress.training.job import TrainingJob
 from pipeline.compress.training.observed_model import ModelWithHooks
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
@@ -72,7 +71,7 @@ def prepare(job: TrainingJob, accelerator: Accelerator) -> Setup:
         teacher,
         data,
         train_indices,
-        Validation(data, held, family, accelerator.device),
+        Validation(data, held, job.model, accelerator.device),
         dict(weights),
         losses,
         heads=1,
@@ -194,9 +193,3 @@ def _relation_heads(ours: ModelOutputs, theirs: ModelOutputs) -> int:
 
 def _vocabulary(model: ModelSpec) -> dict[str, int]:
     return dict(load_tokenizer(model.tokenizer_folder, model.trust_remote_code).get_vocab())
-
-
-def teacher_name(job: TrainingJob) -> str:
-    if job.trained_teacher:
-        return "the model as an earlier pass trained it"
-    return "the model before all passes" if job.teacher.digest == job.model.digest else str(job.teacher.name)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from pipeline.compress.passes import PassConfig
-from pipeline.compress.prune.hidden import WIDTHS
+from pipeline.core.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.compress.prune.hidden.scores import Width
+
+WIDTHS: Registry[Width] = Registry(
+    "hidden_importance",
+    {
+        "l2": "pipeline.compress.prune.hidden.scores:l2",
+        "activation": "pipeline.compress.prune.hidden.scores:activation",
+        "random": "pipeline.compress.prune.hidden.scores:random",
+    },
+    words="importance of hidden features",
+    parts=("__call__",),
+)
+"""Which features of the residual stream matter least, by `importance`. Nothing here loads torch."""
 
 
 class PruneHidden(PassConfig):

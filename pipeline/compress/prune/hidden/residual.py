@@ -7,6 +7,7 @@ that permuted; if it sees neither, a module before it writes to the stream and w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,20 @@ class Residual:
 
 Run = Callable[[], Tensor]
 """Runs the model on the same few samples every time, and gives the output that is judged."""
+
+
+def width_of(model: nn.Module) -> int:
+    """What the config says, else the size that most norms have. StageError if there is neither."""
+    told = getattr(getattr(model, "config", None), "hidden_size", None)
+    if isinstance(told, int):
+        return told
+    sizes = Counter(p.numel() for name, p in model.named_parameters() if p.dim() == 1 and name.endswith("weight"))
+    if not sizes:
+        raise StageError(
+            f"prune: nothing says how wide the residual stream of {type(model).__name__} is.",
+            "Remove the pass from the recipe.",
+        )
+    return sizes.most_common(1)[0][0]
 
 
 def find_residual(model: nn.Module, width: int, run: Run) -> Residual:

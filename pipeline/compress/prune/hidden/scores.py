@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from pipeline.compress.prune.hidden.residual import Residual
-from pipeline.compress.prune.importance.data import ScoringData
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import after_calls, submodules
 from pipeline.compress.shared.input_moments import MeanSquares
 from pipeline.core.errors import StageError
 
-Width = Callable[[ScoringData, Residual], Tensor]
+Width = Callable[[CalibrationData, Residual], Tensor]
 """Gives float [width]; the features of the smallest scores are removed."""
 
 
-def l2(data: ScoringData, residual: Residual) -> Tensor:
+def l2(data: CalibrationData, residual: Residual) -> Tensor:
     """L2 norm of all weights that write, scale or read a feature (DepGraph, arXiv 2301.12900, sec. 3.3)."""
     total = torch.zeros(residual.width, dtype=torch.float64)
     for name, axis in residual.axes:
@@ -26,7 +26,7 @@ def l2(data: ScoringData, residual: Residual) -> Tensor:
     return total.sqrt()
 
 
-def activation(data: ScoringData, residual: Residual) -> Tensor:
+def activation(data: CalibrationData, residual: Residual) -> Tensor:
     """Root of the mean square of what the norms on the stream give, over the tokens of all samples (padding left out),
     added up over the norms: Minitron (arXiv 2407.14679, sec. 2.2), with L2 over samples and tokens alike.
 
@@ -44,6 +44,6 @@ def activation(data: ScoringData, residual: Residual) -> Tensor:
     return torch.stack([squares.root(name) for name in norms]).sum(0)
 
 
-def random(data: ScoringData, residual: Residual) -> Tensor:
+def random(data: CalibrationData, residual: Residual) -> Tensor:
     """Uniform in [0, 1), the same for the same seed: the control."""
     return torch.rand(residual.width, generator=torch.Generator().manual_seed(data.seed))

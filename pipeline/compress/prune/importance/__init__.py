@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.core.registry import Registry
 
 if TYPE_CHECKING:
-    from pipeline.compress.prune.importance.data import Importance
+    from pipeline.compress.prune.units import Importance
 
 IMPORTANCES: Registry[Importance] = Registry(
     "importance",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.reads import read_norms
 from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 
 
-def activation(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def activation(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """L2 norm of what is read of each unit, over samples and places: float64 [count] per group; the mean where several
     layers read it. Minitron (arXiv 2407.14679, sec. 2.2), with root mean squares as the aggregate."""
     norms = read_norms(data, groups)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.edits.features import BATCH_NORMS
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.core.errors import StageError
 
 
-def bn_scale(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def bn_scale(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """|gamma| of each unit, its mean where a unit passes several batch norms: float32 [count] per group.
 
     Liu et al., network slimming (arXiv 1708.06519, sec. 3), without their L1 training. StageError for a group that

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.weights import coupled
 from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 
 
-def l2(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def l2(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """L2 norm of the weights coupled to each unit; no samples are looked at."""
     return [l2_magnitude(data.model, group) for group in groups]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 
 
-def random(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def random(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """Uniform in [0, 1), the same for the same seed."""
     generator = torch.Generator().manual_seed(data.seed)
     return [torch.rand(group.count, generator=generator) for group in groups]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pipeline.compress.edits.features import layer
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.units import UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import before_calls
 from pipeline.compress.shared.input_moments import MeanSquares
 
@@ -18,7 +18,7 @@ def feature_axis(module: nn.Module) -> int:
     return -1 if isinstance(module, nn.Linear) else 1
 
 
-def read_norms(data: ScoringData, groups: Sequence[UnitGroup]) -> dict[str, Tensor]:
+def read_norms(data: CalibrationData, groups: Sequence[UnitGroup]) -> dict[str, Tensor]:
     """Root mean square over samples and places of each feature that a consumer reads: float64 [features] per layer.
     Masked-out tokens are left out."""
     squares = MeanSquares()

@@ -9,34 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.edits.features import layer
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.reads import feature_axis
 from pipeline.compress.prune.units import Slices, UnitGroup
-from pipeline.compress.shared.forward import batches, judged
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import before_calls
 from pipeline.core.errors import StageError
-from pipeline.source.torch_model import wrap
 from pipeline.tasks.registry import by_width
 
 PROBES = 2
 """Random objectives per sample; more lower the variance of the score at proportional cost."""
 
 
-def taylor(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def taylor(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """E[(dL/dg)^2] of a gate g = 1 on each unit's activations, per sample: float64 [count] per group.
 
     Molchanov et al. (arXiv 1906.10771, eq. 8, the gate variant): removing a unit changes L by g * dL/dg to first
     order, squared so that signs do not cancel between samples. dL/dg is the sum of activation times gradient, over all
     places (of a feature map, over space) and all layers that read the unit.
     """
-    model, generator = wrap(data.model, data.spec), torch.Generator().manual_seed(data.seed)
+    generator = torch.Generator().manual_seed(data.seed)
     totals = [torch.zeros(group.count, dtype=torch.float64) for group in groups]
     done = 0
-    for batch in batches(data.samples):
+    for batch in data.batches():
         size = len(next(iter(batch.values())))
         gates = [torch.ones(size, group.count, requires_grad=True) for group in groups]
         with torch.enable_grad(), gated(data.model, groups, gates):
-            outputs = judged(model, batch, data.spec.family)
+            outputs = data.judged(batch)
         for probe in range(PROBES):
             loss = objective(outputs, data.spec.family, generator)
             found = torch.autograd.grad(loss, gates, retain_graph=probe + 1 < PROBES)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.edits.features import by_feature, layer
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.importance.reads import read_norms
 from pipeline.compress.prune.units import Slices, UnitGroup
+from pipeline.compress.shared.calibration import CalibrationData
 
 
-def wanda(data: ScoringData, groups: Sequence[UnitGroup]) -> list[Tensor]:
+def wanda(data: CalibrationData, groups: Sequence[UnitGroup]) -> list[Tensor]:
     """|W| ||x|| (Wanda, arXiv 2306.11695, eq. 1), summed over all weights that read a unit: float64 [count] per group.
     ||x|| is the root mean square over samples and places."""
     norms = read_norms(data, groups)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.compress.passes import PassConfig
-from pipeline.compress.prune.layers import DEPTHS
+from pipeline.core.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.compress.prune.layers.scores import Depth
+
+DEPTHS: Registry[Depth] = Registry(
+    "layer_importance",
+    {
+        "block_influence": "pipeline.compress.prune.layers.scores:block_influence",
+        "even": "pipeline.compress.prune.layers.scores:even",
+        "random": "pipeline.compress.prune.layers.scores:random",
+    },
+    words="importance of layers",
+    parts=("__call__",),
+)
+"""Which blocks of a stack matter least, by `importance`. Nothing here loads torch."""
 
 
 class PruneLayers(PassConfig):

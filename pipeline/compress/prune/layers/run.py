@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
@@ -10,81 +9,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.compress.compressed_model import load_compressed, save_compressed
-from pipeline.compress.edits import replay
-from pipeline.compress.edits.hf_config import update_config
 from pipeline.compress.edits.layers import KeepLayers
-from pipeline.compress.passes import pass_report
-from pipeline.compress.prune.importance.data import ScoringData
-from pipeline.compress.prune.layers import DEPTHS
-from pipeline.compress.prune.layers.config import PruneLayers
-from pipeline.compress.prune.layers.stacks import Stack, find_stacks
+from pipeline.compress.pass_run import PassRun
+from pipeline.compress.prune.layers.config import DEPTHS, PruneLayers
+from pipeline.compress.prune.layers.stacks import Stack, stacks_of
 from pipeline.compress.prune.units import strongest
-from pipeline.compress.shared.fidelity_trial import make_trial, pass_facts
-from pipeline.compress.shared.forward import batches
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json
-from pipeline.data.samples import open_samples
-from pipeline.source.torch_model import wrap
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Stage function. Writes what `save_compressed` writes.
+    """Stage function. Writes what `PassRun.save` writes.
 
     StageError if the model has no stack, or an index or a ratio does not fit it.
     """
-    config = PruneLayers.model_validate(context.config["pass"])
-    earlier = load_compressed(context.model, context.inputs)
-    data = ScoringData(
-        earlier.model,
-        context.model,
-        open_samples(context.inputs["calibration"].path, config.samples),
-        config.seed,
-        context.progress,
-    )
+    work = PassRun(context)
+    config = PruneLayers.model_validate(work.config)
+    data = work.calibration(config.samples, config.seed)
     stacks = stacks_of(data, config.stacks)
     counts = kept_counts(config, stacks)
     scores = [] if config.keep else DEPTHS.get(config.importance)(data, stacks, counts)
     chosen = [config.keep for _ in stacks] if config.keep else choose(stacks, counts, scores)
-    edits = make_edits(earlier.model, stacks, chosen)
-    smaller = replay(copy.deepcopy(earlier.model), edits)
-    every = [*earlier.edits, *edits]
-    save_compressed(context.out, smaller, every, earlier.trained)
-    return pass_report(
+    edits = make_edits(work.model, stacks, chosen)
+    smaller = work.edited(edits)
+    work.save(smaller, edits)
+    return work.report(
         "prune",
+        smaller,
+        config.samples,
         unit="layers",
         **({"importance": config.importance} if scores else {}),
         layers_before=sum(stack.count for stack in stacks),
         layers_after=sum(len(keep) for keep in chosen),
-        **pass_facts(make_trial(context, config.samples), earlier.model, smaller),
-        config=update_config(smaller, every),
+        config=work.hf_config(smaller, edits),
         layers=[_record(*row) for row in zip_longest(stacks, chosen, scores)],
     )
 
 
-def _record(stack: Stack, keep: Sequence[int], scores: Tensor | None) -> dict[str, Json]:
+def _record(stack: Stack, keep: Sequence[int], scores: Tensor | None) -> dict[str, Any]:
     """A row of the report."""
     row = {"stack": stack.name, "before": stack.count, "after": len(keep), "kept": " ".join(map(str, keep))}
     return row if scores is None else {**row, "scores": " ".join(f"{score:.4f}" for score in scores)}
-
-
-def stacks_of(data: ScoringData, pattern: str) -> list[Stack]:
-    """StageError if the model has none of that name."""
-    model, batch = wrap(data.model, data.spec), next(iter(batches(data.samples)))
-
-    def pass_a_batch() -> None:
-        with torch.inference_mode():
-            model(**batch)
-
-    stacks = find_stacks(data.model, pass_a_batch, pattern)
-    if not stacks:
-        named = "" if pattern == "*" else f" called {pattern!r}"
-        raise StageError(
-            f"prune: {type(data.model).__name__} has no stack{named} of blocks of one class that each run once.",
-            "Remove the pass from the recipe." if not named else 'Correct stacks, or leave it out ("*").',
-        )
-    return stacks
 
 
 def kept_counts(config: PruneLayers, stacks: Sequence[Stack]) -> list[int]:
@@ -136,7 +101,7 @@ def choose(stacks: Sequence[Stack], counts: Sequence[int], scores: Sequence[Tens
     return chosen
 
 
-def make_edits(model: nn.Module, stacks: Sequence[Stack], chosen: Sequence[Sequence[int]]) -> list[dict[str, Json]]:
+def make_edits(model: nn.Module, stacks: Sequence[Stack], chosen: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """The records of the stacks that lose blocks."""
     config = getattr(model, "config", None)
     return [

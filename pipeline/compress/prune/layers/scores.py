@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.compress.prune.importance.data import ScoringData
 from pipeline.compress.prune.layers.stacks import Stack, watched
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import rows_of
 
-Depth = Callable[[ScoringData, Sequence[Stack], Sequence[int]], list[Tensor]]
+Depth = Callable[[CalibrationData, Sequence[Stack], Sequence[int]], list[Tensor]]
 """Gives float [count] per stack, of which the given number will stay: those of the largest scores."""
 
 
-def block_influence(data: ScoringData, stacks: Sequence[Stack], _: Sequence[int]) -> list[Tensor]:
+def block_influence(data: CalibrationData, stacks: Sequence[Stack], _: Sequence[int]) -> list[Tensor]:
     """BI of every block: 1 - E[cos(x, y)] of the hidden states x that enter it and y that leave it, float64 [count].
 
     Men et al., "ShortGPT" (arXiv 2403.03853, eq. 1). The mean is over the tokens of all samples, padding left out; what
@@ -49,7 +49,7 @@ def _cosines(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     return torch.nn.functional.cosine_similarity(x.flatten(1).double(), y.flatten(1).double(), dim=1)
 
 
-def even(_: ScoringData, stacks: Sequence[Stack], counts: Sequence[int]) -> list[Tensor]:
+def even(_: CalibrationData, stacks: Sequence[Stack], counts: Sequence[int]) -> list[Tensor]:
     """1 for blocks at equal distances, the first and the last among them, 0 for the others."""
     return [_spread(stack.count, kept) for stack, kept in zip(stacks, counts, strict=True)]
 
@@ -60,7 +60,7 @@ def _spread(count: int, kept: int) -> Tensor:
     return scores
 
 
-def random(data: ScoringData, stacks: Sequence[Stack], _: Sequence[int]) -> list[Tensor]:
+def random(data: CalibrationData, stacks: Sequence[Stack], _: Sequence[int]) -> list[Tensor]:
     """Uniform in [0, 1), the same for the same seed: the control."""
     generator = torch.Generator().manual_seed(data.seed)
     return [torch.rand(stack.count, generator=generator) for stack in stacks]

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
+from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.hooks import after_calls, before_calls
+from pipeline.core.errors import StageError
 
 Seen = Callable[[str, int, Tensor, Tensor], None]
 """Told the stack, the block's index, and what went into and came out of it."""
@@ -24,6 +27,24 @@ class Stack:
     name: str
     count: int
     fixed: tuple[int, ...] = ()
+
+
+def stacks_of(data: CalibrationData, pattern: str) -> list[Stack]:
+    """StageError if the model has none of that name."""
+    batch = next(iter(data.batches()))
+
+    def pass_a_batch() -> None:
+        with torch.inference_mode():
+            data.forward(batch)
+
+    stacks = find_stacks(data.model, pass_a_batch, pattern)
+    if not stacks:
+        named = "" if pattern == "*" else f" called {pattern!r}"
+        raise StageError(
+            f"prune: {type(data.model).__name__} has no stack{named} of blocks of one class that each run once.",
+            "Remove the pass from the recipe." if not named else 'Correct stacks, or leave it out ("*").',
+        )
+    return stacks
 
 
 def find_stacks(model: nn.Module, pass_a_batch: Callable[[], object], pattern: str = "*") -> list[Stack]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,24 @@ from numpy.typing import NDArray
 
 from pipeline.compress.prune.tokens.tokenizer_models import TokenizerModel
 from pipeline.core.errors import StageError
+from pipeline.core.types import Progress
+
+_BATCH = 512
 
 
 def all_ids(content: Mapping[str, Any], pieces: TokenizerModel) -> dict[str, int]:
     """Token -> id of a tokenizer.json, added tokens included."""
     return pieces.ids() | {token["content"]: token["id"] for token in content["added_tokens"]}
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str], size: int, progress: Progress) -> NDArray[np.int64]:
+    """How often each token id is used, int64 [size], of whole texts without special tokens."""
+    counts = np.zeros(size, np.int64)
+    for begin in range(0, len(texts), _BATCH):
+        encoded = tokenizer(texts[begin : begin + _BATCH], add_special_tokens=False, truncation=False, verbose=False)
+        counts += np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in encoded["input_ids"]]), None, size)
+        progress(min(begin + _BATCH, len(texts)), len(texts))
+    return counts
 
 
 def choose(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.compress.prune.tokens.tokenizer_models import TokenizerModel
+from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
 
 
 def new_ids(keep: Sequence[int]) -> dict[int, int]:
@@ -64,3 +68,29 @@ def renumbered(value: Any, new: Mapping[int, int]) -> Any:
     if isinstance(value, list):
         return [new[index] for index in value if index in new]
     return new.get(value) if isinstance(value, int) else value
+
+
+def write_tokenizer(out: Path, folder: Path, content: dict[str, Any], new: dict[int, int]) -> None:
+    """The new tokenizer.json with its settings, and the config, from which transformers tells the tokenizer's class."""
+    (out / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    for name, rewrite in (("tokenizer_config.json", rewrite_settings), ("config.json", rewrite_config)):
+        if (folder / name).is_file():
+            changed = rewrite(json.loads((folder / name).read_text(encoding="utf-8")), new)
+            (out / name).write_text(pretty_json(changed), encoding="utf-8")
+    special = folder / "special_tokens_map.json"
+    if special.is_file():
+        (out / special.name).write_bytes(special.read_bytes())
+
+
+def require_same_tokens(file: Path, expected: dict[str, int]) -> None:
+    """StageError if the tokenizers library reads other ids out of the file than were meant."""
+    from tokenizers import Tokenizer  # noqa: PLC0415  # only this stage needs it
+
+    found = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    wrong = [token for token in found.keys() | expected.keys() if found.get(token) != expected.get(token)]
+    if wrong:
+        raise StageError(
+            f"prune: the trimmed tokenizer gives {wrong[0]!r} the id {found.get(wrong[0])} instead of "
+            f"{expected.get(wrong[0])}.",
+            "Its added tokens are numbered in a way that cannot be kept; remove the pass from the recipe.",
+        )

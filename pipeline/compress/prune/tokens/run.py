@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.compress import PREVIOUS_CALIBRATION
-from pipeline.compress.compressed_model import load_compressed, save_compressed
-from pipeline.compress.edits import replay
-from pipeline.compress.edits.hf_config import update_config
 from pipeline.compress.edits.tokens import SIZE, KeepTokens
-from pipeline.compress.passes import pass_report
+from pipeline.compress.pass_run import PassRun
 from pipeline.compress.prune.tokens.trim_tokenizer import KEPT
-from pipeline.compress.prune.units import parameters
-from pipeline.compress.shared.fidelity_trial import make_trial
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import TOKENIZER
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Stage function. Writes what `save_compressed` writes. StageError if the model has no table of tokens."""
-    samples = context.config["pass"]["samples"]
-    tokenizer = context.inputs[TOKENIZER]
+    """Stage function. Writes what `PassRun.save` writes. StageError if the model has no table of tokens."""
+    work, tokenizer = PassRun(context), context.inputs[TOKENIZER]
     keep = tuple(json.loads(tokenizer.file(KEPT).read_text(encoding="utf-8")))
-    earlier = load_compressed(context.model, context.inputs)
-    edit = make_edit(earlier.model, keep).model_dump(mode="json")
-    smaller = replay(copy.deepcopy(earlier.model), [edit])
-    edits = [*earlier.edits, edit]
-    save_compressed(context.out, smaller, edits, earlier.trained)
-    before, after = make_trial(context, samples, PREVIOUS_CALIBRATION), make_trial(context, samples)
-    return pass_report(
+    edit = make_edit(work.model, keep)
+    edits = [edit.model_dump(mode="json")]
+    smaller = work.edited(edits)
+    work.save(smaller, edits)
+    return work.report(
         "prune",
+        smaller,
+        work.config["samples"],
+        PREVIOUS_CALIBRATION,
         unit="tokens",
         **tokenizer.metadata,
-        parameters_before=parameters(earlier.model),
-        parameters_after=parameters(smaller),
-        metric_before=before.score(copy.deepcopy(earlier.model)).record(),
-        metric_after=after.score(copy.deepcopy(smaller)).record(),
-        config=update_config(smaller, edits),
-        layers=[{"layer": name, "after": len(keep)} for name in (*edit["tables"], *edit["heads"])],
+        config=work.hf_config(smaller, edits),
+        layers=[{"layer": name, "after": len(keep)} for name in (*edit.tables, *edit.heads)],
     )
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.compress.prune.tokens.choose import all_ids, choose
-from pipeline.compress.prune.tokens.rewrite import new_ids, rewrite_config, rewrite_settings, rewrite_tokenizer
+from pipeline.compress.prune.tokens.choose import all_ids, choose, count_tokens
+from pipeline.compress.prune.tokens.rewrite import new_ids, require_same_tokens, rewrite_tokenizer, write_tokenizer
 from pipeline.compress.prune.tokens.tokenizer_models import tokenizer_model
-from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Progress
 from pipeline.data.datasets import Dataset, load_training
 from pipeline.data.encode import load_tokenizer, with_tokenizer
 
 KEPT = "kept.json"
 """Beside the tokenizer: the old ids of the tokens that it kept, in the order of their new ones."""
-_BATCH = 512
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -47,7 +41,7 @@ def run(context: StageContext) -> StageMetadata:
     new = new_ids(keep)
     write_tokenizer(context.out, model.tokenizer_folder, rewrite_tokenizer(content, pieces, new), new)
     (context.out / KEPT).write_text(json.dumps(keep), encoding="utf-8")
-    _require_same_tokens(context.out / "tokenizer.json", {token: new[old] for token, old in ids.items() if old in new})
+    require_same_tokens(context.out / "tokenizer.json", {token: new[old] for token, old in ids.items() if old in new})
     return {
         "tokens_before": len(ids),
         "tokens_after": len(keep),
@@ -77,39 +71,3 @@ def _texts(dataset: Dataset) -> Iterator[str]:
             yield " ".join(sample)
         else:
             yield from sample
-
-
-def count_tokens(tokenizer: Any, texts: Sequence[str], size: int, progress: Progress) -> NDArray[np.int64]:
-    """How often each token id is used, int64 [size], of whole texts without special tokens."""
-    counts = np.zeros(size, np.int64)
-    for begin in range(0, len(texts), _BATCH):
-        encoded = tokenizer(texts[begin : begin + _BATCH], add_special_tokens=False, truncation=False, verbose=False)
-        counts += np.bincount(np.concatenate([np.asarray(ids, np.int64) for ids in encoded["input_ids"]]), None, size)
-        progress(min(begin + _BATCH, len(texts)), len(texts))
-    return counts
-
-
-def write_tokenizer(out: Path, folder: Path, content: dict[str, Any], new: dict[int, int]) -> None:
-    """The new tokenizer.json with its settings, and the config, from which transformers tells the tokenizer's class."""
-    (out / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    for name, rewrite in (("tokenizer_config.json", rewrite_settings), ("config.json", rewrite_config)):
-        if (folder / name).is_file():
-            changed = rewrite(json.loads((folder / name).read_text(encoding="utf-8")), new)
-            (out / name).write_text(pretty_json(changed), encoding="utf-8")
-    special = folder / "special_tokens_map.json"
-    if special.is_file():
-        (out / special.name).write_bytes(special.read_bytes())
-
-
-def _require_same_tokens(file: Path, expected: dict[str, int]) -> None:
-    """StageError if the tokenizers library reads other ids out of the file than were meant."""
-    from tokenizers import Tokenizer  # noqa: PLC0415  # only this stage needs it
-
-    found = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
-    wrong = [token for token in found.keys() | expected.keys() if found.get(token) != expected.get(token)]
-    if wrong:
-        raise StageError(
-            f"prune: the trimmed tokenizer gives {wrong[0]!r} the id {found.get(wrong[0])} instead of "
-            f"{expected.get(wrong[0])}.",
-            "Its added tokens are numbered in a way that cannot be kept; remove the pass from the recipe.",
-        )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from pipeline.compress.passes import Needs, PassConfig, pass_report
+from pipeline.compress.passes import Needs, PassConfig
 from pipeline.core.stage import StageContext, StageMetadata
 
 
@@ -27,18 +27,15 @@ def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `edits.json` and `weights.safetensors`."""
     import torch  # here, so that a plan does not wait for it
 
-    from pipeline.compress.compressed_model import load_compressed, save_compressed
-    from pipeline.compress.prune.units import parameters
+    from pipeline.compress.pass_run import PassRun
 
-    config = Clip.model_validate(context.config["pass"])
-    earlier = load_compressed(context.model, context.inputs)
-    clipped = 0
+    work = PassRun(context)
+    config, model, clipped = Clip.model_validate(work.config), work.model, 0
     with torch.no_grad():
-        for module in earlier.model.modules():
+        for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 limit = config.deviations * module.weight.std()
                 clipped += int((module.weight.abs() > limit).sum())
                 module.weight.clamp_(-limit, limit)
-    save_compressed(context.out, earlier.model, earlier.edits, trained=True)
-    count = parameters(earlier.model)
-    return pass_report("clip", parameters_before=count, parameters_after=count, clipped=clipped)
+    work.save(model, trained=True)
+    return work.report("clip", model, None, clipped=clipped)
