@@ -18,7 +18,7 @@ from pipeline.checks.measurements import Case, measure
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
-from pipeline.config.loading import load_target, validate
+from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError, UsageError
@@ -42,9 +42,10 @@ from pipeline.plan.titles import title_of
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
 from pipeline.report.comparison.cache import comparison_key, known_comparison
+from pipeline.report.comparison.text import uncompared
 from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
 from pipeline.report.sparsity import sparsity_notes, with_storage
-from pipeline.report.trials import compared_trials, uncompared
+from pipeline.report.trials import compared_trials
 from pipeline.report.write import read_report
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 
@@ -94,7 +95,7 @@ def export(
     `result.report.verdict`; its budgets failing raises nothing. Raises UsageError for bad options or files,
     StageError if a stage fails.
     """
-    job = validate(Job, {"model": model, "target": target, **options}, "the options")
+    job = Job.from_data({"model": model, "target": target, **options}, "the options")
     return run_export(make_plan(job), Store(store or default_store()), console or Console())
 
 
@@ -170,7 +171,7 @@ def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
     rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
     notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
     passes = tuple(
-        with_storage(validate(PassReport, values, f"the report of stage {name}"), plan.scheme)
+        with_storage(PassReport.from_data(values, f"the report of stage {name}"), plan.scheme)
         for name, values in facts.items()
         if name.startswith("compress.")
     )

@@ -12,14 +12,13 @@ Fields = dict[str, Any]
 def export(samples: bool = True, load: bool = False, trace: bool = False, judge: bool = False, **fields: Any) -> None:
     """Plan an export; then make its samples, load the model, trace it, or judge it."""
     from pipeline.config.job import Job
-    from pipeline.config.loading import validate
     from pipeline.core.run_stages import run_stages
     from pipeline.core.store import Store
     from pipeline.core.types import silent
     from pipeline.plan.build import make_plan
 
     given = {"target": "target.toml", "recipe": "w8a8-dynamic", "calibration_samples": 12, **fields}
-    plan = make_plan(validate(Job, given, "the command line"))
+    plan = make_plan(Job.from_data(given, "the command line"))
     streams = any(stage.name.startswith("steps.") for stage in plan.stages)  # a traced graph gives their states
     roles = (*(("samples", "steps") if samples else ()), *(("trace.float",) if trace or (samples and streams) else ()))
     roles += ("probe", "judge") if judge else ()

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.bundle.records import read_object
-from pipeline.config.loading import validate
 from pipeline.core.artifact import RECORD, changes, list_files
 from pipeline.core.digest import SHA256, pretty_json, sha256_json, tree
 from pipeline.core.documents import DocumentError, read_bounded
@@ -82,7 +81,7 @@ def _read(bundle: Path, beside: set[str]) -> dict[str, Any]:
     known = manifest.get("format")
     if known != FORMAT and isinstance(known, int):
         raise UsageError(f"The bundle {bundle} has format {known}; this version reads {FORMAT}.", _AGAIN)
-    validate(Manifest, manifest, f"The manifest of {bundle}")
+    Manifest.from_data(manifest, f"The manifest of {bundle}")
     _require_inside(bundle, manifest["files"])
     _require_whole(bundle, manifest)
     if found := changes(bundle, manifest["files"], beside):

@@ -7,7 +7,6 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from pipeline.config.loading import validate
 from pipeline.config.target import Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
@@ -46,12 +45,12 @@ class Metadata(StrictModel):
     def session_runtime(self) -> Runtime:
         """The runtime that the bundle was made for, as its golden outputs were."""
         engine = self.runtime.model_dump(exclude={"engine"})
-        return validate(Runtime, engine, f"{METADATA} of the bundle")
+        return Runtime.from_data(engine, f"{METADATA} of the bundle")
 
 
 def read_record(kind: type[Record], bundle: Path, name: str) -> Record:
     """The record in a JSON file of the bundle; UsageError that names the file and all mistakes."""
-    return validate(kind, read_object(bundle, name), f"{name} of the bundle {bundle}")
+    return kind.from_data(read_object(bundle, name), f"{name} of the bundle {bundle}")
 
 
 def read_object(bundle: Path, name: str) -> dict[str, Json]:

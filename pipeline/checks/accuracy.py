@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checks.answers import BATCH, Outputs, read_answers
-from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.core.report_types import DatasetAccuracy
+from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.numerics.statistics import paired_share_interval, subsample_interval
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.tasks.output_kind import OutputKind

@@ -10,12 +10,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.core.types import Progress, silent
-from pipeline.data.samples import Samples, open_samples
+from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
 from pipeline.devices.host_info import host_info
 from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import MOST_VALUES, takes_batches

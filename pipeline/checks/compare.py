@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks.reference import evaluation_folders
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import Drift, OutputError, QuantizationCheck
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Figure, computed
-from pipeline.data.samples import Samples, open_samples
+from pipeline.data.samples import Samples, evaluation_folders, open_samples
 from pipeline.graph.files import graph_file
 from pipeline.metrics.outputs import LIMIT_DB, ratio_db
 from pipeline.runtime.behaviour import behaviour_in

@@ -19,13 +19,13 @@ from pipeline.checks.accuracy import compare, whole_digits
 from pipeline.checks.budgets import accuracy, sqnr
 from pipeline.checks.budgets.metric import METRICS, Metric
 from pipeline.checks.destroyed import destroy
-from pipeline.checks.reference import evaluation_folders, read_dataset
-from pipeline.checks.user_metric import UserMetric, call, collect, fitted_value, load_user_metric
+from pipeline.checks.metric_runs import collect, fitted_value
+from pipeline.checks.user_metric import UserMetric, call, load_user_metric
 from pipeline.config.target import Target
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext, StageMetadata
-from pipeline.data.samples import Samples, open_samples
+from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in

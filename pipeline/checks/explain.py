@@ -24,7 +24,9 @@ def any_of(options: Iterable[str]) -> str:
 
 def sizes_in_other_formats(found: Measurements) -> dict[str, float]:
     """Megabytes of the bundle by what would change its formats, computed from the stored weights."""
-    return estimated_sizes(found.weights, found.records.coverage, found.case.scheme, found.megabytes)
+    coverage = found.records.coverage
+    left = {tensor.name for tensor in coverage.left_in_float} if coverage else set()
+    return estimated_sizes(found.weights, left, found.case.scheme, found.megabytes)
 
 
 def finer_formats(found: Measurements) -> list[str]:

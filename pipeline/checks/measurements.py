@@ -19,11 +19,12 @@ from pipeline.checks.answers import write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.coverage import coverage
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.reference import FloatReference, evaluation_folders, read_dataset
+from pipeline.checks.metric_runs import measure_user_metric
+from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
-from pipeline.checks.user_metric import UserMetric, collect, with_metric
+from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
-from pipeline.config.target import Runtime, Target
+from pipeline.config.target import Target
 from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
@@ -34,7 +35,7 @@ from pipeline.core.report_types import (
     RangeCheck,
 )
 from pipeline.core.types import Progress, Scheme
-from pipeline.data.samples import open_samples
+from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.devices import RUNNERS
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
@@ -42,7 +43,6 @@ from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.worker import Subject
 from pipeline.graph.files import graph_file
 from pipeline.runtime.feeds import write_feed
-from pipeline.runtime.session import make_session
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
@@ -200,24 +200,3 @@ def _runner_notes(case: Case) -> list[str]:
         return []
     cpu = case.runner.info().cpu
     return [f"Latency, memory and the profile were measured by the runner {case.target.runner!r} ({cpu})."]
-
-
-def measure_user_metric(
-    metric: UserMetric,
-    results: tuple[DatasetAccuracy, ...],
-    bundle: Path,
-    runtime: Runtime,
-    reference: FloatReference,
-) -> tuple[DatasetAccuracy, ...]:
-    """The results with the user's metric in front, over all outputs of both models. The float model runs as its
-    reference did: with ONNX Runtime's defaults."""
-    sessions = make_session(graph_file(reference.float_model), Runtime()), make_session(bundle, runtime)
-    scored = []
-    folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
-    for result, (original, folder) in zip(results, folders, strict=True):
-        dataset = read_dataset(folder)
-        references = metric.references_for(dataset["name"], dataset["labels"], dataset["samples"])
-        samples = open_samples(original), open_samples(folder)
-        of_float, of_bundle = map(collect, sessions, samples)
-        scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
-    return tuple(scored)

@@ -12,10 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from pipeline.checks.reference import evaluation_folders
 from pipeline.core.report_types import RangeCheck
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.data.samples import Row, open_samples
+from pipeline.data.samples import Row, evaluation_folders, open_samples
 from pipeline.graph.edit import add_constant
 from pipeline.graph.files import graph_file, load_model, saved
 from pipeline.numerics.affine import is_empty

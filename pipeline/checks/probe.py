@@ -10,10 +10,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from pipeline.checks.reference import evaluation_folders, read_dataset
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.data.samples import Row, open_samples
+from pipeline.data.samples import Row, evaluation_folders, open_samples, read_dataset
 from pipeline.graph.files import graph_file
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour

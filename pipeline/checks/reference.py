@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json
-from pipeline.data.samples import DATASET, open_samples, read_label_arrays
+from pipeline.data.samples import evaluation_folders, open_samples, read_dataset
 from pipeline.graph.files import graph_file
 from pipeline.runtime.behaviour import Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import parallel_session
 
 _BATCH = 16
-NO_REFERENCE = (
-    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
-    "run the export again"
-)
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,3 @@ def run(context: StageContext) -> StageMetadata:
         outputs = judged_outputs(session, samples, context.progress, behaviour.kind, batch=batch)
         np.save(context.out / f"{folder.name}.npy", outputs)
     return {"sets": [read_dataset(folder)["name"] for folder in folders]}
-
-
-def evaluation_folders(root: Path) -> list[Path]:
-    return sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: int(path.name))
-
-
-def read_dataset(folder: Path) -> dict[str, Json]:
-    """What is known of an evaluation set: name, pairs?, labels, padding values by input."""
-    record = json.loads((folder / DATASET).read_text(encoding="utf-8"))
-    arrays = read_label_arrays(folder)
-    return record if arrays is None else {**record, "labels": arrays}

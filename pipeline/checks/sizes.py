@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from pipeline.checks.weights import Weight
-from pipeline.core.report_types import Coverage
 from pipeline.core.types import Scheme
 from pipeline.formats.format import TensorClass
 from pipeline.formats.scheme import SchemeFormats
@@ -21,16 +20,15 @@ _ALL: tuple[TensorClass, ...] = ("linear", "table", "conv", "other")
 
 
 def estimated_sizes(
-    weights: Sequence[Weight], coverage: Coverage | None, scheme: Scheme, total: float
+    weights: Sequence[Weight], left_in_float: Collection[str], scheme: Scheme, total: float
 ) -> dict[str, float]:
     """Megabytes of the whole bundle, which has `total` now, by what would make it smaller: `embeddings = 4`, or a
     plain scheme.
 
-    Weights that the scheme could take and that are in float nevertheless (excluded, sensitive) stay as they are.
+    Weights that the scheme could take and that are `left_in_float` nevertheless (excluded, sensitive) stay as they are.
     """
-    left = {tensor.name for tensor in coverage.left_in_float} if coverage is not None else set()
     own = SchemeFormats(scheme)
-    free = [weight for weight in weights if not (weight.name in left and _bits(weight, own) not in (None, 32))]
+    free = [weight for weight in weights if not (weight.name in left_in_float and _bits(weight, own) not in (None, 32))]
 
     def with_formats(other: Scheme, classes: Collection[TensorClass] = _ALL) -> float:
         formats = SchemeFormats(other)

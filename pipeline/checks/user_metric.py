@@ -16,17 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import onnxruntime as ort
-
-from pipeline.checks.accuracy import whole_digits
 from pipeline.checks.library_metrics import Metric, adapted
 from pipeline.core.digest import sha256_file
 from pipeline.core.errors import StageError, UsageError
-from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Json, Progress, silent
+from pipeline.core.types import Json
 from pipeline.core.untrusted import Limit, read_bytes, user_path, users_code, words
-from pipeline.data.samples import Samples
-from pipeline.runtime.states import run_in_order
 
 _FORM = (
     "Give --metric file.py:name of a function (outputs, references) -> float, higher is better, or a metric of "
@@ -39,7 +33,7 @@ CONTRACT = (
     "row of --references as a dict of texts. Example: def right(outputs, references): return 100 * sum("
     'o["logits"].argmax() == int(r) for o, r in zip(outputs, references)) / len(references)'
 )
-_MISFITS = (TypeError, KeyError, AttributeError, IndexError, NameError, ImportError)
+MISFITS = (TypeError, KeyError, AttributeError, IndexError, NameError, ImportError)
 _LARGEST = 1e15
 
 
@@ -169,17 +163,6 @@ def check_references(references: Sequence[Any] | None, dataset: str, samples: in
     return references
 
 
-def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
-    """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
-    them; give it a set that fits."""
-    names = [entry.name for entry in session.get_outputs()]
-    found = []
-    for done, (_, outputs) in enumerate(run_in_order(session, samples, names), start=1):
-        found.append(outputs)
-        progress(done, len(samples))
-    return found
-
-
 def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence[Any]) -> float:
     """The metric's value; StageError if it raises or does not give a finite number."""
     name = getattr(metric, "__name__", "metric")
@@ -193,23 +176,6 @@ def call(metric: Metric, outputs: Sequence[dict[str, Any]], references: Sequence
     return number
 
 
-def fitted_value(
-    metric: UserMetric, session: ort.InferenceSession, samples: Samples, references: Sequence[Any]
-) -> float:
-    """The float model's value. The metric is tried on two samples first: UsageError with its contract if they are not
-    what it takes, or if it fails on all samples. Other failures on two may mean that two are too few."""
-    few = collect(session, samples.part([*range(min(2, len(samples)))]))
-    try:
-        call(metric.function, few, references[: len(few)])
-    except StageError as error:
-        if isinstance(error.__cause__, _MISFITS):
-            raise UsageError(error.message, CONTRACT) from error
-    try:
-        return call(metric.function, collect(session, samples), references)
-    except StageError as error:
-        raise UsageError(error.message, CONTRACT) from error
-
-
 def _number(value: Any) -> float:
     try:
         return float(value)
@@ -221,19 +187,3 @@ def _short(value: Any) -> str:
     if isinstance(value, int):
         return f"a number of {value.bit_length()} bits"
     return repr(value)[:200]
-
-
-def with_metric(
-    result: DatasetAccuracy,
-    metric: Metric,
-    references: Sequence[Any],
-    reference: Sequence[dict[str, Any]],
-    bundle: Sequence[dict[str, Any]],
-) -> DatasetAccuracy:
-    """The result of one set with the user's metric in front: its drop, float minus bundle, takes the place of ours."""
-    of_float, of_bundle = call(metric, reference, references), call(metric, bundle, references)
-    name = getattr(metric, "__name__", "metric")
-    scores = {name: of_bundle, f"{name}_float": of_float, **result.scores}
-    update = {"primary": name, "labelled": True, "scores": scores, "drop": whole_digits(of_float - of_bundle)}
-    update |= {"low": None, "high": None, "batch": 1}
-    return result.model_copy(update=update)

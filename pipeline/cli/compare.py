@@ -11,7 +11,6 @@ from pipeline.cli.export import headline
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.compare.compare import run_comparison
 from pipeline.config.job import Job
-from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import Comparison
@@ -31,7 +30,7 @@ def run(
     verbose: bool,
 ) -> int:
     """Compare; the exit code says that it ran, or with `fail_if_dominated` what it found."""
-    plan = make_plan(validate(Job, fields, "the command line"))
+    plan = make_plan(Job.from_data(fields, "the command line"))
     folder = comparison_folder(plan.job.output, plan.target.name, plan.source.name)
     terminal = Terminal(verbose)
     with terminal.running():

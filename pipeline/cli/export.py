@@ -12,7 +12,6 @@ from pipeline.api import check, default_store, run_export
 from pipeline.checks.user_metric import load_user_metric
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.job import Job
-from pipeline.config.loading import validate
 from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import Report
 from pipeline.core.run_stages import preview
@@ -86,7 +85,7 @@ def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
 
 
 def _plan(fields: dict[str, Any]) -> Plan:
-    return make_plan(validate(Job, fields, "the command line"))
+    return make_plan(Job.from_data(fields, "the command line"))
 
 
 def headline(plan: Plan) -> Text:

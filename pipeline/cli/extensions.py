@@ -11,12 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.compress import PASSES, STRUCTURES, UNITS
-from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress import DEPTHS, IMPORTANCES, LOSSES, PASSES, STRUCTURES, UNITS, WIDTHS
 from pipeline.compress.passes import PassConfig
-from pipeline.compress.prune.hidden.config import WIDTHS
-from pipeline.compress.prune.importance import IMPORTANCES
-from pipeline.compress.prune.layers.config import DEPTHS
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.report.text import plain

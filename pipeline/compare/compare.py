@@ -18,7 +18,6 @@ from pipeline.checks.timing import Turns, known_within, load_words, percentile_f
 from pipeline.compare.candidates import Scored, fidelity_name, score
 from pipeline.compare.pareto_dominance import Entry, differences, dominates, nearest, on_pareto_front
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
-from pipeline.config.loading import validate
 from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.run_stages import Outcome, run_stages
@@ -34,7 +33,7 @@ from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes, choose
 from pipeline.report.comparison.cache import comparison_key, keep_comparison
-from pipeline.report.trials import append_trial, trial_scope
+from pipeline.report.trial_log import append_trial, trial_scope
 from pipeline.runtime.feeds import write_feed
 
 _KNOWN_WITHIN, _SECONDS = 0.01, 90.0
@@ -72,7 +71,7 @@ def compare(
     `options` are the fields of `config.job.Job`. Raises UsageError for bad options or files, StageError if the recipe
     cannot be built, or none of the plain schemes.
     """
-    job = validate(Job, {"model": model, "target": target, **options}, "the options")
+    job = Job.from_data({"model": model, "target": target, **options}, "the options")
     return run_comparison(make_plan(job), against, Store(store or default_store()), console or Console())
 
 

@@ -1,4 +1,7 @@
-"""Compression passes: float model in, smaller float model out, as edits that can be replayed."""
+"""Compression passes: float model in, smaller float model out, as edits that can be replayed.
+
+All that a recipe can name in a pass is listed here, loaded when it is asked for: nothing here loads torch.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline.core.registry import Registry, registered_twice
 
 if TYPE_CHECKING:
+    from pipeline.compress.distill.losses.types import Loss
     from pipeline.compress.passes import PassConfig
-    from pipeline.compress.prune.units import UnitKind
+    from pipeline.compress.prune.hidden.scores import Width
+    from pipeline.compress.prune.layers.scores import Depth
+    from pipeline.compress.prune.units import Importance, UnitKind
 
 PREVIOUS_PASS = "compressed"  # noqa: S105  # a role, not a password
 """The role under which a stage gets the result of the pass before it."""
@@ -65,6 +71,64 @@ STRUCTURES: Registry[type[PassConfig]] = Registry(
     locations=("run",),
 )
 """What `prune` removes that is no unit of a layer: by `unit`, a config class of its own, as in PASSES."""
+
+
+IMPORTANCES: Registry[Importance] = Registry(
+    "importance",
+    {
+        "l1": "pipeline.compress.prune.importance.l1:l1",
+        "l2": "pipeline.compress.prune.importance.l2:l2",
+        "taylor": "pipeline.compress.prune.importance.taylor:taylor",
+        "activation": "pipeline.compress.prune.importance.activation:activation",
+        "wanda": "pipeline.compress.prune.importance.wanda:wanda",
+        "bn_scale": "pipeline.compress.prune.importance.bn_scale:bn_scale",
+        "random": "pipeline.compress.prune.importance.random:random",
+    },
+    parts=("__call__",),
+)
+"""Which units of a layer matter least, by `importance`."""
+
+DEPTHS: Registry[Depth] = Registry(
+    "layer_importance",
+    {
+        "block_influence": "pipeline.compress.prune.layers.scores:block_influence",
+        "even": "pipeline.compress.prune.layers.scores:even",
+        "random": "pipeline.compress.prune.layers.scores:random",
+    },
+    words="importance of layers",
+    parts=("__call__",),
+)
+"""Which blocks of a stack matter least."""
+
+WIDTHS: Registry[Width] = Registry(
+    "hidden_importance",
+    {
+        "l2": "pipeline.compress.prune.hidden.scores:l2",
+        "activation": "pipeline.compress.prune.hidden.scores:activation",
+        "random": "pipeline.compress.prune.hidden.scores:random",
+    },
+    words="importance of hidden features",
+    parts=("__call__",),
+)
+"""Which features of the residual stream matter least."""
+
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "soft_labels": "pipeline.compress.distill.losses.labels:SOFT_LABELS",
+        "hard_labels": "pipeline.compress.distill.losses.labels:HARD_LABELS",
+        "outputs_mse": "pipeline.compress.distill.losses.outputs:OUTPUTS_MSE",
+        "numbers_mse": "pipeline.compress.distill.losses.outputs:NUMBERS_MSE",
+        "embedding_cosine": "pipeline.compress.distill.losses.outputs:EMBEDDING_COSINE",
+        "similarity": "pipeline.compress.distill.losses.outputs:SIMILARITY",
+        "neighbours": "pipeline.compress.distill.losses.outputs:NEIGHBOURS",
+        "hidden_mse": "pipeline.compress.distill.losses.hidden:HIDDEN_MSE",
+        "hidden_cosine": "pipeline.compress.distill.losses.hidden:HIDDEN_COSINE",
+        "attention_relation": "pipeline.compress.distill.losses.attention:ATTENTION_RELATION",
+    },
+    parts=("compute", "needs"),
+)
+"""What a student can be asked to match; weighted and summed by `distill`."""
 
 
 class Pass(NamedTuple):

@@ -80,7 +80,7 @@ class PassRun:
         save_compressed(self.context.out, model, [*self.before.edits, *edits], trained=trained or self.before.trained)
 
     def report(
-        self, name: str, model: nn.Module, samples: int | None, before: str = CALIBRATION, **said: Json
+        self, name: str, model: nn.Module, samples: int | None, before: str = CALIBRATION, /, **said: Json
     ) -> StageMetadata:
         """What the pass did: parameters of the model before and after, the metric of both on so many calibration
         samples if it looks at any, and what else is `said`. Neither model is changed.

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import tomlkit
 
-from pipeline.config.loading import load_target, read_toml, validate
+from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import write_whole
+from pipeline.core.untrusted import read_toml
 
 
 def local_target_file(name: str) -> Path:
@@ -33,5 +34,5 @@ def write_disabled_optimizers(path: Path, optimizers: Sequence[str], source: str
     runtime = document.setdefault("runtime", tomlkit.table())
     runtime["disabled_optimizers"] = list(optimizers)
     runtime.setdefault("sources", tomlkit.table())["disabled_optimizers"] = source
-    validate(Target, {"name": path.stem, **document.unwrap()}, path.name)
+    Target.from_data({"name": path.stem, **document.unwrap()}, path.name)
     write_whole(path, tomlkit.dumps(document), path.stat().st_mode & 0o777)

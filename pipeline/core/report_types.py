@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from pipeline.core.digest import canonical_json
 from pipeline.core.types import Evidence, Figure, Json, Scheme, StrictModel, Verdict
 
 REPORT_VERSION = 1
@@ -317,7 +318,7 @@ class Skipped(StrictModel):
     size: int | None = Field(default=None, exclude_if=lambda size: size is None)
 
 
-class PassReport(BaseModel):
+class PassReport(StrictModel):
     """What a compression pass did. Further fields are the pass's own, such as `neurons_before`; what was not given is
     not in the JSON.
 
@@ -326,9 +327,7 @@ class PassReport(BaseModel):
     each; `config`: what the changed model's config now says.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="allow", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
-    )
+    model_config = ConfigDict(extra="allow", validate_by_name=True, serialize_by_alias=True)
 
     name: str = Field(alias="pass")
     parameters_before: int
@@ -397,3 +396,18 @@ class Report(Measured):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = Field(default=(), description="said beside the verdict, which they do not change")
     comparison: Comparison | None = None
+
+    def in_file_order(self) -> Report:
+        """With all mappings sorted as in report.json, so that a report read back is shown alike."""
+        return Report.model_validate_json(canonical_json(self.model_dump(mode="json")))
+
+    def other_figures(self) -> dict[str, Figure]:
+        """What was measured and has no budget, by the name that a budget would have."""
+        named: dict[str, Figure] = {}
+        if self.latency:
+            named |= {f"latency_{key}_ms": getattr(self.latency, key) for key in ("p50", "p90", "p95", "p99")}
+        if self.latency and self.latency.speedup:
+            named["min_speedup"] = self.latency.speedup
+        named |= {name: figure for name, figure in self.memory or () if isinstance(figure, Figure)}
+        shown = {result.metric for result in self.budgets if result.figure}
+        return {name: figure for name, figure in (named | self.figures).items() if name not in shown}

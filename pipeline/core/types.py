@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pipeline.core.errors import UsageError, suggest
+
+_SHOWN = 40  # mistakes of one record
 
 
 class StrictModel(BaseModel):
     """Base of all config and report records: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], where: str) -> Self:
+        """The record in plain data that a user wrote. UsageError that begins with `where` and lists all mistakes at
+        once, unknown keys with the nearest known one."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [_explain(cls, dict(item)) for item in error.errors()]
+            shown = [f"  - {line}" for line in lines[:_SHOWN]] + ["  - ..."] * (len(lines) > _SHOWN)
+            raise UsageError(f"{where} has {_count(lines)}:\n" + "\n".join(shown)) from error
+
+
+def _count(lines: Iterable[str]) -> str:
+    number = len(list(lines))
+    return f"{number} mistake" + ("" if number == 1 else "s")
+
+
+def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{place}: unknown key. {suggest(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{place}: is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    given = item["input"]
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float)) else ""
+    return f"{place}: {message}{shown}" if place else message
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> set[str]:
+    """The known keys at a nested place, as far as the types tell."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        nested = _model_in(field.annotation) if field else None
+        if nested is not None:
+            model = nested
+    return set(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The record type inside `X`, `tuple[X, ...]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((found for found in inner if found is not None), None)
 
 
 class Evidence(StrEnum):

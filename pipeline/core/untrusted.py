@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -121,6 +122,20 @@ def read_text(path: Path, limit: int, encoding: str = "utf-8") -> str:
 
 def plain_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. UsageError if it is no plain file, too large, malformed, or holds what no key takes
+    (`plain`)."""
+    text = read_text(path, Limit.TOML, "utf-8-sig")
+    try:
+        data = tomllib.loads(text)
+    except RecursionError as error:
+        raise UsageError(f"{path.name} is not valid TOML: it is nested too deeply.") from error
+    except ValueError as error:  # malformed, or a number of thousands of digits
+        raise UsageError(f"{path.name} is not valid TOML: {first_line(error)}.") from error
+    plain(data, path.name)
+    return data
 
 
 def read_json(path: Path, where: str = "") -> Any:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import Limit, read_json_object
@@ -65,7 +64,7 @@ class ImagePreprocessing(StrictModel):
         given = {key: value for key, value in values.items() if value is not None}
         kind = _kind(given)
         _refuse_unknown(given, kind)
-        return validate(cls, {**_geometry(given, kind), **_values(given)}, PREPROCESSOR)
+        return cls.from_data({**_geometry(given, kind), **_values(given)}, PREPROCESSOR)
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
-from pipeline.config.loading import read_toml, validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import StrictModel
-from pipeline.core.untrusted import Limit, require_file
+from pipeline.core.untrusted import Limit, read_toml, require_file
 from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.readers.text_files import SUFFIXES, read_texts
 from pipeline.data.synthetic import render
@@ -103,8 +102,8 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a data set's folder; UsageError with all its mistakes."""
     data, where = read_toml(folder / MANIFEST), f"{folder.name}/{MANIFEST}"
     if data.get("kind") == "image":
-        return validate(ImageManifest, data, where)
-    return validate(TextManifest, data, where)
+        return ImageManifest.from_data(data, where)
+    return TextManifest.from_data(data, where)
 
 
 def _open_texts(folder: Path, part: TextPart) -> Contents:

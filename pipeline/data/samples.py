@@ -184,3 +184,14 @@ def _append(file: BinaryIO, entry: dict[str, Any], array: NDArray[Any]) -> None:
         raise IntegrityError(f"A sample has dtype {array.dtype}, the first one had {entry['dtype']}.")
     file.write(np.ascontiguousarray(array).tobytes())
     entry["shapes"].append(list(array.shape))
+
+
+def evaluation_folders(root: Path) -> list[Path]:
+    return sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+
+
+def read_dataset(folder: Path) -> dict[str, Any]:
+    """What is known of an evaluation set: name, pairs?, labels, padding values by input."""
+    record = json.loads((folder / DATASET).read_text(encoding="utf-8"))
+    arrays = read_label_arrays(folder)
+    return record if arrays is None else {**record, "labels": arrays}

@@ -16,7 +16,6 @@ from pipeline.core.types import Evidence, Json
 from pipeline.devices import worker
 from pipeline.devices.host_info import host_info
 from pipeline.devices.runner import checked, encode
-from pipeline.devices.worker import Request
 
 _LEAKING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ORT_", "MALLOC_", "LD_PRELOAD", "PYTHON")
 
@@ -26,7 +25,7 @@ class HostRunner:
 
     evidence = Evidence.HOST
 
-    def run(self, request: Request, timeout_s: float) -> dict[str, Json]:
+    def run(self, request: worker.Request, timeout_s: float) -> dict[str, Json]:
         """As `Runner.run`. Thread-count and allocator variables of this environment are not passed on."""
         try:
             done = subprocess.run(

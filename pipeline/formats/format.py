@@ -26,6 +26,9 @@ layers, transposed convolutions, what branches and loops read."""
 OPERATORS: dict[TensorClass, tuple[str, int]] = {"linear": ("MatMul", 1), "table": ("Gather", 0), "conv": ("Conv", 1)}
 """The operator that reads a weight of these classes, and which of its inputs that is; others have several."""
 
+NO_KERNEL = "ONNX Runtime multiplies it in float only, or has a kernel of its own for it: use int8-stored"
+"""Why formats of products do not take other weights."""
+
 Arrays = dict[str, NDArray[Any]]
 Shared = dict[str, list[ir.Value]]
 """Values that several nodes of one graph read, by a key of the writer's: a rounded activation, widened weights."""

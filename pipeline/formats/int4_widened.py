@@ -10,8 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.types import Scheme, StrictModel
-from pipeline.formats.format import Arrays, Encoded, Entry, Known, Shared, TensorClass
-from pipeline.formats.int8_channel import NO_KERNEL
+from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass
 from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, emit

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.formats.format import Arrays, Encoded, Entry, Known, Shared, TensorClass, constants
+from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass, constants
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, drop_unused, emit, name_of, replace
 from pipeline.numerics.affine import Axis, Float, dequantize, quantize_symmetric
@@ -18,8 +18,6 @@ RANGES_AT_RUN_TIME = (
     "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
 )
 """Why convolutions stay in float without calibrated ranges."""
-NO_KERNEL = "ONNX Runtime multiplies it in float only, or has a kernel of its own for it: use int8-stored"
-"""Why formats of products do not take other weights."""
 
 
 class Int8Channel(IntegerProduct):

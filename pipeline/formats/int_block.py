@@ -10,8 +10,18 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.types import Scheme, StrictModel
-from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
-from pipeline.formats.int8_channel import NO_KERNEL, RANGES_AT_RUN_TIME
+from pipeline.formats.format import (
+    NO_KERNEL,
+    Arrays,
+    Encoded,
+    Entry,
+    Known,
+    NumberFormat,
+    Shared,
+    TensorClass,
+    constants,
+)
+from pipeline.formats.int8_channel import RANGES_AT_RUN_TIME
 from pipeline.graph.edit import emit, replace
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.blocks import (

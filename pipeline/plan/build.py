@@ -13,11 +13,11 @@ from typing import Any
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
-from pipeline.checks.metric_trial import try_metric
+from pipeline.checks.metric_runs import try_metric
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import OPSETS, Job
-from pipeline.config.loading import load_recipe, load_target, validate
+from pipeline.config.loading import load_recipe, load_target
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
@@ -132,7 +132,7 @@ def apply_overrides(target: Target, job: Job) -> Target:
                 f"The target {target.name!r} has no budget {name!r}.", f"It has {', '.join(data['budgets'])}."
             )
         data["budgets"][name]["limit"] = limit
-    return validate(Target, data, f"target {target.name} with the flags' changes")
+    return Target.from_data(data, f"target {target.name} with the flags' changes")
 
 
 class _Builder:
@@ -153,7 +153,7 @@ class _Builder:
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.notes += source.notes
         self.reading = Reading(job, source, target, recipe, metric)
-        self.passes = Passes(job, source, target, recipe, scheme, self.reading)
+        self.passes = Passes(self.reading, scheme)
 
     def stages(self) -> list[Stage]:
         """The installed packages that judge outputs, find ranges or round weights are in every key."""

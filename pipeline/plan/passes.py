@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.checks.budgets.accuracy import LIMITED
 from pipeline.compress import CALIBRATION, PASSES, PREVIOUS_CALIBRATION, PREVIOUS_PASS, SOURCE_CALIBRATION, find_pass
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds, VocabularyNeeds
-from pipeline.config.job import Job
-from pipeline.config.loading import validate
-from pipeline.config.recipe import Recipe
-from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
@@ -23,8 +18,7 @@ from pipeline.plan.samples import TEXT, Reading
 from pipeline.plan.training import Training
 from pipeline.quantize.schemes import describe
 from pipeline.runtime.behaviour import PROBE
-from pipeline.source.model import ModelSource
-from pipeline.tasks.registry import OUTPUTS
+from pipeline.tasks.registry import OUTPUTS, accuracy_budgets
 
 PASS_LIBRARIES = ("torch", "transformers", "numpy")
 
@@ -47,20 +41,19 @@ class Passes:
     needed to load the model. UsageError for a mistake in a pass, or a model that cannot have any.
     """
 
-    def __init__(
-        self, job: Job, source: ModelSource, target: Target, recipe: Recipe, scheme: Scheme, reading: Reading
-    ) -> None:
+    def __init__(self, reading: Reading, scheme: Scheme) -> None:
+        source, recipe = reading.source, reading.recipe
         if recipe.passes and source.kind == "onnx":
             raise UsageError(
                 f"The recipe {recipe.name!r} has compression passes, which need a PyTorch model; {source.name!r} is an "
                 "ONNX file.",
                 "Use a recipe without passes, or give the PyTorch model.",
             )
-        self.source, self.target, self.scheme, self.reading = source, target, scheme, reading
+        self.source, self.scheme, self.reading = source, scheme, reading
         self.compressed: str | None = None
         self.tokenizer: str | None = None
         self.packages: tuple[str, ...] = ()
-        self._training = Training(job, source, recipe, reading)
+        self._training = Training(reading)
         self._passes = [_read(number, table, recipe.name) for number, table in enumerate(recipe.passes)]
 
     @property
@@ -100,7 +93,8 @@ class Passes:
 
     def _values(self, config: PassConfig) -> dict[str, Any]:
         needs = config.needs
-        limits = {name: budget.limit for name, budget in self.target.budgets.items() if name in LIMITED}
+        budgets = self.reading.target.budgets
+        limits = {name: budgets[name].limit for name in accuracy_budgets() if name in budgets}
         return {
             "pass": config.model_dump(mode="json", exclude=set(config.local)),
             "scheme": describe(self.scheme if needs.scheme else Scheme(name="fp32")),
@@ -153,7 +147,7 @@ def _read(number: int, table: dict[str, Any], recipe: str) -> _Pass:
     if "pass" not in table:
         raise UsageError(f"{where} does not say which pass it is.", f"Add `pass = ...`: {', '.join(PASSES)}.")
     kind, packages = find_pass(table)
-    config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, where)
+    config = kind.from_data({key: value for key, value in table.items() if key != "pass"}, where)
     return _Pass(number, table["pass"], where, config, (*packages, *config.packages))
 
 

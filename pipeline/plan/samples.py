@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import Job
-from pipeline.config.loading import validate
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.audio import resampling
-from pipeline.data.datasets import Dataset, load_evaluation
+from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
 from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_count, class_indices, number_labels, reduced
@@ -89,7 +88,7 @@ class Reading:
         self.check_kind(dataset)
         self.notes += [note for note in dataset.notes if note not in self.notes]
         if not dataset.sequences:
-            self.note_fewer(dataset, limit, "calibrates with")
+            self._note_fewer(dataset, limit, "calibrates with")
         if self.recipe.passes:  # what they change is judged on these samples
             self._require_enough(dataset, "--calibration-samples")
         self.raw += [dataset.name] if dataset.kind == "tensor" else []
@@ -103,7 +102,16 @@ class Reading:
             if stage.name == f"steps.{role}"
         ]
 
-    def note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
+    def training_sets(self, specs: Sequence[str], limit: int | None) -> list[Dataset]:
+        """The sets to train on, checked."""
+        sets = [load_training(spec, limit, self.columns(optional=True)) for spec in specs]
+        for dataset in sets:
+            self.check_kind(dataset)
+            check_labels(self.numbered(dataset), self.family(), self.source.config)
+            self._note_fewer(dataset, limit or 0, "trains with")
+        return sets
+
+    def _note_fewer(self, dataset: Dataset, limit: int, does: str) -> None:
         """Say so if a set has fewer samples than the recipe asks for."""
         if len(dataset.samples) < limit:
             self.notes.append(
@@ -277,4 +285,4 @@ def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.preprocessing is None:
         return None
     where = f"[preprocessing] of recipe {recipe.name}"
-    return validate(ImagePreprocessing, recipe.preprocessing, where).model_dump(mode="json")
+    return ImagePreprocessing.from_data(recipe.preprocessing, where).model_dump(mode="json")

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.core.types import Scheme
@@ -61,7 +60,7 @@ def resolve_scheme(given: str | dict[str, Any], overrides: dict[str, Any], where
         raise UsageError(f"{where}: a scheme table needs `base`.", f"Allowed: {', '.join(SCHEMES)}.")
     scheme = SCHEMES.get(table.pop("base"))
     changed = {**scheme.model_dump(), **table, **overrides}
-    resolved = validate(Scheme, changed, f"the scheme of {where}")
+    resolved = Scheme.from_data(changed, f"the scheme of {where}")
     OBSERVERS.require(resolved.observer)
     check_scheme(resolved)
     return resolved

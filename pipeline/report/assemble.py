@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.checks.budgets.metric import Absent, Outcome, outcomes
+from pipeline.checks.budgets import outcomes
+from pipeline.checks.budgets.metric import Absent, Outcome
 from pipeline.checks.compare import warnings
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial

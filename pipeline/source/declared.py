@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.loading import validate
 from pipeline.config.recipe import DeclaredInput
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
@@ -24,7 +23,7 @@ def whole(declared: Declared) -> dict[str, InputSpec]:
                 f"The recipe does not say which shape the input {name!r} has.",
                 f'Give [inputs.{name}] a line like shape = ["batch", 3, 32, 32].',
             )
-        found[name] = validate(InputSpec, entry.model_dump(exclude_none=True), f"[inputs.{name}] of the recipe")
+        found[name] = InputSpec.from_data(entry.model_dump(exclude_none=True), f"[inputs.{name}] of the recipe")
     return found
 
 
@@ -56,7 +55,7 @@ def _merged(spec: InputSpec, said: DeclaredInput, what: str) -> InputSpec:
             f"{written(spec.shape)}.",
             "Declare what the file has: only the size of a dynamic axis can be fixed.",
         )
-    return validate(InputSpec, {**spec.model_dump(), **said.model_dump(exclude_none=True)}, what)
+    return InputSpec.from_data({**spec.model_dump(), **said.model_dump(exclude_none=True)}, what)
 
 
 def _check_next(spec: InputSpec, output: str, outputs: Sequence[Output], what: str) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.loading import validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.model_spec import InputSpec
@@ -165,7 +164,7 @@ def _spec(value: Any, where: str) -> InputSpec:
     }
     if not value.dtype.is_floating_point and data["dtype"] != "bool":
         data["values"] = int(value.max()) + 1
-    return validate(InputSpec, data, where)
+    return InputSpec.from_data(data, where)
 
 
 def _digest(model: nn.Module, module: ModuleType) -> str:

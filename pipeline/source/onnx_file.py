@@ -13,7 +13,6 @@ from types import MappingProxyType
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from pipeline.config.loading import validate
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
@@ -255,4 +254,4 @@ def _spec(value: ValueInfoProto, name: str) -> InputSpec:
         for place, axis in enumerate(tensor.shape.dim)
     ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return validate(InputSpec, {"shape": sizes, "dtype": dtype}, f"the input {value.name!r} of {name}")
+    return InputSpec.from_data({"shape": sizes, "dtype": dtype}, f"the input {value.name!r} of {name}")

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.config.loading import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json, StrictModel
 from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
@@ -142,7 +141,7 @@ class OutputKind(ABC):
                 )
             return {}
         settings = {**self.found_head(config, metadata, folder), **given}
-        return validate(self.head_model, settings, "[head] of the recipe").model_dump(mode="json", exclude_none=True)
+        return self.head_model.from_data(settings, "[head] of the recipe").model_dump(mode="json", exclude_none=True)
 
     def found_head(self, config: Mapping[str, Any], metadata: Mapping[str, str], folder: Path) -> dict[str, Json]:  # noqa: ARG002
         """What a model's files say of how its outputs are decoded."""

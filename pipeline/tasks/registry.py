@@ -59,9 +59,9 @@ OUTPUTS: Registry[OutputKind] = Registry(
 """What models put out."""
 
 
-def fidelity_budgets() -> tuple[str, ...]:
-    """The budgets beside the drop that any kind of output is held against."""
-    return tuple(dict.fromkeys(name for kind in OUTPUTS.usable().values() for name in kind.limits))
+def accuracy_budgets() -> tuple[str, ...]:
+    """The budgets that any kind of output is held against: the drop, and those on scores of its fidelity."""
+    return ("max_accuracy_drop", *dict.fromkeys(name for kind in OUTPUTS.usable().values() for name in kind.limits))
 
 
 def by_width(family: str, columns: int) -> OutputKind:

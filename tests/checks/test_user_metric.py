@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.checks.user_metric import call, load_metric, load_user_metric, read_references, with_metric
+from pipeline.checks.metric_runs import with_metric
+from pipeline.checks.user_metric import call, load_metric, load_user_metric, read_references
 from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.compress import PREVIOUS_PASS, find_pass
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.registry import load_attribute
@@ -35,7 +34,7 @@ def run_pass(
 ) -> tuple[dict[str, Any], dict[str, Artifact]]:
     """The facts, and the inputs of the next pass."""
     kind = find_pass(table).kind
-    config = validate(kind, {key: value for key, value in table.items() if key != "pass"}, "pass 1")
+    config = kind.from_data({key: value for key, value in table.items() if key != "pass"}, "pass 1")
     values = {
         "pass": config.model_dump(mode="json"),
         "scheme": Scheme(name="fp32").model_dump(mode="json"),

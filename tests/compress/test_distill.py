@@ -19,7 +19,6 @@ from pipeline.compress import PREVIOUS_PASS, TEACHER, TEACHER_OUTPUTS
 from pipeline.compress.distill.config import Distill
 from pipeline.compress.distill.run import run
 from pipeline.compress.training import cached_teacher
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError, UsageError
@@ -266,7 +265,7 @@ def test_a_teacher_with_another_vocabulary(train: Train, tiny_encoder: Path, tmp
 )
 def test_mistakes_in_the_config(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(Distill, config, "pass 1")
+        Distill.from_data(config, "pass 1")
     assert message in str(caught.value)
 
 

@@ -11,8 +11,8 @@ import torch
 from model_specs import factory
 from torch import Tensor, nn
 
+from pipeline.compress import IMPORTANCES
 from pipeline.compress.edits.base import linear
-from pipeline.compress.prune.importance import IMPORTANCES
 from pipeline.compress.prune.importance.l2 import l2_magnitude
 from pipeline.compress.prune.importance.taylor import PROBES, gated, objective, taylor
 from pipeline.compress.prune.units_ffn import FeedForward

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress import LOSSES
 from pipeline.compress.distill.losses.types import DistillInputs, ModelOutputs
 
 

@@ -16,7 +16,6 @@ from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import load_compressed, save_compressed
 from pipeline.compress.low_rank.config import LowRank
 from pipeline.compress.low_rank.run import run
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
@@ -337,5 +336,5 @@ def test_what_cannot_be_done_is_said(on_images: Runs) -> None:
 )
 def test_config_mistakes_are_found_at_planning(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(LowRank, config, "pass 1")
+        LowRank.from_data(config, "pass 1")
     assert message in str(caught.value)

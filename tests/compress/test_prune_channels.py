@@ -14,7 +14,6 @@ from model_specs import factory
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.run import run
 from pipeline.compress.shared.cost import macs
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import MODEL, StageContext
@@ -242,5 +241,5 @@ def test_amounts_that_do_not_fit(
 )
 def test_mistakes_in_the_config(config: dict[str, object], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(Prune, config, "pass 1")
+        Prune.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"

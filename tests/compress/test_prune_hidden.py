@@ -36,7 +36,6 @@ from pipeline.compress.prune.hidden.residual import Axis, Residual, find_residua
 from pipeline.compress.prune.hidden.run import kept_count
 from pipeline.compress.prune.hidden.scores import activation, l2
 from pipeline.compress.shared.calibration import CalibrationData
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
@@ -248,7 +247,7 @@ def test_ratios_that_do_not_fit_the_model(ratio: float, left: int) -> None:
 )
 def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(PruneHidden, config, "pass 1")
+        PruneHidden.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"
 
 

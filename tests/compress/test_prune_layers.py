@@ -34,7 +34,6 @@ from pipeline.compress.prune.layers.run import choose, kept_counts, make_edits
 from pipeline.compress.prune.layers.scores import block_influence, even
 from pipeline.compress.prune.layers.stacks import Stack, find_stacks
 from pipeline.compress.shared.calibration import CalibrationData
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
@@ -246,7 +245,7 @@ def test_amounts_that_do_not_fit(config: dict[str, Any], message: str) -> None:
 )
 def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(PruneLayers, config, "pass 1")
+        PruneLayers.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"
 
 

@@ -21,7 +21,6 @@ from pipeline.compress.prune.tokens.config import PruneTokens
 from pipeline.compress.prune.tokens.run import make_edit
 from pipeline.compress.prune.tokens.trim_tokenizer import KEPT
 from pipeline.compress.prune.tokens.trim_tokenizer import run as trim
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
@@ -190,5 +189,5 @@ def test_a_corpus_that_uses_every_token(tiny_bert: Path, tmp_path: Path) -> None
 )
 def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(PruneTokens, config, "pass 1")
+        PruneTokens.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"

@@ -14,7 +14,6 @@ from torch import nn
 from pipeline.compress.prune.config import Prune
 from pipeline.compress.prune.run import run
 from pipeline.compress.prune.units_ffn import feed_forwards
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import MODEL, StageContext
@@ -180,7 +179,7 @@ def test_ratios_that_do_not_fit_the_model(
 )
 def test_mistakes_in_the_config(config: dict[str, object], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(Prune, config, "pass 1")
+        Prune.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"
 
 

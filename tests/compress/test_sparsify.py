@@ -19,7 +19,6 @@ from pipeline.compress.sparsify import methods
 from pipeline.compress.sparsify.config import Sparsify
 from pipeline.compress.sparsify.layers import sparse_layers
 from pipeline.compress.sparsify.methods import by_inputs, by_magnitude, in_blocks
-from pipeline.config.loading import validate
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import silent
@@ -360,5 +359,5 @@ N_OF_M = "pattern: must be 'N:M' with N below M, as '2:4': at most 2 of every 4 
 )
 def test_mistakes_in_the_config(config: dict[str, Any], line: str) -> None:
     with pytest.raises(UsageError) as caught:
-        validate(Sparsify, config, "pass 1")
+        Sparsify.from_data(config, "pass 1")
     assert caught.value.message == f"pass 1 has 1 mistake:\n  - {line}"

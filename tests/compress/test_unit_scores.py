@@ -11,8 +11,8 @@ from channel_networks import build
 from model_specs import factory
 from torch import Tensor, nn
 
+from pipeline.compress import IMPORTANCES
 from pipeline.compress.prune.channels.groups import ChannelGroup, find_channels
-from pipeline.compress.prune.importance import IMPORTANCES
 from pipeline.compress.prune.importance.taylor import PROBES
 from pipeline.compress.prune.units_ffn import FeedForward
 from pipeline.compress.shared.calibration import CalibrationData

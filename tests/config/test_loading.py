@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.cli.options import parse_budgets
 from pipeline.config.job import Job
-from pipeline.config.loading import available, load_recipe, load_target, read_toml, shipped
+from pipeline.config.loading import available, load_recipe, load_target, shipped
 from pipeline.core.errors import ExitCode, UsageError
+from pipeline.core.untrusted import read_toml
 from pipeline.plan.build import make_plan
 
 PHONE = (shipped("targets") / "phone.toml").read_text(encoding="utf-8")

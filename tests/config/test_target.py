@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.loading import available, load_target, read_toml, shipped, validate
+from pipeline.config.loading import available, load_target, shipped
 from pipeline.config.target import Target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Evidence
+from pipeline.core.untrusted import read_toml
 
 NAMES = ("car", "phone", "phone-budget", "robot")
 NOT_REQUIRED = {"latency_p95_ms", "max_power_w"}
@@ -48,7 +49,7 @@ def changed(place: str, value: object) -> dict[str, Any]:
 def refused(data: dict[str, Any]) -> str:
     """The message with which `data` is refused."""
     with pytest.raises(UsageError) as caught:
-        validate(Target, data, "phone.toml")
+        Target.from_data(data, "phone.toml")
     return caught.value.message
 
 
@@ -185,7 +186,7 @@ def test_a_budget_needs_evidence_that_can_decide_it() -> None:
 def test_a_limit_is_accepted_exactly_when_it_is_not_negative(limit: float) -> None:
     data = changed("budgets.bundle_mb.limit", limit)
     if limit >= 0:
-        assert validate(Target, data, "phone.toml").budgets["bundle_mb"].limit == limit
+        assert Target.from_data(data, "phone.toml").budgets["bundle_mb"].limit == limit
     else:
         assert "budgets.bundle_mb.limit" in refused(data)
 

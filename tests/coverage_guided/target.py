@@ -14,9 +14,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["pipeline", "tomllib", "wave", "zipfile"], enable_loader_override=False):
-    from pipeline.config.loading import read_toml
     from pipeline.core.errors import UsageError
-    from pipeline.core.untrusted import read_json
+    from pipeline.core.untrusted import read_json, read_toml
     from pipeline.data.readers.audio_folder import open_recording
     from pipeline.data.readers.image_folder import open_image
     from pipeline.data.readers.mask_folder import open_mask

@@ -7,7 +7,7 @@ from pages import Page
 
 from pipeline.core.report_types import MemoryResult, Report, SkippedTensor
 from pipeline.core.types import Evidence, Figure
-from pipeline.report.html import html, other_figures
+from pipeline.report.html import html
 
 
 def test_nothing_is_loaded_and_nothing_runs(report: Report) -> None:
@@ -90,7 +90,7 @@ def test_a_bare_report_says_what_is_missing(bare: Report) -> None:
 
 
 def test_other_figures_leave_out_what_the_budgets_show(report: Report) -> None:
-    names = list(other_figures(report))
+    names = list(report.other_figures())
     assert names == [
         "latency_p50_ms",
         "latency_p90_ms",
@@ -106,7 +106,7 @@ def test_other_figures_leave_out_what_the_budgets_show(report: Report) -> None:
 def test_equal_figures_of_different_names_are_all_shown(bare: Report) -> None:
     same = Figure(value=50, unit="MB", evidence=Evidence.HOST)
     memory = MemoryResult(load_ms=same, load_peak_mb=same, run_peak_mb=same)
-    assert len(other_figures(bare.model_copy(update={"memory": memory}))) == 3
+    assert len(bare.model_copy(update={"memory": memory}).other_figures()) == 3
 
 
 def test_a_long_list_of_float_tensors_is_summed_not_cut_silently(report: Report) -> None:

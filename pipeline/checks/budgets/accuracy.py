@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline.checks.answers import BATCH
-from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance
 from pipeline.checks.explain import SHOWN, any_of, finer_formats
 from pipeline.checks.measurements import Measurements
-from pipeline.checks.reference import NO_REFERENCE
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Figure, computed
 from pipeline.tasks.output_kind import OutputKind
-from pipeline.tasks.registry import OUTPUTS, fidelity_budgets
 
 NAME = "max_accuracy_drop"
-LIMITED = (NAME, *fidelity_budgets())
-"""The metrics of this family, by which passes search too."""
 DROP_NOISE, SCORE_NOISE = Tolerance(amount=0.1), Tolerance(share=0.01)
 
 
@@ -57,7 +53,7 @@ def _score(name: str, meaning: str) -> Metric:
     def figure(found: Measurements) -> Outcome:
         if found.case.reference is None:
             return Absent(NO_REFERENCE)
-        kind = OUTPUTS.get(found.case.reference.behaviour.family)
+        kind = found.case.reference.behaviour.kind
         if name not in kind.limits:
             return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
         return _worst_score(found.records.accuracy, kind.limits[name])

@@ -8,7 +8,6 @@ from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, T
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import SkippedTensor
-from pipeline.core.types import Scheme
 from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
 from pipeline.graph.operators import CONVOLUTIONS
 from pipeline.quantize.conv import SLOW
@@ -35,17 +34,16 @@ def _explain(limit: float, found: Measurements) -> Explained:
     if len(left) > SHOWN:
         rest = sum(tensor.megabytes for tensor in left[SHOWN:])
         shown += (f"and {len(left) - SHOWN} more, {rest:.2f} MB together",)
-    return shown, _cover(limit, coverage.weights.value, left, found.case.scheme)
+    return shown, _cover(limit, coverage.weights.value, left, SchemeFormats(found.case.scheme))
 
 
-def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], scheme: Scheme) -> str:
+def _cover(limit: float, covered: float, left: Sequence[SkippedTensor], formats: SchemeFormats) -> str:
     """What would raise the share."""
     excluded = sum(tensor.megabytes for tensor in left if tensor.reason == EXCLUDED)
     whole = sum(tensor.megabytes for tensor in left)
     if excluded and covered + (1 - covered) * excluded / whole >= limit:
         return "Take these layers off --nodes-to-exclude."
     options = ["take the excluded layers off --nodes-to-exclude"] if excluded else []
-    formats = SchemeFormats(scheme)
     if max(form.code_bits for form in formats.classes.values()) >= 16:
         options.append("choose a scheme that stores weights and embeddings in 8 or 4 bits")
     elif any(tensor.op_type in CONVOLUTIONS for tensor in left) and not formats.classes["conv"].integer_products:

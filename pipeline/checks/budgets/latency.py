@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
-from pipeline.checks.reference import NO_REFERENCE
 from pipeline.core.report_types import OperatorTime
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, EXPERTS, MATMULS, RECURRENT, TRANSPOSED

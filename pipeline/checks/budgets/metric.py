@@ -8,12 +8,16 @@ from typing import TypeAlias, cast
 
 from pipeline.checks.measurements import Measurements
 from pipeline.core.budgets import BUDGETS, Direction
-from pipeline.core.errors import first_line
-from pipeline.core.memory import is_out_of_memory
-from pipeline.core.registry import Registry, package_raising
+from pipeline.core.registry import Registry
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Figure
 from pipeline.tasks.output_kind import OutputKind
+
+NO_REFERENCE = (
+    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
+    "run the export again"
+)
+"""Why a figure is absent that compares with the float model."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,3 @@ class Metric:
 
 METRICS = cast("Registry[Metric]", BUDGETS)
 """The same registry, for those that measure."""
-
-
-def outcomes(found: Measurements) -> dict[str, Outcome]:
-    """The figure of every metric, or why there is none."""
-    return {name: _outcome(name, metric, found) for name, metric in METRICS.usable().items()}
-
-
-def _outcome(name: str, metric: Metric, found: Measurements) -> Outcome:
-    """What a package's metric raises ends the work only where the target asks for that metric."""
-    if not METRICS.packages(name) or name in found.case.target.budgets:
-        return metric.figure(found)
-    try:
-        return metric.figure(found)
-    except Exception as error:  # other people's code: it may raise anything
-        if is_out_of_memory(error):
-            raise
-        cause = f"{type(error).__name__}: {first_line(error)}"
-        return Absent(f"the package {package_raising(error)} failed: {cause}", failed=True)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.compress.distill.losses import LOSSES
+from pipeline.compress import LOSSES
 from pipeline.compress.passes import Needs, PassConfig, TrainingNeeds
 from pipeline.core.errors import UsageError
 from pipeline.tasks.registry import OUTPUTS

@@ -19,16 +19,15 @@ from pipeline.compress.low_rank.layer_decomposition import (
 from pipeline.compress.low_rank.layers import Candidate, Places
 from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.core.errors import StageError
-from pipeline.core.report_types import Skipped
 from pipeline.numerics import low_rank as maths
 
 
 class Decompositions(NamedTuple):
-    """`skipped`: the layers that cannot be decomposed, with their reasons. `ridges`: by layer, the share of the mean
-    diagonal that made the second moments of its inputs invertible."""
+    """`unseen`: layers whose inputs are all zero, or none, on the calibration samples. `ridges`: by layer, the share of
+    the mean diagonal that made the second moments of its inputs invertible."""
 
     decompositions: list[LayerDecomposition]
-    skipped: list[Skipped]
+    unseen: list[str]
     ridges: dict[str, float]
 
 
@@ -78,12 +77,8 @@ class _Decomposer:
             self._found[layer.name] = TuckerDecomposition(layer, method, places, scale, weight)
 
     def made(self, order: Sequence[str]) -> Decompositions:
-        skipped = [
-            Skipped(name=name, reason="its inputs are all zero, or none, on the calibration samples")
-            for name in order
-            if name not in self._found
-        ]
-        return Decompositions([self._found[name] for name in order if name in self._found], skipped, self._ridges)
+        unseen = [name for name in order if name not in self._found]
+        return Decompositions([self._found[name] for name in order if name in self._found], unseen, self._ridges)
 
     def _decomposed(self, layer: Candidate, method: str, seen: Moments | None) -> maths.Spectrum | None:
         """None if its inputs are all zero."""

@@ -41,8 +41,9 @@ def run(context: StageContext) -> StageMetadata:
     made = make_decompositions(data, [layer for layer in found if not reasons[layer.name]], called, config)
     before = Cost(parameters(model), data.macs())
     chosen = choose(config, made.decompositions, before)
+    reasons |= dict.fromkeys(made.unseen, "its inputs are all zero, or none, on the calibration samples")
     unfit = [Skipped(name=name, reason=reason) for name, reason in reasons.items() if reason]
-    skipped = [*skipped, *unfit, *made.skipped, *chosen.skipped]
+    skipped = [*skipped, *unfit, *chosen.skipped]
     if not chosen.ranks:
         raise _nothing(model, config, skipped)
     smaller, edits = factorized(work, made.decompositions, chosen)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.compress import STRUCTURES, UNITS
+from pipeline.compress import IMPORTANCES, STRUCTURES, UNITS
 from pipeline.compress.passes import Needs, PassConfig
-from pipeline.compress.prune.importance import IMPORTANCES
 from pipeline.core.errors import suggest
 
 if TYPE_CHECKING:

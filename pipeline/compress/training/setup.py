@@ -10,10 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline.compress import PREVIOUS_PASS
+from pipeline.compress import LOSSES, PREVIOUS_PASS
 from pipeline.compress.compressed_model import Compressed, load_compressed
 from pipeline.compress.distill.config import Distill
-from pipeline.compress.distill.losses import LOSSES
 from pipeline.compress.distill.losses.types import DistillInputs, Loss, ModelOutputs
 from pipeline.compress.shared.forward import Batch
 from pipeline.compress.training.cached_teacher import CachedTeacher, cached_outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.core.report_types import Candidate, Comparison, Difference, Trial
+from pipeline.quantize.baseline_schemes import baseline_schemes
 from pipeline.report.text import number
 
 _WORSE = {"size": "larger", "latency": "slower"}
@@ -113,3 +114,10 @@ def uncompared_note(this: Trial, earlier: Sequence[Trial]) -> str:
         f"{note} An earlier run of plain {best.label} kept {number(best.accuracy)} points at "
         f"{number(best.megabytes)} MB, this one {number(this.accuracy)} at {number(this.megabytes)}."
     )
+
+
+def uncompared(trials: Sequence[Trial]) -> str:
+    """The note of an export that was not compared with plain schemes, whose earlier ones are among the `trials`."""
+    schemes = baseline_schemes()
+    plain = [trial for trial in trials if trial.origin == "earlier run" and trial.label in schemes]
+    return uncompared_note(next(trial for trial in trials if trial.origin == "this run"), plain)

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.core.report_types import Report, Trial
 from pipeline.core.types import Verdict
-from pipeline.report.html import largest, plots
 from pipeline.report.plots.elements import CHARACTER_WIDTH, WIDTH, element, legend, shorten
+from pipeline.report.plots.of_report import largest, plots
 from pipeline.report.plots.svg import BINS, Distribution, bars, histogram, meter, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,23 +6,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from pipeline.compress import WIDTHS
 from pipeline.compress.passes import PassConfig
-from pipeline.core.registry import Registry
 
 if TYPE_CHECKING:
     from pipeline.compress.prune.hidden.scores import Width
-
-WIDTHS: Registry[Width] = Registry(
-    "hidden_importance",
-    {
-        "l2": "pipeline.compress.prune.hidden.scores:l2",
-        "activation": "pipeline.compress.prune.hidden.scores:activation",
-        "random": "pipeline.compress.prune.hidden.scores:random",
-    },
-    words="importance of hidden features",
-    parts=("__call__",),
-)
-"""Which features of the residual stream matter least, by `importance`. Nothing here loads torch."""
 
 
 class PruneHidden(PassConfig):
@@ -44,6 +32,10 @@ class PruneHidden(PassConfig):
     change_output: bool = False
     samples: Annotated[int, Field(ge=16)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def score(self) -> Width:
+        return WIDTHS.get(self.importance)
 
     @property
     def packages(self) -> tuple[str, ...]:

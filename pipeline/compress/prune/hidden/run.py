@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.compress.pass_run import PassRun
-from pipeline.compress.prune.hidden.config import WIDTHS, PruneHidden
+from pipeline.compress.prune.hidden.config import PruneHidden
 from pipeline.compress.prune.hidden.narrow import make_edit, runner
 from pipeline.compress.prune.hidden.residual import Residual, find_residual, width_of
 from pipeline.compress.prune.units import strongest
@@ -21,7 +21,7 @@ def run(context: StageContext) -> StageMetadata:
     data = work.calibration(config.samples, config.seed)
     residual = find_residual(work.model, width_of(work.model), runner(data))
     count = kept_count(config, residual)
-    keep = strongest(WIDTHS.get(config.importance)(data, residual), count)
+    keep = strongest(config.score(data, residual), count)
     edits = [make_edit(work.model, residual, keep, data)]
     smaller = work.edited(edits)
     work.save(smaller, edits)

@@ -6,23 +6,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.compress import DEPTHS
 from pipeline.compress.passes import PassConfig
-from pipeline.core.registry import Registry
 
 if TYPE_CHECKING:
     from pipeline.compress.prune.layers.scores import Depth
-
-DEPTHS: Registry[Depth] = Registry(
-    "layer_importance",
-    {
-        "block_influence": "pipeline.compress.prune.layers.scores:block_influence",
-        "even": "pipeline.compress.prune.layers.scores:even",
-        "random": "pipeline.compress.prune.layers.scores:random",
-    },
-    words="importance of layers",
-    parts=("__call__",),
-)
-"""Which blocks of a stack matter least, by `importance`. Nothing here loads torch."""
 
 
 class PruneLayers(PassConfig):
@@ -51,6 +39,10 @@ class PruneLayers(PassConfig):
         if keep is not None and list(keep) != sorted(set(keep)):
             raise ValueError(f"must ascend, each block once, not {list(keep)}")
         return keep
+
+    @property
+    def score(self) -> Depth:
+        return DEPTHS.get(self.importance)
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.layers import KeepLayers
 from pipeline.compress.pass_run import PassRun
-from pipeline.compress.prune.layers.config import DEPTHS, PruneLayers
+from pipeline.compress.prune.layers.config import PruneLayers
 from pipeline.compress.prune.layers.stacks import Stack, stacks_of
 from pipeline.compress.prune.units import strongest
 from pipeline.core.errors import StageError
@@ -28,7 +28,7 @@ def run(context: StageContext) -> StageMetadata:
     data = work.calibration(config.samples, config.seed)
     stacks = stacks_of(data, config.stacks)
     counts = kept_counts(config, stacks)
-    scores = [] if config.keep else DEPTHS.get(config.importance)(data, stacks, counts)
+    scores = [] if config.keep else config.score(data, stacks, counts)
     chosen = [config.keep for _ in stacks] if config.keep else choose(stacks, counts, scores)
     edits = make_edits(work.model, stacks, chosen)
     smaller = work.edited(edits)

@@ -1,0 +1,130 @@
+"""A user's metric on what models answer: tried while an export is planned and before it is judged by, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from pipeline.checks.accuracy import whole_digits
+from pipeline.checks.library_metrics import Metric
+from pipeline.checks.reference import FloatReference
+from pipeline.checks.user_metric import CONTRACT, MISFITS, UserMetric, call
+from pipeline.config.target import Runtime
+from pipeline.core.errors import StageError, UsageError
+from pipeline.core.model_spec import ModelSpec
+from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.types import Progress, silent
+from pipeline.data.datasets import Dataset
+from pipeline.data.encode import model_rows
+from pipeline.data.samples import Row, Samples, evaluation_folders, open_samples, read_dataset
+from pipeline.graph.files import graph_file
+from pipeline.runtime.session import SESSION_ERRORS, make_session, parallel_session
+from pipeline.runtime.states import run_in_order
+
+_FEW, _MORE = 8, 64
+Answers = Callable[[Row], dict[str, Any]]
+
+
+def try_metric(metric: UserMetric, spec: ModelSpec, dataset: Dataset, max_length: int) -> None:
+    """Call the metric on the answers of an ONNX file to 8 samples, and where it gives no finite number to 64, which
+    some need. UsageError with its contract if it still gives none. Other sources, pairs and streams wait for the stage
+    `judge`, as does a file that cannot run."""
+    if spec.kind != "onnx" or dataset.pairs or dataset.sequences or any(one.next for one in spec.inputs.values()):
+        return
+    labels = metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
+    for most in (_FEW, _MORE):
+        count = min(most, len(dataset.samples))
+        chosen = [place * len(dataset.samples) // count for place in range(count)]
+        part = replace(dataset, samples=[dataset.samples[place] for place in chosen], labels=None)
+        try:
+            outputs = _answers(spec, part, max_length)
+        except SESSION_ERRORS:
+            return
+        try:
+            call(metric.function, outputs, [labels[place] for place in chosen])
+        except StageError as error:
+            if most == _MORE or count == len(dataset.samples):
+                raise UsageError(f"{error.message[:-1]}, on {count} samples of {dataset.name!r}.", CONTRACT) from error
+        else:
+            return
+
+
+def _answers(spec: ModelSpec, part: Dataset, max_length: int) -> Sequence[dict[str, Any]]:
+    session = parallel_session(Path(spec.entry))
+    names = [entry.name for entry in session.get_outputs()]
+    taken = [entry.name for entry in session.get_inputs()]
+    found = []
+    for row in model_rows(part, spec, max_length, []):
+        values = session.run(names, {name: np.asarray(row[name]) for name in taken if name in row})
+        found.append(dict(zip(names, values, strict=True)))
+    return found
+
+
+def fitted_value(
+    metric: UserMetric, session: ort.InferenceSession, samples: Samples, references: Sequence[Any]
+) -> float:
+    """The float model's value. The metric is tried on two samples first: UsageError with its contract if they are not
+    what it takes, or if it fails on all samples. Other failures on two may mean that two are too few."""
+    few = collect(session, samples.part([*range(min(2, len(samples)))]))
+    try:
+        call(metric.function, few, references[: len(few)])
+    except StageError as error:
+        if isinstance(error.__cause__, MISFITS):
+            raise UsageError(error.message, CONTRACT) from error
+    try:
+        return call(metric.function, collect(session, samples), references)
+    except StageError as error:
+        raise UsageError(error.message, CONTRACT) from error
+
+
+def measure_user_metric(
+    metric: UserMetric,
+    results: tuple[DatasetAccuracy, ...],
+    bundle: Path,
+    runtime: Runtime,
+    reference: FloatReference,
+) -> tuple[DatasetAccuracy, ...]:
+    """The results with the user's metric in front, over all outputs of both models. The float model runs as its
+    reference did: with ONNX Runtime's defaults."""
+    sessions = make_session(graph_file(reference.float_model), Runtime()), make_session(bundle, runtime)
+    scored = []
+    folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
+    for result, (original, folder) in zip(results, folders, strict=True):
+        dataset = read_dataset(folder)
+        references = metric.references_for(dataset["name"], dataset["labels"], dataset["samples"])
+        samples = open_samples(original), open_samples(folder)
+        of_float, of_bundle = map(collect, sessions, samples)
+        scored.append(with_metric(result, metric.function, references, of_float, of_bundle))
+    return tuple(scored)
+
+
+def with_metric(
+    result: DatasetAccuracy,
+    metric: Metric,
+    references: Sequence[Any],
+    reference: Sequence[dict[str, Any]],
+    bundle: Sequence[dict[str, Any]],
+) -> DatasetAccuracy:
+    """The result of one set with the user's metric in front: its drop, float minus bundle, takes the place of ours."""
+    of_float, of_bundle = call(metric, reference, references), call(metric, bundle, references)
+    name = getattr(metric, "__name__", "metric")
+    scores = {name: of_bundle, f"{name}_float": of_float, **result.scores}
+    update = {"primary": name, "labelled": True, "scores": scores, "drop": whole_digits(of_float - of_bundle)}
+    update |= {"low": None, "high": None, "batch": 1}
+    return result.model_copy(update=update)
+
+
+def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
+    """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
+    them; give it a set that fits."""
+    names = [entry.name for entry in session.get_outputs()]
+    found = []
+    for done, (_, outputs) in enumerate(run_in_order(session, samples, names), start=1):
+        found.append(outputs)
+        progress(done, len(samples))
+    return found
