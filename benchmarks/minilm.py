@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from benchmarks import latency
 from benchmarks.data import ag_news, sts_dev
 from benchmarks.row import Measured, Row
-from benchmarks.spent import run_plan, seconds_spent
 from benchmarks.texts import news_like_text, training_text
+from benchmarks.training_time import cpu_seconds, run_plan
 from pipeline.api import default_store
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
@@ -53,7 +53,7 @@ def artifacts(recipe: str, target: str) -> dict[str, Artifact]:
 def cpu_minutes(recipe: str, target: str) -> Measured:
     """CPU minutes that all training took when it ran, beside a limit."""
     trained = [made for name, made in artifacts(recipe, target).items() if name.endswith(".distill")]
-    return Measured(sum(map(seconds_spent, trained)) / 60, CPU_MINUTES)
+    return Measured(sum(map(cpu_seconds, trained)) / 60, CPU_MINUTES)
 
 
 def megabytes(recipe: str, target: str) -> Measured:

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import latency
 from benchmarks.data import folder
 from benchmarks.row import Measured, Row
-from benchmarks.spent import run_plan, seconds_spent
+from benchmarks.training_time import cpu_seconds, run_plan
 from pipeline.api import default_store
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
@@ -147,7 +147,7 @@ def minutes(name: str) -> Measured:
 
 
 def _minutes(name: str) -> float:
-    return sum(seconds_spent(made) for key, made in artifacts(name).items() if "distill" in key) / 60
+    return sum(cpu_seconds(made) for key, made in artifacts(name).items() if "distill" in key) / 60
 
 
 _WHOLE = "accuracy of the whole network trained alike, %"

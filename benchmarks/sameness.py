@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.row import Measured, Row
-from benchmarks.spent import run_plan
+from benchmarks.training_time import run_plan
 from pipeline.bundle.manifest import MANIFEST
 from pipeline.bundle.records import METADATA
 from pipeline.config.job import Job

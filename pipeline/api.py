@@ -38,12 +38,13 @@ from pipeline.core.types import Progress, Scheme, StrictModel, silent
 from pipeline.devices import RUNNERS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.build import Plan, apply_overrides, make_plan
-from pipeline.plan.titles import title_of
+from pipeline.plan.stage_titles import title_of
 from pipeline.report.assemble import Subject, assemble
 from pipeline.report.calibration import calibration_notes
 from pipeline.report.comparison.cache import comparison_key, known_comparison
 from pipeline.report.comparison.text import uncompared
-from pipeline.report.publish import MODEL, output_folder, publish, publish_reports, require_output
+from pipeline.report.output_folder import MODEL, output_folder, require_output
+from pipeline.report.publish import publish, publish_reports
 from pipeline.report.sparsity import sparsity_notes, with_storage
 from pipeline.report.trials import compared_trials
 from pipeline.report.write import read_report

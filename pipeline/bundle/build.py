@@ -16,12 +16,12 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
-from pipeline.data.encode import PREPROCESSOR_FILES, with_tokenizer
+from pipeline.data.encode import with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
 from pipeline.graph.files import GraphSpec, graphs_in
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session
-from pipeline.source.model_config import CONFIG, TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES, TOKENIZER_FILES, VOCABULARY_FILES
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING = "preprocessing.json"

@@ -17,8 +17,8 @@ from pipeline.core.report_types import Report
 from pipeline.core.run_stages import preview
 from pipeline.core.store import Store
 from pipeline.plan.build import Plan, make_plan
-from pipeline.plan.titles import title_of
-from pipeline.report.publish import output_folder
+from pipeline.plan.stage_titles import title_of
+from pipeline.report.output_folder import output_folder
 from pipeline.report.terminal import render
 
 

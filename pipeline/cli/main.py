@@ -176,7 +176,7 @@ def gate(  # noqa: PLR0913  # as export
 def _exported(model: str, target: str, output: Path | None) -> Path:
     """Where an export of `model` for `target` left its bundle and reports."""
     from pipeline.config.loading import load_target  # noqa: PLC0415
-    from pipeline.report.publish import default_output  # noqa: PLC0415
+    from pipeline.report.output_folder import default_output  # noqa: PLC0415
     from pipeline.source.model import model_name  # noqa: PLC0415
 
     return output or default_output(load_target(target).name, model_name(model))

@@ -27,7 +27,7 @@ from pipeline.core.run_stages import Outcome
 from pipeline.core.stage import Stage
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import shown
-from pipeline.plan.titles import title_of
+from pipeline.plan.stage_titles import title_of
 
 PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""

@@ -30,7 +30,7 @@ from pipeline.devices.runner import subject_of
 from pipeline.graph.files import graph_file, graph_megabytes, graphs_in
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
-from pipeline.plan.titles import title_of
+from pipeline.plan.stage_titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes, choose
 from pipeline.report.comparison.cache import comparison_key, keep_comparison
 from pipeline.report.trial_log import append_trial, trial_scope

@@ -21,8 +21,9 @@ MARGINS = {
     "drop": accuracy.DROP_NOISE.amount,
     "fidelity": accuracy.SCORE_NOISE.share,
 }
-"""Differences up to these are none, however well they are known: % of the bytes and of the latency, points of accuracy,
-share of neighbours or samples. Size, accuracy and fidelity as the regression check has them."""
+"""Differences within these margins count as equal, even if statistically significant: % of the bytes and of the
+latency, points of accuracy, share of neighbours or samples. Size, accuracy and fidelity as the regression check has
+them."""
 
 _KNOWN_WITHIN = 10.0
 """% to each side: latencies that are known less well are neither different nor alike."""

@@ -16,7 +16,7 @@ from pipeline.compress.edits.hf_config import update_config
 from pipeline.compress.passes import pass_report
 from pipeline.compress.shared.calibration import CalibrationData
 from pipeline.compress.shared.cost import parameters
-from pipeline.compress.shared.fidelity_trial import TrialModel
+from pipeline.compress.shared.fidelity_trial import CandidateEvaluator
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Scheme
 from pipeline.data.samples import open_samples
@@ -27,7 +27,7 @@ Edits = list[dict[str, Any]]
 
 
 class PassRun:
-    """What the stage functions of all passes do with a model. `calibration`, `trial` need `Needs.calibration`."""
+    """What the stage functions of all passes do. `calibration` and `evaluator` need `Needs.calibration`."""
 
     def __init__(self, context: StageContext) -> None:
         self.context = context
@@ -52,12 +52,12 @@ class PassRun:
         found = open_samples(context.inputs[CALIBRATION].path, samples)
         return CalibrationData(model or self.model, context.model, found, seed, context.progress)
 
-    def trial(self, samples: int, role: str = CALIBRATION) -> TrialModel:
+    def evaluator(self, samples: int, role: str = CALIBRATION) -> CandidateEvaluator:
         """Judges against the uncompressed model, so that the damage of passes in a row adds up. `role`: the samples as
         the candidates take them."""
         context, inputs = self.context, self.context.inputs
         original = inputs.get(SOURCE_CALIBRATION)
-        return TrialModel(
+        return CandidateEvaluator(
             load_source(context.model),
             spec=context.model,
             scheme=Scheme.model_validate(context.config["scheme"]),
@@ -89,11 +89,11 @@ class PassRun:
         """
         scores = {}
         if samples is not None:
-            trial = self.trial(samples)
-            trial_before = trial if before == CALIBRATION else self.trial(samples, before)
+            evaluator = self.evaluator(samples)
+            evaluator_before = evaluator if before == CALIBRATION else self.evaluator(samples, before)
             scores = {
-                "metric_before": trial_before.score(copy.deepcopy(self.model)).record(),
-                "metric_after": trial.score(copy.deepcopy(model)).record(),
+                "metric_before": evaluator_before.score(copy.deepcopy(self.model)).record(),
+                "metric_after": evaluator.score(copy.deepcopy(model)).record(),
             }
         counts = {"parameters_before": parameters(self.model), "parameters_after": parameters(model)}
         return pass_report(name, **counts, **scores, **said)

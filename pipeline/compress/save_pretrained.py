@@ -16,8 +16,13 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import first_line
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.data.encode import PREPROCESSOR_FILES, SENTENCE_ENCODER_FILES, TOKENIZER
-from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.data.encode import TOKENIZER
+from pipeline.source.model_config import (
+    PREPROCESSOR_FILES,
+    SENTENCE_ENCODER_FILES,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+)
 
 
 def run(context: StageContext) -> StageMetadata:

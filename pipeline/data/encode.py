@@ -29,8 +29,6 @@ from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
 from pipeline.tasks.registry import OUTPUTS
 
-PREPROCESSOR_FILES = ("preprocessor_config.json",)
-SENTENCE_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
 _CHECK_TOKENIZER = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."

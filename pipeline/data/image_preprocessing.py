@@ -84,6 +84,13 @@ class ImagePreprocessing(StrictModel):
         return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 
+def reduces_labels(folder: Path) -> bool:
+    """Whether the model's maps count classes from 1, and 0 is none: its processor has `do_reduce_labels`."""
+    place = folder / PREPROCESSOR
+    said = read_json_object(place) if place.is_file() else {}
+    return bool(said.get("do_reduce_labels", said.get("reduce_labels")))
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UsageError(f"The model's folder has no {path.name}, which says how images are prepared.", _NPZ)

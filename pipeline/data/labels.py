@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.core.untrusted import read_json_object
 from pipeline.data.datasets import Dataset
-from pipeline.data.image_preprocessing import PREPROCESSOR
+from pipeline.data.image_preprocessing import reduces_labels
 from pipeline.data.lazy import Lazy
 from pipeline.metrics.segmentation import IGNORED
 from pipeline.tasks.output_kind import LabelKind
@@ -149,11 +148,8 @@ def class_count(config: Mapping[str, Any]) -> int:
 def reduced(dataset: Dataset, folder: Path) -> Dataset:
     """The data set with maps that count classes as the model in `folder` does: a processor with `do_reduce_labels` has
     them from 1, and 0 is not scored."""
-    place, labels = folder / PREPROCESSOR, dataset.labels
-    if not labels or not isinstance(labels[0], np.ndarray) or not place.is_file():
-        return dataset
-    said = read_json_object(place)
-    if not said.get("do_reduce_labels", said.get("reduce_labels")):
+    labels = dataset.labels
+    if not labels or not isinstance(labels[0], np.ndarray) or not reduces_labels(folder):
         return dataset
     return replace(dataset, labels=Lazy(lambda index: _reduced(labels[index]), range(len(labels))))
 

@@ -15,7 +15,7 @@ from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_co
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, emit
 from pipeline.numerics.affine import Float, largest_code
-from pipeline.numerics.blocks import pack_nibbles, unpack_nibbles, widening
+from pipeline.numerics.blocks import pack_nibbles, two_level_scales, unpack_nibbles
 
 
 class _Parameters(StrictModel):
@@ -47,7 +47,7 @@ class Int4Widened(IntegerProduct):
         form = block_format(weight, self._size, 4, self._scale_bits)
         rows = np.ascontiguousarray(weight.T)
         codes, scale = four_bit_codes(rows, form, known, self._gptq)
-        divisor, row = widening(scale, form, largest_code(self.reduce_range))
+        divisor, row = two_level_scales(scale, form, largest_code(self.reduce_range))
         signed = (codes - np.uint8(form.zero_point)) & np.uint8(0x0F)  # two's complement
         flat = signed.reshape(len(rows), -1)[:, : len(weight)].T.reshape(-1)
         arrays = {

@@ -74,7 +74,7 @@ def block_codes(blocks: Float, scale: Float, form: BlockFormat) -> Bytes:
 
 
 def _rounded(blocks: Float, scale: Float, form: BlockFormat) -> Float:
-    codes: Float = np.rint(blocks / divisors(scale)[..., None])
+    codes: Float = np.rint(blocks / nonzero_scales(scale)[..., None])
     codes += np.float32(form.zero_point)
     return np.clip(codes, 0, 2 * form.zero_point - 1, out=codes)
 
@@ -86,7 +86,7 @@ def _full_range_scale(blocks: Float, form: BlockFormat) -> Float:
     return scale
 
 
-def divisors(scale: Float) -> Float:
+def nonzero_scales(scale: Float) -> Float:
     """What blocks can be divided by: their scales, and 1 for a block of zeros."""
     return np.where(scale == 0, np.float32(1), scale)
 
@@ -120,7 +120,7 @@ def _error(blocks: Float, scale: Float, form: BlockFormat, importance: Float | N
     return difference.sum(axis=-1)
 
 
-def widening(scale: Float, form: BlockFormat, largest: int) -> tuple[Float, Float]:
+def two_level_scales(scale: Float, form: BlockFormat, largest: int) -> tuple[Float, Float]:
     """Two levels in place of the scales of blocks, so that `rint(code / divisor)` are 8-bit codes of one scale per row.
 
     Products can then run in integers over whole rows, as with the group scales of QServe (Lin et al., arXiv
@@ -131,7 +131,7 @@ def widening(scale: Float, form: BlockFormat, largest: int) -> tuple[Float, Floa
     """
     row = (np.abs(scale).max(axis=1) * np.float32(form.zero_point) / np.float32(largest)).astype(np.float32)
     kind = np.float16 if form.scale_bits == 16 else np.float32
-    exact = np.where(scale == 0, 1.0, row[:, None].astype(np.float64) / divisors(scale))
+    exact = np.where(scale == 0, 1.0, row[:, None].astype(np.float64) / nonzero_scales(scale))
     limit = float(np.finfo(kind).max)
     return np.clip(exact, -limit, limit).astype(kind).astype(np.float32), row
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.numerics.affine import Bytes, Float
-from pipeline.numerics.blocks import BlockFormat, block_scales, divisors, split_blocks
+from pipeline.numerics.blocks import BlockFormat, block_scales, nonzero_scales, split_blocks
 
 Double = NDArray[np.float64]
 _DAMPING = 0.01
@@ -100,7 +100,7 @@ def _round_batch(
     codes, errors = np.empty(rest.shape, np.uint8), np.empty_like(rest)
     zero_point = np.float32(form.zero_point)
     for j, (column, scale) in enumerate(zip(rest, scales, strict=True)):
-        nearest = np.clip(np.rint(column / divisors(scale)) + zero_point, 0, 2 * zero_point - 1)
+        nearest = np.clip(np.rint(column / nonzero_scales(scale)) + zero_point, 0, 2 * zero_point - 1)
         code = np.where(pruned[j], zero_point, nearest)
         errors[j] = (column - (code - zero_point) * scale) / factor[j, j]
         rest[j + 1 :] -= factor[j, j + 1 :, None] * errors[j]

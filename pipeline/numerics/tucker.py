@@ -27,7 +27,7 @@ class Tucker2(NamedTuple):
     reduce: Double
 
 
-def seen_by(weight: Double, factor: Double) -> Double:
+def whitened(weight: Double, factor: Double) -> Double:
     """`weight` [m, n, h, w] for whitened inputs: times `factor` [n, n] along its inputs.
 
     With factor @ factor^T the second moments of the input channels, errors of the result are those of the outputs, as
@@ -36,8 +36,8 @@ def seen_by(weight: Double, factor: Double) -> Double:
     return np.einsum("mnhw,ni->mihw", weight, factor)
 
 
-def undone(factors: Tucker2, factor: Double) -> Tucker2:
-    """Factors of `seen_by(weight, factor)` as factors of `weight`; `factor` is lower triangular."""
+def unwhitened(factors: Tucker2, factor: Double) -> Tucker2:
+    """Factors of `whitened(weight, factor)` as factors of `weight`; `factor` is lower triangular."""
     core, reduce = factors.core, solve_triangular(factor, factors.reduce.T, lower=True, trans="T").T
     if core.shape[1] < len(factor):
         return factors._replace(reduce=reduce)

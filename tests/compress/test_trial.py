@@ -13,7 +13,7 @@ from model_specs import factory
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.compress.shared.fidelity_trial import TrialModel
+from pipeline.compress.shared.fidelity_trial import CandidateEvaluator
 from pipeline.compress.shared.forward import judged, judged_rows
 from pipeline.core.types import Scheme
 from pipeline.data.samples import open_samples, write_samples
@@ -101,5 +101,5 @@ def test_candidates_are_judged_by_the_kind_of_a_package(
     known = OUTPUTS.get
     monkeypatch.setattr(OUTPUTS, "get", lambda name: Signs() if name == "signs" else known(name))
     write_samples(tmp_path, [{"x": np.array([[1, -2, 3]], np.float32)}, {"x": np.array([[-4, 5, 6]], np.float32)}])
-    trial = TrialModel(Two(1.0), factory(family="signs"), Scheme(name="fp32"), open_samples(tmp_path))
+    trial = CandidateEvaluator(Two(1.0), factory(family="signs"), Scheme(name="fp32"), open_samples(tmp_path))
     assert trial.score(Two(factor)).judgement == Judgement({"signs": 1 - drop / 100}, "signs", drop)

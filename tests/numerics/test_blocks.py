@@ -12,12 +12,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from pipeline.numerics.blocks import (
     BlockFormat,
     dequantize_blocks,
-    divisors,
     fits_half,
+    nonzero_scales,
     pack_nibbles,
     quantize_blocks,
+    two_level_scales,
     unpack_nibbles,
-    widening,
 )
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40))
@@ -122,7 +122,7 @@ def test_float16_scales_are_what_codes_were_rounded_with(weight: NDArray[np.floa
     zero_point = 2 ** (bits - 1)
     padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 16))).reshape(codes.shape)
     np.testing.assert_array_equal(scale == 0, ~padded.any(axis=-1))
-    steps = padded / divisors(scale)[..., None]
+    steps = padded / nonzero_scales(scale)[..., None]
     nearest = np.clip(np.rint(steps) + zero_point, 0, 2 * zero_point - 1)
     np.testing.assert_array_equal(codes, nearest)
 
@@ -202,7 +202,7 @@ def test_layout_is_that_of_gather_block_quantized(columns: int, block_size: int)
 
 def test_widening_worked_by_hand() -> None:
     """The larger scale decides: 8 * 2 / 63 a step of the row, of which 2 are 7.875 and -0.5 are -1.96875."""
-    divisor, row = widening(np.array([[2.0, -0.5]], np.float32), BlockFormat(16), 63)
+    divisor, row = two_level_scales(np.array([[2.0, -0.5]], np.float32), BlockFormat(16), 63)
     np.testing.assert_allclose(row, [16 / 63], rtol=1e-6)
     np.testing.assert_allclose(divisor, [[1 / 7.875, -1 / 1.96875]], rtol=1e-6)
     assert np.rint(np.array([-8, 7]) / divisor[0, 0]).tolist() == [-63, 55]
@@ -212,7 +212,7 @@ def test_widening_worked_by_hand() -> None:
 def test_blocks_of_zeros_are_not_taken_for_the_rows_largest() -> None:
     """Scales 0.01 and 0: the row's is 0.08 / 63, and whatever divides the zeros leaves them zeros."""
     scale = np.array([[0.01, 0], [0, 0]], np.float32)
-    divisor, row = widening(scale, BlockFormat(16), 63)
+    divisor, row = two_level_scales(scale, BlockFormat(16), 63)
     np.testing.assert_allclose(row, [0.08 / 63, 0], rtol=1e-6)
     np.testing.assert_allclose(divisor, [[8 / 63, 1], [1, 1]], rtol=1e-6)
 
@@ -227,8 +227,8 @@ def test_blocks_and_rows_of_zeros_change_nothing_else(weight: NDArray[np.float32
     rows, blocks = scale.shape
     np.testing.assert_array_equal(codes_grown[:rows, :blocks], codes)
     np.testing.assert_array_equal(scale_grown[:rows, :blocks], scale)
-    divisor, row = widening(scale, form, 63)
-    divisor_grown, row_grown = widening(scale_grown, form, 63)
+    divisor, row = two_level_scales(scale, form, 63)
+    divisor_grown, row_grown = two_level_scales(scale_grown, form, 63)
     np.testing.assert_array_equal(divisor_grown[:rows, :blocks], divisor)
     np.testing.assert_array_equal(row_grown[:rows], row)
     assert not row_grown[rows:].any()
@@ -239,7 +239,7 @@ def test_widened_codes_are_near_and_in_range(weight: NDArray[np.float32], scale_
     """Half a step of the row away; float16 adds 2^-11 of the code."""
     form = BlockFormat(16, 4, 16 if scale_bits == 16 else 32)
     codes, scale = quantize_blocks(weight, form)
-    divisor, row = widening(scale, form, largest)
+    divisor, row = two_level_scales(scale, form, largest)
     signed = codes.astype(np.float64) - 8
     widened = np.rint(signed / divisor[..., None])
     assert np.isfinite(divisor).all()
@@ -250,6 +250,6 @@ def test_widened_codes_are_near_and_in_range(weight: NDArray[np.float32], scale_
 
 def test_divisors_beyond_float16_stay_finite() -> None:
     """A block of all but zeros beside a large one: its codes become 0."""
-    divisor, _ = widening(np.array([[1.0, 1e-9]], np.float32), BlockFormat(16, 4, 16), 63)
+    divisor, _ = two_level_scales(np.array([[1.0, 1e-9]], np.float32), BlockFormat(16, 4, 16), 63)
     assert divisor[0, 1] == np.finfo(np.float16).max
     assert np.rint(-8 / divisor[0, 1]) == 0

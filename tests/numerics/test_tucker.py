@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pipeline.numerics.tucker import Tucker2, seen_by, truncation_losses, tucker2, undone
+from pipeline.numerics.tucker import Tucker2, truncation_losses, tucker2, unwhitened, whitened
 
 
 def product(factors: Tucker2) -> np.ndarray:
@@ -58,8 +58,8 @@ def test_whitening_keeps_the_channel_that_is_loud() -> None:
     weight = np.zeros((2, 2, 1, 1))
     weight[0, 0], weight[1, 1] = 3, 2
     factor = np.diag([1.0, 10.0])  # the second channel's square is a hundred times the first one's
-    assert_allclose(truncation_losses(seen_by(weight, factor))[1, 2], 9)  # 3^2 goes, (2 * 10)^2 stays
-    found = undone(tucker2(seen_by(weight, factor), 1, 1), factor)
+    assert_allclose(truncation_losses(whitened(weight, factor))[1, 2], 9)  # 3^2 goes, (2 * 10)^2 stays
+    found = unwhitened(tucker2(whitened(weight, factor), 1, 1), factor)
     assert_allclose(product(found), np.array([0, 0, 0, 2]).reshape(2, 2, 1, 1), atol=1e-9)
 
 
@@ -68,8 +68,8 @@ def test_whitening_is_undone(ranks: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
     weight, inputs = generator.normal(size=(5, 4, 3, 3)), generator.normal(size=(4, 30))
     factor = np.linalg.cholesky(inputs @ inputs.T)
-    seen = seen_by(weight, factor)
-    found = undone(tucker2(seen, *ranks), factor)
+    seen = whitened(weight, factor)
+    found = unwhitened(tucker2(seen, *ranks), factor)
     assert (found.reduce.shape, found.core.shape[:2]) == ((ranks[1], 4), ranks)
     if ranks[1] == 4:
         assert_allclose(found.reduce, np.eye(4))

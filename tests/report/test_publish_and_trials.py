@@ -13,7 +13,8 @@ from pipeline.bundle.manifest import write_manifest
 from pipeline.core.errors import UsageError
 from pipeline.core.report_types import Report, Trial
 from pipeline.report import publish as publishing
-from pipeline.report.publish import default_output, output_folder, publish, publish_reports
+from pipeline.report.output_folder import default_output, output_folder
+from pipeline.report.publish import publish, publish_reports
 from pipeline.report.trial_log import append_trial, earlier_trials
 
 REPORTS = ["junit.xml", "report.html", "report.json"]

@@ -27,13 +27,13 @@ def update_config(model: nn.Module, edits: Sequence[dict[str, Any]]) -> dict[str
     if config is None:
         return {}
     edits = renumber_edits(edits)
-    values = _told(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
+    values = _configured(config, edits) | _neurons(config, edits) | _heads(model, config, edits)
     for key, value in values.items():
         setattr(config, key, value)
     return values
 
 
-def _told(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _configured(config: Any, edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What edits have set themselves, since some models read it at every call."""
     keys = {key for edit in edits for key in edit.get("config", ())}
     return {key: getattr(config, key) for key in sorted(keys)}

@@ -9,8 +9,7 @@ _GONE = object()
 
 
 def renumber_edits(edits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Removing blocks moves the ones behind them up: what earlier edits say of blocks follows them, or goes with
-    them."""
+    """Renumber block indices in earlier edits after blocks were removed, and drop edits of removed blocks."""
     found: list[dict[str, Any]] = []
     for edit in edits:
         if edit["edit"] == "keep_layers":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 from pipeline.compress.low_rank.layers import Candidate, Layer, Places
 from pipeline.compress.prune.importance.taylor import PROBES, objective
 from pipeline.compress.shared.calibration import CalibrationData
-from pipeline.compress.shared.hooks import after_calls, rows_of
+from pipeline.compress.shared.hooks import after_calls
+from pipeline.compress.shared.input_moments import RowSums
 from pipeline.numerics.low_rank import Double
 
+_NONE = torch.zeros(0, dtype=torch.float64)
 _BYTES = 1 << 29
 """How much memory the second moments may take at once; more layers take more passes over the samples."""
 
@@ -93,55 +94,26 @@ def output_curvature(data: CalibrationData, layers: Sequence[Candidate]) -> dict
 def _moments_of(
     data: CalibrationData, layers: Sequence[Candidate], number: int, groups: int
 ) -> Iterator[tuple[Candidate, Moments]]:
-    sums = {layer.name: _Sum() for layer in layers}
-    mask: Tensor | None = None
-
-    def begin(padding: Tensor | None) -> None:
-        nonlocal mask
-        mask = padding
+    sums = RowSums()
 
     def add(name: str, module: Layer, inputs: Tensor, output: Tensor) -> None:  # noqa: ARG001
-        sums[name].add(module, inputs, mask)
+        if isinstance(module, nn.Embedding):
+            ids = sums.rows(inputs[..., None]).flatten()
+            sums.add(name, len(ids), torch.bincount(ids, minlength=module.num_embeddings).double(), _NONE)
+            return
+        rows = inputs.movedim(-3, -1).flatten(0, -2) if isinstance(module, nn.Conv2d) else sums.rows(inputs)
+        rows = rows.double()
+        sums.add(name, len(rows), rows.T @ rows, rows.abs().sum(0))
 
     def progress(done: int, of: int) -> None:
         data.progress(number * of + done, groups * of)
 
     with after_calls({layer.name: layer.module for layer in layers}, add):
-        replace(data, progress=progress).run(begin)
+        replace(data, progress=progress).run(sums.begin)
     for layer in layers:
-        if sums[layer.name].rows:
-            yield layer, sums.pop(layer.name).means()
-
-
-class _Sum:
-    """The moments of one layer's inputs so far."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._gram: Any = 0.0
-        self._magnitude: Any = 0.0
-
-    def add(self, module: Layer, inputs: Tensor, mask: Tensor | None) -> None:
-        if isinstance(module, nn.Embedding):
-            seen = inputs[mask] if mask is not None and mask.shape == inputs.shape else inputs.flatten()
-            self._gram = self._gram + torch.bincount(seen, minlength=module.num_embeddings).double()
-            self.rows += len(seen)
-            return
-        seen = _rows(module, inputs, mask).double()
-        self._gram = self._gram + seen.T @ seen
-        self._magnitude = self._magnitude + seen.abs().sum(0)
-        self.rows += len(seen)
-
-    def means(self) -> Moments:
-        magnitude = self._magnitude if isinstance(self._magnitude, Tensor) else torch.zeros(0, dtype=torch.float64)
-        return Moments((self._gram / self.rows).numpy(), (magnitude / self.rows).numpy())
-
-
-def _rows(module: Layer, inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """What the layer reads as [rows, features]; without padding where a row is a token."""
-    if isinstance(module, nn.Conv2d):
-        return inputs.movedim(-3, -1).flatten(0, -2)
-    return rows_of(inputs, mask)
+        if found := sums.means(layer.name):
+            gram, magnitude = found
+            yield layer, Moments(gram.numpy(), magnitude.numpy())
 
 
 def _groups(layers: Sequence[Candidate]) -> list[list[Candidate]]:

@@ -16,7 +16,7 @@ from pipeline.compress.low_rank.layers import Candidate, Places
 from pipeline.core.errors import StageError
 from pipeline.numerics.cp import cp
 from pipeline.numerics.low_rank import Double, Spectrum, truncate
-from pipeline.numerics.tucker import seen_by, truncation_losses, tucker2, undone
+from pipeline.numerics.tucker import truncation_losses, tucker2, unwhitened, whitened
 
 Ranks = tuple[int, ...]
 
@@ -149,7 +149,7 @@ class ConvDecomposition(LayerDecomposition):
 
 class TuckerDecomposition(ConvDecomposition):
     """Ranks (outputs, inputs). `scale`: the mean square of the inputs, so that a loss is one of outputs if they are
-    independent, or the factor that whitens them (`numerics.tucker.seen_by`); 1 for the loss of the weight."""
+    independent, or the factor that whitens them (`numerics.tucker.whitened`); 1 for the loss of the weight."""
 
     def __init__(
         self, layer: Candidate, method: str, places: Places, scale: float | Double = 1.0, weight: float = 1.0
@@ -160,7 +160,7 @@ class TuckerDecomposition(ConvDecomposition):
 
     @property
     def _seen(self) -> Double:
-        return self._double if self._factor is None else seen_by(self._double, self._factor)
+        return self._double if self._factor is None else whitened(self._double, self._factor)
 
     @property
     def energy(self) -> float:
@@ -192,7 +192,7 @@ class TuckerDecomposition(ConvDecomposition):
     def factors(self, ranks: Ranks) -> Mapping[str, Tensor]:
         found = tucker2(self._seen, *ranks)
         if self._factor is not None:
-            found = undone(found, self._factor)
+            found = unwhitened(found, self._factor)
         parts = {"core": _tensor(found.core)}
         if ranks[1] < self._shape[1]:
             parts["reduce"] = _tensor(found.reduce)[:, :, None, None]

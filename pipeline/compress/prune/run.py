@@ -80,11 +80,11 @@ def _in_steps(pruner: Pruner) -> Pruned:
 def _search(pruner: Pruner, work: PassRun) -> Pruned:
     """Bisect for the fewest units that stay within the limits; damage grows with what is removed."""
     limits = _with_headroom(work.context.config["limits"], pruner.config.headroom)
-    schedule, name, trial = _schedule(pruner), pruner.kind.plural, work.trial(pruner.config.samples)
+    schedule, name, evaluator = _schedule(pruner), pruner.kind.plural, work.evaluator(pruner.config.samples)
     tried: dict[int, dict[str, Any]] = {}
 
     def bearable(choice: KeptCounts) -> bool:
-        kept, score = sum(choice), trial.score(pruner.pruned(choice))
+        kept, score = sum(choice), evaluator.score(pruner.pruned(choice))
         tried[kept] = {"label": f"{kept} {name}", name: kept, **score.record()}
         work.context.progress(len(tried), len(schedule).bit_length())
         return score.within(limits)

@@ -20,7 +20,7 @@ from pipeline.tasks.registry import OUTPUTS, of_width
 
 
 @dataclass(frozen=True)
-class TrialScore:
+class CandidateScore:
     """A candidate's fidelity to the float model and the estimated megabytes of its weights. `limits`: the score that
     each budget beside the drop is held against, as the gate's judge has it."""
 
@@ -43,7 +43,7 @@ class TrialScore:
         }
 
 
-class TrialModel:
+class CandidateEvaluator:
     """Scores candidates made from one float model, against that model's outputs on the same samples.
 
     Only weights are rounded, as the scheme says; activation rounding needs the exported graph and is measured
@@ -70,11 +70,11 @@ class TrialModel:
         self._judge = of_width(self._kind, self._reference.shape[-1])
         self._batches = list(batches(samples, size)) if source_samples else self._batches
 
-    def score(self, candidate: nn.Module) -> TrialScore:
+    def score(self, candidate: nn.Module) -> CandidateScore:
         """Round the candidate's weights in place, run it, and compare."""
         megabytes = round_weights(candidate, self._scheme) / 1e6
         judgement = self._judge.fidelity(self._reference, self._outputs(candidate))
-        return TrialScore(judgement, megabytes, self._judge.limits)
+        return CandidateScore(judgement, megabytes, self._judge.limits)
 
     def _outputs(self, model: nn.Module) -> NDArray[Any]:
         return all_rows(model, self._spec, self._batches, self._kind)

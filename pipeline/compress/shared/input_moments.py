@@ -89,24 +89,43 @@ class _Watch:
         self.sums[name] = found.double() if name not in self.sums else self.sums[name] + found
 
 
-class MeanSquares:
-    """Mean squares of features over samples and places, padding left out, by layer."""
+class RowSums:
+    """Sums over the rows that layers read or give, padding left out, by layer and in float64, batch by batch."""
 
     def __init__(self) -> None:
         self._mask: Tensor | None = None
-        self._totals: dict[str, Tensor] = {}
-        self._rows: Counter[str] = Counter()
+        self._sums: dict[str, tuple[Tensor, ...]] = {}
+        self._counts: Counter[str] = Counter()
 
     def begin(self, mask: Tensor | None) -> None:
         """A batch starts, whose padding `mask` tells."""
         self._mask = mask
 
-    def add(self, name: str, values: Tensor) -> None:
+    def rows(self, values: Tensor) -> Tensor:
+        """Values [..., features] of this batch as [rows, features]."""
+        return rows_of(values, self._mask)
+
+    def add(self, name: str, count: int, *terms: Tensor) -> None:
+        """What so many rows add up to."""
+        before = self._sums.get(name)
+        self._sums[name] = terms if before is None else tuple(map(torch.add, before, terms))
+        self._counts[name] += count
+
+    def means(self, name: str) -> tuple[Tensor, ...]:
+        """Per row, of each term; none if there were no rows. They are forgotten."""
+        sums, count = self._sums.pop(name, ()), self._counts[name]
+        return tuple(total / count for total in sums) if count else ()
+
+
+class MeanSquares(RowSums):
+    """Mean squares of features over samples and places."""
+
+    def see(self, name: str, values: Tensor) -> None:
         """Values [..., features] of a layer."""
-        rows = rows_of(values, self._mask)
-        self._totals[name] = self._totals.get(name, torch.zeros(())) + rows.double().square().sum(0)
-        self._rows[name] += len(rows)
+        rows = self.rows(values)
+        self.add(name, len(rows), rows.double().square().sum(0))
 
     def root(self, name: str) -> Tensor:
-        """Root mean squares, float64 [features]."""
-        return (self._totals.get(name, torch.zeros(())) / max(self._rows[name], 1)).sqrt()
+        """Root mean squares, float64 [features]; 0 where nothing was seen."""
+        (mean,) = self.means(name) or (torch.zeros(()),)
+        return mean.sqrt()

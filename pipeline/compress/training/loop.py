@@ -78,7 +78,7 @@ class _Run:
         self.held = HeldZeros(setup.compressed.model, setup.compressed.edits)
         self._freeze_unused()
         self.optimizer = torch.optim.AdamW(_groups(setup.student, self.config.weight_decay), lr=0.0, fused=True)
-        self.pupil, self.prepared = accelerator.prepare(setup.student, self.optimizer)
+        self.student, self.prepared = accelerator.prepare(setup.student, self.optimizer)
 
     def resume(self) -> None:
         stored = load_state(self.scratch, self.setup.student, self.optimizer)
@@ -145,12 +145,12 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for part in range(self.config.accumulate):
-            with self.accelerator.accumulate(self.pupil):
+            with self.accelerator.accumulate(self.student):
                 total, parts = self._loss(next(batches), part)
                 self._require_finite(total)
                 self.accelerator.backward(total)
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.pupil.parameters(), self.config.max_grad_norm)
+                    self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
                 self.prepared.step()
                 self.prepared.zero_grad()
         self.held.restore()
@@ -160,7 +160,7 @@ class _Run:
     def _loss(self, batch: Batch, part: int) -> tuple[Tensor, dict[str, Tensor]]:
         if self.config.augment == "flip_shift":
             batch = self._augmented(batch, part)
-        student = self.pupil(batch)
+        student = self.student(batch)
         teacher = self._teach(batch) if self.setup.needs_teacher else student
         return weighted_loss(self.setup, pair_of(self.setup, student, teacher, batch, self.accelerator.process_index))
 

@@ -90,8 +90,8 @@ def _observed(job: TrainingJob, student: Compressed, needs: set[str]) -> tuple[M
             "Give uniform, last, or indices.",
         )
     ours, theirs = _matched_blocks(student, teacher, job.config.layers) if "features" in needs else ([], [])
-    pupil = ModelWithHooks(student.model, job.model, ours, "attention" in needs)
-    return pupil, frozen(ModelWithHooks(teacher.model, job.teacher, theirs, "attention" in needs))
+    observed = ModelWithHooks(student.model, job.model, ours, "attention" in needs)
+    return observed, frozen(ModelWithHooks(teacher.model, job.teacher, theirs, "attention" in needs))
 
 
 def pair_of(setup: Setup, student: ModelOutputs, teacher: ModelOutputs, batch: Batch, process: int) -> DistillInputs:

@@ -9,7 +9,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.paths import FILE, FOLDER, is_unfinished, kind_of, locked_folder, require_place, write_whole
 from pipeline.core.report_types import Comparison
 from pipeline.report.comparison.html import comparison_page
-from pipeline.report.publish import BUNDLE, default_output
+from pipeline.report.output_folder import BUNDLE, default_output
 
 _FILES = ("compare.json", "compare.html")
 _REMEDY = "Name a new or empty folder, or one that an earlier comparison made, with -o/--output."

@@ -1,4 +1,4 @@
-"""What a loss sees of the student and of the teacher, and what it gives."""
+"""Inputs and return type of a distillation loss."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from pipeline.compress.edits.features import SHRINKABLE
-from pipeline.compress.prune.channels.union_find import PLAIN, ZERO, Partition
+from pipeline.compress.prune.channels.union_find import PLAIN, ZERO, UnionFind
 from pipeline.compress.shared.tied import other_names
 from pipeline.core.errors import StageError, first_line
 
@@ -50,17 +50,17 @@ _TRANSPOSED = {_aten.conv_transpose1d, _aten.conv_transpose2d, _aten.conv_transp
 
 
 @dataclass
-class Followed:
+class DependencyGraph:
     """What was found: per module (in the order they run) the labels of the features that it computes (`outputs`), reads
     through weights (`inputs`), and passes on with values of their own for each (`carried`: batch norms)."""
 
-    partition: Partition = field(default_factory=Partition)
+    partition: UnionFind = field(default_factory=UnionFind)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     carried: dict[str, Tensor] = field(default_factory=dict)
 
 
-def follow(model: nn.Module, example: dict[str, Tensor]) -> Followed:
+def dependency_graph(model: nn.Module, example: dict[str, Tensor]) -> DependencyGraph:
     """Trace `model` on one input as `torch.export` does, and follow its channels. StageError if that fails."""
     try:
         program = torch.export.export(model, (), example)
@@ -81,7 +81,7 @@ class _Follower:
     """Walks a graph in order. `names`: placeholder -> parameter or buffer."""
 
     def __init__(self, model: nn.Module, names: dict[str, str]) -> None:
-        self.found = Followed()
+        self.found = DependencyGraph()
         self._model, self._names, self._others = model, names, other_names(model)
         self._values: dict[fx.Node, Value] = {}
 

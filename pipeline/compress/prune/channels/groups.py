@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.compress.edits.base import Edit
 from pipeline.compress.edits.channels import KeepChannels, Kept
 from pipeline.compress.edits.features import CONVOLUTIONS, TRANSPOSED, Side, features
-from pipeline.compress.prune.channels.dependency_graph import Followed, follow
+from pipeline.compress.prune.channels.dependency_graph import DependencyGraph, dependency_graph
 from pipeline.compress.prune.channels.probe import probe
 from pipeline.compress.prune.units import Slices, UnitKind
 from pipeline.core.errors import StageError
@@ -54,13 +54,13 @@ def find_channels(model: nn.Module, example: dict[str, Tensor]) -> list[ChannelG
             f"prune: {type(model).__name__} has no convolutions, so no channels.",
             'Use unit = "ffn" or "heads", or remove the prune pass from the recipe.',
         )
-    groups = collect(model, follow(model, example))
+    groups = collect(model, dependency_graph(model, example))
     free = [group for group in groups if not group.fixed]
     reasons = dict(zip((id(group) for group in free), probe(model, example, free), strict=True))
     return [replace(group, fixed=reasons.get(id(group), group.fixed)) for group in groups]
 
 
-def collect(model: nn.Module, found: Followed) -> list[ChannelGroup]:
+def collect(model: nn.Module, found: DependencyGraph) -> list[ChannelGroup]:
     """Units with features in the same places, as many in each, form a group."""
     units: dict[int, dict[_Role, list[int]]] = defaultdict(lambda: defaultdict(list))
     for role in ("outputs", "inputs", "carried"):

@@ -1,4 +1,4 @@
-"""Proof by trial: does the model still run without half of the units, and answer as if they were not read?"""
+"""Checks each group by pruning half of it, and comparing the answers with those of zeroed weights."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _MEETS = {
 }
 
 
-class Partition:
+class UnionFind:
     """Sets of labels 0, 1, 2, ...; a set with a reason is locked."""
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ def activation(data: CalibrationData, residual: Residual) -> Tensor:
         )
     squares = MeanSquares()
     norms = submodules(data.model, residual.norms)
-    with after_calls(norms, lambda name, _, __, output: squares.add(name, output)):
+    with after_calls(norms, lambda name, _, __, output: squares.see(name, output)):
         data.run(squares.begin)
     return torch.stack([squares.root(name) for name in norms]).sum(0)
 

@@ -26,7 +26,7 @@ def read_norms(data: CalibrationData, groups: Sequence[UnitGroup]) -> dict[str, 
     readers = {name: layer(data.model, name) for name in names}
 
     def see(name: str, module: nn.Module, values: Tensor) -> None:
-        squares.add(name, values.movedim(feature_axis(module), -1))
+        squares.see(name, values.movedim(feature_axis(module), -1))
 
     with before_calls(readers, see):
         data.run(squares.begin)

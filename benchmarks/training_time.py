@@ -33,7 +33,7 @@ def run_plan(plan: Plan) -> dict[str, Artifact]:
     return {name: outcome.artifact for name, outcome in outcomes.items()}
 
 
-def seconds_spent(artifact: Artifact) -> float:
+def cpu_seconds(artifact: Artifact) -> float:
     """CPU seconds of the stage that made `artifact`; LookupError if it was not made by a benchmark."""
     record = default_store() / "spent" / artifact.key
     if not record.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.plan.titles import title_of
+from pipeline.plan.stage_titles import title_of
 
 
 @pytest.mark.parametrize(
