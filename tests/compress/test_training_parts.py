@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.compress.edits.factorized import LowRankLinear
 from pipeline.compress.training.data import LABELS, TrainingSet, batch_order, split_validation
+from pipeline.compress.training.evaluate import Validation
 from pipeline.compress.training.feature_hooks import block_names, kept_blocks, match_blocks
 from pipeline.compress.training.lr_schedule import learning_rate_factor
 from pipeline.compress.training.observed_model import ModelWithHooks, flip_shift, set_mode
@@ -164,3 +165,26 @@ def test_dropout_is_off_and_statistics_follow_only_if_asked(mode: str, follows: 
     model = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(2))
     set_mode(model, mode)
     assert (model[0].training, model[1].training) == (False, follows)
+
+
+class SpanLogits(nn.Module):
+    """Logits of the first and the last token of an answer, which grow from place to place, times `scale`."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        places = torch.arange(input_ids.shape[1], dtype=torch.float32).expand(input_ids.shape) * self.scale
+        return {"start_logits": places, "end_logits": places}
+
+
+def test_students_are_judged_by_the_answers_that_are_deployed(tmp_path: Path) -> None:
+    """Other logits with the same span are as good as the teacher's; those that turn the order around have another."""
+    data, spec = texts(tmp_path, [4, 6, 5]), factory(family="span", data="text")
+    held_out = Validation(data, [0, 1, 2], spec, torch.device("cpu"))
+    held_out.set_reference(ModelWithHooks(SpanLogits(1.0), spec, [], attention=False))
+    same = held_out.scores(ModelWithHooks(SpanLogits(3.0), spec, [], attention=False))
+    assert same == {"score": 1.0, "span_f1_of_float": 1.0, "same_span": 1.0}
+    turned = held_out.scores(ModelWithHooks(SpanLogits(-1.0), spec, [], attention=False))
+    assert turned == {"score": 0.0, "span_f1_of_float": 0.0, "same_span": 0.0}
