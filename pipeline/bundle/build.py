@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
@@ -18,7 +17,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.encode import with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
-from pipeline.graph.files import GraphSpec, graphs_in
+from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.session import make_session
 from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES, TOKENIZER_FILES, VOCABULARY_FILES
@@ -42,7 +41,7 @@ def run(context: StageContext) -> StageMetadata:
     metadata = _metadata(context, graphs, copied)
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
-    _golden(out, out / graphs[0].file, context.inputs["evaluation"].path, runtime)
+    _golden(out, Graphs(out, graphs.specs), context.inputs["evaluation"].path, runtime)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*")))}
 
@@ -79,7 +78,7 @@ def _copied(folder: Path, spec: ModelSpec, out: Path) -> list[str]:
     return found
 
 
-def _metadata(context: StageContext, graphs: Sequence[GraphSpec], files: list[str]) -> dict[str, Json]:
+def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[str, Json]:
     config, spec = context.config, context.model
     runtime = Runtime.model_validate(config["runtime"])
     return {
@@ -106,7 +105,7 @@ def _labels(spec: ModelSpec) -> dict[str, str] | None:
     return spec.labels if spec.labels and OUTPUTS.get(spec.family).names_classes else None
 
 
-def _golden(out: Path, model: Path, evaluation: Path, runtime: Runtime) -> None:
+def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime) -> None:
     """A few evaluation samples, what this bundle answers, and the texts that they came from."""
     session = make_session(model, runtime)
     names = [entry.name for entry in session.get_inputs()]

@@ -12,7 +12,7 @@ from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.config.target import Shape
 from pipeline.core.errors import IntegrityError
 from pipeline.devices.worker import Feed
-from pipeline.graph.files import only
+from pipeline.graph.files import Graphs
 
 
 def example_feed(bundle: Path, shape: Shape) -> Feed:
@@ -23,13 +23,13 @@ def example_feed(bundle: Path, shape: Shape) -> Feed:
     arrays, metadata = golden_arrays(bundle, 0, read_golden(bundle).inputs), read_metadata(bundle)
     longest = min(shape.sequence_length, metadata.max_length or shape.sequence_length)  # apps cut texts to the latter
     feed = {}
-    for entry in only(metadata.graphs).inputs:
-        if entry.name not in arrays:
-            raise IntegrityError(f"The bundle {bundle} has no golden input {entry.name!r}.", "Export it again.")
-        golden = arrays[entry.name]
+    for name, entry in Graphs(bundle, metadata.graphs).inputs.items():
+        if name not in arrays:
+            raise IntegrityError(f"The bundle {bundle} has no golden input {name!r}.", "Export it again.")
+        golden = arrays[name]
         if not _fits(entry.shape, golden.shape):
             raise IntegrityError(
-                f"The bundle {bundle} has a golden input {entry.name!r} of {list(golden.shape)}, where {METADATA} says "
+                f"The bundle {bundle} has a golden input {name!r} of {list(golden.shape)}, where {METADATA} says "
                 f"{list(entry.shape)}.",
                 "Export it again.",
             )
@@ -40,7 +40,7 @@ def example_feed(bundle: Path, shape: Shape) -> Feed:
             sizes.get(d, own) if isinstance(d, str) else int(d)
             for d, own in zip(entry.shape, golden.shape, strict=True)
         )
-        feed[entry.name] = np.resize(golden, wanted).astype(golden.dtype)
+        feed[name] = np.resize(golden, wanted).astype(golden.dtype)
     return feed
 
 

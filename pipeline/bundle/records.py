@@ -11,7 +11,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json, Scheme, StrictModel
-from pipeline.graph.files import GraphSpec, only
+from pipeline.graph.files import Graphs, GraphSpec
 
 METADATA = "metadata.json"
 Record = TypeVar("Record", bound=StrictModel)
@@ -28,8 +28,8 @@ class Engine(StrictModel):
 
 class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
-    samples are inputs and outputs of the first. `states`: of a streaming model, input -> the output that is its value
-    in the next step; they start at zero."""
+    samples are inputs of the model and outputs of all graphs. `states`: of a streaming model, input -> the output that
+    is its value in the next step; they start at zero."""
 
     model: str
     task: str
@@ -69,6 +69,6 @@ def read_metadata(bundle: Path) -> Metadata:
     return read_record(Metadata, bundle, METADATA)
 
 
-def model_file(bundle: Path) -> Path:
-    """The file of the bundle's only graph; StageError if it has several."""
-    return bundle / only(read_metadata(bundle).graphs).file
+def bundle_graphs(bundle: Path) -> Graphs:
+    """The bundle's graphs."""
+    return Graphs(bundle, read_metadata(bundle).graphs)

@@ -13,6 +13,7 @@ from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata
 from pipeline.core.errors import IntegrityError, StageError, first_line
+from pipeline.graph.files import Graphs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 
 
@@ -29,8 +30,8 @@ def verify(bundle: str | Path) -> float:
     metadata = read_metadata(folder)
     runtime = metadata.session_runtime()
     try:
-        first, *_ = [make_session(folder / graph.file, runtime) for graph in metadata.graphs]
-        worst = _largest_difference(folder, golden, first)
+        session = make_session(Graphs(folder, metadata.graphs), runtime)
+        worst = _largest_difference(folder, golden, session)
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
         raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error

@@ -16,7 +16,7 @@ from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
 from pipeline.devices.host_info import host_info
-from pipeline.graph.files import graph_file
+from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
@@ -48,14 +48,14 @@ def answers_stage(model: str, evaluation: str, runtime: Runtime) -> Stage:
 
 def run(context: StageContext) -> StageMetadata:
     """Writes what `read_answers` reads."""
-    model, evaluation = graph_file(context.inputs["model"].path), context.inputs["evaluation"].path
+    model, evaluation = graphs_in(context.inputs["model"].path), context.inputs["evaluation"].path
     runtime = Runtime(**context.config["runtime"])
     write_answers(model, runtime, behaviour_in(context.inputs), evaluation, context.out, context.progress)
     return {}
 
 
 def write_answers(
-    model: Path, runtime: Runtime, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
+    model: Graphs, runtime: Runtime, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
 ) -> None:
     """Run `model` over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
     batches ran too, `<set>-batched.npy`."""

@@ -29,20 +29,21 @@ def operator_times(records: Sequence[NodeRecord]) -> tuple[OperatorTime, ...]:
     return tuple(OperatorTime(op_type=op, count=counts[op], ms=ms, share=ms / total) for op, ms in ordered)
 
 
-def tensor_groups(model: ModelProto) -> tuple[TensorGroup, ...]:
-    """MB of `model`'s stored tensors by module, the largest first, in at most 12 groups.
+def tensor_groups(*models: ModelProto) -> tuple[TensorGroup, ...]:
+    """MB of the stored tensors of a model's graphs by module, the largest first, in at most 12 groups.
 
     A group is a module (`embeddings`) or one layer of a numbered list (`encoder.layer.0`); where that makes
     too many, layers are summed (`encoder.layer`), then the smallest go to `other`, as do tensors without a
     module in their name. `dtype` lists all number formats in the group, by bytes; packed codes count as what
     they hold (`int4`). Only types and dims are read.
     """
-    graph = Graph(model)
-    packed = {weight.name: weight.bits for weight in graph.weights}
-    groups = _grouped(graph.constants, keep_numbers=True)
+    graphs = [Graph(model) for model in models]
+    packed = {weight.name: weight.bits for graph in graphs for weight in graph.weights}
+    constants = [constant for graph in graphs for constant in graph.constants]
+    groups = _grouped(constants, keep_numbers=True)
     if len(groups) > _GROUPS:
-        groups = _grouped(graph.constants, keep_numbers=False)
-    total = _total([tensor for _, tensor in graph.constants]) or 1
+        groups = _grouped(constants, keep_numbers=False)
+    total = _total([tensor for _, tensor in constants]) or 1
     ordered = sorted(_merge_smallest(groups).items(), key=lambda item: (-_total(item[1]), item[0]))
     return tuple(_group(name, members, total, packed) for name, members in ordered)
 

@@ -17,23 +17,33 @@ from pipeline.core.types import Figure, computed
 from pipeline.devices.ort_profile import NodeRecord
 
 
-def coverage(optimized: ModelProto, records: Sequence[NodeRecord], stored: Stored) -> Coverage:
-    """Coverage of the `optimized` graph that a profile wrote, with the profile's `records`.
+@dataclass(frozen=True)
+class Ran:
+    """A graph as ONNX Runtime ran it: the `optimized` one that a profile wrote, with the profile's `records`. `stored`
+    says why a weight was left in float. The weights' bytes need not be loaded."""
 
-    The weights' bytes need not be loaded. `stored` says why a weight was left in float. What operators multiply in
+    optimized: ModelProto
+    records: Sequence[NodeRecord]
+    stored: Stored
+
+
+def coverage(*ran: Ran) -> Coverage:
+    """Coverage of a model's graphs together. What operators multiply in
     a way that is not known counts as float, with the most that it can be, so that a share is never too high; they
     are named in the figures' notes. A share of nothing is 0, and its note says so. StageError if the records are not of
     this graph.
     """
-    graph = Graph(optimized)
-    totals = _count(graph, records)
-    low = [weight for weight in graph.weights if weight.bits <= 8]
+    graphs = [(Graph(each.optimized), each) for each in ran]
+    totals = _count([(graph, each.records) for graph, each in graphs])
+    weights = [weight for graph, _ in graphs for weight in graph.weights]
+    low = [weight for weight in weights if weight.bits <= 8]
+    left = [skipped for graph, each in graphs for skipped in each.stored.left_in_float(graph.weights)]
     return Coverage(
-        weights=_share(sum(w.values for w in low), sum(w.values for w in graph.weights), "weights", ""),
-        weight_bytes=_share(sum(w.megabytes for w in low), sum(w.megabytes for w in graph.weights), "weights", ""),
+        weights=_share(sum(w.values for w in low), sum(w.values for w in weights), "weights", ""),
+        weight_bytes=_share(sum(w.megabytes for w in low), sum(w.megabytes for w in weights), "weights", ""),
         macs=_share(totals.low_bit, totals.weighted, "products with weights", totals.note),
         integer_macs=_share(totals.integer, totals.all, "products", totals.note),
-        left_in_float=stored.left_in_float(graph.weights),
+        left_in_float=tuple(sorted(left, key=lambda skipped: (-skipped.megabytes, skipped.name))),
     )
 
 
@@ -48,10 +58,11 @@ class _Totals:
     note: str
 
 
-def _count(graph: Graph, records: Sequence[NodeRecord]) -> _Totals:
+def _count(graphs: Sequence[tuple[Graph, Sequence[NodeRecord]]]) -> _Totals:
     sums: dict[str, float] = defaultdict(float)
     unknown: Counter[str] = Counter()
-    for node, record in match(graph, records):
+    matched = ((graph, *pair) for graph, records in graphs for pair in match(graph, records))
+    for graph, node, record in matched:
         weights = graph.weights_of(node)
         macs = node_macs(node, record, weights)
         known = macs is not None

@@ -7,7 +7,7 @@ will go by.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
-from pipeline.graph.files import graph_file, load_model, saved
+from pipeline.graph.files import graphs_in, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, parallel_session
+from pipeline.runtime.session import SESSION_ERRORS, chained, parallel_session
 
 Array = NDArray[Any]
 JUDGE = "judge"
@@ -93,7 +93,7 @@ def run(context: StageContext) -> StageMetadata:
     metric = load_user_metric(given["spec"], given["references"]) if given else None
     notes: list[str] = [_unfailing(limit) for limit in limits if not limit.can_fail]
     with _models(context) as (of_float, destroyed):
-        if destroyed is None:
+        if not destroyed:
             notes.append("The graph has no weights that could be destroyed: nobody tried whether a budget can fail.")
         for number, folder in enumerate(folders):
             tried = _Tried(folder, behaviour_in(context.inputs), of_float, destroyed, metric)
@@ -106,16 +106,25 @@ def _unfailing(limit: Limit) -> str:
     return f"The budget {limit.name} cannot fail: its limit, {limit.limit:g} {limit.metric.unit}, lets any model pass."
 
 
+Destroyed = dict[str, ort.InferenceSession]
+"""Models that must fail, in words -> session."""
+
+
 @contextmanager
-def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, ort.InferenceSession | None]]:
-    """Sessions of the float graph and of the destroyed one; None if it has nothing to destroy."""
-    place = graph_file(context.inputs["float"].path)
-    model = load_model(place)
-    if not destroy(model):
-        yield parallel_session(place), None
-        return
-    with saved(model, context.out / _SCRATCH) as scratch:
-        yield parallel_session(place), parallel_session(scratch)
+def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, Destroyed]]:
+    """Sessions of the float model, and of the same with one graph destroyed: for each graph that has something to
+    destroy."""
+    graphs = graphs_in(context.inputs["float"].path)
+    found: Destroyed = {}
+    with ExitStack() as stack:
+        for number, (spec, file) in enumerate(zip(graphs, graphs.files, strict=True)):
+            model = load_model(file)
+            if destroy(model):
+                scratch = stack.enter_context(saved(model, context.out / f"{number}-{_SCRATCH}"))
+                files = [scratch if other == file else other for other in graphs.files]
+                words = DESTROYED if len(graphs) == 1 else f"{DESTROYED} in {spec.file}"
+                found[words] = chained(files, graphs, parallel_session)
+        yield parallel_session(graphs), found
 
 
 class _Tried:
@@ -126,7 +135,7 @@ class _Tried:
         folder: Path,
         behaviour: Behaviour,
         of_float: ort.InferenceSession,
-        destroyed: ort.InferenceSession | None,
+        destroyed: Destroyed,
         metric: UserMetric | None,
     ) -> None:
         self._dataset, self._samples, self._behaviour = read_dataset(folder), open_samples(folder), behaviour
@@ -203,9 +212,9 @@ class _Tried:
         constant = self._behaviour.kind.constant(reference)
         if constant is not None:
             found[CONSTANT] = constant
-        if self._destroyed is not None:
+        for who, session in self._destroyed.items():
             with suppress(*_BROKEN):
-                found[DESTROYED] = self._rows(self._destroyed, samples)
+                found[who] = self._rows(session, samples)
         return found
 
     def _rows(self, session: ort.InferenceSession, samples: Samples) -> Array:
@@ -216,19 +225,16 @@ class _Tried:
         """The user's own drop, of the whole set."""
         references = metric.references_for(self._dataset["name"], self._dataset["labels"], self._dataset["samples"])
         of_float = fitted_value(metric, self._float, self._samples, references)
-        if self._destroyed is None:
-            return {}
-        try:
-            of_destroyed = collect(self._destroyed, self._samples)
-            value = call(metric.function, of_destroyed, references)
-        except _BROKEN:  # a metric need not be defined for what is not finite
-            return {}
-        result = DatasetAccuracy(
-            dataset=self._dataset["name"],
-            samples=self._dataset["samples"],
-            labelled=True,
-            primary=metric.name,
-            scores={},
-            drop=whole_digits(of_float - value),
-        )
-        return {DESTROYED: result}
+        found = {}
+        for who, session in self._destroyed.items():
+            with suppress(*_BROKEN):  # a metric need not be defined for what is not finite
+                value = call(metric.function, collect(session, self._samples), references)
+                found[who] = DatasetAccuracy(
+                    dataset=self._dataset["name"],
+                    samples=self._dataset["samples"],
+                    labelled=True,
+                    primary=metric.name,
+                    scores={},
+                    drop=whole_digits(of_float - value),
+                )
+        return found

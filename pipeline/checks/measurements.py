@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -13,21 +13,22 @@ import onnx
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import bundle_bytes
-from pipeline.bundle.records import model_file, read_metadata
+from pipeline.bundle.records import bundle_graphs, read_metadata
 from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
 from pipeline.checks.answers import write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
-from pipeline.checks.coverage import coverage
+from pipeline.checks.coverage import Ran, coverage
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
-from pipeline.config.target import Target
+from pipeline.config.target import Runtime, Target
 from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
+    GraphLatency,
     LatencyResult,
     Measured,
     OperatorTime,
@@ -40,9 +41,10 @@ from pipeline.devices import RUNNERS
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Runner, subject_of
-from pipeline.devices.worker import Subject
-from pipeline.graph.files import graph_file
+from pipeline.devices.worker import Feed, Subject
+from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.feeds import write_feed
+from pipeline.runtime.session import make_session
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
@@ -76,9 +78,14 @@ class Case:
     ranges: RangeCheck | None = None
 
     @property
-    def model(self) -> Path:
-        """The file of its graph."""
-        return model_file(self.bundle)
+    def model(self) -> Graphs:
+        """Its graphs."""
+        return bundle_graphs(self.bundle)
+
+    @property
+    def float_model(self) -> Graphs | None:
+        """The graphs of the float model."""
+        return graphs_in(self.reference.float_model) if self.reference else None
 
     @property
     def runner(self) -> Runner:
@@ -111,16 +118,17 @@ class Measurements:
 def measure(case: Case, begin: Begin) -> Measurements:
     """Measure everything that a budget can ask for; latency, memory and the profile on the target's runner."""
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
-        inputs = Path(scratch) / "inputs.npz"
-        write_feed(inputs, example_feed(case.bundle, case.target.shape))
+        inputs, feed = Path(scratch) / "inputs.npz", example_feed(case.bundle, case.target.shape)
+        write_feed(inputs, feed)
         subject = subject_of(case.model, inputs, case.target.runtime)
-        latency = _latency(case, subject, begin("latency"))
+        singles = _singles(case, subject, feed)
+        latency = _latency(case, subject, singles, begin("latency"))
         done = begin("memory")
         memory = measure_memory(case.runner, subject)
         done(1, 1)
-        covered, operators, float_operators = _profile(case, subject, begin("profile"))
+        covered, operators, float_operators = _profile(case, singles, begin("profile"))
         accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
-    (model,) = read_graphs(case.bundle).values()
+    models = list(read_graphs(case.bundle).values())
     return Measurements(
         case,
         Measured(
@@ -130,24 +138,64 @@ def measure(case: Case, begin: Begin) -> Measurements:
             coverage=covered,
             operators=operators,
             float_operators=float_operators,
-            tensors=tensor_groups(model),
+            tensors=tensor_groups(*models),
             quantization=case.quantization,
             ranges=case.ranges,
         ),
         bundle_bytes(case.bundle) / 1e6,
-        Graph(model).weights,
+        tuple(weight for model in models for weight in Graph(model).weights),
         takes_text=read_metadata(case.bundle).max_length is not None,
         notes=(*_accuracy_notes(case), *_runner_notes(case)),
         warnings=tuple(suspicious(accuracy)),
     )
 
 
-def _latency(case: Case, subject: Subject, done: Progress) -> LatencyResult:
-    float_model = graph_file(case.reference.float_model) if case.reference else None
+@dataclass(frozen=True)
+class _Single:
+    """One graph of the bundle, with inputs of its own, and the float model's form of it."""
+
+    name: str
+    subject: Subject
+    of_float: Subject | None
+
+
+def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
+    """Every graph by itself. What later ones take of the graphs before is computed here."""
+    of_float = case.float_model
+    found = []
+    for place, (spec, file) in enumerate(zip(case.model, case.model.files, strict=True)):
+        inputs = Path(subject.inputs)
+        if place:
+            feed |= _outputs(case.model.up_to(place), feed, case.target.runtime)
+            inputs = inputs.with_name(f"inputs-{place}.npz")
+            write_feed(inputs, {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
+        own = subject_of(file, inputs, case.target.runtime)
+        float_file = of_float.files[place] if of_float else None
+        found.append(_Single(spec.name, own, replace(own, model=str(float_file)) if float_file else None))
+    return found
+
+
+def _outputs(graphs: Graphs, feed: Feed, runtime: Runtime) -> Feed:
+    session = make_session(graphs, runtime)
+    names = [entry.name for entry in session.get_outputs()]
+    given = {entry.name: feed[entry.name] for entry in session.get_inputs()}
+    return dict(zip(names, session.run(names, given), strict=True))
+
+
+def _latency(case: Case, subject: Subject, singles: Sequence[_Single], done: Progress) -> LatencyResult:
+    """Of all graphs, one after the other; and of each by itself, in one process, where there are several."""
     seconds = case.target.measure_seconds or SECONDS
-    result = measure_latency(case.runner, subject, float_model, _limits(case), seconds, progress=done)
+    of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
+    result = measure_latency(case.runner, subject, of_float, _limits(case), seconds, progress=done)
     done(1, 1)
-    return result
+    if len(singles) == 1:
+        return result
+    return result.model_copy(update={"graphs": tuple(_graph_latency(case, single) for single in singles)})
+
+
+def _graph_latency(case: Case, single: _Single) -> GraphLatency:
+    found = measure_latency(case.runner, single.subject, single.of_float)
+    return GraphLatency(name=single.name, shape=found.shape, p50=found.p50, p95=found.p95, speedup=found.speedup)
 
 
 def _limits(case: Case) -> dict[str, float]:
@@ -157,19 +205,19 @@ def _limits(case: Case) -> dict[str, float]:
     return {name: budget.limit for name, budget in budgets.items() if case.runner.evidence in budget.evidence}
 
 
-def _profile(case: Case, subject: Subject, done: Progress) -> tuple[Coverage, Times, Times]:
-    """Coverage, and the times of operators in the bundle and in the float model."""
-    optimized = Path(subject.inputs).with_name("optimized.onnx")
-    nodes = profile(case.runner, subject, optimized)
-    stored = Stored(case.model, case.reasons)
-    covered = coverage(onnx.load(optimized, load_external_data=False), nodes, stored)
-    done(1, 2)
+def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[Coverage, Times, Times]:
+    """Coverage, and the times of operators in the bundle and in the float model, over all graphs."""
+    ran: list[Ran] = []
     of_float: list[NodeRecord] = []
-    if case.reference is not None:
-        float_subject = replace(subject, model=str(graph_file(case.reference.float_model)))
-        of_float = profile(case.runner, float_subject, optimized.with_name("float.onnx"), runs=10)
-    done(2, 2)
-    return covered, operator_times(nodes), operator_times(of_float)
+    for number, single in enumerate(singles, start=1):
+        optimized = Path(single.subject.inputs).with_name("optimized.onnx")
+        nodes = profile(case.runner, single.subject, optimized)
+        stored = Stored(Path(single.subject.model), case.reasons)
+        ran.append(Ran(onnx.load(optimized, load_external_data=False), nodes, stored))
+        if single.of_float is not None:
+            of_float += profile(case.runner, single.of_float, optimized.with_name("float.onnx"), runs=10)
+        done(number, len(singles))
+    return coverage(*ran), operator_times([node for graph in ran for node in graph.records]), operator_times(of_float)
 
 
 def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccuracy, ...]:

@@ -22,7 +22,7 @@ from pipeline.core.types import Progress, silent
 from pipeline.data.datasets import Dataset
 from pipeline.data.encode import model_rows
 from pipeline.data.samples import Row, Samples, evaluation_folders, open_samples, read_dataset
-from pipeline.graph.files import graph_file
+from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.session import SESSION_ERRORS, make_session, parallel_session
 from pipeline.runtime.states import run_in_order
 
@@ -85,13 +85,13 @@ def fitted_value(
 def measure_user_metric(
     metric: UserMetric,
     results: tuple[DatasetAccuracy, ...],
-    bundle: Path,
+    bundle: Graphs,
     runtime: Runtime,
     reference: FloatReference,
 ) -> tuple[DatasetAccuracy, ...]:
     """The results with the user's metric in front, over all outputs of both models. The float model runs as its
     reference did: with ONNX Runtime's defaults."""
-    sessions = make_session(graph_file(reference.float_model), Runtime()), make_session(bundle, runtime)
+    sessions = make_session(graphs_in(reference.float_model), Runtime()), make_session(bundle, runtime)
     scored = []
     folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
     for result, (original, folder) in zip(results, folders, strict=True):

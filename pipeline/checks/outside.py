@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -16,10 +17,10 @@ from pipeline.core.report_types import RangeCheck
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Row, evaluation_folders, open_samples
 from pipeline.graph.edit import add_constant
-from pipeline.graph.files import graph_file, load_model, saved
+from pipeline.graph.files import saved
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.calibrate import CHANNELS, RANGES
-from pipeline.runtime.session import default_session
+from pipeline.quantize.parts import Part, parts
 
 SAMPLES = 64
 """Of all evaluation sets together."""
@@ -50,18 +51,40 @@ def run(context: StageContext) -> StageMetadata:
 
     The float graph that was calibrated runs over the first evaluation samples; what is counted is reduced inside it.
     """
-    artifacts = context.inputs
+    return _together([_of_graph(part) for part in parts(context)]).model_dump(mode="json")
+
+
+def _of_graph(part: Part) -> RangeCheck:
+    context, artifacts = part.context, part.context.inputs
     ranges = load_file(artifacts["ranges"].file(RANGES)) if "ranges" in artifacts else {}
     known = {name: ends for name, ends in ranges.items() if not is_empty(*map(float, ends))}
     channels = load_file(artifacts["channels"].file(CHANNELS)) if "channels" in artifacts else {}
     never = {name: largest == 0 for name, largest in channels.items() if not largest.all()}
     shares = _Shares()
     if known or never:
-        model = load_model(graph_file(artifacts["graph"].path))
+        model = part.load()
         names = _watch(model.graph, known, never)
         with saved(model, context.out / _SCRATCH) as path:
-            _stream(path, names, artifacts["evaluation"].path, shares, context)
-    return _record(shares, len(known), sum(int(mask.sum()) for mask in never.values())).model_dump(mode="json")
+            _stream(part.session(path), names, artifacts["evaluation"].path, shares, context)
+    return _record(shares, len(known), sum(int(mask.sum()) for mask in never.values()))
+
+
+def _together(checks: Sequence[RangeCheck]) -> RangeCheck:
+    """Of a model of several graphs: the samples are those of the graph with most outside, values are of all."""
+    if len(checks) == 1:
+        return checks[0]
+    tensors = sum(check.tensors for check in checks)
+    worst = max(checks, key=lambda check: check.worst_outside)
+    return RangeCheck(
+        samples=max(check.samples for check in checks),
+        tensors=tensors,
+        samples_outside=max(check.samples_outside for check in checks),
+        values_outside=sum(check.values_outside * check.tensors for check in checks) / max(tensors, 1),
+        worst_tensor=worst.worst_tensor,
+        worst_outside=worst.worst_outside,
+        never_seen_channels=sum(check.never_seen_channels for check in checks),
+        samples_never_seen=max(check.samples_never_seen for check in checks),
+    )
 
 
 def _record(shares: _Shares, tensors: int, never_seen: int) -> RangeCheck:
@@ -128,8 +151,9 @@ def _added(
     return node.outputs[0]
 
 
-def _stream(model: Path, outputs: _Outputs, evaluation: Path, shares: _Shares, context: StageContext) -> None:
-    session = default_session(model)
+def _stream(
+    session: ort.InferenceSession, outputs: _Outputs, evaluation: Path, shares: _Shares, context: StageContext
+) -> None:
     wanted = [*outputs.outside.values(), *outputs.never_seen]
     for row in _rows(evaluation, [entry.name for entry in session.get_inputs()]):
         found = dict(zip(wanted, (float(value) for value in session.run(wanted, row)), strict=True))

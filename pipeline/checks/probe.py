@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Row, evaluation_folders, open_samples, read_dataset
-from pipeline.graph.files import graph_file
+from pipeline.graph.files import graphs_in
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
 from pipeline.runtime.session import SESSION_ERRORS, parallel_session
@@ -27,7 +27,7 @@ _EXAGGERATED = 8.0
 def run(context: StageContext) -> StageMetadata:
     """Facts are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by them
     is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
-    session = parallel_session(graph_file(context.inputs["float"].path))
+    session = parallel_session(graphs_in(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
     head = context.config.get("head", {})

@@ -6,9 +6,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def _read_block(block: dict[str, Json], process: int, threads: int) -> Block:
 def measure_latency(
     runner: Runner,
     subject: Subject,
-    float_model: Path | None = None,
+    of_float: Subject | None = None,
     limits: Mapping[str, float] | None = None,
     max_seconds: float = SECONDS,
     progress: Progress = silent,
@@ -156,7 +156,7 @@ def measure_latency(
 
     `limits`: of budgets in `TIMED`. The measurement goes on until each is decided, can no longer be, or time is up.
     """
-    subjects = [subject, *([] if float_model is None else [replace(subject, model=str(float_model))])]
+    subjects = [subject, *([] if of_float is None else [of_float])]
     turns = take_turns(runner, subjects, settles(limits or {}), max_seconds, progress)
     shapes = {name: array.shape for name, array in read_feed(subject.inputs).items()}
     return latency_result(turns, subject.threads, shapes)
@@ -193,7 +193,7 @@ def known_within(share: float, fewest: int, most: int) -> Enough:
 def latency_result(turns: Turns, threads: int, shape: dict[str, tuple[int, ...]]) -> LatencyResult:
     """The report's record of a bundle that took turns with its float model, or ran alone."""
     both = turns.blocks[0].wall.shape[1] > 1
-    quantiles = {name[8:11]: percentile_figure(turns, _OWN, q) for name, q in _QUANTILES.items()}
+    quantiles: dict[str, Any] = {name[8:11]: percentile_figure(turns, _OWN, q) for name, q in _QUANTILES.items()}
     return LatencyResult(
         shape=shape,
         threads=threads,

@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import read_manifest
-from pipeline.bundle.records import model_file
+from pipeline.bundle.records import bundle_graphs
 from pipeline.checks.tune import SECONDS, Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
@@ -21,6 +21,7 @@ from pipeline.config.loading import load_target
 from pipeline.core.types import Figure
 from pipeline.devices import RUNNERS
 from pipeline.devices.host_info import host_info
+from pipeline.graph.files import only
 from pipeline.runtime.feeds import write_feed
 
 
@@ -36,7 +37,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
         write_feed(inputs, example_feed(bundle, profile.shape))
         tuning = tune(
             RUNNERS.get(profile.runner),
-            model_file(bundle),
+            only(bundle_graphs(bundle), "`edge tune`"),
             inputs,
             profile.runtime,
             profile.measure_seconds or SECONDS,

@@ -20,6 +20,7 @@ from pipeline.compare.pareto_dominance import Estimate
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.data.samples import evaluation_folders, read_dataset
+from pipeline.graph.files import Graphs
 from pipeline.tasks.output_kind import OutputKind
 
 GROUPS = 10
@@ -43,7 +44,7 @@ class Scored:
 
 
 def score(
-    model: Path,
+    model: Graphs,
     runtime: Runtime,
     reference: FloatReference,
     answers: Path,

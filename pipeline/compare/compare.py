@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.api import Console, default_store, float_reference
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
-from pipeline.bundle.records import model_file, read_metadata
+from pipeline.bundle.records import bundle_graphs
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
@@ -27,7 +27,7 @@ from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
 from pipeline.devices.host_info import host_info, versions
 from pipeline.devices.runner import subject_of
-from pipeline.graph.files import graph_file, graph_megabytes, graphs_in
+from pipeline.graph.files import graph_megabytes, graphs_in
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.stage_titles import title_of
@@ -53,7 +53,7 @@ class Built:
     @property
     def megabytes(self) -> float:
         """Of its graphs: the tokenizer and golden samples beside them are every candidate's."""
-        return graph_megabytes(self.bundle, read_metadata(self.bundle).graphs)
+        return graph_megabytes(bundle_graphs(self.bundle))
 
 
 def compare(
@@ -175,7 +175,7 @@ def _build_plain(plans: dict[str, Plan], recipe: Built, builder: _Builder) -> tu
 def model_digest(bundle: Path) -> str:
     """Of the graphs' files alone: two bundles may differ in their metadata only."""
     files = read_manifest(bundle, stored=True)["files"]
-    own = (file.name for graph in read_metadata(bundle).graphs for file in graph.files(bundle))
+    own = (file.name for graph in bundle_graphs(bundle) for file in graph.files(bundle))
     return " ".join(files[name]["sha256"] for name in own)
 
 
@@ -186,7 +186,7 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
         inputs = [Path(scratch) / f"{number}.npz" for number in range(len(built))]
         for one, file in zip(built, inputs, strict=True):
             write_feed(file, example_feed(one.bundle, plan.target.shape))
-        models = [graph_file(reference.float_model), *(model_file(one.bundle) for one in built)]
+        models = [graphs_in(reference.float_model), *(bundle_graphs(one.bundle) for one in built)]
         # inputs[1]: a plain bundle has all of the float model's
         subjects = [
             subject_of(model, file, plan.target.runtime)
@@ -199,7 +199,7 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
 
 def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
     console.begin(f"check accuracy of {one.label}")
-    return score(model_file(one.bundle), plan.target.runtime, reference, one.answers, plan.metric)
+    return score(bundle_graphs(one.bundle), plan.target.runtime, reference, one.answers, plan.metric)
 
 
 def _judge(
@@ -289,7 +289,7 @@ def _float_candidate(reference: FloatReference, turns: Turns) -> Candidate:
         label="float",
         kind="float",
         scheme="fp32",
-        megabytes=graph_megabytes(reference.float_model, graphs_in(reference.float_model)),
+        megabytes=graph_megabytes(graphs_in(reference.float_model)),
         latency=percentile_figure(turns, 0, 0.5),
         drop=0.0,
     )

@@ -70,9 +70,20 @@ class Conditions(StrictModel):
     loaded: bool
 
 
+class GraphLatency(StrictModel):
+    """Milliseconds of single inferences of one graph of a model that has several, measured by itself."""
+
+    name: str
+    shape: dict[str, tuple[int, ...]]
+    p50: Figure
+    p95: Figure
+    speedup: Figure | None = None
+
+
 class LatencyResult(StrictModel):
     """Milliseconds of single inferences, which took turns with the float model's in the same processes.
-    `cpu_speedup`: the speed-up by CPU time, which does not count what other programs took."""
+    `cpu_speedup`: the speed-up by CPU time, which does not count what other programs took. A model of several graphs
+    runs each once, one after the other; `graphs`: each by itself."""
 
     shape: dict[str, tuple[int, ...]]
     threads: int
@@ -86,6 +97,7 @@ class LatencyResult(StrictModel):
     speedup: Figure | None = None
     cpu_speedup: float | None = None
     conditions: Conditions | None = None
+    graphs: tuple[GraphLatency, ...] = ()
 
 
 class MemoryResult(StrictModel):

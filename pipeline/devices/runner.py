@@ -12,7 +12,8 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.memory import says_out_of_memory
 from pipeline.core.report_types import HostInfo
 from pipeline.core.types import Evidence, Json
-from pipeline.devices.worker import Request, Subject
+from pipeline.devices.worker import Part, Request, Subject
+from pipeline.graph.files import Graphs
 
 LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 
@@ -36,9 +37,12 @@ class Runner(Protocol):
         """The machine, for the report."""
 
 
-def subject_of(model: Path, inputs: Path, runtime: Runtime) -> Subject:
-    """The model under the runtime. `inputs`: a file of `write_feed`."""
-    return Subject(str(model), str(inputs), runtime.threads, runtime.providers, runtime.session_entries)
+def subject_of(model: Path | Graphs, inputs: Path, runtime: Runtime) -> Subject:
+    """The model, which may be an ONNX file, under the runtime. `inputs`: a file of `write_feed`."""
+    first, *others = [model] if isinstance(model, Path) else model.files
+    feeds = () if isinstance(model, Path) else (spec.feeds for spec in model.specs[1:])
+    then = tuple(Part(str(file), feed) for file, feed in zip(others, feeds, strict=True))
+    return Subject(str(first), str(inputs), runtime.threads, runtime.providers, runtime.session_entries, then)
 
 
 def encode(request: Request) -> str:

@@ -35,14 +35,25 @@ Feed: TypeAlias = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A further graph of a model. `feeds`: input -> what it is given: an input of the model, or an output of a graph
+    before; an input that is not listed is given what has its own name."""
+
+    model: str
+    feeds: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Subject:
-    """A model under a runtime. `inputs`: a file for `read_feed`; `config`: ONNX Runtime's session config entries."""
+    """A model under a runtime. `inputs`: a file for `read_feed`; `config`: ONNX Runtime's session config entries;
+    `then`: the graphs that run after `model`, of a model that has several."""
 
     model: str
     inputs: str
     threads: int = 1
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     config: Mapping[str, str] = field(default_factory=dict)
+    then: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +124,17 @@ def main() -> int:
     _end_with_parent()
     fields = json.loads(sys.stdin.read())
     kind, measure = _MODES[fields.pop("mode")]
-    subjects = tuple(Subject(**subject) for subject in fields.pop("subjects"))
+    subjects = tuple(map(_read_subject, fields.pop("subjects")))
     try:
         result = measure(kind(subjects=subjects, **fields))
     except Refusal as refusal:
         result = {refusal.kind: refusal.message, "remedy": refusal.remedy}
     sys.stdout.write(json.dumps(result) + "\n")
     return 0
+
+
+def _read_subject(fields: dict[str, Any]) -> Subject:
+    return Subject(**{**fields, "then": tuple(Part(**part) for part in fields.get("then", ()))})
 
 
 def _end_with_parent() -> None:
@@ -190,11 +205,11 @@ def cannot(what: str, error: Exception) -> str:
 class _Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
     """A session whose errors are Refusals."""
 
-    def __init__(self, subject: Subject, options: ort.SessionOptions) -> None:
-        require_providers(subject.providers)
-        self._name = Path(subject.model).name
+    def __init__(self, model: str, providers: Sequence[str], options: ort.SessionOptions) -> None:
+        require_providers(providers)
+        self._name = Path(model).name
         try:
-            super().__init__(subject.model, options, providers=list(subject.providers))
+            super().__init__(model, options, providers=list(providers))
         except ORT_ERRORS as error:
             raise Refusal("refused", cannot(f"load {self._name}", error)) from error
 
@@ -205,7 +220,77 @@ class _Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
             raise Refusal("refused", cannot(f"run {self._name} on a sample", error), CHECK_SAMPLES) from error
 
 
-def _select(session: ort.InferenceSession, arrays: Feed) -> Feed:
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a `Chain`, as ONNX Runtime describes those of a session."""
+
+    name: str
+    type: str
+    shape: list[Any]
+
+
+class Chain:
+    """Sessions of a model's graphs that run one after the other, used as one session: its inputs are those that no
+    graph before gives, its outputs those of all graphs, the last graph's first. Names are those of the model's inputs
+    and of the graphs' outputs; `feeds`: for each graph, as of a `Part`."""
+
+    def __init__(self, sessions: Sequence[ort.InferenceSession], feeds: Sequence[Mapping[str, str]]) -> None:
+        self._sessions = list(sessions)
+        self._takes = [
+            {entry.name: feed.get(entry.name, entry.name) for entry in session.get_inputs()}
+            for session, feed in zip(sessions, feeds, strict=True)
+        ]
+        self._gives = [[entry.name for entry in session.get_outputs()] for session in sessions]
+
+    def get_inputs(self) -> list[Value]:
+        found: dict[str, Value] = {}
+        given: set[str] = set()
+        for session, takes, gives in zip(self._sessions, self._takes, self._gives, strict=True):
+            for entry in session.get_inputs():
+                name = takes[entry.name]
+                if name not in given:
+                    found.setdefault(name, Value(name, entry.type, entry.shape))
+            given.update(gives)
+        return list(found.values())
+
+    def get_outputs(self) -> list[Value]:
+        return [
+            Value(entry.name, entry.type, entry.shape)
+            for session in reversed(self._sessions)
+            for entry in session.get_outputs()
+        ]
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[Any]:
+        """Outputs in the order of `output_names`, or all as `get_outputs` has them."""
+        wanted = [entry.name for entry in self.get_outputs()] if output_names is None else list(output_names)
+        known = dict(input_feed)
+        parts = zip(self._sessions, self._takes, self._needed(wanted), strict=True)
+        for session, takes, names in (part for part in parts if part[2]):
+            given = {name: known[of] for name, of in takes.items()}
+            known |= zip(names, session.run(names, given, run_options), strict=True)
+        return [known[name] for name in wanted]
+
+    def _needed(self, wanted: Sequence[str]) -> list[list[str]]:
+        """The outputs of each graph that are wanted, or that a needed graph behind it reads."""
+        needed, found = set(wanted), []
+        for takes, gives in zip(reversed(self._takes), reversed(self._gives), strict=True):
+            found.append([name for name in gives if name in needed])
+            needed |= set(takes.values()) if found[-1] else set()
+        return found[::-1]
+
+
+def _open(subject: Subject, options: ort.SessionOptions) -> _Session | Chain:
+    """The session of a subject, or of all its graphs."""
+    first = _Session(subject.model, subject.providers, options)
+    if not subject.then:
+        return first
+    rest = [_Session(part.model, subject.providers, options) for part in subject.then]
+    return Chain([first, *rest], [{}, *(part.feeds for part in subject.then)])
+
+
+def _select(session: _Session | Chain, arrays: Feed) -> Feed:
     """The arrays that the model takes: a compressed model may have lost an input."""
     names = [item.name for item in session.get_inputs()]
     missing = [name for name in names if name not in arrays]
@@ -216,7 +301,7 @@ def _select(session: ort.InferenceSession, arrays: Feed) -> Feed:
 
 # Time
 
-_Run: TypeAlias = tuple[ort.InferenceSession, Feed]
+_Run: TypeAlias = "tuple[_Session | Chain, Feed]"
 
 
 def timing(request: Timing) -> dict[str, Any]:
@@ -302,13 +387,13 @@ def full(request: Timing, rounds: int, seconds: float) -> bool:
     return rounds >= max(request.enough_rounds, request.min_rounds) and seconds >= request.block_seconds / 2
 
 
-def _timed_load(subject: Subject) -> tuple[_Session, float]:
+def _timed_load(subject: Subject) -> tuple[_Session | Chain, float]:
     begin = time.perf_counter_ns()
-    session = _Session(subject, session_options(subject.threads, subject.config))
+    session = _open(subject, session_options(subject.threads, subject.config))
     return session, (time.perf_counter_ns() - begin) / 1e6
 
 
-def _timed_run(session: ort.InferenceSession, feed: Feed, clock: Callable[[], int]) -> tuple[float, float]:
+def _timed_run(session: _Session | Chain, feed: Feed, clock: Callable[[], int]) -> tuple[float, float]:
     """ms of wall and of CPU time; the reading of the CPU clock is outside the wall time."""
     used, begin = clock(), time.perf_counter_ns()
     session.run(None, feed)
@@ -406,7 +491,7 @@ def profile(request: Profile) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _Session(subject, options)
+        session = _Session(subject.model, subject.providers, options)
         feed = _select(session, read_feed(subject.inputs))
         for _ in range(request.warmup + request.runs):
             session.run(None, feed)

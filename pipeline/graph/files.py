@@ -7,9 +7,11 @@ A graph is the file `<name>.onnx`, with its weights in `<name>.onnx.data` beside
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import onnx_ir as ir
@@ -22,6 +24,9 @@ from pipeline.core.types import StrictModel
 MODEL = "model"
 """The name of the graph of a model that has only one."""
 _RECORD = "graphs.json"
+Feeds = Mapping[str, Mapping[str, str]]
+_IDENTITY: Mapping[str, str] = MappingProxyType({})
+_NO_FEEDS: Feeds = MappingProxyType({})
 _INLINE = 1024  # bytes; smaller tensors stay in the graph file, where shape inference can see them
 
 
@@ -34,11 +39,14 @@ class TensorSpec(StrictModel):
 
 
 class GraphSpec(StrictModel):
-    """One graph: its file, which no name leads out of the folder with, and what it takes and gives."""
+    """One graph: its file, which no name leads out of the folder with, and what it takes and gives. `feeds`: of one in
+    a model of several, input -> what it is given: an input of the model, or an output of a graph before; an input that
+    is not listed is given what has its own name."""
 
     file: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}\.onnx$")]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    feeds: dict[str, str] = Field(default={}, exclude_if=lambda feeds: not feeds)
 
     @property
     def name(self) -> str:
@@ -49,47 +57,88 @@ class GraphSpec(StrictModel):
         return [path for path in (folder / self.file, folder / f"{self.file}.data") if path.is_file()]
 
 
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs of a model in the order in which they run, and the folder that they lie in."""
+
+    folder: Path
+    specs: tuple[GraphSpec, ...]
+
+    def __iter__(self) -> Iterator[GraphSpec]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The ONNX file of each graph."""
+        return tuple(self.folder / spec.file for spec in self.specs)
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """What a sample must have, by its names for it: what no graph before gives."""
+        found: dict[str, TensorSpec] = {}
+        given: set[str] = set()
+        for spec in self.specs:
+            for entry in spec.inputs:
+                name = spec.feeds.get(entry.name, entry.name)
+                if name not in given:
+                    found.setdefault(name, entry)
+            given |= {output.name for output in spec.outputs}
+        return found
+
+    @property
+    def feeds(self) -> Feeds:
+        """By the names of graphs."""
+        return {spec.name: spec.feeds for spec in self}
+
+    def up_to(self, number: int) -> Graphs:
+        """The first `number` graphs."""
+        return Graphs(self.folder, self.specs[:number])
+
+
 def file_of(name: str) -> str:
     """The file of the graph `name`."""
     return f"{name}.onnx"
 
 
-def save_graphs(folder: Path, models: Mapping[str, ir.Model]) -> None:
-    """Write the graphs, by name, and the record of all."""
+def save_graphs(folder: Path, models: Mapping[str, ir.Model], feeds: Feeds = _NO_FEEDS) -> None:
+    """Write the graphs, by name, and the record of all. `feeds`: of graphs, by name, those of their `GraphSpec`."""
     for name, model in models.items():
         save_model(model, folder / file_of(name))
-    record_graphs(folder, models)
+    record_graphs(folder, models, feeds)
 
 
-def record_graphs(folder: Path, models: Mapping[str, ir.Model]) -> None:
+def record_graphs(folder: Path, models: Mapping[str, ir.Model], feeds: Feeds = _NO_FEEDS) -> None:
     """Write the record of graphs, by name, that lie in the folder."""
-    record = [describe(name, model.graph).model_dump(mode="json") for name, model in models.items()]
+    specs = [describe(name, model.graph, feeds.get(name, {})) for name, model in models.items()]
+    record = [spec.model_dump(mode="json") for spec in specs]
     (folder / _RECORD).write_text(pretty_json(record), encoding="utf-8")
 
 
-def graphs_in(folder: Path) -> tuple[GraphSpec, ...]:
+def graphs_in(folder: Path) -> Graphs:
     """The graphs of an artifact, in the order in which they were saved."""
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    return tuple(GraphSpec.model_validate(entry) for entry in record)
+    return Graphs(folder, tuple(GraphSpec.model_validate(entry) for entry in record))
 
 
 def graph_file(folder: Path) -> Path:
-    """The file of the only graph of an artifact; StageError if it has others, which no step that runs samples through
-    a graph has inputs for."""
-    return folder / only(graphs_in(folder)).file
+    """The file of the only graph of an artifact; StageError if it has others."""
+    return only(graphs_in(folder), "this step")
 
 
-def graph_megabytes(folder: Path, graphs: Sequence[GraphSpec]) -> float:
-    """Of the graphs and their weights; what else lies in `folder` does not count."""
-    return sum(path.stat().st_size for graph in graphs for path in graph.files(folder)) / 1e6
+def graph_megabytes(graphs: Graphs) -> float:
+    """Of the graphs and their weights; what else lies in their folder does not count."""
+    return sum(path.stat().st_size for spec in graphs for path in spec.files(graphs.folder)) / 1e6
 
 
-def only(graphs: Sequence[GraphSpec]) -> GraphSpec:
-    """The only graph of a model; StageError if it has several."""
-    if len(graphs) != 1:
-        names = ", ".join(graph.name for graph in graphs)
-        raise StageError(f"The model has {len(graphs)} graphs ({names}); only models with one are run and measured.")
-    return graphs[0]
+def only(graphs: Graphs, what: str) -> Path:
+    """The file of the only graph of a model; StageError if it has several, which `what` is not made for."""
+    if len(graphs.specs) != 1:
+        names = ", ".join(spec.name for spec in graphs.specs)
+        raise StageError(f"The model has {len(graphs.specs)} graphs ({names}); {what} takes models with one.")
+    return graphs.files[0]
 
 
 def save_model(model: ir.Model, path: Path) -> None:
@@ -112,10 +161,10 @@ def saved(model: ir.Model, path: Path) -> Iterator[Path]:
             file.unlink(missing_ok=True)
 
 
-def describe(name: str, graph: ir.Graph) -> GraphSpec:
+def describe(name: str, graph: ir.Graph, feeds: Mapping[str, str] = _IDENTITY) -> GraphSpec:
     """The record of a graph that is to be saved under a name."""
     inputs, outputs = (tuple(map(_tensor, values)) for values in (graph.inputs, graph.outputs))
-    return GraphSpec(file=file_of(name), inputs=inputs, outputs=outputs)
+    return GraphSpec(file=file_of(name), inputs=inputs, outputs=outputs, feeds=dict(feeds))
 
 
 def _tensor(value: ir.Value) -> TensorSpec:

@@ -8,11 +8,11 @@ killed goes on where it was, with the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 from safetensors.numpy import save_file
 
 from pipeline.core.errors import StageError
@@ -21,16 +21,16 @@ from pipeline.core.types import Progress, Scheme
 from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.files import graph_file, load_model, saved
+from pipeline.graph.files import saved
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
+from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.schemes import OBSERVERS
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
-from pipeline.runtime.session import default_session
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
@@ -49,6 +49,21 @@ def ranges(context: StageContext) -> StageMetadata:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
     the convolutions' inputs, float32 [channels] each, where biases are to be corrected; and how many values the tensors
     around convolutions have over all samples, float64 [1] each."""
+    return for_each(context, _ranges)
+
+
+def channels(context: StageContext) -> StageMetadata:
+    """Stage function: the largest magnitude per channel of the products' inputs, float32 [K] per tensor."""
+    return for_each(context, _channels)
+
+
+def hessians(context: StageContext) -> StageMetadata:
+    """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
+    return for_each(context, _hessians)
+
+
+def _ranges(part: Part) -> StageMetadata:
+    context = part.context
     scheme = Scheme.model_validate(context.config["scheme"])
     formats = SchemeFormats(scheme)
     observer = OBSERVERS.get(scheme.observer)
@@ -63,7 +78,7 @@ def ranges(context: StageContext) -> StageMetadata:
             *((name, Values) for name in region.tensors),
         ]
 
-    observed = _observe(context, watch, scheme.percentile)
+    observed = _observe(part, watch, scheme.percentile)
     found = {name: seen.range() for (name, kind), seen in observed.items() if kind is observer}
     means = {name: seen.mean() for (name, kind), seen in observed.items() if kind is ChannelMean}
     values = {name: np.array([seen.total]) for (name, kind), seen in observed.items() if kind is Values}
@@ -73,29 +88,28 @@ def ranges(context: StageContext) -> StageMetadata:
     return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}
 
 
-def channels(context: StageContext) -> StageMetadata:
-    """Stage function: the largest magnitude per channel of the products' inputs, float32 [K] per tensor."""
-
+def _channels(part: Part) -> StageMetadata:
+    context = part.context
     widths: dict[str, int] = {}
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
         widths.update({layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"})
         return [(name, ChannelMax) for name in _linear_inputs(layers)]
 
-    observed = _observe(context, watch)
+    observed = _observe(part, watch)
     never = {name: np.zeros(width, np.float32) for name, width in widths.items()}
     found = {name: seen.magnitude for (name, _), seen in observed.items() if seen.magnitude is not None}
     save_file(never | found, context.out / CHANNELS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 
-def hessians(context: StageContext) -> StageMetadata:
-    """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
+def _hessians(part: Part) -> StageMetadata:
+    context = part.context
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
         return [(name, HessianObserver) for name in _linear_inputs(layers)]
 
-    observed = _observe(context, watch)
+    observed = _observe(part, watch)
     save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
@@ -109,10 +123,10 @@ def _samples(context: StageContext) -> Samples:
 
 
 def _observe(
-    context: StageContext, watch: Callable[[ir.Graph, list[Layer]], list[Watched]], percentile: float = 100.0
+    part: Part, watch: Callable[[ir.Graph, list[Layer]], list[Watched]], percentile: float = 100.0
 ) -> dict[Watched, Any]:
     """`percentile`: what a range holds; observers of other things take no notice."""
-    model = load_model(graph_file(context.inputs["graph"].path))
+    context, model = part.context, part.load()
     layers, _ = read_layers(context.inputs["layers"], model.graph)
     watched = watch(model.graph, layers)
     if not watched:  # ONNX Runtime runs no graph without outputs
@@ -121,7 +135,8 @@ def _observe(
     observers = {key: key[1](percentile) for key in watched}
     batch = _BATCH if independent(context.inputs) else 1
     with saved(model, context.out / _SCRATCH) as path:
-        _stream(path, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)
+        session = part.session(path, mem_pattern=False)  # lengths differ: plans would only pile up
+        _stream(session, outputs, observers, Checkpoint(context.scratch), _samples(context), context.progress, batch)
     return observers
 
 
@@ -142,7 +157,7 @@ def _attach(model: ir.Model, watched: Sequence[Watched]) -> dict[Watched, list[s
 
 
 def _stream(
-    path: Path,
+    session: ort.InferenceSession,
     outputs: dict[Watched, list[str]],
     observers: dict[Watched, Any],
     checkpoint: Checkpoint,
@@ -150,7 +165,6 @@ def _stream(
     progress: Progress,
     batch: int,
 ) -> None:
-    session = default_session(path, mem_pattern=False)  # lengths differ: plans would only pile up
     wanted = [name for group in outputs.values() for name in group]
     done = checkpoint.restore(list(observers.values()))
     for positions, inputs in batches(session, samples, batch, done, _VALUES):

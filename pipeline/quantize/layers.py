@@ -22,8 +22,8 @@ from pipeline.core.types import StrictModel
 from pipeline.formats.format import OPERATORS, Layer, TensorClass
 from pipeline.formats.scheme import check_overrides
 from pipeline.graph.edit import constant, name_of
-from pipeline.graph.files import graph_file, load_model
 from pipeline.graph.operators import LAYERS, WEIGHT_INPUTS
+from pipeline.quantize.parts import Part, joined, parts
 
 SMALL = 4096
 """Values. Below it, scales and extra nodes cost more than rounding saves."""
@@ -53,10 +53,17 @@ class LayerRecord(StrictModel):
 
 def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes `layers.json` (LayerRecord); UsageError if a name pattern matches nothing."""
-    graph = load_model(graph_file(context.inputs["graph"].path)).graph
-    layers, left = find_layers(graph, context.config["exclude"], context.config["overridden"])
+    loaded = [(part, part.load().graph) for part in parts(context)]
+    exclude, overridden = context.config["exclude"], context.config["overridden"]
+    _check_patterns([node for _, graph in loaded for node in graph.all_nodes()], exclude)
+    every = [name_of(layer.node) for _, graph in loaded for layer in _weights(graph)]
+    check_overrides(overridden, every)
+    return joined(_record(part, *_split(graph, exclude)) for part, graph in loaded)
+
+
+def _record(part: Part, layers: list[Layer], left: list[LeftEntry]) -> StageMetadata:
     record = LayerRecord(nodes=tuple((name_of(layer.node), layer.place) for layer in layers), left=tuple(left))
-    (context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
+    (part.context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
     return {"layers": len(layers), "left": len(left)}
 
 
@@ -81,7 +88,12 @@ def find_layers(
     `exclude`: name patterns (`*`, `?`, `[...]`) of nodes to leave alone; `overridden`: those of a scheme's overrides.
     UsageError if one matches no node.
     """
-    _check_patterns(graph, exclude)
+    _check_patterns(list(graph.all_nodes()), exclude)
+    check_overrides(overridden, [name_of(layer.node) for layer in _weights(graph)])
+    return _split(graph, exclude)
+
+
+def _split(graph: ir.Graph, exclude: Sequence[str]) -> tuple[list[Layer], list[LeftEntry]]:
     layers: list[Layer] = []
     left: list[LeftEntry] = []
     found = list(_weights(graph))
@@ -94,7 +106,6 @@ def find_layers(
             left.append(left_entry(layer, reason))
         else:
             layers.append(layer)
-    check_overrides(overridden, [str(layer.node.name) for layer in found])
     return layers, left
 
 
@@ -165,8 +176,8 @@ def _reason(layer: Layer, exclude: Sequence[str]) -> str:
     return ""
 
 
-def _check_patterns(graph: ir.Graph, exclude: Sequence[str]) -> None:
-    names = [str(node.name) for node in graph.all_nodes()]
+def _check_patterns(nodes: Sequence[ir.Node], exclude: Sequence[str]) -> None:
+    names = [str(node.name) for node in nodes]
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
             shown = ", ".join([name for name in names if any(kind in name for kind, _ in _CLASSES)][:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -15,7 +16,6 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import name_of
-from pipeline.graph.files import graph_file, load_model
 from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
@@ -23,6 +23,7 @@ from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.conv import SLOW, propagated_ranges, quantize_region, region_of, stored_form
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
+from pipeline.quantize.parts import Part, joined, parts
 from pipeline.quantize.plan import QuantizationPlan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
 
@@ -46,8 +47,24 @@ class Calibrated:
 def run(context: StageContext) -> StageMetadata:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
-    formats = SchemeFormats(scheme)
-    graph = load_model(graph_file(context.inputs["graph"].path)).graph
+    made = [_quantized(part, scheme) for part in parts(context)]
+    _refuse_nothing(made, scheme)
+    return joined(graph.metadata for graph in made)
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """The plan of one graph and what was found out about it. `takes`: whether it has layers that a scheme could take;
+    `sensitive`: whether some stay in float for that."""
+
+    plan: QuantizationPlan
+    metadata: StageMetadata
+    takes: bool
+    sensitive: bool
+
+
+def _quantized(part: Part, scheme: Scheme) -> _Quantized:
+    context, formats, graph = part.context, SchemeFormats(scheme), part.load().graph
     layers, left = read_layers(context.inputs["layers"], graph)
     found = calibrated(context, graph, layers, formats)
     layers, sensitive = _split(layers, context)
@@ -55,11 +72,9 @@ def run(context: StageContext) -> StageMetadata:
     region = region_of(graph, layers, formats, found.values)
     left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, formats, found, context.progress)
-    if not sensitive:
-        _refuse_nothing(plan, scheme, bool(layers))
     save_file(arrays, context.out / CODES)
     (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
-    return {
+    metadata = {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
         "convolutions": len(plan.convolutions),
@@ -71,6 +86,7 @@ def run(context: StageContext) -> StageMetadata:
         "stored_only": {layer.weight_name: f"stored in 8 bits and computed in float: {SLOW}" for layer in region.slow},
         "formats": _stored(plan, formats, arrays),
     }
+    return _Quantized(plan, metadata, bool(layers), bool(sensitive))
 
 
 def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> list[dict[str, Json]]:
@@ -92,19 +108,18 @@ def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> l
     ]
 
 
-def _refuse_nothing(plan: QuantizationPlan, scheme: Scheme, others: bool) -> None:
-    """A scheme that takes no weight at all would hand out the float model under its own name. `others`: whether another
-    scheme may take some."""
-    if plan.entries:
+def _refuse_nothing(made: Sequence[_Quantized], scheme: Scheme) -> None:
+    """A scheme that takes no weight at all would hand out the float model under its own name."""
+    if any(graph.plan.entries or graph.sensitive for graph in made):
         return
-    reasons = Counter(entry.reason for entry in plan.left_in_float)
+    reasons = Counter(entry.reason for graph in made for entry in graph.plan.left_in_float)
     said = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
     raise StageError(
         f"The scheme {scheme.name!r} takes none of the model's weights: "
         + (said or "no product, convolution, table or recurrent layer reads a constant matrix of float32")
         + ".",
         "Choose a scheme that has operators for this model (`edge recipes` lists them), or fp32."
-        if others
+        if any(graph.takes for graph in made)
         else "No other scheme does: export it as it is, with --recipe fp32.",
     )
 

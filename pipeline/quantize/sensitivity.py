@@ -16,13 +16,13 @@ from pipeline.core.types import Scheme, silent
 from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.files import graph_file, load_model, saved
+from pipeline.graph.files import saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import read_layers
+from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
 from pipeline.quantize.write import write
-from pipeline.runtime.session import default_session
 
 _SAMPLES = 32
 """Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
@@ -35,7 +35,13 @@ def run(context: StageContext) -> StageMetadata:
     model's output is zero on every sample."""
     scheme = Scheme.model_validate(context.config["scheme"])
     assert scheme.min_sqnr_db is not None  # noqa: S101  # the plan has this stage only then
-    bench = _Bench(context, scheme)
+    return for_each(context, lambda part: _measured(part, scheme))
+
+
+def _measured(part: Part, scheme: Scheme) -> StageMetadata:
+    """Of one graph, by the noise in its own output."""
+    assert scheme.min_sqnr_db is not None  # noqa: S101  # as above
+    context, bench = part.context, _Bench(part, scheme)
     layers = bench.layers
     alone = {layer.node.name: bench.noise([layer]) for layer in layers}
     ordered = sorted(layers, key=lambda layer: -alone[layer.node.name])
@@ -75,17 +81,17 @@ def _rounded(value: float) -> float | None:
 class _Bench:
     """Measures the output's noise when some layers are rounded and all others are not."""
 
-    def __init__(self, context: StageContext, scheme: Scheme) -> None:
-        self._context, self._formats = context, SchemeFormats(scheme)
-        self._path = graph_file(context.inputs["graph"].path)
-        graph = load_model(self._path).graph
+    def __init__(self, part: Part, scheme: Scheme) -> None:
+        context = part.context
+        self._part, self._context, self._formats = part, context, SchemeFormats(scheme)
+        graph = part.load().graph
         every, _ = read_layers(context.inputs["layers"], graph)
         self._found = calibrated(context, graph, every, self._formats)
         region = region_of(graph, every, self._formats, self._found.values)
         taken = {layer.node.name for layer in region.convolutions}
         self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
-        self._reference = list(self._outputs(self._path))
+        self._reference = list(self._outputs(part.file))
         self.signal = sum(map(power, self._reference))
         if self.signal == 0:
             raise StageError(
@@ -99,7 +105,7 @@ class _Bench:
     def noise(self, layers: Sequence[Layer]) -> float:
         """Power of what rounding `layers` changes, summed over samples and the values of the first output."""
         names = {layer.node.name for layer in layers}
-        model = load_model(self._path)
+        model = self._part.load()
         every, _ = read_layers(self._context.inputs["layers"], model.graph)
         chosen = [layer for layer in every if layer.node.name in names]
         region = region_of(model.graph, chosen, self._formats)
@@ -113,7 +119,7 @@ class _Bench:
         return found
 
     def _outputs(self, path: Path) -> Iterator[NDArray[Any]]:
-        session = default_session(path)
+        session = self._part.session(path)
         output = session.get_outputs()[0].name
         for row in self.rows.select([entry.name for entry in session.get_inputs()]):
             yield session.run([output], row)[0]

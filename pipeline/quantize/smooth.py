@@ -10,38 +10,46 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit
-from pipeline.graph.files import graph_file, load_model, save_graphs
+from pipeline.graph.files import graphs_in, save_graphs
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.calibrate import CHANNELS
 from pipeline.quantize.fold_scales import fold_scales
 from pipeline.quantize.layers import read_layers
+from pipeline.quantize.parts import Part, joined, parts
 
 
 def run(context: StageContext) -> StageMetadata:
     """For each activation that feeds quantized products: 1/s on its channels before them, their weights' rows times s.
 
     1/s is a `Mul` only where the operators before cannot take it over: in a post-norm transformer, a normalization
-    also feeds a residual sum. The facts say how many activations there are, how many of them cost nothing, and how many
-    of their channels calibration never saw active (see `smoothing_factors`).
+    also feeds a residual sum. The metadata say how many activations there are, how many of them cost nothing, and how
+    many of their channels calibration never saw active (see `smoothing_factors`).
     """
     scheme = Scheme.model_validate(context.config["scheme"])
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
-    path = graph_file(context.inputs["graph"].path)
-    model = load_model(path)
+    models: dict[str, ir.Model] = {}
+    metadata = joined(_smoothed(part, scheme.smoothing, models) for part in parts(context))
+    save_graphs(context.out, models, graphs_in(context.inputs["graph"].path).feeds)
+    return metadata
+
+
+def _smoothed(part: Part, alpha: float, models: dict[str, ir.Model]) -> StageMetadata:
+    """Of one graph, which is added to `models`."""
+    context, model = part.context, part.load()
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
     layers, _ = read_layers(context.inputs["layers"], model.graph)
     groups = _groups([layer for layer in layers if layer.op == "linear"])
     absorbed = never_seen = 0
     for group in groups:
         largest = np.max([magnitudes[layer.activation] for layer in group], axis=0)
-        factors = smoothing_factors(largest, [layer.weight for layer in group], scheme.smoothing)
+        factors = smoothing_factors(largest, [layer.weight for layer in group], alpha)
         absorbed += _smooth(group, factors)
         never_seen += int(np.count_nonzero(largest == 0))
-    save_graphs(context.out, {path.stem: model})
+    models[part.spec.name] = model
     activations = {layer.activation for group in groups for layer in group}
     return {
-        "alpha": scheme.smoothing,
+        "alpha": alpha,
         "activations": len(activations),
         "absorbed": absorbed,
         "channels": sum(group[0].weight.shape[0] for group in groups),

@@ -12,19 +12,23 @@ from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
 from pipeline.formats.int_block import CONTRIB
 from pipeline.graph.edit import add_constant, name_of
-from pipeline.graph.files import graph_file, load_model, save_graphs
+from pipeline.graph.files import graphs_in, save_graphs
+from pipeline.quantize.parts import Part, parts
 from pipeline.quantize.plan import QuantizationPlan, TensorEntry
 from pipeline.quantize.quantize import CODES, PLAN
 
 
 def run(context: StageContext) -> StageMetadata:
     """Writes the graph (see `graph.files`)."""
-    path = graph_file(context.inputs["graph"].path)
-    model = load_model(path)
-    plan = QuantizationPlan.model_validate(context.inputs["plan"].read_json(PLAN))
-    write(model, plan, load_file(context.inputs["plan"].file(CODES)))
-    save_graphs(context.out, {path.stem: model})
-    return {"operators": sorted({node.op_identifier()[1] for node in model.graph})}
+    models = {part.spec.name: _written(part) for part in parts(context)}
+    save_graphs(context.out, models, graphs_in(context.inputs["graph"].path).feeds)
+    return {"operators": sorted({node.op_identifier()[1] for model in models.values() for node in model.graph})}
+
+
+def _written(part: Part) -> ir.Model:
+    artifact, model = part.context.inputs["plan"], part.load()
+    write(model, QuantizationPlan.model_validate(artifact.read_json(PLAN)), load_file(artifact.file(CODES)))
+    return model
 
 
 def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:

@@ -22,7 +22,7 @@ def compared_trials(
     accuracy = 100 - max(result.drop for result in found.records.accuracy)
     this = Trial(label=subject.recipe, origin="this run", megabytes=found.megabytes, accuracy=accuracy)
     traced = outcomes["trace.float"].artifact.path
-    size = graph_megabytes(traced, graphs_in(traced))
+    size = graph_megabytes(graphs_in(traced))
     original = Trial(label="float", origin="float", megabytes=size, accuracy=100.0)
     searched = [
         Trial(label=tried["label"], origin="search", megabytes=tried["megabytes"], accuracy=100 - tried["drop"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from pipeline.core.untrusted import LOOP_SECONDS
 from pipeline.devices.worker import (
     CHECK_SAMPLES,
     ORT_ERRORS,
+    Chain,
     Refusal,
     available_cores,
     cannot,
     require_providers,
     session_options,
 )
+from pipeline.graph.files import Graphs
 from pipeline.source.onnx_file import has_loops
 
 
@@ -38,14 +40,19 @@ _SMALL_OUTSIDE = (
 )
 
 
-def make_session(model: Path, runtime: Runtime, *, optimized_model: Path | None = None) -> ort.InferenceSession:
-    """A session of the ONNX file `model`, sequential and fully optimized, set up as `runtime` says.
+def make_session(
+    model: Path | Graphs, runtime: Runtime, *, optimized_model: Path | None = None
+) -> ort.InferenceSession:
+    """A session of the ONNX file `model`, or of all graphs of a model as one (see `Chain`), sequential and fully
+    optimized, set up as `runtime` says.
 
     Disabled optimizers go in as the session config entry that apps in any language can set, not as the
     Python-only keyword. `optimized_model`: write the graph that will run there (without the weights that lie in
     external files). What is measured runs in `devices/worker.py` instead, set up alike.
     UsageError if a provider is not in this build of ONNX Runtime; StageError if it cannot run the graph.
     """
+    if isinstance(model, Graphs):
+        return chained(model.files, model, lambda file: make_session(file, runtime))
     check_providers(runtime.providers)
     options = session_options(runtime.threads, runtime.session_entries)
     if optimized_model is not None:
@@ -56,7 +63,13 @@ def make_session(model: Path, runtime: Runtime, *, optimized_model: Path | None 
         raise refusal(f"load {model.name}", error) from error
 
 
-def parallel_session(model: Path, runtime: Runtime | None = None) -> ort.InferenceSession:
+def chained(files: Sequence[Path], graphs: Graphs, open_file: Callable[[Path], Any]) -> ort.InferenceSession:
+    """The sessions of `files`, which stand for `graphs`, as one (see `Chain`); of a model's only graph, its own."""
+    sessions = [open_file(file) for file in files]
+    return sessions[0] if len(sessions) == 1 else Chain(sessions, [spec.feeds for spec in graphs])
+
+
+def parallel_session(model: Path | Graphs, runtime: Runtime | None = None) -> ort.InferenceSession:
     """A session on all cores, as `make_session`: for answers, which do not depend on the number of threads."""
     return make_session(model, (runtime or Runtime()).model_copy(update={"threads": available_cores()}))
 

@@ -17,6 +17,7 @@ from pipeline.bundle.build import run
 from pipeline.bundle.manifest import read_manifest, write_manifest
 from pipeline.bundle.verify import verify
 from pipeline.cli.lists import inspect_bundle
+from pipeline.cli.tune import run as tune
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import EdgeError, StageError, UsageError
@@ -78,8 +79,17 @@ def test_every_graph_is_in_the_bundle_with_its_inputs_and_outputs(bundle: Path) 
     )
 
 
-def test_golden_samples_are_of_the_first_and_every_graph_is_loaded(bundle: Path) -> None:
+def test_golden_samples_go_through_all_graphs(bundle: Path) -> None:
+    """1 and 2, times 4 inputs, times 300 states."""
     assert verify(bundle) == 0.0
+    golden = json.loads((bundle / "golden" / "golden.json").read_text())
+    assert [entry["name"] for entry in golden["inputs"]] == ["x"]
+    assert [entry["name"] for entry in golden["outputs"]] == ["y", "states"]
+    found = [np.load(bundle / "golden" / str(number) / "output-0.npy") for number in (0, 1)]
+    assert [array.tolist() for array in found] == [[[1200.0, 1200.0]], [[2400.0, 2400.0]]]
+
+
+def test_every_graph_is_loaded(bundle: Path) -> None:
     (bundle / "decoder.onnx").write_bytes((bundle / "decoder.onnx").read_bytes()[:-20])
     (bundle / "manifest.json").unlink()
     write_manifest(bundle, {**PROVENANCE, "store": {}})
@@ -95,12 +105,22 @@ def test_inspect_shows_every_graph(bundle: Path) -> None:
     assert shown.index("graph decoder.onnx") < shown.index("output  y: float [batch, 2]")
 
 
-def test_what_cannot_be_measured_is_said(bundle: Path, tmp_path: Path) -> None:
+def test_all_graphs_are_measured_together_and_each_by_itself(bundle: Path, tmp_path: Path) -> None:
+    report = check(bundle, store=tmp_path / "store")
+    assert report.latency.shape == {"x": (1, 4)}
+    assert [(graph.name, graph.shape) for graph in report.latency.graphs] == [
+        ("encoder", {"x": (1, 4)}),
+        ("decoder", {"states": (1, 300)}),
+    ]
+    assert sum(time.count for time in report.operators) == 2
+    assert report.coverage.weights.value == 0.0
+    assert [tensor.name for tensor in report.coverage.left_in_float] == ["w", "w"]
+
+
+def test_settings_are_tuned_of_models_with_one_graph(bundle: Path) -> None:
     with pytest.raises(StageError) as caught:
-        check(bundle, store=tmp_path / "store")
-    assert caught.value.message == (
-        "The model has 2 graphs (encoder, decoder); only models with one are run and measured."
-    )
+        tune(bundle, "phone", write=False)
+    assert caught.value.message == "The model has 2 graphs (encoder, decoder); `edge tune` takes models with one."
 
 
 def test_each_graph_is_checked_before_anything_runs(bundle: Path, tmp_path: Path) -> None:

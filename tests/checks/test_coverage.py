@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from profiled import MS, body_of, float_values, graph_of, node, record, run
 
-from pipeline.checks.coverage import coverage, match
+from pipeline.checks.coverage import Ran, coverage, match
 from pipeline.checks.left_in_float import NOT_PLANNED, Reasons, Stored
 from pipeline.checks.macs import Macs, node_macs
 from pipeline.checks.weights import Graph, Weight
@@ -32,7 +32,7 @@ def shares(result: Coverage) -> tuple[float, float, float]:
 
 
 def test_float_model_is_not_covered(matmul: Path, tmp_path: Path) -> None:
-    result = coverage(*run(matmul, np.ones((4, 64), np.float32), tmp_path), Stored(matmul, Reasons()))
+    result = coverage(Ran(*run(matmul, np.ones((4, 64), np.float32), tmp_path), Stored(matmul, Reasons())))
     assert shares(result) == (0.0, 0.0, 0.0)
     (left,) = result.left_in_float  # however small
     assert (left.megabytes, left.reason) == (0.008192, NOT_PLANNED)
@@ -64,14 +64,14 @@ def test_dynamic_int8_beside_float(save_model, tmp_path: Path) -> None:  # type:
     path = save_model(nodes, constants, [4, 32])
     model, records = run(path, np.ones((4, 32), np.float32), tmp_path)
     assert "DynamicQuantizeMatMul" in {item.op_type for item in records}
-    result = coverage(model, records, Stored(path, Reasons({"float_weight": "excluded by its name"})))
+    result = coverage(Ran(model, records, Stored(path, Reasons({"float_weight": "excluded by its name"}))))
     assert shares(result) == (1536 / 4608, 6144 / 18432, 6144 / (18432 + 1024))
     (skipped,) = result.left_in_float
     assert (skipped.name, skipped.op_type, skipped.megabytes) == ("float_weight", "MatMul", 0.012288)
     assert skipped.reason == "excluded by its name"
-    (other,) = coverage(model, records, Stored(path, Reasons())).left_in_float
+    (other,) = coverage(Ran(model, records, Stored(path, Reasons()))).left_in_float
     assert other.reason == NOT_PLANNED
-    (other,) = coverage(model, records, Stored(path, Reasons(without_plan="fp32 keeps all"))).left_in_float
+    (other,) = coverage(Ran(model, records, Stored(path, Reasons(without_plan="fp32 keeps all")))).left_in_float
     assert other.reason == "fp32 keeps all"
 
 
@@ -94,7 +94,7 @@ def test_static_qdq_convolution(save_model, tmp_path: Path) -> None:  # type: ig
     path = save_model(nodes, constants, [1, 3, 8, 8])
     model, records = run(path, np.ones((1, 3, 8, 8), np.float32), tmp_path)
     assert "QLinearConv" in {item.op_type for item in records}
-    assert shares(coverage(model, records, NOTHING)) == (1.0, 1.0, 1.0)
+    assert shares(coverage(Ran(model, records, NOTHING))) == (1.0, 1.0, 1.0)
     graph = Graph(model)
     total = sum(
         (node_macs(made, item, graph.weights_of(made)) or Macs()).weighted for made, item in match(graph, records)
@@ -118,7 +118,7 @@ def test_int4_weights_with_packed_codes(save_model, tmp_path: Path, level: int, 
         **MS,
     )
     model, records = run(save_model([made], constants, [1, 40]), np.ones((1, 40), np.float32), tmp_path)
-    assert shares(coverage(model, records, NOTHING)) == (1.0, 1.0, integer)
+    assert shares(coverage(Ran(model, records, NOTHING))) == (1.0, 1.0, integer)
     (stored,) = Graph(model).weights
     assert (stored.values, stored.bits, stored.megabytes) == (320, 4, 0.00016)
 
@@ -133,17 +133,17 @@ def test_nameless_nodes_are_matched_in_order_and_calls_multiply() -> None:
         record("MatMul", ((1, 3),), ((1, 5),), "MatMul_1"),
     ]
     assert [made.input[1] for made, _ in match(graph, records)] == ["a", "c"]
-    assert coverage(graph.model, records, NOTHING).macs.value == 24 / 39
+    assert coverage(Ran(graph.model, records, NOTHING)).macs.value == 24 / 39
 
 
 def test_integer_products_of_activations() -> None:
     """QLinearMatMul multiplies activations in integers, QAttention only its input with its weight."""
     inputs = ["a", "s", "z", "b", "s", "z", "s", "z"]
     graph = graph_of([node("QLinearMatMul", inputs, ["y"], name="n")], {})
-    result = coverage(graph.model, [record("QLinearMatMul", ((2, 4), (4, 3)), ((2, 3),))], NOTHING)
+    result = coverage(Ran(graph.model, [record("QLinearMatMul", ((2, 4), (4, 3)), ((2, 3),))], NOTHING))
     assert (result.macs.value, result.integer_macs.value) == (0.0, 1.0)
     graph = graph_of([node("QAttention", ["x", "w"], ["y"], name="n", **MS)], {"w": np.zeros((4, 12), np.int8)})
-    result = coverage(graph.model, [record("QAttention", ((2, 5, 4),), ((2, 5, 4),))], NOTHING)
+    result = coverage(Ran(graph.model, [record("QAttention", ((2, 5, 4),), ((2, 5, 4),))], NOTHING))
     assert (result.macs.value, result.integer_macs.value) == (1.0, 480 / 880)
 
 
@@ -155,11 +155,11 @@ def test_unknown_products_count_as_float_and_nothing_is_not_everything() -> None
         {"w8": np.zeros((3, 4), np.int8), "w": np.zeros((16, 5), np.int8)},
     )
     records = [record("MatMul", ((2, 3),), ((2, 4),), "m"), record("Mine", ((2, 4), (16, 5)), ((2, 4),), "n")]
-    result = coverage(graph.model, records, NOTHING)
+    result = coverage(Ran(graph.model, records, NOTHING))
     assert shares(result) == (1.0, 24 / (24 + 8 * 80), 0.0)
     assert result.macs.note == result.integer_macs.note == note
     graph = graph_of([node("Mine", ["a", "b"], ["y"], name="n", domain="my.own")], {})
-    result = coverage(graph.model, [record("Mine", ((2, 7), (7,)), ((2,),))], NOTHING)
+    result = coverage(Ran(graph.model, [record("Mine", ((2, 7), (7,)), ((2,),))], NOTHING))
     assert shares(result) == (0.0, 0.0, 0.0)
     assert result.weights.note == "the graph has no weights"
     assert result.macs.note == f"the graph has no products with weights; {note}"
@@ -189,14 +189,14 @@ def test_a_recurrent_layer_is_not_hidden(direction: int) -> None:
         record("MatMul", ((7, 3, 8),), ((7, 3, 8),), "m"),
         record("LSTM", ((7, 3, 8),), ((7, direction, 3, 4),), "l"),
     ]
-    result = coverage(recurrent(direction).model, records, NOTHING)
+    result = coverage(Ran(recurrent(direction).model, records, NOTHING))
     assert shares(result) == (64 / (64 + 192 * direction), 64 / (64 + 192 * direction), 0.0)
     assert [left.name for left in result.left_in_float] == ["w", "r"]
 
 
 def test_records_of_another_graph_are_refused() -> None:
     with pytest.raises(StageError) as caught:
-        coverage(graph_of([], {}).model, [record("MatMul", ((2,),), ((2,),), "m")], NOTHING)
+        coverage(Ran(graph_of([], {}).model, [record("MatMul", ((2,),), ((2,),), "m")], NOTHING))
     assert caught.value.message == "The profile has a node m (MatMul) that the graph lacks."
 
 
@@ -234,7 +234,7 @@ def test_products_of_recurrent_layers_branches_loops_and_einsum_as_they_really_r
     weighted = {made.op_type: found.weighted * calls for made, found, calls in macs if found and found.weighted}
     total = sum(found.weighted * calls for _, found, calls in macs if found)
     assert (weighted["LSTM"], total) == (4 * 16 * 8 * 5, 4 * 16 * 8 * 5 + 5 * 64 * (1 + 3 + 1))
-    result = coverage(model, records, Stored(path, Reasons()))
+    result = coverage(Ran(model, records, Stored(path, Reasons())))
     assert (result.macs.note, shares(result)) == ("", (0.0, 0.0, 0.0))
     assert sum(item.megabytes for item in result.left_in_float) == pytest.approx((512 + 3 * 64) * 4 / 1e6)
     reasons = {item.reason for item in result.left_in_float}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from profiled import float_values, node, run
 
-from pipeline.checks.coverage import coverage
+from pipeline.checks.coverage import Ran, coverage
 from pipeline.checks.left_in_float import MADE_AT_LOAD, NOT_PLANNED, WIDENED, Reasons, Stored
 from pipeline.checks.weights import Weight
 
@@ -34,7 +34,7 @@ def test_reasons_are_looked_up_by_what_onnx_runtime_made_of_each_weight(save_mod
     path = save_model(nodes, constants, [1, 20, 8, 8])
     model, records = run(path, np.ones((1, 20, 8, 8), np.float32), tmp_path)
     said = Reasons({"a.weight": "excluded by name", "b.weight": "slower than float"})
-    found = coverage(model, records, Stored(path, said)).left_in_float
+    found = coverage(Ran(model, records, Stored(path, said))).left_in_float
     left = {item.name: (item.megabytes, item.reason) for item in found}
     assert left == {
         "a.weight": (0.0144, "excluded by name"),
@@ -77,7 +77,7 @@ def test_a_weight_that_is_put_together_at_load_is_told_whole(save_model, tmp_pat
     ]
     path = save_model(nodes, constants, [5, 1, 8])
     model, records = run(path, np.ones((5, 1, 8), np.float32), tmp_path)
-    left = coverage(model, records, Stored(path, Reasons())).left_in_float
+    left = coverage(Ran(model, records, Stored(path, Reasons()))).left_in_float
     assert {(item.name, item.megabytes, item.reason) for item in left} == {
         ("rnn.weight_ih and others", 0.002048, NOT_PLANNED),
         ("r", 0.002048, NOT_PLANNED),

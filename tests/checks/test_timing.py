@@ -160,7 +160,7 @@ def test_figures_of_a_bundle_come_from_the_blocks() -> None:
 
 
 def test_latency_end_to_end(matmul: Path, inputs: Path) -> None:
-    result = measure_latency(HOST, subject_of(matmul, inputs, Runtime()), matmul, {"min_speedup": 1e-3})
+    result = measure_latency(HOST, *2 * [subject_of(matmul, inputs, Runtime())], {"min_speedup": 1e-3})
     assert len(result.samples_ms) == len(result.float_samples_ms) >= 30
     assert result.shape == {"x": (4, 64), "unused": (3,)}
     assert result.p50.value <= result.p90.value <= result.p95.value <= result.p99.value
@@ -183,7 +183,7 @@ def test_a_measurement_of_less_than_ten_seconds_has_shorter_blocks(matmul: Path,
     short = timing_request([subject], 2, 1.0)
     found = (short.warmup_seconds, short.block_seconds, short.slow_seconds, short.max_seconds)
     assert found == pytest.approx((0.03, 0.05, 0.3, 1.0))
-    result = measure_latency(HOST, subject, matmul, {"min_speedup": 1.0}, max_seconds=0.1)
+    result = measure_latency(HOST, subject, subject, {"min_speedup": 1.0}, max_seconds=0.1)
     assert result.speedup is not None and result.speedup.doubt is not None
     assert result.conditions is not None and result.conditions.processes == 1
 
