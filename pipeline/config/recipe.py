@@ -25,6 +25,8 @@ class DeclaredInput(StrictModel):
     dtype: DTYPE | None = None
     values: Annotated[int, Field(gt=0)] | None = None
     next: str | None = None
+    value: bool | int | float | None = None
+    fold: bool | None = None
 
 
 class Recipe(StrictModel):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.core.types import Json, StrictModel
 
@@ -28,12 +30,26 @@ class InputSpec(StrictModel):
     """One input of a model that has no Hugging Face config: sizes of its axes (a name makes an axis dynamic; a
     scalar has none), and for
     integers the values it may have, 0 to `values` - 1. `next`: of a state of a streaming model, the output that is its
-    value in the next step."""
+    value in the next step. `value`: the only one that it ever has (a sampling rate, a threshold), with which every
+    sample is fed; with `fold` the float graph has it as a constant instead of the input."""
 
     shape: tuple[Annotated[int, Field(gt=0)] | str, ...] = Field(max_length=16)
     dtype: DTYPE = "float32"
     values: Annotated[int, Field(gt=0)] = 2
     next: str | None = None
+    value: bool | int | float | None = None
+    fold: bool = False
+
+    def filled(self, sizes: Mapping[str, int]) -> NDArray[Any]:
+        """An array of `value` everywhere. `sizes`: of dynamic axes by name, else 1."""
+        shape = [sizes.get(size, 1) if isinstance(size, str) else size for size in self.shape]
+        return np.full(shape, self.value, self.dtype)
+
+    @model_serializer(mode="wrap")
+    def _plain(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what most inputs do not have, so that it is in no key of theirs."""
+        unset = {name for name, rare in (("value", self.value is not None), ("fold", self.fold)) if not rare}
+        return {name: item for name, item in dump(self).items() if name not in unset}
 
     @model_validator(mode="after")
     def _fits(self) -> InputSpec:
@@ -42,7 +58,29 @@ class InputSpec(StrictModel):
             raise ValueError(f"a sample would have {values:,} values; at most {MOST_VALUES:,} fit")
         if np.dtype(self.dtype).kind in "iu" and self.values - 1 > np.iinfo(self.dtype).max:
             raise ValueError(f"{self.dtype} has no value {self.values - 1}")
+        if self.value is None and self.fold:
+            raise ValueError("fold needs a value")
+        if self.fold and any(isinstance(size, str) for size in self.shape):
+            raise ValueError("a constant needs a number as the size of each axis, or none at all")
+        if self.value is not None and self.next is not None:
+            raise ValueError("an input with a value is no state: it has no next one")
+        if self.value is not None and not _holds(self.dtype, self.value):
+            raise ValueError(f"{self.dtype} has no value {self.value}")
         return self
+
+
+def _holds(dtype: str, value: float) -> bool:
+    """Whether a dtype has a number, floats as nearly as they can."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return abs(value) <= float(np.finfo(kind).max)
+    whole = float(value).is_integer()
+    return whole and (value in (0, 1) if kind.kind == "b" else np.iinfo(kind).min <= value <= np.iinfo(kind).max)
+
+
+def given(specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
+    """The inputs that samples have values of."""
+    return {name: spec for name, spec in specs.items() if spec.value is None}
 
 
 class ModelSpec(StrictModel):

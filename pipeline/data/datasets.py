@@ -17,15 +17,15 @@ from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.data.readers.image_folder import read_images
 from pipeline.data.readers.mask_folder import has_masks, read_masks
 from pipeline.data.readers.questions import is_squad, read_squad
-from pipeline.data.readers.tables import Columns
-from pipeline.data.readers.tensor_files import read_tensors
+from pipeline.data.readers.tables import USUAL, Columns
+from pipeline.data.readers.tensor_files import has_sequences, read_sequences, read_tensors
 from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
-from pipeline.data.readers.text_files import USUAL, read_texts
+from pipeline.data.readers.text_files import read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
     f"{', '.join(SUFFIXES)}, COCO or SQuAD .json, a folder of images (for objects labels/, for pixels masks/ beside "
-    "images/) or of .wav or .flac"
+    "images/), of .wav or .flac, or of an .npz per sequence"
 )
 _GIVEN = {"source": "given by the user"}
 
@@ -148,7 +148,7 @@ def _own(path: Path, columns: Columns) -> Dataset:
 
 def _read(path: Path, columns: Columns) -> Contents:
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, columns)
     if path.suffix.lower() == ".json":
         return _read_json(path)
     if path.suffix.lower() in TEXT_SUFFIXES:
@@ -167,12 +167,14 @@ def _read_json(path: Path) -> Contents:
     return read_squad(path, data) if is_squad(data) else read_coco(path, data)
 
 
-def _read_folder(path: Path) -> Contents:
+def _read_folder(path: Path, columns: Columns) -> Contents:
     if is_yolo(path):
         return read_yolo(path)
     if has_masks(path):
         return read_masks(path)
-    return read_audio(path) if has_audio(path) else read_images(path)
+    if has_sequences(path):
+        return read_sequences(path)
+    return read_audio(path, columns) if has_audio(path) else read_images(path, columns)
 
 
 def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import ModelSpec
+from pipeline.core.model_spec import ModelSpec, given
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import refused
@@ -47,7 +48,9 @@ def calibration(context: StageContext) -> StageMetadata:
         count = write_samples(context.out, rows, states, (config["limit"],) if states else ())
         return {"data": "random tensors", "samples": count, "random": True}
     exact, inputs = config.get("exact", False), context.model.inputs
-    dataset = _numbered(load_steps(config["spec"], config["limit"], exact, _columns(config), inputs), context)
+    prepare = partial(_as_tensors, context.model)
+    found = load_steps(config["spec"], config["limit"], exact, _columns(config), inputs, prepare)
+    dataset = _numbered(found, context)
     count = _write(dataset, context.out, context)
     return {
         "data": dataset.name,
@@ -63,7 +66,8 @@ def evaluation(context: StageContext) -> StageMetadata:
     datasets = [
         dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
     ]
-    datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in datasets]
+    arrays = [_as_tensors(context.model, dataset) for dataset in datasets]
+    datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in arrays]
     notes = []
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
@@ -152,7 +156,7 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
 
 def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[Any]) -> Iterator[Row]:
     """Model inputs; for labelled words and questions, the labels of their tokens are added to `aligned`."""
-    dataset = as_tensors(dataset, spec.inputs, spec.preprocessing)
+    dataset = _as_tensors(spec, dataset)
     if dataset.kind == "tensor":
         return tensor_rows(dataset, spec.inputs)
     if dataset.kind == "questions" and OUTPUTS.get(spec.family).spans:
@@ -169,6 +173,10 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
     if dataset.kind == "audio":
         return audio_rows(dataset, spec.path)
     return _text_rows(dataset, spec, max_length)
+
+
+def _as_tensors(spec: ModelSpec, dataset: Dataset) -> Dataset:
+    return as_tensors(dataset, spec.inputs, spec.preprocessing, spec.path)
 
 
 def _text_rows(dataset: Dataset, spec: ModelSpec, max_length: int) -> Iterator[Row]:
@@ -246,7 +254,7 @@ def tokenizer_inputs(spec: ModelSpec) -> list[str]:
 
 def _image_rows(dataset: Dataset, spec: ModelSpec) -> Iterator[Row]:
     prepare = image_preprocessing(spec)
-    name = next(iter(spec.inputs), "pixel_values")
+    name = next(iter(given(spec.inputs)), "pixel_values")
     placed = OUTPUTS.get(spec.family).places and dataset.labels is not None
     if placed and (prepare.crop is not None or not isinstance(prepare.resize, tuple)):
         raise UsageError(

@@ -37,16 +37,21 @@ Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
 Spread = Annotated[float, Field(gt=0)]
 
 
+class ByHeight(StrictModel):
+    """A size of one height, whose width keeps the image's shape: written lines of text."""
+
+    height: Side
+
+
 class ImagePreprocessing(StrictModel):
     """What is done to an image, in this order; None leaves a step out.
 
-    `resize`: (height, width), or the length of the shortest edge. `resample`: Pillow's number of the filter
-    (0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming). `crop`: (height, width) around the
-    centre, zeros where the image is smaller. `rescale`: factor on 0..255. `mean`, `std`: per channel, after
-    rescaling.
+    `resize`: (height, width), the length of the shortest edge, or { height = ... }. `resample`: Pillow's number of the
+    filter (0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming). `crop`: (height, width) around the centre,
+    zeros where the image is smaller. `rescale`: factor on 0..255. `mean`, `std`: per channel, after rescaling.
     """
 
-    resize: tuple[Side, Side] | Side | None = None
+    resize: tuple[Side, Side] | Side | ByHeight | None = None
     resample: Literal[0, 1, 2, 3, 4, 5] = 2
     crop: tuple[Side, Side] | None = None
     rescale: Annotated[float, Field(gt=0)] | None = None
@@ -170,8 +175,10 @@ def _need(given: Mapping[str, Any], key: str) -> Any:
     return given[key]
 
 
-def _resize(image: NDArray[np.uint8], size: tuple[int, int] | int, resample: int) -> NDArray[np.uint8]:
+def _resize(image: NDArray[np.uint8], size: tuple[int, int] | int | ByHeight, resample: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
+    if isinstance(size, ByHeight):
+        size = (size.height, max(1, round(size.height * width / height)))
     if isinstance(size, int):
         short = min(height, width)
         size = (size * height // short, size * width // short)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import InputSpec
+from pipeline.core.model_spec import InputSpec, given
+from pipeline.data.audio import EXTRACTOR, waveforms
 from pipeline.data.datasets import Dataset
 from pipeline.data.lazy import Lazy
 from pipeline.data.samples import Row
@@ -27,22 +29,27 @@ _ASSUMED_VALUES = 2
 def tensor_rows(dataset: Dataset, specs: Specs) -> Iterator[Row]:
     """One row per sample of arrays, with a batch axis where the input has one. A model with one input takes a file's
     only array, whatever its name."""
-    shapes = {name: spec.shape for name, spec in specs.items()}
+    shapes, asked = {name: spec.shape for name, spec in specs.items()}, given(specs)
     for number, sample in enumerate(dataset.samples):
-        if len(specs) == 1 and len(sample) == 1:
-            sample = dict(zip(specs, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
+        if len(asked) == 1 and len(sample) == 1:
+            sample = dict(zip(asked, sample.values(), strict=True))  # noqa: PLW2901  # the same array, renamed
         row = {name: _batched(np.asarray(array), shapes.get(name)) for name, array in sample.items()}
         yield fitted(row, specs, f"{dataset.name}, sample {number}")
 
 
-def as_tensors(dataset: Dataset, specs: Specs, preprocessing: object) -> Dataset:
+def as_tensors(dataset: Dataset, specs: Specs, preprocessing: Mapping[str, Any] | None, folder: Path) -> Dataset:
     """Images as the samples of a graph that takes them as they are, its only input being uint8 [batch, height, width,
-    3], and that nothing else is said to prepare them for; any other data set as it is."""
-    shapes = [spec.shape for spec in specs.values() if spec.dtype == "uint8"]
-    raw = len(specs) == len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] == 3
+    3], and that nothing else is said to prepare them for; recordings as those of one that takes waveforms, unless the
+    `folder` has a feature extractor; any other data set as it is."""
+    if dataset.kind == "audio":
+        rate = (preprocessing or {}).get("sampling_rate")
+        return dataset if rate is None and (folder / EXTRACTOR).is_file() else waveforms(dataset, specs, rate)
+    asked = given(specs)
+    shapes = [spec.shape for spec in asked.values() if spec.dtype == "uint8"]
+    raw = len(asked) == len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][-1] == 3
     if dataset.kind != "image" or preprocessing is not None or not raw:
         return dataset
-    images, name = dataset.samples, next(iter(specs))
+    images, name = dataset.samples, next(iter(asked))
     return replace(dataset, kind="tensor", samples=Lazy(lambda index: {name: images[index]}, range(len(images))))
 
 
@@ -57,19 +64,36 @@ def _batched(array: NDArray[Any], shape: tuple[int | str, ...] | None) -> NDArra
 def fitted(row: Row, specs: Specs, where: str) -> Row:
     """The row, whose arrays have the batch on their first axis, in the declared layout and dtypes; UsageError if an
     input is missing, its values do not fit the dtype, or a fixed axis differs."""
-    missing = [name for name in specs if name not in row]
+    missing = [name for name in given(specs) if name not in row]
     if missing:
         raise UsageError(
             f"{where} has no {missing[0]!r}; it has {', '.join(row)}.",
             _remedy(missing[0], specs),
         )
-    return {name: _fit(row[name], specs[name], f"{where}: {name!r}") for name in specs} if specs else row
+    found = {name: _fit(row[name], spec, f"{where}: {name!r}") for name, spec in given(specs).items()}
+    sizes = {
+        axis: size
+        for name, array in found.items()
+        for axis, size in zip(specs[name].shape, array.shape, strict=True)
+        if isinstance(axis, str)
+    }
+    fixed = {name: spec.filled(sizes) for name, spec in specs.items() if name not in found}
+    for name, array in fixed.items():
+        if name in row and not (row[name] == array).all():
+            raise UsageError(
+                f"{where}: {name!r} has other values than {specs[name].value}, which the recipe says it always has.",
+                "Take it out of the data, or [inputs] value out of the recipe.",
+            )
+    return {name: (found | fixed)[name] for name in specs} if specs else row
 
 
 def _remedy(missing: str, specs: Specs) -> str:
     taken = f"The model takes {', '.join(specs)}."
     if not specs[missing].shape:
-        return f"{taken} One number may stand for all samples: np.savez(..., {missing}=np.array(...))."
+        return (
+            f"{taken} One number may stand for all samples: np.savez(..., {missing}=np.array(...)), or in the recipe "
+            f"[inputs.{missing}] value = ..."
+        )
     if len(specs) == 1:
         return taken
     return (
@@ -179,6 +203,8 @@ def _is_cache(axis: str) -> bool:
 
 def _random(name: str, spec: InputSpec, generator: np.random.Generator, sizes: dict[str, int]) -> NDArray[Any]:
     shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+    if spec.value is not None:
+        return np.full(shape, spec.value, spec.dtype)
     if "mask" in name.lower() and spec.values == _ASSUMED_VALUES:
         return np.ones(shape, spec.dtype)
     if spec.dtype.startswith("float"):

@@ -20,6 +20,7 @@ from pipeline.core.errors import UsageError
 from pipeline.data.datasets import Dataset
 from pipeline.data.image_preprocessing import reduces_labels
 from pipeline.data.lazy import Lazy
+from pipeline.data.readers.tables import is_number, plain
 from pipeline.metrics.segmentation import IGNORED
 from pipeline.tasks.output_kind import LabelKind
 from pipeline.tasks.registry import OUTPUTS
@@ -165,11 +166,15 @@ def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = T
     placed = (np.ndarray, list) if dataset.kind == "image" else np.ndarray
     if not dataset.labels or isinstance(dataset.labels[0], placed):
         return dataset  # objects and pixels of images are numbered already
+    labels: list[Any] = list(dataset.labels)
+    if all(isinstance(label, str) and is_number(label) for label in labels):  # a table beside files has texts
+        labels = [plain(label) for label in labels]
+        dataset = replace(dataset, labels=labels)
     try:
         if dataset.classes:
             return _by_folder(dataset, classes)
         by_name = _are_names(dataset, classes)
-        numbered = [_numbered(label, place, dataset, classes, by_name) for place, label in enumerate(dataset.labels, 1)]
+        numbered = [_numbered(label, place, dataset, classes, by_name) for place, label in enumerate(labels, 1)]
     except UsageError:
         if strict:
             raise

@@ -5,7 +5,7 @@ The data of such a model leave its states out, or have the steps as one more axi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +21,15 @@ from pipeline.source.axes import batch_axis, written
 
 Specs = Mapping[str, InputSpec]
 Arrays = Mapping[str, NDArray[Any]]
+Prepare = Callable[[Dataset], Dataset]
 
 
-def load_steps(spec: str, limit: int, exact: bool, columns: Columns, specs: Specs) -> Dataset:
-    """As `load_calibration`; for a streaming model the steps of up to `limit` whole sequences. A file that is one
-    sequence is taken whole, or up to the number of steps that is `exact`ly asked for."""
-    dataset = load_whole(spec, columns)
+def load_steps(
+    spec: str, limit: int, exact: bool, columns: Columns, specs: Specs, prepare: Prepare = lambda dataset: dataset
+) -> Dataset:
+    """As `load_calibration`, `prepare`d; for a streaming model the steps of up to `limit` whole sequences. A file that
+    is one sequence is taken whole, or up to the number of steps that is `exact`ly asked for."""
+    dataset = prepare(load_whole(spec, columns))
     layout = _layout(dataset, specs)
     require_count(dataset, limit, exact)
     if layout is None or layout.stepped:
@@ -40,22 +43,36 @@ def steps(dataset: Dataset, specs: Specs) -> Dataset:
     layout = _layout(dataset, specs)
     if layout is None:
         return dataset
-    length = layout.length(dataset)
-    sequences = len(dataset.samples) if layout.stepped else 1
-    count = len(dataset.samples) * (length if layout.stepped else 1)
-    made = Lazy(lambda at: layout.step(dataset.samples, at, length), range(count))
-    labels, dropped = (_of_steps(dataset.labels, length), True) if layout.stepped else (dataset.labels, False)
-    notes = [*dataset.notes, layout.note(dataset.name, sequences, length)]
-    if dropped and labels is None and dataset.labels is not None:
-        notes.append(f"The labels of {dataset.name!r} are not used: give one for each of the {length} steps.")
+    lengths = layout.lengths(dataset)
+    places = [(at, step) for at, length in enumerate(lengths) for step in range(length)]
+    labels = _of_steps(dataset.labels, lengths) if layout.stepped else dataset.labels
+    notes = [*dataset.notes, layout.note(dataset.name, lengths)]
+    if labels is None and dataset.labels is not None:
+        notes.append(f"The labels of {dataset.name!r} are not used: give one for each of the {_span(lengths)} steps.")
     return replace(
         dataset,
-        samples=made,
+        samples=Lazy(_Steps(layout, dataset.samples, places), range(len(places))),
         labels=labels,
-        sequences=(length,) * sequences,
+        sequences=tuple(lengths),
         states={name: str(specs[name].next) for name in layout.states},
         notes=tuple(notes),
     )
+
+
+class _Steps:
+    """Makes one step after the other. The sequence that the last one was of is kept: it may be a file."""
+
+    def __init__(self, layout: _Layout, samples: Sequence[Arrays], places: Sequence[tuple[int, int]]) -> None:
+        self._layout, self._samples, self._places = layout, samples, places
+        self._kept: tuple[int, Arrays] | None = None
+
+    def __call__(self, index: int) -> dict[str, NDArray[Any]]:
+        if not self._layout.stepped:
+            return self._layout.step(self._samples[index], 0)
+        at, step = self._places[index]
+        if self._kept is None or self._kept[0] != at:
+            self._kept = (at, self._samples[at])
+        return self._layout.step(self._kept[1], step)
 
 
 def _first(dataset: Dataset, count: int) -> Dataset:
@@ -63,11 +80,20 @@ def _first(dataset: Dataset, count: int) -> Dataset:
     return replace(dataset, samples=dataset.samples[:count], labels=labels)
 
 
-def _of_steps(labels: Sequence[Any] | None, length: int) -> list[Any] | None:
+def _of_steps(labels: Sequence[Any] | None, lengths: Sequence[int]) -> list[Any] | None:
     """A label for each step; None if there are not so many."""
-    if labels is None or not all(isinstance(label, (list, tuple)) and len(label) == length for label in labels):
+    if labels is None:
+        return None
+    pairs = zip(labels, lengths, strict=True)
+    if not all(isinstance(label, (list, tuple)) and len(label) == length for label, length in pairs):
         return None
     return [item for label in labels for item in label]
+
+
+def _span(lengths: Sequence[int]) -> str:
+    """`20`, or `8 to 20`."""
+    least, most = min(lengths), max(lengths)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _layout(dataset: Dataset, specs: Specs) -> _Layout | None:
@@ -90,28 +116,30 @@ class _Layout:
     stepped: tuple[str, ...]
     states: tuple[str, ...]
 
-    def length(self, dataset: Dataset) -> int:
-        """Steps of a sequence; UsageError if inputs have unequal numbers of them."""
+    def lengths(self, dataset: Dataset) -> list[int]:
+        """Steps of each sequence; UsageError if its inputs have unequal numbers of them, or none."""
         if not self.stepped:
-            return len(dataset.samples)
-        found = {name: len(dataset.samples[0][name]) for name in self.stepped}
-        if len(set(found.values())) > 1:
+            return [len(dataset.samples)]
+        return [self._length(sample, f"{dataset.name}, sequence {at}") for at, sample in enumerate(dataset.samples)]
+
+    def _length(self, sample: Arrays, where: str) -> int:
+        found = {name: len(sample[name]) if name in sample and np.ndim(sample[name]) else 0 for name in self.stepped}
+        if len(set(found.values())) > 1 or not min(found.values()):
             listed = ", ".join(f"{name} {length}" for name, length in found.items())
-            raise UsageError(f"{dataset.name}: unequal numbers of steps: {listed}.", "Give each input the same steps.")
+            raise UsageError(f"{where}: numbers of steps: {listed}.", "Give each input the same steps, at least one.")
         return next(iter(found.values()))
 
-    def step(self, samples: Sequence[Arrays], place: int, length: int) -> dict[str, NDArray[Any]]:
+    def step(self, sample: Arrays, at: int) -> dict[str, NDArray[Any]]:
         """Inputs of one step. States other than a sequence's first come from the model when it runs."""
-        sample, at = (samples[place // length], place % length) if self.stepped else (samples[place], place)
         row = {name: array[at] if name in self.stepped else array for name, array in sample.items()}
         return row | {name: start(name, self.specs[name]) for name in self.states if name not in sample}
 
-    def note(self, name: str, sequences: int, length: int) -> str:
+    def note(self, name: str, lengths: Sequence[int]) -> str:
         pairs = ", ".join(f"{state} is {self.specs[state].next}" for state in self.states)
-        how = "one sequence" if sequences == 1 else f"{sequences} sequences"
+        how = "one sequence" if len(lengths) == 1 else f"{len(lengths)} sequences"
         return (
-            f"A streaming model: the next value of {pairs}. {name!r} is read as {how} of {length} steps, and states "
-            "that it does not have start at zero."
+            f"A streaming model: the next value of {pairs}. {name!r} is read as {how} of {_span(lengths)} steps, and "
+            "states that it does not have start at zero."
         )
 
 

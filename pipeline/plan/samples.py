@@ -11,9 +11,9 @@ from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import ModelSpec
+from pipeline.core.model_spec import ModelSpec, given
 from pipeline.core.stage import MODEL, Stage
-from pipeline.data.audio import resampling
+from pipeline.data.audio import AudioPreprocessing, resampling
 from pipeline.data.datasets import Dataset, load_evaluation, load_training
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
@@ -40,7 +40,7 @@ class Reading:
         self, job: Job, source: ModelSource, target: Target, recipe: Recipe, metric: UserMetric | None
     ) -> None:
         self.job, self.source, self.target, self.recipe, self.metric = job, source, target, recipe, metric
-        self.preprocessing = _preprocessing(recipe)
+        self.preprocessing = _preprocessing(recipe) or _sampling(source)
         self.stages: dict[str, Stage] = {}
         self.raw: list[str] = []
         self.notes: list[str] = []
@@ -73,7 +73,7 @@ class Reading:
     def _like_given(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What made-up samples take from the evaluation data, and the states of steps (see `Dataset`)."""
         dataset, specs = self.evaluation_sets()[0], self.source.inputs
-        arrays = as_tensors(dataset, specs, self.preprocessing)
+        arrays = self.as_tensors(dataset)
         if arrays.kind != "tensor" or not specs:
             return {}, {}
         return asdict(Known.of(next(tensor_rows(arrays, specs)), specs)), dict(dataset.states)
@@ -84,7 +84,7 @@ class Reading:
 
     def _given(self, spec: str, limit: int) -> Dataset:
         """The calibration set, checked."""
-        dataset = load_steps(spec, limit, self._exact, self.columns(optional=True), self.source.inputs)
+        dataset = load_steps(spec, limit, self._exact, self.columns(optional=True), self.source.inputs, self.as_tensors)
         self.check_kind(dataset)
         self.notes += [note for note in dataset.notes if note not in self.notes]
         if not dataset.sequences:
@@ -144,27 +144,29 @@ class Reading:
         return {**config, "id2label": {str(index): str(index) for index in range(count)}} if count else config
 
     def check_kind(self, dataset: Dataset) -> None:
-        """UsageError if the samples cannot become inputs of the model. The first one is tried where all have its shape;
-        all are where images keep their sizes."""
-        task = self.source.task
-        check_kind(dataset, task.name, task.data, task.family)
-        specs = self.source.inputs
-        arrays = as_tensors(dataset, specs, self.preprocessing)
+        """UsageError if the samples cannot become inputs of the model. Of images, the first one is tried where all get
+        its shape; else all are."""
+        task, specs, arrays = self.source.task, self.source.inputs, self.as_tensors(dataset)
+        check_kind(arrays, task.name, task.data, task.family)
         if arrays.kind == "tensor" and specs:
-            _try(tensor_rows(arrays, specs), whole=dataset.kind == "image")
+            _try(tensor_rows(arrays, specs), whole=True)
         elif arrays.kind == "image":
             prepare = self._image_preprocessing()
             if specs and dataset.kind == "image":
-                name, spec = next(iter(specs.items()))
+                name, spec = next(iter(given(specs).items()))
                 images = Lazy(lambda at: {name: prepare(dataset.samples[at])}, range(len(dataset.samples)))
                 fixed = any(isinstance(size, int) for size in spec.shape[2:])
                 _try(tensor_rows(replace(dataset, samples=images), specs), whole=prepare.size is None and fixed)
         elif arrays.kind == "audio" and (note := resampling(dataset, self.source.path)):
             self.notes += [note] if note not in self.notes else []
 
+    def as_tensors(self, dataset: Dataset) -> Dataset:
+        """Images and recordings as arrays, where the model takes them as they are."""
+        return as_tensors(dataset, self.source.inputs, self.preprocessing, self.source.path)
+
     def _image_preprocessing(self) -> ImagePreprocessing:
         if self.preprocessing is not None:
-            return ImagePreprocessing.model_validate(self.preprocessing)
+            return ImagePreprocessing.from_data(self.preprocessing, "[preprocessing], which images need,")
         return own_preprocessing(self.source.name, self.source.kind, self.source.path)
 
     def numbered(self, dataset: Dataset) -> Dataset:
@@ -196,7 +198,7 @@ class Reading:
         """Read once: their labels tell what a model puts out whose config does not."""
         if self._sets is None:
             read = (dataset for spec in self._evaluation_specs() for dataset in load_evaluation(spec, self.columns()))
-            self._sets = [self.numbered(steps(dataset, self.source.inputs)) for dataset in read]
+            self._sets = [self.numbered(steps(self.as_tensors(dataset), self.source.inputs)) for dataset in read]
         return self._sets
 
     def family(self, of: ModelSource | None = None) -> str:
@@ -250,7 +252,7 @@ class Reading:
 
     def _folder_names(self) -> dict[str, str]:
         """The names of the evaluation data's sub-folders, whose positions are the classes of a model without names."""
-        named = [dataset.classes for dataset in self.evaluation_sets() if dataset.kind in ("image", "audio")]
+        named = [dataset.classes for dataset in self.evaluation_sets() if dataset.classes]
         return {str(index): name for index, name in enumerate(named[0])} if len(set(named)) == 1 else {}
 
     def head(self, of: ModelSource | None = None) -> dict[str, Any]:
@@ -281,8 +283,20 @@ def _filled(role: str, steps_of: Stage) -> Stage:
 
 
 def _preprocessing(recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe's image processing, checked."""
+    """The recipe's processing of images or recordings, checked."""
     if recipe.preprocessing is None:
         return None
     where = f"[preprocessing] of recipe {recipe.name}"
-    return ImagePreprocessing.from_data(recipe.preprocessing, where).model_dump(mode="json")
+    kind = AudioPreprocessing if "sampling_rate" in recipe.preprocessing else ImagePreprocessing
+    return kind.from_data(recipe.preprocessing, where).model_dump(mode="json")
+
+
+def _sampling(source: ModelSource) -> dict[str, Any] | None:
+    """The rate that an ONNX file's metadata say its recordings have."""
+    said = next((source.metadata[key] for key in _RATES if source.metadata.get(key, "").isdecimal()), None)
+    if said is None or (source.path / PREPROCESSOR).is_file():
+        return None
+    return AudioPreprocessing.from_data({"sampling_rate": int(said[:9])}, f"the metadata of {source.name}").model_dump()
+
+
+_RATES = ("sampling_rate", "sample_rate")

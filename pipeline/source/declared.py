@@ -14,17 +14,30 @@ from pipeline.tasks.output_kind import Output
 Declared = Mapping[str, DeclaredInput]
 
 
-def whole(declared: Declared) -> dict[str, InputSpec]:
-    """The inputs of a model that says nothing of them itself; UsageError if a shape is missing."""
+def whole(declared: Declared, example: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
+    """The inputs of a PyTorch factory: those declared, where it has an `example` with what that leaves out, and
+    otherwise the example's. UsageError if a shape is missing, or an input is to become a constant."""
     found = {}
+    if declared and all(entry.shape is None for entry in declared.values()) and set(declared) <= set(example):
+        declared = {name: _beside(spec, declared.get(name)) for name, spec in example.items()}
     for name, entry in declared.items():
+        if entry.fold:
+            raise UsageError(
+                f"[inputs.{name}] fold = true is for ONNX files.",
+                "Bind the value in the factory, or leave fold out: the input is then fed with its value.",
+            )
         if entry.shape is None:
             raise UsageError(
                 f"The recipe does not say which shape the input {name!r} has.",
                 f'Give [inputs.{name}] a line like shape = ["batch", 3, 32, 32].',
             )
         found[name] = InputSpec.from_data(entry.model_dump(exclude_none=True), f"[inputs.{name}] of the recipe")
-    return found
+    return found or dict(example)
+
+
+def _beside(spec: InputSpec, said: DeclaredInput | None) -> DeclaredInput:
+    known = spec.model_dump(include={"shape", "dtype", "values", "next"})
+    return DeclaredInput.model_validate({**known, **(said.model_dump(exclude_none=True) if said else {})})
 
 
 def merged(

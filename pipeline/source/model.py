@@ -110,8 +110,11 @@ def resolve_model(
         return _factory_source(model, named, recipe)
     found = _folder_source(model, named, trust_remote_code, allow_pickle)
     if recipe is not None and recipe.inputs:
-        said = f"The recipe's [inputs] do not count: {model!r} is a Hugging Face model, whose files say what it takes."
-        return replace(found, notes=(*found.notes, said))
+        raise UsageError(
+            f"The recipe {recipe.name!r} has [inputs]; {model!r} is a Hugging Face model, whose files say what it "
+            "takes.",
+            "Take [inputs] out of the recipe. To fix an argument of the model, wrap it in a factory (file.py:name).",
+        )
     return found
 
 
@@ -134,7 +137,7 @@ def _onnx_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSo
     found, notes = _task_of(task, path.name, inputs, outputs)
     if files := beside(folder):
         digest = sha256_json({"onnx": digest, "beside": files})
-    images = recipe is not None and recipe.preprocessing is not None
+    images = _prepares_images(recipe)
     return ModelSource(
         name=path.stem,
         kind="onnx",
@@ -153,7 +156,7 @@ def _onnx_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSo
 
 def _factory_source(model: str, task: str | None, recipe: Recipe | None) -> ModelSource:
     built = build(model)
-    inputs = whole(recipe.inputs if recipe else {}) or built.inputs
+    inputs = whole(recipe.inputs if recipe else {}, built.inputs)
     if not inputs:
         raise UsageError(
             f"Nothing says what the model of {model!r} takes.",
@@ -170,11 +173,15 @@ def _factory_source(model: str, task: str | None, recipe: Recipe | None) -> Mode
         path=path,
         entry=model,
         digest=sha256_json(identity),
-        task=_fed(found, inputs, path, recipe is not None and recipe.preprocessing is not None),
+        task=_fed(found, inputs, path, _prepares_images(recipe)),
         sentence_transformer=False,
         inputs=inputs,
         notes=notes,
     )
+
+
+def _prepares_images(recipe: Recipe | None) -> bool:
+    return recipe is not None and recipe.preprocessing is not None and "sampling_rate" not in recipe.preprocessing
 
 
 def _task_of(

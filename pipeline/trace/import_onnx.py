@@ -65,6 +65,7 @@ def run(context: StageContext) -> StageMetadata:
         tidy(model)
         model.metadata_props.update(metadata_of(path))  # alphabets, class names, sizes: an app reads them there
         name_axes(model.graph, spec.inputs)
+        fold_inputs(model.graph, spec.inputs)
     save_graphs(context.out, {MODEL: model})
     context.progress(2, 3)
     actual = _outputs(graph_file(context.out), proofs, f"{path.name} after its conversion")
@@ -161,6 +162,16 @@ def name_axes(graph: ir.Graph, specs: Mapping[str, InputSpec]) -> None:
         value.shape = None if value.shape is None else ir.Shape(sizes)
 
 
+def fold_inputs(graph: ir.Graph, specs: Mapping[str, InputSpec]) -> None:
+    """In place: inputs that are to be constants are initializers."""
+    for value in list(graph.inputs):
+        spec = specs[name_of(value)]
+        if spec.fold:
+            graph.inputs.remove(value)
+            value.const_value = ir.tensor(spec.filled({}), name=value.name)
+            graph.register_initializer(value)
+
+
 def _drop_identities(graph: ir.Graph) -> None:
     """All but those that give a body or the graph, as an output, what it does not compute itself or gives already."""
     for node in list(graph):
@@ -205,10 +216,12 @@ _SECONDS = 1800
 def _outputs(path: Path, proofs: list[tuple[str, Row]], name: str) -> list[list[NDArray[Any]]]:
     """The outputs of each proof."""
     session, seconds = open_given(path), LOOP_SECONDS if has_loops(path) else _SECONDS
+    taken = [entry.name for entry in session.get_inputs()]  # a constant is none any more
     outputs = []
     for title, row in proofs:
         try:
-            outputs.append([np.asarray(output) for output in run_within(session, row, seconds)])
+            fed = {name: row[name] for name in taken}
+            outputs.append([np.asarray(output) for output in run_within(session, fed, seconds)])
         except SESSION_ERRORS as error:
             raise StageError(
                 f"ONNX Runtime {ort.__version__} cannot run {name} on {title}: {first_line(error)}",

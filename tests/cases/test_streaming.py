@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,46 @@ def test_states_are_fed_back_over_whole_sequences(edge: Any, workspace: Path, st
     assert judged["scores"]["agreement"] == pytest.approx(agreement)
 
 
+def test_sequences_have_lengths_of_their_own(edge: Any, workspace: Path) -> None:
+    """An archive for each, whose gain the recipe fixes: none is cut or filled up."""
+    save_streaming(workspace / "stream.onnx")
+    (workspace / "data").mkdir()
+    x = [np.random.default_rng(n).standard_normal((n, SIZE)).astype(np.float32) for n in (9, 30, 1, 14)]
+    for number, steps in enumerate(x):
+        np.savez(workspace / f"data/{number}.npz", x=steps[:, None])
+    (workspace / "r.toml").write_text('title = "t"\nscheme = "w8a8"\n[inputs.gain]\nvalue = 0.5\n')
+    data = ["--calibration-data", "data", "--eval-data", "data"]
+    done = edge("export", *FLAGS, *data, "-r", "r.toml", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "out" / "report.json").read_text())
+    assert "'data' is read as 4 sequences of 1 to 30 steps" in " ".join(report["notes"])
+    assert report["quantization"]["drift"]["longest"] == 30
+    bundle, source = workspace / "out" / "bundle", workspace / "float"
+    source.mkdir()
+    save_streaming(source / "model.onnx")
+    (source / "metadata.json").write_text((bundle / "metadata.json").read_text())
+    expected, found = (np.concatenate([run_as_an_app(each, one) for one in x]) for each in (source, bundle))
+    (judged,) = report["accuracy"]
+    assert judged["samples"] == 9 + 30 + 1 + 14
+    assert judged["scores"]["agreement"] == pytest.approx(float((expected.argmax(1) == found.argmax(1)).mean()))
+
+
+def test_recordings_are_the_frames_of_a_streaming_model(edge: Any, workspace: Path) -> None:
+    save_streaming(workspace / "stream.onnx")
+    (workspace / "sounds").mkdir()
+    for number, length in enumerate((5 * SIZE, 3 * SIZE + 1)):
+        with wave.open(str(workspace / f"sounds/{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, length, "NONE", ""))
+            file.writeframes(np.arange(length, dtype="<i2").tobytes())
+    (workspace / "r.toml").write_text('title = "t"\nscheme = "w8a8"\n[inputs.gain]\nvalue = 0.5\n')
+    data = ["--calibration-data", "sounds", "--eval-data", "sounds"]
+    done = edge("export", *FLAGS, *data, "-r", "r.toml", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "out" / "report.json").read_text())
+    assert "'sounds' is read as 2 sequences of 4 to 5 steps" in " ".join(report["notes"])
+    assert report["accuracy"][0]["samples"] == 9
+
+
 def test_a_state_that_no_output_is_named_after_can_be_declared(edge: Any, workspace: Path) -> None:
     save_streaming(workspace / "stream.onnx", after="score_memory", width=SIZE)
     model = onnx.load(workspace / "stream.onnx")
@@ -139,7 +180,7 @@ def test_a_missing_scalar_is_told_how_to_be_given(edge: Any, workspace: Path) ->
     np.savez(workspace / "data.npz", x=np.zeros((32, SIZE), np.float32))
     done = edge("export", *FLAGS, *DATA, "--dry-run")
     assert done.returncode == 2
-    assert "One number may stand for all samples: np.savez(..., gain=np.array(...))." in done.stderr
+    assert "One number may stand for all samples: np.savez(..., gain=np.array(...)), or in the recipe" in done.stderr
 
 
 def test_random_calibration_runs_over_a_sequence(edge: Any, workspace: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -108,13 +110,13 @@ def test_a_graph_that_takes_images_as_they_are() -> None:
     images = [np.full((4, 4, 3), number, np.uint8) for number in range(2)]
     dataset = Dataset("d", "image", images, None, False, "", {})
     raw = {"image": InputSpec(shape=("N", 4, 4, 3), dtype="uint8")}
-    rows = list(tensor_rows(as_tensors(dataset, raw, None), raw))
+    rows = list(tensor_rows(as_tensors(dataset, raw, None, Path()), raw))
     assert [(row["image"].shape, row["image"].dtype, row["image"].max()) for row in rows] == [
         ((1, 4, 4, 3), np.uint8, 0),
         ((1, 4, 4, 3), np.uint8, 1),
     ]
-    assert as_tensors(dataset, raw, {"rescale": 1}) is dataset
-    assert as_tensors(dataset, IMAGE, None) is dataset
+    assert as_tensors(dataset, raw, {"rescale": 1}, Path()) is dataset
+    assert as_tensors(dataset, IMAGE, None, Path()) is dataset
 
 
 def test_made_up_sides_fit_strides_of_32() -> None:

@@ -196,9 +196,10 @@ def test_a_model_without_a_name() -> None:
     assert refusal("").message == "The name of the model is empty."
 
 
-def test_declared_inputs_of_a_hugging_face_model_are_said_to_be_unused(tiny_encoder: Path) -> None:
+def test_declared_inputs_of_a_hugging_face_model_are_refused(tiny_encoder: Path) -> None:
     recipe = Recipe.model_validate({"name": "r", "title": "r", "scheme": "fp32", "inputs": {"input_ids": {}}})
-    assert resolve_model(str(tiny_encoder), recipe=recipe).notes == (
-        f"The recipe's [inputs] do not count: {str(tiny_encoder)!r} is a Hugging Face model, whose files say what it "
-        "takes.",
+    with pytest.raises(UsageError) as caught:
+        resolve_model(str(tiny_encoder), recipe=recipe)
+    assert caught.value.message == (
+        f"The recipe 'r' has [inputs]; {str(tiny_encoder)!r} is a Hugging Face model, whose files say what it takes."
     )

@@ -1,4 +1,4 @@
-"""A folder of .wav or .flac recordings, flat or with one sub-folder per class."""
+"""A folder of .wav or .flac recordings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, refused, require_file
-from pipeline.data.lazy import Contents, Lazy
+from pipeline.data.lazy import Contents
+from pipeline.data.readers.file_folder import FileKind, read_files, sub_folders
+from pipeline.data.readers.tables import USUAL, Columns
 
 Recording = tuple[NDArray[np.float32], int]
 """Mono samples float32 [n] from -1 to 1, and how many there are in a second."""
@@ -21,40 +22,12 @@ _DTYPES = {1: "u1", 2: "<i2", 4: "<i4"}
 
 
 def has_audio(folder: Path) -> bool:
-    return any(_recordings(folder)) or any(_recordings(path) for path in _classes(folder))
+    return any(RECORDINGS.files(place) for place in [folder, *sub_folders(folder)])
 
 
-def read_audio(folder: Path) -> Contents:
-    """The recordings of `folder` in the order of their names, opened when asked for.
-
-    Sub-folders are classes: a label is the position of its sub-folder in sorted order. UsageError if recordings lie
-    both here and in classes, or a class has none.
-    """
-    files, found = _recordings(folder), {path: _recordings(path) for path in _classes(folder)}
-    if files and any(found.values()):
-        raise UsageError(f"The folder {folder.name!r} has recordings both in itself and in sub-folders.", "Keep one.")
-    empty = [] if files else [path.name for path, members in found.items() if not members]
-    if empty:
-        raise UsageError(
-            f"The class folder {empty[0]!r} in {folder.name!r} has no recording, which would shift the labels.",
-            "Add one to it, or remove it.",
-        )
-    labels = None if files else [label for label, members in enumerate(found.values()) for _ in members]
-    files = files or [file for members in found.values() for file in members]
-    for file in files:
-        require_file(file, Limit.AUDIO)
-    digest = sha256_json({file.relative_to(folder).as_posix(): sha256_file(file) for file in files})
-    names = () if labels is None else tuple(path.name for path in found)
-    recordings = Lazy(lambda index: open_recording(files[index]), range(len(files)))
-    return Contents("audio", recordings, digest, labels, classes=names)
-
-
-def _recordings(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".wav", ".flac") and p.name[0] != ".")
-
-
-def _classes(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def read_audio(folder: Path, columns: Columns = USUAL) -> Contents:
+    """The recordings of `folder` (see `read_files`)."""
+    return read_files(folder, RECORDINGS, columns)
 
 
 _REMEDY = "Convert it to 16-bit PCM."
@@ -93,3 +66,6 @@ def _open_flac(path: Path) -> Recording:
         if file.frames * file.channels * 4 > Limit.AUDIO or not 0 < file.samplerate <= _FASTEST or not file.frames:
             raise UsageError(f"{path.name} has {file.frames} samples at {file.samplerate} a second.", _REMEDY)
         return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
+
+
+RECORDINGS = FileKind("audio", "recording", (".wav", ".flac"), Limit.AUDIO, open_recording)

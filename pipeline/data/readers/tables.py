@@ -41,6 +41,9 @@ class Columns(StrictModel):
     optional: bool = False
 
 
+USUAL = Columns()
+
+
 def read_csv(content: str, name: str, is_header: Callable[[list[str]], bool]) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a .csv file, and what was assumed to read it.
 
@@ -78,6 +81,14 @@ def is_number(value: Any) -> bool:
         return float("-inf") < float(value) < float("inf")
     except (ValueError, OverflowError):
         return False
+
+
+def plain(item: str | float) -> str | float:
+    """A number, whole ones as integers (spreadsheets and pandas write 1.0), or the name of a class."""
+    if not is_number(item):
+        return str(item).strip()
+    number = float(item)
+    return int(number) if number.is_integer() else number
 
 
 def _delimiter(content: str, is_header: Callable[[list[str]], bool]) -> str:

@@ -40,6 +40,48 @@ def read_tensors(path: Path) -> Contents:
     return Contents("tensor", Lazy(partial(_sample, arrays), range(count)), digest, numbers)
 
 
+def has_sequences(folder: Path) -> bool:
+    return any(_archives(folder))
+
+
+def read_sequences(folder: Path) -> Contents:
+    """A sample an .npz file of the folder, in the order of their names, opened when asked for: arrays of any length,
+    without a sample axis. `y` or `labels` holds what the file's sample is, or an entry for each of its steps.
+
+    UsageError as `read_tensors`, and for files of which only some have labels.
+    """
+    files = _archives(folder)
+    labels = [_label_of(path) for path in files]
+    if None in [None if label is None else True for label in labels] and any(label is not None for label in labels):
+        lacking = next(path for path, label in zip(files, labels, strict=True) if label is None)
+        raise UsageError(f"{lacking.name} has no {LABELS[0]!r}; other files of {folder.name!r} have.", "Add it.")
+    digest = sha256_json({path.name: sha256_file(path) for path in files})
+    samples = Lazy(lambda index: _opened(files[index]), range(len(files)))
+    return Contents("tensor", samples, digest, None if labels[0] is None else labels)
+
+
+def _archives(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz" and path.name[0] != ".")
+
+
+def _opened(path: Path) -> Arrays:
+    arrays = _load(path)
+    for name in LABELS:
+        arrays.pop(name, None)
+    if not arrays:
+        raise UsageError(f"{path.name} has no arrays.", _WRITE)
+    return arrays
+
+
+def _label_of(path: Path) -> Any:
+    arrays = {name: array if array.ndim else array[None] for name, array in _load(path).items() if name in LABELS}
+    labels = _take_labels(arrays, path.name)
+    if labels is None:
+        return None
+    plain = _plain(labels)
+    return plain[0] if len(plain) == 1 else plain
+
+
 def _load(path: Path) -> Arrays:
     require_file(path, Limit.ARRAYS)
     if not zipfile.is_zipfile(path):

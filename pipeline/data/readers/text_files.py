@@ -13,9 +13,8 @@ from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_byte
 from pipeline.data.lazy import Contents
 from pipeline.data.readers.parquet_files import PARQUET, read_parquet
 from pipeline.data.readers.questions import ANSWERS, CONTEXT, has_questions, read_questions
-from pipeline.data.readers.tables import TEXT_NAMES, Columns, Rows, is_number, read_csv, read_tsv
+from pipeline.data.readers.tables import TEXT_NAMES, USUAL, Columns, Rows, is_number, plain, read_csv, read_tsv
 
-USUAL = Columns()
 IGNORED = -100
 """The label of a token that is not scored, as the field writes it."""
 PAIR = ("sentence1", "sentence2", "score")
@@ -254,16 +253,8 @@ def _label(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
         )
     if any(is_number(item) and abs(float(item)) > _LARGEST for item in items):
         raise UsageError(f'{name}, line {row[0]}: "{column}" is {str(value)[:40]}, which is too large.')
-    plain = [_plain(item) for item in items]
-    return plain if isinstance(value, list) else plain[0]
-
-
-def _plain(item: str | float) -> str | float:
-    """A number, whole ones as integers (spreadsheets and pandas write 1.0), or the name of a class."""
-    if not is_number(item):
-        return str(item).strip()
-    number = float(item)
-    return int(number) if number.is_integer() else number
+    found = [plain(item) for item in items]
+    return found if isinstance(value, list) else found[0]
 
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", PARQUET)
