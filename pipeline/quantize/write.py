@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 from safetensors.numpy import load_file
 
 from pipeline.core.errors import StageError
@@ -39,6 +42,8 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
         if entry.node not in nodes:
             raise StageError(f"The quantization plan names the node {entry.node!r}, which the graph does not have.")
     values = {name_of(value): value for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]}
+    if any(entry.input.get("ranges") == "calibrated" for entry in plan.linears):
+        _tell_matrices(model, [nodes[entry.node] for entry in plan.linears])
     shared: Shared = {}
     for entry in plan.convolutions:
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
@@ -48,6 +53,17 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
     if any(node.domain == CONTRIB for node in graph.all_nodes()):
         model.opset_imports[CONTRIB] = 1
+
+
+def _tell_matrices(model: ir.Model, products: Sequence[ir.Node]) -> None:
+    """Give the products that make matrices their shapes, where they can be inferred: traces drop those of values
+    inside, and formats write these products in another way than those of more axes."""
+    inferred = ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
+    shapes = {node.name: node.outputs[0].shape for node in inferred.graph}
+    for node in products:
+        shape = shapes[node.name]
+        if shape is not None and len(shape) == 2:
+            node.outputs[0].shape, node.outputs[0].dtype = shape, ir.DataType.FLOAT
 
 
 def round_tensor(graph: ir.Graph, value: ir.Value, entry: TensorEntry) -> ir.Value:

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load_file
 
@@ -288,6 +288,68 @@ def test_static_products_share_one_quantization_and_are_fused(method: str, writt
     assert found.count("QuantizeLinear") <= 1
     assert "DequantizeLinear" not in found
     assert "MatMul" not in found
+
+
+@pytest.mark.parametrize("method", ["static", "static-per-tensor", "widened-static32"])
+def test_a_static_product_of_matrices_with_a_bias_is_multiplied_in_integers(
+    method: str,
+    constants: Arrays,
+    make_graph: Callable[..., Artifact],
+    make_samples: Callable[..., Artifact],
+    run_stage: Callable[..., Artifact],
+    run_model: Callable[..., list[NDArray[Any]]],
+    tmp_path: Path,
+) -> None:
+    """ONNX Runtime would make a Gemm of the two, and widen the weight of its QDQ form at every run. The other product
+    of the same activation has no bias."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "A"], ["product"], name="a/MatMul"),
+        helper.make_node("Add", ["product", "bias"], ["a"], name="a/Add"),
+        helper.make_node("MatMul", ["x", "B"], ["b"], name="b/MatMul"),
+    ]
+    weights = {"A": constants["A"], "B": constants["B"], "bias": np.arange(48, dtype=np.float32)}
+    graph = make_graph(nodes, weights, {"x": ["batch", 100]}, {"a": ["batch", 48], "b": ["batch", 64]})
+    x = constants["table"]
+    scheme = METHODS[method]
+    samples = make_samples([{"x": row[None]} for row in x])
+    ranges = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
+    plan = run_stage(quantize.run, scheme, graph=graph, ranges=ranges)
+    artifact = run_stage(writing.run, None, graph=graph, plan=plan)
+    found = operators(artifact, tmp_path)
+    assert sorted(found) == ["Add", "Cast", "MatMulInteger", "MatMulIntegerToFloat", "Mul", "QuantizeLinear"]
+    for reference, actual in zip(run_model(graph, x=x), run_model(artifact, x=x), strict=True):
+        assert sqnr(reference, actual) > (18 if scheme.weights == 4 else 31)
+
+
+def test_a_classifier_takes_the_codes_of_the_convolutions_before(
+    constants: Arrays,
+    make_graph: Callable[..., Artifact],
+    make_samples: Callable[..., Artifact],
+    run_stage: Callable[..., Artifact],
+    run_model: Callable[..., list[NDArray[Any]]],
+    tmp_path: Path,
+) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["c"], name="c/Conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["pooled"], name="pool"),
+        helper.make_node("Flatten", ["pooled"], ["h"], name="flatten"),
+        helper.make_node("MatMul", ["h", "A"], ["product"], name="a/MatMul"),
+        helper.make_node("Add", ["product", "bias"], ["a"], name="a/Add"),
+    ]
+    draw = np.random.default_rng(5).normal
+    weights = {"kernel": draw(scale=0.1, size=(100, 256, 1, 1)), "A": constants["A"], "bias": np.arange(48)}
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    graph = make_graph(nodes, weights, {"x": ["batch", 256, 6, 6]}, {"a": ["batch", 48]})
+    x = draw(size=(20, 256, 6, 6)).astype(np.float32)
+    ranges = run_stage(calibrate.ranges, STATIC, graph=graph, samples=make_samples([{"x": row[None]} for row in x]))
+    artifact = run_stage(
+        writing.run, None, graph=graph, plan=run_stage(quantize.run, STATIC, graph=graph, ranges=ranges)
+    )
+    found = operators(artifact, tmp_path)
+    assert "MatMulInteger" in found
+    assert not {"Gemm", "MatMul"} & set(found)
+    (reference,), (actual,) = run_model(graph, x=x), run_model(artifact, x=x)
+    assert sqnr(reference, actual) > 31
 
 
 @pytest.mark.parametrize(
