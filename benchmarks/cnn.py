@@ -14,7 +14,6 @@ from PIL import Image
 from benchmarks import latency
 from benchmarks.data import folder
 from benchmarks.row import Measured
-from pipeline.api import default_store
 from pipeline.checks.accuracy import measure_accuracy
 from pipeline.checks.answers import ANSWERS
 from pipeline.config.job import Job
@@ -22,7 +21,7 @@ from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.run_stages import run_stages
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.core.types import silent
 from pipeline.plan.build import make_plan
 from pipeline.runtime.behaviour import behaviour_in

@@ -14,11 +14,11 @@ from benchmarks.data import ag_news, sts_dev
 from benchmarks.row import Measured, Row
 from benchmarks.texts import news_like_text, training_text
 from benchmarks.training_time import cpu_seconds, run_plan
-from pipeline.api import default_store
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
+from pipeline.core.store import default_store
 from pipeline.data.encode import load_tokenizer
 from pipeline.data.samples import open_samples, write_samples
 from pipeline.metrics.fidelity import top_k_overlap

@@ -10,10 +10,10 @@ from benchmarks import latency
 from benchmarks.data import folder
 from benchmarks.row import Measured, Row
 from benchmarks.training_time import cpu_seconds, run_plan
-from pipeline.api import default_store
 from pipeline.config.job import Job
 from pipeline.config.loading import load_target
 from pipeline.core.artifact import Artifact
+from pipeline.core.store import default_store
 from pipeline.data.samples import open_samples
 from pipeline.graph.files import MODEL, file_of
 from pipeline.plan.build import make_plan

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 
-from pipeline.api import default_store
 from pipeline.core.artifact import Artifact
 from pipeline.core.run_stages import Outcome, run_stages
 from pipeline.core.stage import Stage
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.core.types import silent
 from pipeline.plan.build import Plan
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
-from pipeline.bundle.records import Metadata, read_metadata
+from pipeline.bundle.records import read_metadata
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
@@ -23,32 +23,28 @@ from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.report_types import (
-    PassReport,
     QuantizationCheck,
     RangeCheck,
     Report,
-    StageRecord,
-    TensorFormat,
 )
 from pipeline.core.run_stages import Outcome, execute, run_stages
 from pipeline.core.silence import silence_output
 from pipeline.core.stage import Stage
-from pipeline.core.store import Store
-from pipeline.core.types import Progress, Scheme, StrictModel, silent
+from pipeline.core.store import Store, default_store
+from pipeline.core.types import Progress, StrictModel, silent
 from pipeline.devices import RUNNERS
-from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.build import Plan, apply_overrides, make_plan
 from pipeline.plan.stage_titles import title_of
-from pipeline.report.assemble import Subject, assemble
-from pipeline.report.calibration import calibration_notes
+from pipeline.quantize.plan import stored_formats
+from pipeline.report.assemble import assemble
 from pipeline.report.comparison.cache import comparison_key, known_comparison
 from pipeline.report.comparison.text import uncompared
-from pipeline.report.output_folder import MODEL, output_folder, require_output
+from pipeline.report.output_folder import output_folder, require_output
 from pipeline.report.publish import publish, publish_reports
-from pipeline.report.sparsity import sparsity_notes, with_storage
+from pipeline.report.subject import Subject
 from pipeline.report.trials import compared_trials
 from pipeline.report.write import read_report
-from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
+from pipeline.runtime.behaviour import PROBE
 
 Found = TypeVar("Found", bound=StrictModel)
 
@@ -74,12 +70,6 @@ class Result:
 
     report: Report
     folder: Path
-
-
-def default_store() -> Path:
-    """`EDGE_STORE`, else `edge-pipeline` in the user's cache folder (XDG base directory specification)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("EDGE_STORE") or Path(cache) / "edge-pipeline")
 
 
 def export(
@@ -113,14 +103,23 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             console.finished,
             console.verbose,
         )
-        bundle = outcomes["bundle"].artifact
-        found = measure(_case(plan, outcomes), lambda title: console.begin(f"check {title}"))
-        subject = _subject_of(plan, outcomes)
+        made = {name: outcome.artifact for name, outcome in outcomes.items()}
+        bundle = made["bundle"]
+        found = measure(_case(plan, made), lambda title: console.begin(f"check {title}"))
+        subject = Subject.of_export(
+            plan.source,
+            plan.recipe.name,
+            plan.scheme,
+            read_manifest(bundle.path, stored=True)["digest"],
+            outcomes,
+            stored_formats(made.get("quantize")),
+            plan.notes,
+        )
         trials, notes = compared_trials(store.root, subject, outcomes, found)
         subject = replace(subject, notes=(*subject.notes, *notes))
         key = comparison_key(
             subject.bundle_digest,
-            outcomes["samples.evaluation"].artifact.digest,
+            made["samples.evaluation"].digest,
             plan.target.shape,
             plan.job.metric,
         )
@@ -128,19 +127,18 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         if comparison is None and plan.recipe.passes:
             subject = replace(subject, notes=(*subject.notes, uncompared(trials)))
         report = assemble(subject, found, trials, baseline, comparison)
-        publish(folder, bundle.path, report, outcomes["model"].artifact.path if "model" in outcomes else None)
+        publish(folder, bundle.path, report, made["model"].path if "model" in made else None)
     return Result(report, folder)
 
 
-def _case(plan: Plan, outcomes: dict[str, Outcome]) -> Case:
+def _case(plan: Plan, made: Mapping[str, Artifact]) -> Case:
     """The bundle that the plan's stages made."""
-    made = {name: outcome.artifact for name, outcome in outcomes.items()}
     return Case(
         made["bundle"].path,
         plan.target,
         plan.scheme,
-        _reasons(plan, outcomes),
-        reference=float_reference(outcomes),
+        Reasons.of_plan(made.get("quantize"), plan.scheme),
+        reference=FloatReference.of_export(made),
         metric=plan.metric,
         answers=made[ANSWERS].path,
         quantization=_read(made, "compare", QuantizationCheck),
@@ -151,79 +149,6 @@ def _case(plan: Plan, outcomes: dict[str, Outcome]) -> Case:
 def _read(made: Mapping[str, Artifact], stage: str, kind: type[Found]) -> Found | None:
     """What a check among the stages found; None where the export had none."""
     return kind.model_validate(made[stage].metadata) if stage in made else None
-
-
-def float_reference(outcomes: dict[str, Outcome]) -> FloatReference:
-    """Where the float model and its outputs are, of the plan whose outcomes these are."""
-    names = ("trace.float", "samples.evaluation", "reference")
-    of_float, evaluation, reference = (outcomes[name].artifact.path for name in names)
-    tokenized = [name for name in outcomes if name.startswith("samples.evaluation.")]  # anew, for a trimmed vocabulary
-    own = outcomes[tokenized[-1]].artifact.path if tokenized else evaluation
-    behaviour = Behaviour.model_validate(outcomes[PROBE].artifact.metadata)
-    return FloatReference(of_float, own, reference, evaluation, behaviour)
-
-
-def _reasons(plan: Plan, outcomes: dict[str, Outcome]) -> Reasons:
-    return left_reasons(outcomes["quantize"].artifact if "quantize" in outcomes else None, plan.scheme)
-
-
-def _subject_of(plan: Plan, outcomes: dict[str, Outcome]) -> Subject:
-    facts = {name: outcome.artifact.metadata for name, outcome in outcomes.items()}
-    rebuilt = [name for name, outcome in outcomes.items() if outcome.rebuilt]
-    notes = [f"The stored result of stage {name} was damaged; it was built again." for name in rebuilt]
-    passes = tuple(
-        with_storage(PassReport.from_data(values, f"the report of stage {name}"), plan.scheme)
-        for name, values in facts.items()
-        if name.startswith("compress.")
-    )
-    return Subject(
-        model=plan.source.name,
-        model_digest=plan.source.digest,
-        task=plan.source.task.name,
-        recipe=plan.recipe.name,
-        scheme=plan.scheme,
-        bundle_digest=read_manifest(outcomes["bundle"].artifact.path, stored=True)["digest"],
-        calibration=facts.get("samples.calibration", {}),
-        passes=passes,
-        stages=tuple(
-            StageRecord(name=name, key=o.artifact.key, cached=o.cached, seconds=round(o.seconds, 3))
-            for name, o in outcomes.items()
-        ),
-        formats=stored_formats(outcomes["quantize"].artifact if "quantize" in outcomes else None),
-        notes=(
-            *plan.notes,
-            *notes,
-            *_stage_notes(facts),
-            *_saved_notes(facts.get("model")),
-            *sparsity_notes(passes),
-            *calibration_notes(facts),
-            *_scale_notes(facts.get("quantize", {}).get("float32_scales", [])),
-        ),
-    )
-
-
-def _saved_notes(saved: dict[str, Any] | None) -> list[str]:
-    if saved is None:
-        return []
-    if saved["loads"] == "transformers":
-        return [f"The compressed PyTorch model is in {MODEL}/: transformers loads it, and so does edge (--model)."]
-    return [
-        f"The compressed PyTorch model is in {MODEL}/ as weights.safetensors and the edits that give their shapes: "
-        f"{saved['reason']}."
-    ]
-
-
-def _stage_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """What stages have to say beside their figures."""
-    return [note for values in facts.values() for note in values.get("notes", [])]
-
-
-def _scale_notes(weights: Sequence[str]) -> list[str]:
-    if not weights:
-        return []
-    return [
-        f"float16 cannot hold the scales of {', '.join(weights)}: they are stored as float32, which takes more bytes."
-    ]
 
 
 def check(
@@ -259,16 +184,14 @@ def check(
         keys = manifest["provenance"]["store"]
         inputs = _stored(place, keys)
         evaluation = SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation"
-        reference = _stored_reference(inputs, evaluation)
         metadata = read_metadata(folder)
-        reasons = left_reasons(inputs.get("plan"), metadata.scheme)
         notes = _tried(place, aimed, inputs, evaluation, metric)
         case = Case(
             folder,
             aimed,
             metadata.scheme,
-            reasons,
-            reference=reference,
+            Reasons.of_plan(inputs.get("plan"), metadata.scheme),
+            reference=FloatReference.stored(inputs, evaluation),
             metric=metric,
             quantization=_read(inputs, "compare", QuantizationCheck),
             ranges=_read(inputs, "outside", RangeCheck),
@@ -279,7 +202,7 @@ def check(
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
         comparison = known_comparison(place.root, key)
     report = assemble(
-        _subject_in(manifest, metadata, stored_formats(inputs.get("plan")), notes),
+        Subject.of_bundle(manifest, metadata.task, metadata.scheme, stored_formats(inputs.get("plan")), notes),
         found,
         (),
         earlier,
@@ -311,31 +234,6 @@ def _stored(store: Store, keys: dict[str, str]) -> dict[str, Artifact]:
     return found
 
 
-def _stored_reference(inputs: dict[str, Artifact], source_evaluation: str) -> FloatReference | None:
-    roles = ("float", "evaluation", "reference", source_evaluation)
-    if any(role not in inputs for role in (*roles, PROBE)):
-        return None
-    of_float, evaluation, expected, source = (inputs[role].path for role in roles)
-    return FloatReference(of_float, evaluation, expected, source, behaviour_in(inputs))
-
-
-def left_reasons(plan: Artifact | None, scheme: Scheme) -> Reasons:
-    """Why weights stayed in float: what the quantization plan says of each; without one, what is known of all."""
-    if plan is not None:
-        left = {entry["weight"]: entry["reason"] for entry in plan.metadata["left_in_float"]}
-        stored = {f"{weight}.codes": reason for weight, reason in plan.metadata.get("stored_only", {}).items()}
-        return Reasons(left | stored)
-    if not SchemeFormats(scheme).rounds:
-        return Reasons(without_plan=f"the scheme {scheme.name} keeps weights in float")
-    return Reasons(without_plan="not known: the quantization plan is not in the store; run the export again")
-
-
-def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:
-    """How the quantization plan stores every weight; nothing without one, or of one that does not say it yet."""
-    entries = plan.metadata.get("formats", ()) if plan is not None else ()
-    return tuple(TensorFormat.model_validate(entry) for entry in entries)
-
-
 def _tried(
     store: Store, target: Target, inputs: dict[str, Artifact], evaluation: str, metric: UserMetric | None
 ) -> tuple[str, ...]:
@@ -346,22 +244,3 @@ def _tried(
     with silence_output():
         outcome = execute(judge_stage(target, metric), {name: inputs[role] for name, role in given.items()}, store)
     return tuple(outcome.artifact.metadata["notes"])
-
-
-def _subject_in(
-    manifest: dict[str, Any], metadata: Metadata, formats: tuple[TensorFormat, ...], notes: tuple[str, ...]
-) -> Subject:
-    provenance = manifest["provenance"]
-    return Subject(
-        model=provenance["model"],
-        model_digest=provenance["model_digest"],
-        task=metadata.task,
-        recipe=provenance["recipe"],
-        scheme=metadata.scheme,
-        bundle_digest=manifest["digest"],
-        calibration={},
-        passes=(),
-        stages=(),
-        formats=formats,
-        notes=("An existing bundle was checked; nothing was rebuilt.", *notes),
-    )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline.api import stored_formats
 from pipeline.core.artifact import Artifact
+from pipeline.quantize.plan import stored_formats
 
 
 @pytest.mark.parametrize("name", pipeline.__all__)

@@ -15,7 +15,10 @@ from onnx import TensorProto, numpy_helper
 from onnx_ir import DataType
 
 from pipeline.checks.weights import Constant, Graph, Weight, stored_bits
+from pipeline.core.artifact import Artifact
 from pipeline.core.report_types import SkippedTensor
+from pipeline.core.types import Scheme
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.operators import LAYERS, MOVES
 
 MADE_AT_LOAD = "not known: ONNX Runtime made this weight of others when it loaded the model"
@@ -30,6 +33,17 @@ class Reasons:
 
     by_weight: Mapping[str, str] = field(default_factory=dict)
     without_plan: str = ""
+
+    @classmethod
+    def of_plan(cls, plan: Artifact | None, scheme: Scheme) -> Reasons:
+        """What the stage `quantize` made says of each weight; without it, what is known of all."""
+        if plan is not None:
+            left = {entry["weight"]: entry["reason"] for entry in plan.metadata["left_in_float"]}
+            stored = {f"{weight}.codes": reason for weight, reason in plan.metadata.get("stored_only", {}).items()}
+            return cls(left | stored)
+        if not SchemeFormats(scheme).rounds:
+            return cls(without_plan=f"the scheme {scheme.name} keeps weights in float")
+        return cls(without_plan="not known: the quantization plan is not in the store; run the export again")
 
 
 @dataclass(frozen=True)

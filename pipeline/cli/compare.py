@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.api import default_store
 from pipeline.cli.export import headline
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.compare.compare import run_comparison
@@ -14,7 +13,7 @@ from pipeline.config.job import Job
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import Comparison
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.plan.build import make_plan
 from pipeline.report.comparison.files import comparison_folder, write_comparison
 from pipeline.report.comparison.terminal import render_comparison

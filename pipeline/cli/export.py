@@ -8,14 +8,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.api import check, default_store, run_export
+from pipeline.api import check, run_export
 from pipeline.checks.user_metric import load_user_metric
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.job import Job
 from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import Report
 from pipeline.core.run_stages import preview
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.plan.build import Plan, make_plan
 from pipeline.plan.stage_titles import title_of
 from pipeline.report.output_folder import output_folder

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.api import default_store
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata
@@ -21,7 +20,7 @@ from pipeline.checks.breakdown import tensor_groups
 from pipeline.config.loading import available, load_recipe, load_target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.core.types import Scheme
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import TensorClass

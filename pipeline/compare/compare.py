@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.api import Console, default_store, float_reference
+from pipeline.api import Console
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.bundle.records import bundle_graphs
@@ -22,7 +22,7 @@ from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.run_stages import Outcome, run_stages
 from pipeline.core.stage import Stage
-from pipeline.core.store import Store
+from pipeline.core.store import Store, default_store
 from pipeline.core.types import Scheme
 from pipeline.devices import RUNNERS
 from pipeline.devices.host_info import host_info, versions
@@ -83,7 +83,7 @@ def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Co
         builder = _Builder(store, console)
         recipe, outcomes = builder.build(_label(plan.recipe.name), plan)
         plain, failed = _build_plain(plans, recipe, builder)
-        reference = float_reference(outcomes)
+        reference = FloatReference.of_export({name: outcome.artifact for name, outcome in outcomes.items()})
         built = [recipe, *plain]
         turns = _latencies(plan, built, reference, console)
         scored = [_score(plan, one, reference, console) for one in built]

@@ -231,3 +231,9 @@ def fsync(path: Path) -> None:
 def tree_bytes(root: Path) -> int:
     """Of all files below `root`, or of whatever stands in its place."""
     return sum(path.lstat().st_size for path in [root, *root.rglob("*")] if kind_of(path) != FOLDER)
+
+
+def default_store() -> Path:
+    """`EDGE_STORE`, else `edge-pipeline` in the user's cache folder (XDG base directory specification)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("EDGE_STORE") or Path(cache) / "edge-pipeline")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.core.artifact import Artifact
+from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import StrictModel
 from pipeline.formats.format import Entry
 from pipeline.quantize.layers import LeftEntry
@@ -30,3 +32,9 @@ class QuantizationPlan(StrictModel):
     def entries(self) -> tuple[Entry, ...]:
         """All weights that are rounded, in the order in which they are written."""
         return (*self.convolutions, *self.linears, *self.tables, *self.others)
+
+
+def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:
+    """How the quantization plan stores every weight; nothing without one, or of one that does not say it yet."""
+    entries = plan.metadata.get("formats", ()) if plan is not None else ()
+    return tuple(TensorFormat.model_validate(entry) for entry in entries)

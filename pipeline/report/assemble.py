@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checks.budgets import outcomes
 from pipeline.checks.budgets.metric import Absent, Outcome
 from pipeline.checks.compare import warnings
 from pipeline.checks.measurements import Measurements
-from pipeline.core.report_types import Comparison, PassReport, Report, StageRecord, TensorFormat, Trial
-from pipeline.core.types import Figure, Json, Scheme
+from pipeline.core.report_types import Comparison, Report, TensorFormat, Trial
+from pipeline.core.types import Figure
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.gate.baseline import regressions
@@ -19,24 +18,8 @@ from pipeline.gate.gate import judge_budgets, overall
 from pipeline.report.calibration import range_warnings
 from pipeline.report.comparison import text as comparison_text
 from pipeline.report.losses import loss_warnings
+from pipeline.report.subject import Subject
 from pipeline.report.text import count
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What was checked: the bundle's own account of itself, and how it was made if this run made it."""
-
-    model: str
-    model_digest: str
-    task: str
-    recipe: str
-    scheme: Scheme
-    bundle_digest: str
-    calibration: dict[str, Json]
-    passes: tuple[PassReport, ...]
-    stages: tuple[StageRecord, ...]
-    formats: tuple[TensorFormat, ...]
-    notes: tuple[str, ...]
 
 
 def assemble(

@@ -9,7 +9,7 @@ from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import Trial
 from pipeline.core.run_stages import Outcome
 from pipeline.graph.files import graph_megabytes, graphs_in
-from pipeline.report.assemble import Subject
+from pipeline.report.subject import Subject
 from pipeline.report.trial_log import append_trial, earlier_trials, trial_scope
 
 
