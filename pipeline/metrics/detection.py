@@ -17,6 +17,8 @@ from pipeline.metrics.fidelity import Array
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 """Overlaps (intersection over union) of COCO's mAP 0.5:0.95."""
 MOST_DETECTIONS = 100
+MOST_CANDIDATES = 1000
+"""Of an image, by score: what is below them hardly counts, and the time grows with their square."""
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _SURE = 0.3  # score from which a detection of the float model counts as the truth, where there are no labels
 
@@ -142,3 +144,22 @@ def _sure_score(images: Sequence[Boxes]) -> float:
 def _surer(image: Boxes, least: float) -> Boxes:
     kept = image.scores >= least
     return Boxes(image.boxes[kept], image.classes[kept], image.scores[kept])
+
+
+def suppress(found: Boxes, threshold: float, least: float) -> Boxes:
+    """The boxes that no better one of the same class overlaps by more than `threshold`, by score, at most 100 of those
+    that reach the score `least`."""
+    order = np.argsort(-found.scores, kind="stable")
+    order = order[found.scores[order] >= least][:MOST_CANDIDATES]
+    boxes, classes = found.boxes[order], found.classes[order]
+    overlaps = iou(boxes, boxes) > threshold
+    overlaps &= classes[:, None] == classes
+    kept: list[int] = []
+    alive = np.ones(len(order), bool)
+    for place in range(len(order)):
+        if alive[place]:
+            kept.append(place)
+            alive &= ~overlaps[place]
+        if len(kept) == MOST_DETECTIONS:
+            break
+    return Boxes(boxes[kept], classes[kept], found.scores[order][kept])

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from pipeline.metrics.fidelity import Array
+from pipeline.metrics.outputs import ratio_db
 
 
 def edit_distance(found: Sequence[Hashable], wanted: Sequence[Hashable]) -> int:
@@ -30,6 +31,12 @@ def error_rate(found: Sequence[Sequence[Hashable]], wanted: Sequence[Sequence[Ha
     edits = sum(edit_distance(one, other) for one, other in zip(found, wanted, strict=True))
     length = sum(len(other) for other in wanted)
     return edits / length if length else float(edits > 0)
+
+
+def edits_db(found: Sequence[Sequence[Hashable]], wanted: Sequence[Sequence[Hashable]]) -> float:
+    """The length of all that is wanted over the edits, in dB."""
+    edits = sum(edit_distance(one, other) for one, other in zip(found, wanted, strict=True))
+    return ratio_db(sum(map(len, wanted)), edits)
 
 
 def collapse(classes: Array, blank: int) -> list[int]:

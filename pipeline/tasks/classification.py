@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.fidelity import Array, agreement, kl_divergence
+from pipeline.metrics.fidelity import agreement, kl_divergence
 from pipeline.metrics.task import accuracy
-from pipeline.tasks.output_kind import Judgement, LabelKind, Output, OutputKind, known_classes, least
+from pipeline.tasks.output_kind import Judgement, LabelKind, Output, OutputKind, Rows, known_classes, least
 from pipeline.tasks.task import Task, by_names
 
 _PROBLEMS = {
@@ -32,11 +32,11 @@ class Classes(OutputKind):
     objective = "drawn_class"
     best_by = "accuracy"
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         scores = {"agreement": agreement(reference, other), "kl_divergence": kl_divergence(reference, other)}
         return least(scores, {"agreement": 100.0 * (1.0 - scores["agreement"])})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         return {"accuracy": accuracy(rows, known_classes(np.asarray(labels).astype(np.int64), rows.shape[1]))}
 
     def by_config(self, config: Mapping[str, Any], labels: Iterable[LabelKind]) -> str:
@@ -58,7 +58,7 @@ class Classes(OutputKind):
         """A class needs a rival: one value is a number."""
         return self.name if columns > 1 else "scores"
 
-    def decisions(self, labels: Sequence[Any] | None, rows: Array, reference: Array) -> NDArray[np.bool_] | None:
+    def decisions(self, labels: Sequence[Any] | None, rows: Rows, reference: Rows) -> NDArray[np.bool_] | None:
         wanted = reference.argmax(1) if labels is None else np.asarray(labels).astype(np.int64)
         return np.asarray(rows.argmax(1) == wanted)
 

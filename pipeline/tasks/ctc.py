@@ -13,10 +13,8 @@ from pydantic import Field
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json, StrictModel
 from pipeline.core.untrusted import read_json_object
-from pipeline.metrics.fidelity import Array
-from pipeline.metrics.outputs import ratio_db
-from pipeline.metrics.sequences import collapse, edit_distance, error_rate
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output
+from pipeline.metrics.sequences import collapse, edits_db, error_rate
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows
 from pipeline.tasks.task import Task, by_names
 from pipeline.tasks.whole_outputs import WholeOutputs, pack
 
@@ -70,13 +68,13 @@ class CtcTexts(WholeOutputs):
         best = frames.argmax(axis=-1)
         return pack([np.array(collapse(best, self._blank(best, frames.shape[-1])), np.int64)])
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         expected, found = self._ids(reference), self._ids(other)
         errors = error_rate(found, expected)
         same = float(np.mean([a == b for a, b in zip(expected, found, strict=True)]))
         return Judgement({"edits_of_float": errors, "same_text": same}, "edits_of_float", 100.0 * errors)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         texts = [self.text(ids).strip() for ids in self._ids(rows)]  # lines end with spaces of any width
         wanted = [str(label).strip() for label in labels]
         if not any(wanted):
@@ -100,22 +98,21 @@ class CtcTexts(WholeOutputs):
                 "classes in order), or leave the labels out.",
             )
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         """The text of the first sample everywhere."""
         return np.broadcast_to(rows[:1], rows.shape).astype(self.dtype)
 
-    def noise_db(self, reference: Array, other: Array) -> float:
+    def noise_db(self, reference: Rows, other: Rows) -> float:
         """All characters of float's over the edits."""
-        pairs = zip(self._ids(other), self._ids(reference), strict=True)
-        return ratio_db(sum(map(len, self._ids(reference))), sum(edit_distance(a, b) for a, b in pairs))
+        return edits_db(self._ids(other), self._ids(reference))
 
-    def same(self, expected: Array, found: Array) -> bool:
+    def same(self, expected: Rows, found: Rows) -> bool:
         return self._ids(expected) == self._ids(found)
 
-    def _ids(self, rows: Array) -> list[list[int]]:
+    def _ids(self, rows: Rows) -> list[list[int]]:
         return [ids.tolist() for (ids,) in self.parts(rows)]
 
-    def _blank(self, best: Array, classes: int) -> int:
+    def _blank(self, best: NDArray[Any], classes: int) -> int:
         if (given := self.head.get("blank")) is not None:
             return int(given)
         return 0 if (best == 0).sum() >= (best == classes - 1).sum() else classes - 1

@@ -12,7 +12,7 @@ from pipeline.metrics.dense import depth_scores
 from pipeline.metrics.fidelity import Array
 from pipeline.metrics.outputs import common_answer, lost_share
 from pipeline.tasks.grids import at, grid
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows
 from pipeline.tasks.task import Task, by_names
 from pipeline.tasks.whole_outputs import WholeOutputs, pack
 
@@ -45,11 +45,11 @@ class DenseNumbers(WholeOutputs):
         channels = output.reshape(-1, *output.shape[-2:])
         return pack([at(channels, *grid(channels.shape[-2:], _MOST))])
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         lost = lost_share(self._maps(reference), self._maps(other))
         return Judgement({"error_in_std": float(np.sqrt(lost))}, "error_in_std", 100.0 * lost)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         pairs = list(zip(self._maps(rows), labels, strict=True))
         found = np.concatenate([pixels.ravel() for pixels, _ in pairs])
         wanted = np.concatenate(
@@ -64,10 +64,10 @@ class DenseNumbers(WholeOutputs):
         drop = of_float["delta1"] - of_other["delta1"]
         return ("delta1", drop) if drop >= fidelity.drop else (fidelity.primary, fidelity.drop)
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         return self.join([pack([array]) for array in common_answer(self._maps(rows))])
 
-    def _maps(self, rows: Array) -> list[Array]:
+    def _maps(self, rows: Rows) -> list[Array]:
         return [pixels for (pixels,) in self.parts(rows)]
 
 

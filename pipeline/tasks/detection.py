@@ -16,14 +16,23 @@ from pipeline.metrics.detection import (
     decode_queries,
     detection_fidelity,
     mean_average_precision,
+    suppress,
     truth,
 )
-from pipeline.metrics.fidelity import Array
-from pipeline.metrics.nms import suppress
 from pipeline.metrics.outputs import ratio_db
 from pipeline.tasks.detector_heads import DetectionHead, Kind, decode, outputs_for, recognized, settings
 from pipeline.tasks.grids import image_size
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, known_classes, least, no_judge
+from pipeline.tasks.output_kind import (
+    Arrays,
+    Judgement,
+    LabelKind,
+    Output,
+    OutputKind,
+    Rows,
+    known_classes,
+    least,
+    no_judge,
+)
 from pipeline.tasks.task import Task, by_names
 
 LOGITS, BOXES = "logits", "pred_boxes"
@@ -53,12 +62,12 @@ class Detections(OutputKind):
     head_model = DetectionHead
     overlaps: ClassVar[str] = "map_50_95"
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         scores = detection_fidelity(self._boxes(reference), self._boxes(other))
         deciding = f"{self.overlaps}_of_float"
         return least(scores, {deciding: 100.0 * (1.0 - scores[deciding])})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         tables = [np.asarray(objects, np.float64).reshape(-1, 5) for objects in labels]
         tables = [table[table[:, 0] >= 0] for table in tables]  # arrays of one length end with rows of -1
         if self._decoded and (classes := int(rows[..., 6].max())):
@@ -113,15 +122,15 @@ class Detections(OutputKind):
         rows[..., 6] = classes
         return rows
 
-    def constant(self, rows: Array) -> None:  # noqa: ARG002
+    def constant(self, rows: Rows) -> None:  # noqa: ARG002
         return None  # the boxes of images have no mean
 
-    def noise_db(self, reference: Array, other: Array) -> float:
+    def noise_db(self, reference: Rows, other: Rows) -> float:
         """Of float's detections, all over those that are lost."""
         kept = detection_fidelity(self._boxes(reference), self._boxes(other))[f"{self.overlaps}_of_float"]
         return ratio_db(1.0, 1.0 - kept)
 
-    def same(self, expected: Array, found: Array) -> bool:
+    def same(self, expected: Rows, found: Rows) -> bool:
         if not self._decoded or not expected[..., 5].any():
             return super().same(expected, found)
         return detection_fidelity(self._boxes(expected), self._boxes(found))["map_50_of_float"] >= _SAME
@@ -146,7 +155,7 @@ class Detections(OutputKind):
             found = shown[0]
         return found
 
-    def _boxes(self, rows: Array) -> list[Boxes]:
+    def _boxes(self, rows: Rows) -> list[Boxes]:
         if not self._decoded:
             return decode_queries(rows)
         kept = [row[row[:, 5] > 0].astype(np.float64) for row in rows]

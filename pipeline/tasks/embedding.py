@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.metrics.fidelity import Array, cosine, pair_rank_correlation, top_k_overlap
+from pipeline.metrics.fidelity import cosine, pair_rank_correlation, top_k_overlap
 from pipeline.metrics.task import spearman_of_pairs
-from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, least
+from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, Rows, least
 from pipeline.tasks.task import Task, by_names
 
 _TOP_K = 10
@@ -28,7 +28,7 @@ class Vectors(OutputKind):
     by_order = True
     names_classes = False
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         same_size = reference.shape[1:] == other.shape[1:]  # a narrower embedding has no cosine to a wider one
         scores = {
             **({"cosine": cosine(reference, other)} if same_size else {}),
@@ -37,7 +37,7 @@ class Vectors(OutputKind):
         }
         return least(scores, {"pair_rank_correlation": 100.0 * (1.0 - scores["pair_rank_correlation"])})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         """Spearman between cosines and the scores of pairs; all left sides come first."""
         half = len(labels)
         return {"spearman": spearman_of_pairs(rows[:half], rows[half:], np.asarray(labels, np.float64))}

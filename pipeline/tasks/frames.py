@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.fidelity import Array, decisions
 from pipeline.metrics.task import label_f1
 from pipeline.tasks.grids import at
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, known_classes, least
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows, known_classes, least
 from pipeline.tasks.task import Task, by_names
 from pipeline.tasks.whole_outputs import WholeOutputs, pack
 
@@ -38,7 +38,7 @@ class FrameLabels(WholeOutputs):
         (output,) = outputs.values()
         return pack([output.reshape(-1, output.shape[-1] if output.ndim == 3 else 1)])
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         frames, others = (np.concatenate(self._frames(rows)) for rows in (reference, other))
         expected, found = decisions(frames), decisions(others, frames)
         scores = {"agreement": float(np.mean(expected == found))}
@@ -46,7 +46,7 @@ class FrameLabels(WholeOutputs):
             scores["f1_of_float"] = label_f1(found, expected)["micro_f1"] / 100.0
         return least(scores, {name: 100.0 * (1.0 - score) for name, score in scores.items()})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         pairs = [_pair(frames, np.asarray(label)) for frames, label in zip(self._frames(rows), labels, strict=True)]
         found, wanted = (np.concatenate(part) for part in zip(*pairs, strict=True))
         scores = label_f1(found, wanted)
@@ -55,16 +55,16 @@ class FrameLabels(WholeOutputs):
     def label_kind(self, labels: Sequence[Any] | None, pairs: bool) -> LabelKind:  # noqa: ARG002
         return "none" if labels is None or not len(labels) or isinstance(labels[0], str) else "tags"
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         """The mean of all frames everywhere."""
         mean = np.concatenate(self._frames(rows)).mean(axis=0)
         return self.join([pack([np.broadcast_to(mean, frames.shape)]) for frames in self._frames(rows)])
 
-    def _frames(self, rows: Array) -> list[Array]:
+    def _frames(self, rows: Rows) -> list[Array]:
         return [frames for (frames,) in self.parts(rows)]
 
 
-def _pair(frames: Array, label: Array) -> tuple[Array, Array]:
+def _pair(frames: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Found and wanted decisions, bool [frames, labels]."""
     label = label.reshape(1) if label.ndim == 0 else label
     wanted = at(label.T, len(frames)).T
@@ -79,7 +79,7 @@ def _pair(frames: Array, label: Array) -> tuple[Array, Array]:
     return frames.argmax(1)[:, None] == classes, known_classes(wanted.astype(np.int64), count)[:, None] == classes
 
 
-def _right(found: Array, wanted: Array) -> float:
+def _right(found: Rows, wanted: Rows) -> float:
     return float(np.mean((found == wanted).all(axis=1)))
 
 

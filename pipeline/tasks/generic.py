@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.metrics.fidelity import Array, same_answers
+from pipeline.metrics.fidelity import same_answers
 from pipeline.metrics.outputs import common_answer, equal_share, lost_share, sqnr_of_arrays
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, least
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows, least
 from pipeline.tasks.task import Task
 from pipeline.tasks.whole_outputs import WholeOutputs, pack
 
@@ -51,7 +51,7 @@ class AnyOutputs(WholeOutputs):
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:  # noqa: ARG002
         return pack([_spread(array) for array in outputs.values()])
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         scores: dict[str, float] = {}
         drops: dict[str, float] = {}
         pairs = list(zip(self.by_part(reference), self.by_part(other), strict=True))
@@ -66,18 +66,18 @@ class AnyOutputs(WholeOutputs):
                 drops[f"agreement{end}"] = 100.0 * (1.0 - scores[f"agreement{end}"])
         return least(scores, drops)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:  # noqa: ARG002
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:  # noqa: ARG002
         return {}
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         parts = [common_answer(arrays) for arrays in self.by_part(rows)]
         return self.join([pack(arrays) for arrays in zip(*parts, strict=True)])
 
-    def noise_db(self, reference: Array, other: Array) -> float:
+    def noise_db(self, reference: Rows, other: Rows) -> float:
         pairs = zip(self.by_part(reference), self.by_part(other), strict=True)
         return min(sqnr_of_arrays(expected, found) for expected, found in pairs)
 
-    def same(self, expected: Array, found: Array) -> bool:
+    def same(self, expected: Rows, found: Rows) -> bool:
         """Integers may come of a comparison that hardly decides: one of a thousand may differ."""
         pairs = list(zip(self.by_part(expected), self.by_part(found), strict=True))
         alike = all([array.shape for array in a] == [array.shape for array in b] for a, b in pairs)
@@ -89,7 +89,7 @@ class AnyOutputs(WholeOutputs):
         return self.names[place] if self.names else str(place)
 
 
-def _flat(arrays: Sequence[NDArray[Any]]) -> Array:
+def _flat(arrays: Sequence[NDArray[Any]]) -> Rows:
     return np.concatenate([array.reshape(-1, 1) for array in arrays])
 
 

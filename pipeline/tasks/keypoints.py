@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.fidelity import Array
 from pipeline.metrics.keypoints import extents, oks, pck
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, least
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, Rows, least
 from pipeline.tasks.task import Task, by_names
 
 
@@ -45,7 +44,7 @@ class Keypoints(OutputKind):
         flat, (height, width) = output.reshape(*output.shape[:2], -1).argmax(axis=-1), output.shape[2:]
         return np.stack([(flat % width + 0.5) / width, (flat // width + 0.5) / height], axis=-1)
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         seen = np.ones(reference.shape[:2], bool)
         size, area = extents(reference, seen)
         scores = {
@@ -54,7 +53,7 @@ class Keypoints(OutputKind):
         }
         return least(scores, {name: 100.0 * (1.0 - score) for name, score in scores.items()})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         wanted = np.stack([np.asarray(label, np.float64) for label in labels])
         if wanted.shape[:2] != rows.shape[:2] or wanted.shape[2] not in (2, 3):
             raise ValueError(f"labels {list(wanted.shape)} need [x, y, visible] of {rows.shape[1]} points a sample")

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.metrics.fidelity import Array, decisions
+from pipeline.metrics.fidelity import decisions
 from pipeline.metrics.task import label_f1
-from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, kind_of_lists, known_classes, least
+from pipeline.tasks.output_kind import Judgement, LabelKind, OutputKind, Rows, kind_of_lists, known_classes, least
 
 
 class LabelSets(OutputKind):
@@ -22,11 +22,11 @@ class LabelSets(OutputKind):
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
     objective = "drawn_labels"
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         scores = {"agreement": float(np.mean(decisions(reference) == decisions(other, reference)))}
         return least(scores, {"agreement": 100.0 * (1.0 - scores["agreement"])})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         if self.label_kind(labels, False) == "sets":
             return label_f1(decisions(rows), np.asarray(labels, np.float64) > 0)
         wanted = np.zeros(rows.shape, bool)

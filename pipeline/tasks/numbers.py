@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.fidelity import Array, error_in_std, rank_correlations
+from pipeline.metrics.fidelity import error_in_std, rank_correlations
 from pipeline.metrics.task import spearman_of_scores
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, OutputKind, least
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, OutputKind, Rows, least
 from pipeline.tasks.token_classification import rows_of_tokens, stretches
 
 
@@ -30,12 +30,12 @@ class Numbers(OutputKind):
     losses: ClassVar[dict[str, float]] = {"numbers_mse": 1.0}
     by_order = True
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         ranks, error = float(rank_correlations(reference, other).min()), float(error_in_std(reference, other).max())
         drops = {"rank_correlation": 100.0 * (1.0 - ranks), "error_in_std": 100.0 * min(error, 1.0) ** 2}
         return least({"rank_correlation": ranks, "error_in_std": error}, drops)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         found = spearman_of_scores(rows, np.asarray(labels, np.float64))
         return {"spearman" if len(found) == 1 else f"spearman_{n}": value for n, value in enumerate(found)}
 

@@ -12,14 +12,14 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json, StrictModel
-from pipeline.metrics.fidelity import Array, same_answers, sqnr_db
+from pipeline.metrics.fidelity import same_answers, sqnr_db
 
 LabelKind = Literal[
     "none", "pairs", "classes", "numbers", "sets", "indices", "vectors", "tags", "objects", "texts", "maps"
@@ -29,6 +29,8 @@ sample, 0 or 1 for each label of a sample, the indices of a sample's labels, sev
 token, the objects of an image, a text per sample or the answers to it, or a map of classes per image."""
 MASK = "attention_mask"
 Arrays = Mapping[str, NDArray[Any]]
+Rows: TypeAlias = NDArray[Any]
+"""What is compared of several samples, one after the other: see `OutputKind.rows`."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ class OutputKind(ABC):
         return
 
     @abstractmethod
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         """`other` against the float model's outputs on the same rows; no labels are needed."""
 
     @abstractmethod
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         """Scores in points (0-100, higher is better) of one model's rows against the labels; the first one decides."""
 
     def lost(self, of_float: dict[str, float], of_other: dict[str, float], fidelity: Judgement) -> tuple[str, float]:  # noqa: ARG002
@@ -201,16 +203,16 @@ class OutputKind(ABC):
         """The rows of several samples, one after the other."""
         return np.concatenate(rows).astype(self.dtype)
 
-    def constant(self, rows: Array) -> Array | None:
+    def constant(self, rows: Rows) -> Rows | None:
         """The rows of a model that answers every sample alike, as near to `rows` as such a model can be; None if there
         is no such answer."""
         return np.broadcast_to(rows.mean(axis=0), rows.shape).astype(self.dtype)
 
-    def noise_db(self, reference: Array, other: Array) -> float:
+    def noise_db(self, reference: Rows, other: Rows) -> float:
         """The signal-to-noise ratio of `other`, of the output that lost most."""
         return sqnr_db(reference, other)
 
-    def same(self, expected: Array, found: Array) -> bool:
+    def same(self, expected: Rows, found: Rows) -> bool:
         """Whether the rows of two runs of one model are the same answers."""
         columns = expected.shape[-1]
         return expected.shape == found.shape and same_answers(expected.reshape(-1, columns), found.reshape(-1, columns))
@@ -234,7 +236,7 @@ class OutputKind(ABC):
         """What labels that are lists are."""
         return kind_of_lists(labels)
 
-    def decisions(self, labels: Sequence[Any] | None, rows: Array, reference: Array) -> NDArray[np.bool_] | None:  # noqa: ARG002
+    def decisions(self, labels: Sequence[Any] | None, rows: Rows, reference: Rows) -> NDArray[np.bool_] | None:  # noqa: ARG002
         """Which rows are right, bool [rows], by the labels or else by the float model's `reference`; None if rows are
         no decisions on samples, of which a paired interval could be told."""
         return None
@@ -264,7 +266,7 @@ def least(scores: dict[str, float], drops: dict[str, float]) -> Judgement:
     return Judgement(scores, primary, drops[primary])
 
 
-def known_classes(labels: Array, classes: int) -> Array:
+def known_classes(labels: Rows, classes: int) -> Rows:
     """The labels, if all are classes of the model; UsageError if not."""
     if labels.size and labels.max() >= classes:
         raise UsageError(

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.answers import answer_scores
-from pipeline.metrics.fidelity import Array
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, no_judge, unmasked
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, Rows, no_judge, unmasked
 from pipeline.tasks.task import Task, by_names
 
 START, END, TYPES = "start_logits", "end_logits", "token_type_ids"
@@ -57,11 +56,11 @@ class Spans(OutputKind):
         total[0, 0] = first[0] + last[0]
         return np.array([np.unravel_index(total.argmax(), total.shape)], np.float32)
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         f1, exact = _overlap(other, reference)
         return Judgement({"span_f1_of_float": f1, "same_span": exact}, "span_f1_of_float", 100.0 * (1.0 - f1))
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         if isinstance(labels[0], Mapping):
             found = [_text(label, *map(int, span)) for label, span in zip(labels, rows, strict=True)]
             f1, exact = answer_scores(found, [label["answers"] for label in labels])
@@ -72,7 +71,7 @@ class Spans(OutputKind):
     def lists(self, labels: Sequence[Any]) -> LabelKind:
         return "vectors" if all(len(label) == 2 for label in labels) else "tags"
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         spans, counts = np.unique(rows, axis=0, return_counts=True)
         return np.broadcast_to(spans[counts.argmax()], rows.shape).astype(self.dtype)
 
@@ -90,7 +89,7 @@ def _text(label: Mapping[str, Any], first: int, last: int) -> str:
     return str(label["context"][begin:end])
 
 
-def _overlap(found: Array, wanted: Array) -> tuple[float, float]:
+def _overlap(found: Rows, wanted: Rows) -> tuple[float, float]:
     """Means over samples [samples, 2] of the F1 of tokens (Rajpurkar et al., arXiv 1606.05250, sec. 6.1) and of whether
     spans are the same."""
     common = np.minimum(found[:, 1], wanted[:, 1]) - np.maximum(found[:, 0], wanted[:, 0]) + 1

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.fidelity import Array, error_in_std
+from pipeline.metrics.fidelity import error_in_std
 from pipeline.tasks.numbers import Numbers
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, no_judge
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows, no_judge
 from pipeline.tasks.task import Task
 
 
@@ -37,12 +37,12 @@ class Quantities(Numbers):
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:  # noqa: ARG002
         return np.concatenate([output.reshape(1, -1) for output in outputs.values()], axis=1)
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         errors = error_in_std(reference, other)
         scores = {"error_in_std": float(errors.max()), "mean_error_in_std": float(errors.mean())}
         return Judgement(scores, "error_in_std", 100.0 * min(scores["error_in_std"], 1.0) ** 2)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         wanted = np.asarray(labels, np.float64).reshape(len(rows), -1)
         if wanted.shape != rows.shape:
             raise ValueError(f"there are {wanted.shape[1]} numbers a sample; the model gives {rows.shape[1]}")

@@ -12,7 +12,7 @@ from pipeline.metrics.fidelity import Array, decisions
 from pipeline.metrics.outputs import ratio_db
 from pipeline.metrics.segmentation import IGNORED, class_recall, confusion, mean_iou, pixel_accuracy
 from pipeline.tasks.grids import at, between, grid, image_size
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, known_classes, least
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, OutputKind, Rows, known_classes, least
 from pipeline.tasks.task import Task, by_names
 
 _MOST = 512
@@ -71,7 +71,7 @@ class ClassMaps(OutputKind):
         padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=-1) for row in rows]
         return np.concatenate(padded).astype(self.dtype)
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         counts = _counts(_maps(other), _maps(reference))
         scores = {
             "pixel_agreement": pixel_accuracy(counts),
@@ -80,7 +80,7 @@ class ClassMaps(OutputKind):
         }
         return least(scores, {name: 100.0 * (1.0 - scores[name]) for name in ("pixel_agreement", "class_agreement")})
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         maps, classes = _maps(rows), int(rows[:, _SHAPE - 1].max())
         wanted = [at(np.asarray(label), *found.shape) for label, found in zip(labels, maps, strict=True)]
         if classes:
@@ -91,30 +91,30 @@ class ClassMaps(OutputKind):
         counts = _counts(maps, wanted)
         return {"miou": 100.0 * mean_iou(counts), "pixel_accuracy": 100.0 * pixel_accuracy(counts)}
 
-    def constant(self, rows: Array) -> Array:
+    def constant(self, rows: Rows) -> Rows:
         """Everywhere the class that is most frequent."""
         classes = rows[:, _SHAPE:]
         frequent = np.bincount(classes[classes >= 0].astype(np.int64)).argmax()
         return np.concatenate([rows[:, :_SHAPE], np.where(classes >= 0, frequent, -1)], axis=1).astype(self.dtype)
 
-    def noise_db(self, reference: Array, other: Array) -> float:
+    def noise_db(self, reference: Rows, other: Rows) -> float:
         """All pixels over those that differ."""
         return ratio_db(float(reference.size), float((reference != other).sum()))
 
-    def same(self, expected: Array, found: Array) -> bool:
+    def same(self, expected: Rows, found: Rows) -> bool:
         """Classes may be as good as equally likely: one pixel of a thousand may differ."""
         return expected.shape == found.shape and float(np.mean(expected == found)) >= _SAME
 
 
-def _classes(channels: Array) -> Array:
+def _classes(channels: Array) -> Rows:
     return decisions(channels[0]) if len(channels) == 1 else np.asarray(channels.argmax(axis=0))
 
 
-def _maps(rows: Array) -> list[Array]:
+def _maps(rows: Rows) -> list[Array]:
     return [row[_SHAPE : _SHAPE + int(row[0]) * int(row[1])].reshape(int(row[0]), int(row[1])) for row in rows]
 
 
-def _counts(found: Sequence[Array], wanted: Sequence[Array]) -> Array:
+def _counts(found: Sequence[Array], wanted: Sequence[Array]) -> Rows:
     scored = [int(label[label != IGNORED].max(initial=0)) for label in wanted]
     classes = max(*scored, *(int(classes.max()) for classes in found)) + 1
     return confusion(found, wanted, classes)

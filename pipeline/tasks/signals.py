@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.dense import si_snr_db
 from pipeline.metrics.fidelity import Array
-from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output
+from pipeline.tasks.output_kind import Arrays, Judgement, LabelKind, Output, Rows
 from pipeline.tasks.task import Task
 from pipeline.tasks.whole_outputs import WholeOutputs, pack
 
@@ -37,12 +37,12 @@ class Signals(WholeOutputs):
         (output,) = outputs.values()
         return pack([output.reshape(-1)])
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         ratios = self._ratios(other, self._signals(reference))
         noise = float(np.mean(np.minimum(10 ** (-ratios / 10), 1.0)))
         return Judgement({"si_snr_of_float_db": float(ratios.mean())}, "si_snr_of_float_db", 100.0 * noise)
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         wanted = [np.asarray(label).reshape(-1) for label in labels]
         return {"si_snr_db": float(self._ratios(rows, wanted).mean())}
 
@@ -50,14 +50,14 @@ class Signals(WholeOutputs):
         lists = labels is not None and len(labels) > 0 and isinstance(labels[0], (list, np.ndarray))
         return "vectors" if lists else "none" if not labels else "numbers"
 
-    def _ratios(self, rows: Array, wanted: Sequence[Array]) -> Array:
+    def _ratios(self, rows: Rows, wanted: Sequence[Array]) -> Rows:
         pairs = list(zip(self._signals(rows), wanted, strict=True))
         for found, other in pairs:
             if found.shape != other.shape:
                 raise ValueError(f"a signal has {found.size} values, its label {other.size}")
         return np.array([si_snr_db(found, other) for found, other in pairs])
 
-    def _signals(self, rows: Array) -> list[Array]:
+    def _signals(self, rows: Rows) -> list[Array]:
         return [signal for (signal,) in self.parts(rows)]
 
 

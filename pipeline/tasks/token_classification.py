@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.fidelity import Array
 from pipeline.metrics.task import token_scores
 from pipeline.tasks.classification import Classes
-from pipeline.tasks.output_kind import Arrays, LabelKind, known_classes, unmasked
+from pipeline.tasks.output_kind import Arrays, LabelKind, Rows, known_classes, unmasked
 from pipeline.tasks.task import Task
 
 _STRETCHES = 100
@@ -26,7 +25,7 @@ class Tokens(Classes):
     best_by = ""
     per_token = True
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         tags = np.concatenate([np.asarray(of_sample, np.int64) for of_sample in labels])
         if len(tags) != len(rows):
             raise ValueError(f"{len(tags)} labels for {len(rows)} tokens")
@@ -44,7 +43,7 @@ class Tokens(Classes):
     def lists(self, labels: Sequence[Any]) -> LabelKind:  # noqa: ARG002
         return "tags"
 
-    def decisions(self, labels: Sequence[Any] | None, rows: Array, reference: Array) -> None:  # noqa: ARG002
+    def decisions(self, labels: Sequence[Any] | None, rows: Rows, reference: Rows) -> None:  # noqa: ARG002
         return None  # tokens of one sample are not independent
 
     def samples_of(self, rows: int, labels: Sequence[Any] | None) -> NDArray[np.int64]:

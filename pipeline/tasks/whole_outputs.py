@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.metrics.fidelity import Array
-from pipeline.tasks.output_kind import OutputKind
+from pipeline.tasks.output_kind import OutputKind, Rows
 
 Parts = list[NDArray[Any]]
 
@@ -27,15 +26,15 @@ class WholeOutputs(OutputKind):
         padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1])), constant_values=np.nan) for row in rows]
         return np.concatenate(padded).astype(self.dtype)
 
-    def parts(self, rows: Array) -> list[Parts]:
+    def parts(self, rows: Rows) -> list[Parts]:
         """The arrays of each sample."""
         return [unpack(row) for row in rows]
 
-    def by_part(self, rows: Array) -> list[Parts]:
+    def by_part(self, rows: Rows) -> list[Parts]:
         """For each judged output, its arrays of all samples."""
         return [list(arrays) for arrays in zip(*self.parts(rows), strict=True)]
 
-    def constant(self, rows: Array) -> Array | None:  # noqa: ARG002
+    def constant(self, rows: Rows) -> Rows | None:  # noqa: ARG002
         return None
 
 

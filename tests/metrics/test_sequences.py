@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.metrics.sequences import collapse, edit_distance, error_rate
+from pipeline.metrics.sequences import collapse, edit_distance, edits_db, error_rate
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,10 @@ def test_the_best_path_of_ctc() -> None:
     """`aa-ab-` (blank 0) says `aab`."""
     assert collapse(np.array([1, 1, 0, 1, 2, 0]), 0) == [1, 1, 2]
     assert collapse(np.array([], np.int64), 0) == []
+
+
+def test_edits_in_decibels_by_hand() -> None:
+    """One edit in ten characters: 10 log10(10 / 1)."""
+    assert edits_db(["hellow", "abcd"], ["hellow", "abce"]) == 10.0
+    assert edits_db(["same"], ["same"]) == 300.0
+    assert edits_db(["anything"], [""]) == -300.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pipeline.metrics.fidelity import Array, cosine
-from pipeline.tasks.output_kind import Judgement, OutputKind
+from pipeline.metrics.fidelity import cosine
+from pipeline.tasks.output_kind import Judgement, OutputKind, Rows
 
 
 class Directions(OutputKind):
@@ -17,11 +17,11 @@ class Directions(OutputKind):
     takes = ()
     losses: ClassVar[dict[str, float]] = {"embedding_cosine": 1.0}
 
-    def fidelity(self, reference: Array, other: Array) -> Judgement:
+    def fidelity(self, reference: Rows, other: Rows) -> Judgement:
         found = cosine(reference, other)
         return Judgement({"cosine": found}, "cosine", 100.0 * (1.0 - found))
 
-    def against(self, labels: Sequence[Any], rows: Array) -> dict[str, float]:
+    def against(self, labels: Sequence[Any], rows: Rows) -> dict[str, float]:
         return {}
 
 

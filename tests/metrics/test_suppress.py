@@ -6,8 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from pipeline.metrics.detection import Boxes
-from pipeline.metrics.nms import suppress
+from pipeline.metrics.detection import Boxes, suppress
 
 
 def reference(boxes: np.ndarray, scores: np.ndarray, threshold: float, least: float) -> list[tuple[int, int]]:
