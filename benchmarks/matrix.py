@@ -45,7 +45,7 @@ def _sources(scratch: Path) -> Iterator[dict[str, dict[str, object]]]:
 
 def _onnx_file(scratch: Path) -> Path:
     made = minilm.artifacts("fp32", "phone")["bundle"].path
-    for name in ("model.onnx", "model.onnx.data", "tokenizer.json", "tokenizer_config.json"):
+    for name in ("model.onnx", "tokenizer.json", "tokenizer_config.json"):
         copyfile(made / name, scratch / name)
     return scratch / "model.onnx"
 

@@ -32,6 +32,7 @@ from pipeline.config.job import Job
 from pipeline.core.artifact import RECORD
 from pipeline.core.digest import pretty_json, sha256_file
 from pipeline.devices.host_info import host_info
+from pipeline.graph.files import graphs_in
 from pipeline.plan.build import make_plan
 
 REFERENCE = Path(__file__).parent / "reference_bytes.json"
@@ -175,11 +176,14 @@ EXPORTS: dict[str, Callable[[Path], Job]] = {
 
 
 def files_of(name: str) -> dict[str, str]:
-    """The sha256 of every file of the export's bundle, by path."""
+    """The sha256 of every file of the export's bundle, by path; of its graph as it is written before the bundle."""
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = run_plan(make_plan(EXPORTS[name](Path(scratch))))["bundle"].path
+        made = run_plan(make_plan(EXPORTS[name](Path(scratch))))
+        bundle = made["bundle"].path
         found = (file for file in sorted(bundle.rglob("*")) if file.is_file() and file.name not in _LEFT_OUT)
-        return {file.relative_to(bundle).as_posix(): sha256_file(file) for file in found}
+        files = {file.relative_to(bundle).as_posix(): sha256_file(file) for file in found}
+        written = made["write"].path
+        return files | {file.name: sha256_file(file) for file in graphs_in(written)[0].files(written)}
 
 
 def isa() -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
-from pipeline.bundle.records import read_metadata
+from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import judge_stage
 from pipeline.checks.left_in_float import Reasons
@@ -173,6 +173,7 @@ def check(
         require_output(Path(output))
         _require_outside(Path(output), folder)
     manifest = read_manifest(folder)
+    require_runtime(folder)
     read_graphs(folder)
     earlier = read_report(Path(baseline)) if baseline else None
     aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))

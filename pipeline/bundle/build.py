@@ -7,20 +7,25 @@ import shutil
 from pathlib import Path
 
 from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
+from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
 from pipeline.bundle.records import METADATA
+from pipeline.bundle.tokenizer import write_tokenizer
 from pipeline.compress import PREVIOUS_PASS
+from pipeline.config.job import OPSETS
 from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
+from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.encode import with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
-from pipeline.graph.files import Graphs, graphs_in
+from pipeline.graph.files import Graphs, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
+from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
 from pipeline.runtime.session import make_session
-from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES, TOKENIZER_FILES, VOCABULARY_FILES
+from pipeline.source.model_config import CONFIG
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING = "preprocessing.json"
@@ -31,19 +36,36 @@ GOLDEN_SAMPLES = 4
 def run(context: StageContext) -> StageMetadata:
     """Writes graphs, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
     out = context.out
-    folder = context.inputs["model"].path
-    graphs = graphs_in(folder)
-    for file in (file for graph in graphs for file in graph.files(folder)):
-        shutil.copyfile(file, out / file.name)
-    copied = _preprocessing_files(with_tokenizer(context.model, context.inputs), out)
+    graphs = graphs_in(context.inputs["model"].path)
+    layout, notes = write_graphs(graphs, out, context.config["layout"])
+    copied = _preprocessing_files(context, out)
     if PREVIOUS_PASS in context.inputs and (made := context.inputs[PREVIOUS_PASS].path / CONFIG).is_file():
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
-    metadata = _metadata(context, graphs, copied)
+    needed = _requirements(context, graphs)
+    metadata = _metadata(context, graphs, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
     _golden(out, Graphs(out, graphs.specs), context.inputs["evaluation"].path, runtime)
     write_manifest(out, context.config["provenance"] | _digests(context))
-    return {"files": len(list(out.rglob("*")))}
+    return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
+
+
+def _requirements(context: StageContext, graphs: Graphs) -> Requirements:
+    """What loads the graphs; StageError if that is newer than what the user's app has."""
+    needed = requirements(map(load_model, graphs.files))
+    asked = context.config["min_onnxruntime"]
+    if asked is not None and needed.release > parse_release(asked):
+        raise StageError(
+            f"The bundle would need ONNX Runtime {needed.onnxruntime} ({needed.reason}), not {asked}.",
+            f"Ask for --min-onnxruntime {needed.onnxruntime}, or for another scheme or model.",
+        )
+    return needed
+
+
+def _oldest_runtime(needed: Requirements) -> str:
+    note = f"Apps need ONNX Runtime {needed.onnxruntime} or newer to load the bundle ({needed.reason})."
+    lowers = "opset" in needed.reason and needed.opsets.get(ONNX, 0) > min(OPSETS)
+    return f"{note} --min-onnxruntime writes for older ones, in an older opset." if lowers else note
 
 
 def _digests(context: StageContext) -> StageMetadata:
@@ -52,30 +74,36 @@ def _digests(context: StageContext) -> StageMetadata:
     return {"store": {role: context.inputs[role].key for role in roles}}
 
 
-def _preprocessing_files(spec: ModelSpec, out: Path) -> list[str]:
+def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
     """What an app needs to make inputs: the model's own files, and the recipe's image processing as
     `preprocessing.json`."""
-    files = _copied(spec.tokenizer_folder, spec, out)
+    spec = with_tokenizer(context.model, context.inputs)
+    files = _config(spec, out)
+    if spec.data == "text":
+        evaluation = context.inputs["evaluation"].path / "0"
+        rows = [*open_samples(evaluation, GOLDEN_SAMPLES)]
+        files += write_tokenizer(out, spec, context.config["max_length"], _texts(evaluation), rows)
     if spec.preprocessing is not None:
         (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8")
         files.append(PREPROCESSING)
     return files
 
 
-def _copied(folder: Path, spec: ModelSpec, out: Path) -> list[str]:
-    """Tokenizer or processor files. A separate vocabulary only where there is no tokenizer.json with it. A
-    factory's or ONNX file's folder may hold anything: only a tokenizer that was used is taken from it."""
-    names = list(TOKENIZER_FILES if spec.data == "text" else PREPROCESSOR_FILES)
-    if spec.data == "text" and not (folder / "tokenizer.json").is_file():
-        names += VOCABULARY_FILES
-    if spec.kind == "huggingface":
-        names.insert(0, CONFIG)
-    elif spec.data != "text" and not (spec.kind == "onnx" and spec.preprocessing is None):
-        names = []
-    found = [name for name in names if (folder / name).is_file()]
+def _config(spec: ModelSpec, out: Path) -> list[str]:
+    """The model's config, and its processor of images or sound. A factory's or ONNX file's folder may hold anything:
+    only a processor that was used is taken from it."""
+    names = [CONFIG] if spec.kind == "huggingface" else []
+    if spec.data != "text" and (names or (spec.kind == "onnx" and spec.preprocessing is None)):
+        names += PREPROCESSOR_FILES
+    found = [name for name in names if (spec.path / name).is_file()]
     for name in found:
-        shutil.copyfile(folder / name, out / name)
+        shutil.copyfile(spec.path / name, out / name)
     return found
+
+
+def _texts(evaluation: Path) -> list[str]:
+    """The texts that the first samples came from; empty where they came from something else."""
+    return list(json.loads((evaluation / DATASET).read_text(encoding="utf-8"))["texts"])
 
 
 def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[str, Json]:
@@ -112,5 +140,4 @@ def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime) -> Non
     outputs = [entry.name for entry in session.get_outputs()]
     rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)
     samples = [(row, dict(zip(outputs, session.run(None, row), strict=True))) for row in rows]
-    texts = json.loads((evaluation / "0" / DATASET).read_text(encoding="utf-8"))["texts"]
-    write_golden(out, samples, texts)
+    write_golden(out, samples, _texts(evaluation / "0"))

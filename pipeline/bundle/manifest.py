@@ -16,7 +16,7 @@ from pipeline.core.paths import NOTHING, kind_of
 from pipeline.core.types import Json, StrictModel
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 SOURCE_EVALUATION = "evaluation.source"
 """The role of the evaluation samples as the float model takes them, where the bundle has a tokenizer of its own."""
 _AGAIN = "Export it again."
@@ -43,7 +43,7 @@ class File(StrictModel):
 class Manifest(StrictModel):
     """`manifest.json`. `digest` covers everything else in it, and with that the whole bundle."""
 
-    format: Literal[3]
+    format: Literal[4]
     provenance: Provenance
     files: dict[str, File]
     digest: _Sha256

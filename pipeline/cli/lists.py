@@ -113,6 +113,8 @@ def inspect_bundle(bundle: Path, console: Console) -> None:
     provenance = manifest["provenance"]
     made = f" for {provenance['target']}, recipe {provenance['recipe']}, scheme {metadata.scheme.name}"
     console.print(Text.assemble((provenance["model"], "bold"), made, f", task {metadata.task}"))
+    needed = metadata.requires
+    console.print(f"needs ONNX Runtime {needed.onnxruntime} or newer ({needed.reason})")
     console.print(_files(manifest["files"]))
     for graph in metadata.graphs:
         _show_graph(graph, models[graph.name], console)

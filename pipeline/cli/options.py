@@ -54,6 +54,15 @@ Opset = Annotated[
     int | None,
     typer.Option(help="ONNX opset, 21 to 23.", show_default="23; an ONNX file's own, from 21 on"),
 ]
+MinOnnxruntime = Annotated[
+    str | None,
+    typer.Option(
+        "--min-onnxruntime",
+        help="Oldest ONNX Runtime that must load the bundle, like 1.20: lowers the opset.",
+        show_default="any that the newest opset needs",
+        metavar="RELEASE",
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")]
 SequenceLength = Annotated[
     int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")

@@ -27,6 +27,7 @@ class Job(StrictModel):
     opset: Annotated[int, Field(ge=min(OPSETS), le=max(OPSETS))] | None = Field(
         default=None, description="None: the newest for what is traced, the oldest that does for an ONNX file"
     )
+    min_onnxruntime: str | None = Field(default=None, description="the oldest ONNX Runtime that must load the bundle")
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] | None = None
     sequence_length: Annotated[int, Field(gt=1, le=LONGEST)] | None = None
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None

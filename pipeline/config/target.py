@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, StrictModel
 
+Layout: TypeAlias = Literal["single", "mapped", "both"]
 Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
 
@@ -73,6 +74,18 @@ class Shape(StrictModel):
     sequence_length: Annotated[int, Field(gt=0, le=LONGEST)] = 128
 
 
+class BundleOptions(StrictModel):
+    """What the bundle's files look like.
+
+    Attributes:
+        layout: `single` has the weights inside each graph's .onnx file, which loads from a path and from bytes (Android
+            assets, browsers); `mapped` has them in a file beside it, which ONNX Runtime maps into memory instead of
+            reading it; `both` has the second in the folder `mapped/`.
+    """
+
+    layout: Layout = "single"
+
+
 class Budget(StrictModel):
     """One limit. Only figures whose evidence is in `evidence` can pass or fail it."""
 
@@ -103,6 +116,7 @@ class Target(StrictModel):
     recipe: str
     device: Device
     runtime: Runtime = Runtime()
+    bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
     runner: str = "host"
     measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None

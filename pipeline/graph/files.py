@@ -1,7 +1,8 @@
 """A model's graphs in a folder: one for most models, several for those with an encoder and a decoder.
 
-A graph is the file `<name>.onnx`, with its weights in `<name>.onnx.data` beside it. What makes graphs lists them in
-`graphs.json` (a bundle in its `metadata.json`); who reads them asks that record for the files' names.
+A graph is the file `<name>.onnx`, with its weights in `<name>.onnx.data` beside it; in a bundle they may be inside it.
+What makes graphs lists them in `graphs.json` (a bundle in its `metadata.json`); who reads them asks that record for the
+files' names.
 """
 
 from __future__ import annotations
@@ -144,6 +145,11 @@ def only(graphs: Graphs, what: str) -> Path:
 def save_model(model: ir.Model, path: Path) -> None:
     """Write the graph as `path`, and its weights in `<path>.data`."""
     ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE)
+
+
+def save_single(model: ir.Model, path: Path) -> None:
+    """Write the graph as `path` with its weights inside."""
+    ir.save(ir.external_data.load_to_model(model), path)
 
 
 def load_model(path: Path) -> ir.Model:

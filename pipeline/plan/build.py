@@ -16,7 +16,7 @@ from pipeline.checks.decides import judge_stage
 from pipeline.checks.metric_runs import try_metric
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PREVIOUS_PASS
-from pipeline.config.job import OPSETS, Job
+from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
@@ -29,6 +29,7 @@ from pipeline.data.samples import PROOF
 from pipeline.devices import RUNNERS
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.plan.opset import choose_opset
 from pipeline.plan.passes import PASS_LIBRARIES, Passes
 from pipeline.plan.samples import Reading
 from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
@@ -151,7 +152,8 @@ class _Builder:
         self.formats = SchemeFormats(scheme)
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
-        self.notes += source.notes
+        self.opset = choose_opset(job, source.kind == "onnx")
+        self.notes += [*source.notes, *self.opset.notes]
         self.reading = Reading(job, source, target, recipe, metric)
         self.passes = Passes(self.reading, scheme)
 
@@ -205,9 +207,8 @@ class _Builder:
         return "trace" if self.passes.compressed else "trace.float"
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
-        opset = self.job.opset or (min(OPSETS) if self.source.kind == "onnx" else max(OPSETS))
         config = {
-            "opset": opset,
+            "opset": self.opset.version,
             "max_length": self.target.shape.sequence_length,
         }
         inputs = {PREVIOUS_PASS: compressed} if compressed else {}
@@ -299,6 +300,8 @@ class _Builder:
             "scheme": describe(self.scheme),
             "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
             "max_length": self.target.shape.sequence_length,
+            "layout": self.target.bundle.layout,
+            "min_onnxruntime": self.job.min_onnxruntime,
             "provenance": {
                 "model": self.source.name,
                 "model_digest": self.source.digest,
@@ -321,4 +324,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 5, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 6, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

@@ -18,6 +18,7 @@ from pipeline.bundle.records import Engine, Metadata
 from pipeline.core.digest import pretty_json
 from pipeline.core.types import Scheme
 from pipeline.graph.files import graphs_in, save_graphs
+from pipeline.runtime.releases import requirements
 
 PROVENANCE = {
     **{"model": "m", "model_digest": "d", "target": "phone", "recipe": "fp32"},
@@ -40,13 +41,16 @@ def bundle(tmp_path: Path) -> Path:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
         [numpy_helper.from_array(WEIGHTS, "w")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    save_graphs(folder, {"model": ir.from_proto(model)})
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = ir.from_proto(made)
+    save_graphs(folder, {"model": model})
     metadata = Metadata(
         model="m",
         task="text-classification",
         scheme=Scheme(name="fp32"),
         graphs=graphs_in(folder),
+        layout="mapped",
+        requires=requirements([model]),
         max_length=None,
         labels=None,
         preprocessing=(),

@@ -65,7 +65,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 def test_other_formats_and_paths_that_escape(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": 9}))
-    assert damaged(bundle) == f"The bundle {bundle} has format 9; this version reads 3."
+    assert damaged(bundle) == f"The bundle {bundle} has format 9; this version reads 4."
     manifest["files"]["../secret"] = {"sha256": "0" * 64, "bytes": 0}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     assert damaged(bundle) == f"The manifest of {bundle} names '../secret', which is outside the bundle."

@@ -118,9 +118,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(edge, tiny, recipe, workspa
     process.communicate(timeout=60)
     assert list(store.glob("scratch/*/training.safetensors")), "it was killed too late"
     assert edge(*arguments, "--store", str(store)).returncode == 0
-    after_kill = (workspace / "out/bundle/model.onnx.data").read_bytes()
+    after_kill = (workspace / "out/bundle/model.onnx").read_bytes()
     assert edge(*arguments).returncode == 0
-    assert (workspace / "out/bundle/model.onnx.data").read_bytes() == after_kill
+    assert (workspace / "out/bundle/model.onnx").read_bytes() == after_kill
 
 
 @pytest.mark.slow

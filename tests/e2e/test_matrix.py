@@ -108,8 +108,7 @@ def _flags(source: str, scheme: str, workspace: Path, images: list[str], vision,
         return ["--model", "nets.py:net", *common, "--recipe", "images.toml"]
     (workspace / "float.toml").write_text(RECIPE.format(scheme="fp32"))
     edge("export", "--model", "nets.py:net", *common, "--recipe", "float.toml")
-    for name in ("model.onnx", "model.onnx.data"):
-        shutil.copy(workspace / "out/bundle" / name, workspace / name)
+    shutil.copy(workspace / "out/bundle/model.onnx", workspace / "model.onnx")
     return ["--model", "model.onnx", *common, "--recipe", "images.toml"]
 
 

@@ -81,7 +81,6 @@ def test_changed_weights_are_traced_again(edge, images, workspace) -> None:
 def test_an_onnx_file_is_exported(edge, images, workspace) -> None:
     edge("export", "--model", "nets.py:net", "--recipe", "fp32-images", *images)
     shutil.copy(workspace / "out/bundle/model.onnx", workspace / "given.onnx")
-    shutil.copy(workspace / "out/bundle/model.onnx.data", workspace / "model.onnx.data")
     done = edge("export", "--model", "given.onnx", "--recipe", "w8a8-dynamic-images", *images)
     assert done.returncode == 0, done.stderr
     report = _report(workspace)

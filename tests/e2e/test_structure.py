@@ -19,7 +19,7 @@ def recipe(workspace: Path, name: str, scheme: str, *passes: str) -> None:
 
 
 def data_bytes(workspace: Path) -> int:
-    return (workspace / "out/bundle/model.onnx.data").stat().st_size
+    return (workspace / "out/bundle/model.onnx").stat().st_size
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_a_trimmed_vocabulary_takes_its_rows_out_of_the_bundle(edge, tiny, works
     (facts,) = report["passes"]
     rows = facts["tokens_before"] - facts["tokens_after"]
     assert rows > 50
-    assert before - data_bytes(workspace) == rows * 32 * 4
+    assert before - data_bytes(workspace) == pytest.approx(rows * 32 * 4, abs=64)  # sizes themselves are stored too
     # the corpus has all words of the evaluation texts, so that nothing changes for them
     assert report["figures"]["max_accuracy_drop"]["value"] < 1e-3
 
