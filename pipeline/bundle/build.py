@@ -6,10 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-from pipeline.bundle.golden import GOLDEN, RECORD, write_golden
+from pipeline.bundle.golden import GOLDEN, RECORD, read_golden, write_golden
 from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
-from pipeline.bundle.records import METADATA
+from pipeline.bundle.readme import README, ordered_labels, readme
+from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.bundle.tokenizer import write_tokenizer
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import OPSETS
@@ -17,6 +18,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
+from pipeline.core.report_types import QuantizationCheck
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json
 from pipeline.data.encode import with_tokenizer
@@ -25,16 +27,16 @@ from pipeline.graph.files import Graphs, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
 from pipeline.runtime.session import make_session
-from pipeline.source.model_config import CONFIG
+from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES
 from pipeline.tasks.registry import OUTPUTS
 
-PREPROCESSING = "preprocessing.json"
+PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
 _ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare", "outside")
 GOLDEN_SAMPLES = 4
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Writes graphs, pre-processing data, `metadata.json`, `golden/` and `manifest.json`."""
+    """Writes graphs, pre-processing data, `metadata.json`, `golden/`, `README.md` and `manifest.json`."""
     out = context.out
     graphs = graphs_in(context.inputs["model"].path)
     layout, notes = write_graphs(graphs, out, context.config["layout"])
@@ -46,8 +48,21 @@ def run(context: StageContext) -> StageMetadata:
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
     _golden(out, Graphs(out, graphs.specs), context.inputs["evaluation"].path, runtime)
+    _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
+
+
+def _describe(out: Path, context: StageContext) -> None:
+    """`labels.json` and `README.md`."""
+    metadata = read_metadata(out)
+    if labels := ordered_labels(metadata.labels):
+        (out / LABELS).write_text(json.dumps(labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    compared = context.inputs.get("compare")
+    check = QuantizationCheck.model_validate(compared.metadata) if compared else None
+    target, licence = context.config["provenance"]["target"], context.config["licence"]
+    text = readme(metadata, target, read_golden(out), context.model, licence, check)
+    (out / README).write_text(text, encoding="utf-8")
 
 
 def _requirements(context: StageContext, graphs: Graphs) -> Requirements:

@@ -13,12 +13,8 @@ from pipeline.config.target import Layout, Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Json, Scheme, StrictModel
-<<<<<<< HEAD
 from pipeline.graph.files import Graphs, GraphSpec
-=======
-from pipeline.graph.files import GraphSpec, only
 from pipeline.runtime.releases import Requirements, parse_release, spell
->>>>>>> 8956bd6 (bundle: one file per graph, the runtime it needs, a tokenizer for apps)
 
 METADATA = "metadata.json"
 Record = TypeVar("Record", bound=StrictModel)
@@ -51,10 +47,10 @@ class Metadata(StrictModel):
     golden: str
     runtime: Engine
 
-    def graph_files(self) -> list[str]:
-        """Every graph's file, in each of the layouts that the bundle has."""
-        files = [graph.file for graph in self.graphs]
-        return [*files, *(f"{MAPPED}/{file}" for file in files if self.layout == "both")]
+    def variants(self, bundle: Path) -> list[Graphs]:
+        """The graphs in each of the layouts that the bundle has."""
+        folders = [bundle, bundle / MAPPED] if self.layout == "both" else [bundle]
+        return [Graphs(folder, self.graphs) for folder in folders]
 
     def session_runtime(self) -> Runtime:
         """The runtime that the bundle was made for, as its golden outputs were."""
@@ -83,11 +79,11 @@ def read_metadata(bundle: Path) -> Metadata:
     return read_record(Metadata, bundle, METADATA)
 
 
-<<<<<<< HEAD
 def bundle_graphs(bundle: Path) -> Graphs:
     """The bundle's graphs."""
     return Graphs(bundle, read_metadata(bundle).graphs)
-=======
+
+
 def require_runtime(bundle: Path) -> None:
     """UsageError if the ONNX Runtime that is installed here cannot load the bundle's graphs."""
     needed, installed = read_metadata(bundle).requires, ort.__version__
@@ -97,9 +93,3 @@ def require_runtime(bundle: Path) -> None:
             "installed.",
             f"Install a newer one, or export with --min-onnxruntime {spell(parse_release(installed))}.",
         )
-
-
-def model_file(bundle: Path) -> Path:
-    """The file of the bundle's only graph; StageError if it has several."""
-    return bundle / only(read_metadata(bundle).graphs).file
->>>>>>> 8956bd6 (bundle: one file per graph, the runtime it needs, a tokenizer for apps)

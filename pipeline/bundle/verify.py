@@ -13,7 +13,6 @@ from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.core.errors import IntegrityError, StageError, first_line
-from pipeline.graph.files import Graphs
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 
 
@@ -31,14 +30,8 @@ def verify(bundle: str | Path) -> float:
     metadata = read_metadata(folder)
     runtime = metadata.session_runtime()
     try:
-<<<<<<< HEAD
-        session = make_session(Graphs(folder, metadata.graphs), runtime)
-        worst = _largest_difference(folder, golden, session)
-=======
-        sessions = {file: make_session(folder / file, runtime) for file in metadata.graph_files()}
-        first = [session for file, session in sessions.items() if Path(file).name == metadata.graphs[0].file]
-        worst = max(_largest_difference(folder, golden, session) for session in first)
->>>>>>> 8956bd6 (bundle: one file per graph, the runtime it needs, a tokenizer for apps)
+        sessions = [make_session(graphs, runtime) for graphs in metadata.variants(folder)]
+        worst = max(_largest_difference(folder, golden, session) for session in sessions)
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
         raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error

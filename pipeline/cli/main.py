@@ -14,22 +14,31 @@ from pipeline.cli import options as flag
 from pipeline.cli.failure import RESUME, failure, say
 from pipeline.cli.processes import together
 from pipeline.cli.supervise import supervised
-from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET
+from pipeline.config.job import DEFAULT_TARGET
 from pipeline.core.errors import ExitCode, Interrupted, StageError, UsageError
 from pipeline.core.untrusted import shown
 
 app = typer.Typer(
     name="edge",
-    help="Make a PyTorch or Hugging Face model fit a phone, a car chip or a robot board.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 
+@app.callback()
+def common(
+    version: Annotated[  # its callback does it
+        bool, typer.Option("--version", "-V", help="Show the version.", is_eager=True, callback=flag.show_version)
+    ] = False,
+) -> None:
+    """Make a PyTorch, Hugging Face or ONNX model fit a phone, a car chip or a robot board."""
+
+
 @app.command()
 def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
-    model: flag.Model = DEFAULT_MODEL,
+    given: flag.Given = None,
+    model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     recipe: flag.Recipe = None,
     output: flag.Output = None,
@@ -74,7 +83,8 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
 
 @app.command()
 def compare(  # noqa: PLR0913  # as export
-    model: flag.Model = DEFAULT_MODEL,
+    given: flag.Given = None,
+    model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     recipe: flag.Recipe = None,
     against: Annotated[
@@ -153,7 +163,8 @@ def check(  # noqa: PLR0913  # as export
 
 @app.command()
 def gate(  # noqa: PLR0913  # as export
-    model: flag.Model = DEFAULT_MODEL,
+    given: flag.Given = None,
+    model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
     metric: flag.Metric = None,
@@ -167,7 +178,7 @@ def gate(  # noqa: PLR0913  # as export
     """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
-    folder = _exported(model, target, output)
+    folder = _exported(flag.one_model(given, model), target, output)
     raise typer.Exit(
         recheck(
             folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json, (metric, references)
@@ -186,7 +197,8 @@ def _exported(model: str, target: str, output: Path | None) -> Path:
 
 @app.command()
 def tune(
-    model: flag.Model = DEFAULT_MODEL,
+    given: flag.Given = None,
+    model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     output: flag.Output = None,
     write: Annotated[bool, typer.Option("--write", help="Put what helps into the target's file here.")] = False,
@@ -195,7 +207,25 @@ def tune(
     """Find by measurement which of ONNX Runtime's own optimizations slow an exported bundle down."""
     from pipeline.cli.tune import run  # noqa: PLC0415
 
-    run(_exported(model, target, output) / "bundle", target, write)
+    run(_exported(flag.one_model(given, model), target, output) / "bundle", target, write)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Check every byte of a bundle against its manifest, and what it answers against its golden samples."""
+    from pipeline.bundle.verify import verify as verified  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    worst = verified(bundle)
+    output_console().print(
+        f"{bundle} is whole, and gives its golden outputs here (largest difference: {worst:.2g} of the largest value).",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -338,10 +368,18 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted:
         return say(StageError("Interrupted.", RESUME))
     except BaseException as error:  # noqa: BLE001  # the one place where a bug (or a Rust panic) becomes exit code 70
+        if isinstance(error, SystemExit) and _completes(given):
+            return int(error.code or 0)
         return failure(error, debug="--debug" in given)
     if not given:
         return ExitCode.BAD_USAGE
     return int(result) if isinstance(result, int) else ExitCode.PASS
+
+
+def _completes(given: list[str]) -> bool:
+    """Whether a shell asks for completions, or a user for their installation, which typer ends with SystemExit."""
+    asked = any(word in ("--install-completion", "--show-completion") for word in given)
+    return asked or "_EDGE_COMPLETE" in os.environ
 
 
 def _require_unicode(given: list[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.config.job import Job
+from pipeline.config.job import DEFAULT_MODEL, Job
 from pipeline.core.errors import UsageError
 
 
@@ -19,14 +20,9 @@ def place(text: str) -> Path:
 
 
 Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a name (`edge targets`) or a .toml file.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "-m",
-        "--model",
-        help="Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx.",
-    ),
-]
+_MODEL = "Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx."
+Given = Annotated[str | None, typer.Argument(help=_MODEL, metavar="MODEL", show_default=DEFAULT_MODEL)]
+Model = Annotated[str | None, typer.Option("-m", "--model", help="The same as a flag.", show_default=DEFAULT_MODEL)]
 Recipe = Annotated[str | None, typer.Option("-r", "--recipe", help="Recipe name (`edge recipes`) or a .toml file.")]
 Output = Annotated[
     Path | None,
@@ -135,9 +131,24 @@ Budgets = Annotated[
 ]
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version and end, if `--version` is given."""
+    if wanted:
+        typer.echo(f"edge {version('edge-pipeline')}")
+        raise typer.Exit
+
+
+def one_model(given: str | None, flag: str | None) -> str:
+    """The model that was named, in front or by its flag; UsageError if both are and differ."""
+    if given is not None and flag is not None and given != flag:
+        raise UsageError(f"Two models are given: {given!r} and --model {flag!r}.", "Give one.")
+    return given or flag or DEFAULT_MODEL
+
+
 def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Job from a command's parameters by name; those of the scheme become its changes."""
     fields = {name: value for name, value in given.items() if name in Job.model_fields}
+    fields["model"] = one_model(given["given"], given["model"])
     scheme = {name: given[name] for name in ("block_size", "per_channel") if given[name] is not None}
     scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
     several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}

@@ -36,6 +36,7 @@ from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
 from pipeline.source.lengths import check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource, resolve_model
+from pipeline.source.model_config import stated_licence
 from pipeline.source.onnx_file import check_patterns
 from pipeline.source.sentence_modules import sentence_modules
 from pipeline.tasks.registry import OUTPUTS
@@ -302,6 +303,7 @@ class _Builder:
             "max_length": self.target.shape.sequence_length,
             "layout": self.target.bundle.layout,
             "min_onnxruntime": self.job.min_onnxruntime,
+            "licence": stated_licence(self.source.path) if self.source.kind == "huggingface" else None,
             "provenance": {
                 "model": self.source.name,
                 "model_digest": self.source.digest,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.paths import FILE, kind_of, open_plain, read_at_most
 from pipeline.core.untrusted import Limit, read_json_object, require_file, require_inside
 
 CONFIG = "config.json"
@@ -91,3 +93,16 @@ def check_files(path: Path) -> None:
         if file.suffix in _READ and not (file.is_dir() and not file.is_symlink()):
             require_inside(path, file, cache)
             require_file(file, Limit.WEIGHTS if file.suffix in (".safetensors", ".bin") else Limit.JSON)
+
+
+_CARD, _HEAD = "README.md", 65_536
+_LICENCE = re.compile(rb"^license:[ \t]*['\"]?([\w.+-]{1,64})", re.MULTILINE)
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The `license` of a model card's front matter (the Hugging Face hub's convention); None if it states none."""
+    if kind_of(folder / _CARD) != FILE:
+        return None
+    with os.fdopen(open_plain(folder / _CARD, os.O_RDONLY), "rb") as file:
+        found = _LICENCE.search(read_at_most(file, _HEAD).partition(b"\n---")[0])
+    return found.group(1).decode("ascii", "replace") if found else None

@@ -52,7 +52,7 @@ def answer(model: Path | bytes) -> list[float]:
 def test_files_of_each_layout(written: Path, tmp_path: Path, asked: layout.Layout, files: list[str]) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
-    assert write_graphs(graphs_in(written), written, out, asked) == (asked, [])
+    assert write_graphs(graphs_in(written), out, asked) == (asked, [])
     found = (file for file in out.rglob("*") if file.is_file())
     assert sorted(file.relative_to(out).as_posix() for file in found) == files
     for file in files:
@@ -61,7 +61,7 @@ def test_files_of_each_layout(written: Path, tmp_path: Path, asked: layout.Layou
 
 
 def test_a_single_file_loads_from_bytes(written: Path, tmp_path: Path) -> None:
-    write_graphs(graphs_in(written), written, tmp_path, "single")
+    write_graphs(graphs_in(written), tmp_path, "single")
     assert answer((tmp_path / "model.onnx").read_bytes()) == [300, 302, 304]
 
 
@@ -69,7 +69,7 @@ def test_weights_too_large_for_one_file_stay_beside_it(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "LARGEST_SINGLE", 2_000)
-    made, notes = write_graphs(graphs_in(written), written, tmp_path, "both")
+    made, notes = write_graphs(graphs_in(written), tmp_path, "both")
     assert made == "mapped"
     assert notes == [
         "The weights of model.onnx are in a file beside it: over 2,000 bytes fit into no single .onnx file, so that "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,7 @@ def bundle(tmp_path: Path) -> Path:
         "max_length": 64,
         "layout": "single",
         "min_onnxruntime": None,
+        "licence": None,
         "provenance": PROVENANCE,
     }
     inputs = {
@@ -130,3 +134,12 @@ def test_each_graph_is_checked_before_anything_runs(bundle: Path, tmp_path: Path
     with pytest.raises(UsageError) as caught:
         check(bundle, store=tmp_path / "store")
     assert caught.value.message.startswith(f"decoder.onnx of the bundle {bundle} is no ONNX model")
+
+
+def test_the_python_of_the_readme_runs_one_graph_after_the_other(bundle: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    done = subprocess.run(
+        [sys.executable, "-c", code.group(1)], cwd=bundle, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "{'states': (1, 300), 'y': (1, 2)}\n", done.stderr
