@@ -257,7 +257,7 @@ class _Builder:
             inputs["sensitivity"] = "sensitivity"
         stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=10))
         written = {"graph": inputs["graph"], "plan": "quantize"}
-        stages.append(self._onnx("write", "write:run", {}, written, version=5))
+        stages.append(self._onnx("write", "write:run", {}, written, version=6))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:
