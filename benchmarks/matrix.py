@@ -15,7 +15,6 @@ from pathlib import Path
 from shutil import copyfile
 
 from benchmarks import cnn, minilm
-from benchmarks.data import folder
 from pipeline import export
 from pipeline.core.errors import StageError
 
@@ -51,12 +50,12 @@ def _onnx_file(scratch: Path) -> Path:
 
 
 def _factory(name: str) -> dict[str, object]:
-    factory, recipe, calibration, evaluation = cnn.NETWORKS[name]
+    network = cnn.NETWORKS[name]
     return {
-        "model": f"{folder() / 'models.py'}:{factory}",
-        "base": (cnn.RECIPES / f"{recipe}.toml").read_text(encoding="utf-8"),
-        "calibration_data": str(cnn.data(calibration)),
-        "eval_data": (str(cnn.data(evaluation)),),
+        "model": network.model(),
+        "base": (cnn.RECIPES / network.recipe).read_text(encoding="utf-8"),
+        "calibration_data": str(cnn.data(network.calibration)),
+        "eval_data": (str(cnn.data(network.evaluation)),),
     }
 
 

@@ -85,6 +85,13 @@ ROWS = [
     *minilm.rows("minilm.w4a8_dynamic", "w4a8-dynamic", "robot"),
     *minilm.rows("minilm.pruned", "prune-w4", "robot"),
     *(row for name in cnn.NETWORKS for row in _cnn_rows(name)),
+    Row("cnn.mobile.drop", "points", "float32 accuracy of the network that drops most", cnn.worst_drop),
+    Row(
+        "cnn.mobile.speedup",
+        "x",
+        "float32 of the network that gains least, ms (1 thread, batch 1, same run)",
+        cnn.worst_speedup,
+    ),
     *layers.ROWS,
     *low_rank.ROWS,
     *passes.ROWS,

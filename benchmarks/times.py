@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import cnn
-from benchmarks.data import folder
 from benchmarks.row import Measured
 
 _CALIBRATE = """
@@ -103,13 +102,13 @@ def calibration_memory_ratio() -> Measured:
 
 def calibration_memory_of_images() -> Measured:
     """Peak MB of calibrating ResNet-20 with 5,000 images (MSE ranges), beside the peak with 512."""
-    factory, recipe, calibration, evaluation = cnn.NETWORKS["resnet20"]
+    network = cnn.NETWORKS["resnet20"]
     job = {
-        "model": f"{folder() / 'models.py'}:{factory}",
-        "recipe": str(cnn.RECIPES / f"{recipe}.toml"),
+        "model": network.model(),
+        "recipe": str(cnn.RECIPES / network.recipe),
         "scheme": {"observer": "mse"},
-        "calibration_data": str(cnn.data(calibration)),
-        "eval_data": [str(cnn.data(evaluation))],
+        "calibration_data": str(cnn.data(network.calibration)),
+        "eval_data": [str(cnn.data(network.evaluation))],
     }
 
     def peak(samples: int) -> float:
