@@ -93,7 +93,7 @@ def export(
 def run_export(plan: Plan, store: Store, console: Console) -> Result:
     """Run a plan's stages, publish the bundle, check it and write the reports."""
     baseline = read_report(plan.job.baseline) if plan.job.baseline else None
-    folder = output_folder(plan.job.output, plan.target.name, plan.source.name)
+    folder = output_folder(plan.job.output, plan.target.name, plan.source.name, plan.recipe.name)
     store.prepare()
     with store.in_use():
         outcomes = run_stages(

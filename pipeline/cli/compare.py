@@ -30,7 +30,7 @@ def run(
 ) -> int:
     """Compare; the exit code says that it ran, or with `fail_if_dominated` what it found."""
     plan = make_plan(Job.from_data(fields, "the command line"))
-    folder = comparison_folder(plan.job.output, plan.target.name, plan.source.name)
+    folder = comparison_folder(plan.job.output, plan.target.name, plan.source.name, plan.recipe.name)
     terminal = Terminal(verbose)
     with terminal.running():
         terminal.console.print(headline(plan).append(", beside plain quantization"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -
         result = run_export(plan, Store(store or default_store()), terminal)
     _show(result.report, json)
     if not json:
-        output_console().print(f"Bundle and reports: {result.folder}", soft_wrap=True)
+        again = shlex.join(["edge", "check", str(result.folder / "bundle"), "--target", plan.job.target])
+        output_console().print(f"Bundle and reports: {result.folder}\nTo measure it again: {again}", soft_wrap=True)
     return result.report.exit_code
 
 
@@ -66,7 +68,7 @@ def recheck(
 def dry(fields: dict[str, Any], store: Path | None, json: bool) -> None:
     """Print the plan: every stage, and whether its result is in the store."""
     plan = _plan(fields)
-    output_folder(plan.job.output, plan.target.name, plan.source.name)
+    output_folder(plan.job.output, plan.target.name, plan.source.name, plan.recipe.name)
     place = Store(store or default_store())
     place.prepare()
     rows = preview(plan.stages, place)

@@ -166,6 +166,7 @@ def gate(  # noqa: PLR0913  # as export
     given: flag.Given = None,
     model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
+    recipe: flag.Recipe = None,
     output: flag.Output = None,
     metric: flag.Metric = None,
     references: flag.References = None,
@@ -178,7 +179,7 @@ def gate(  # noqa: PLR0913  # as export
     """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
-    folder = _exported(flag.one_model(given, model), target, output)
+    folder = _exported(flag.one_model(given, model), target, recipe, output)
     raise typer.Exit(
         recheck(
             folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json, (metric, references)
@@ -186,13 +187,16 @@ def gate(  # noqa: PLR0913  # as export
     )
 
 
-def _exported(model: str, target: str, output: Path | None) -> Path:
+def _exported(model: str, target: str, recipe: str | None, output: Path | None) -> Path:
     """Where an export of `model` for `target` left its bundle and reports."""
-    from pipeline.config.loading import load_target  # noqa: PLC0415
+    if output is not None:
+        return output
+    from pipeline.config.loading import load_recipe, load_target  # noqa: PLC0415
     from pipeline.report.output_folder import default_output  # noqa: PLC0415
     from pipeline.source.model import model_name  # noqa: PLC0415
 
-    return output or default_output(load_target(target).name, model_name(model))
+    profile = load_target(target)
+    return default_output(profile.name, model_name(model), load_recipe(recipe or profile.recipe).name)
 
 
 @app.command()
@@ -200,6 +204,7 @@ def tune(
     given: flag.Given = None,
     model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
+    recipe: flag.Recipe = None,
     output: flag.Output = None,
     write: Annotated[bool, typer.Option("--write", help="Put what helps into the target's file here.")] = False,
     debug: flag.Debug = False,  # noqa: ARG001
@@ -207,7 +212,7 @@ def tune(
     """Find by measurement which of ONNX Runtime's own optimizations slow an exported bundle down."""
     from pipeline.cli.tune import run  # noqa: PLC0415
 
-    run(_exported(flag.one_model(given, model), target, output) / "bundle", target, write)
+    run(_exported(flag.one_model(given, model), target, recipe, output) / "bundle", target, write)
 
 
 @app.command()

@@ -32,15 +32,15 @@ _FOLDERS = frozenset({BUNDLE, MODEL})
 _REMEDY = "Name a new or empty folder, or one that an earlier run made, with -o/--output."
 
 
-def default_output(target: str, model: str) -> Path:
+def default_output(target: str, model: str, recipe: str) -> Path:
     """Where an export of `model` for `target` goes if no place is named."""
-    return Path("artifacts") / folder_name(target) / folder_name(model)
+    return Path("artifacts") / folder_name(target) / folder_name(model) / folder_name(recipe)
 
 
-def output_folder(output: Path | None, target: str, model: str) -> Path:
-    """`output`, or `artifacts/<target>/<model>`. UsageError unless an export can be put there without losing anything
-    that an export did not make. Nothing is made."""
-    folder = default_output(target, model) if output is None else output
+def output_folder(output: Path | None, target: str, model: str, recipe: str) -> Path:
+    """`output`, or `artifacts/<target>/<model>/<recipe>`. UsageError unless an export can be put there without losing
+    anything that an export did not make. Nothing is made."""
+    folder = default_output(target, model, recipe) if output is None else output
     require_place(folder, f"The output {folder}", _REMEDY)
     require_swappable(folder, f"The output {folder}", _REMEDY)
     require_output(folder)

@@ -69,21 +69,21 @@ def test_a_failure_leaves_the_older_export(tmp_path: Path, out: Path, report: Re
 
 
 def test_where_an_export_goes(tmp_path: Path) -> None:
-    assert output_folder(None, "phone", "m") == Path("artifacts/phone/m")
+    assert output_folder(None, "phone", "m", "w4") == Path("artifacts/phone/m/w4")
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageError, match=r"holds 'thesis\.txt', which edge did not write"):
-        output_folder(tmp_path, "phone", "m")
+        output_folder(tmp_path, "phone", "m", "w4")
     with pytest.raises(UsageError, match="is a file"):
-        output_folder(tmp_path / "thesis.txt", "phone", "m")
+        output_folder(tmp_path / "thesis.txt", "phone", "m", "w4")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "/", "a/../../..", "\x1b[2J", "x" * 5000, "a\0b", "~", "-rf"])
 def test_no_name_of_a_model_leads_out_of_artifacts(name: str) -> None:
-    folder = default_output("phone", name)
+    folder = default_output("phone", name, "w4")
     assert folder.parts[:2] == ("artifacts", "phone")
-    assert len(folder.parts) == 3
-    assert folder.name.isprintable()
-    assert folder.name[0] not in ".~-"
+    assert len(folder.parts) == 4
+    assert folder.parent.name.isprintable()
+    assert folder.parent.name[0] not in ".~-"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_no_name_of_a_model_leads_out_of_artifacts(name: str) -> None:
 )
 def test_what_an_export_did_not_make_is_not_replaced(out: Path, bundle: Path, report: Report, spoil, named) -> None:
     spoil(out)
-    for attempt in (lambda: output_folder(out, "t", "m"), lambda: publish(out, bundle, report)):
+    for attempt in (lambda: output_folder(out, "t", "m", "w4"), lambda: publish(out, bundle, report)):
         with pytest.raises(UsageError) as caught:
             attempt()
         assert caught.value.message == f"The output folder {out} holds {named!r}, which edge did not write."

@@ -15,10 +15,10 @@ _FILES = ("compare.json", "compare.html")
 _REMEDY = "Name a new or empty folder, or one that an earlier comparison made, with -o/--output."
 
 
-def comparison_folder(output: Path | None, target: str, model: str) -> Path:
-    """`output`, or `artifacts/<target>/<model>-compare`. UsageError unless it is new, empty, or holds what a
+def comparison_folder(output: Path | None, target: str, model: str, recipe: str) -> Path:
+    """`output`, or `artifacts/<target>/<model>-compare/<recipe>`. UsageError unless it is new, empty, or holds what a
     comparison wrote and nothing else. Nothing is made."""
-    folder = default_output(target, f"{model}-compare") if output is None else output
+    folder = default_output(target, f"{model}-compare", recipe) if output is None else output
     require_place(folder, f"The output {folder}", _REMEDY)
     names = (
         sorted(path.name for path in folder.iterdir() if not is_unfinished(path)) if kind_of(folder) == FOLDER else []
@@ -35,7 +35,7 @@ def comparison_folder(output: Path | None, target: str, model: str) -> Path:
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write both files, each whole, and remove what a killed comparison left there."""
-    comparison_folder(folder, "", "")
+    comparison_folder(folder, "", "", "")
     folder.mkdir(parents=True, exist_ok=True)
     contents = (pretty_json(comparison.model_dump(mode="json")), comparison_page(comparison))
     with locked_folder(folder):

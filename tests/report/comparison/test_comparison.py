@@ -144,11 +144,11 @@ def test_the_page_is_whole_escaped_and_the_same_each_time(dominated, tmp_path) -
 def test_an_exports_folder_is_not_written_to(tmp_path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(UsageError, match="holds what an export made"):
-        comparison_folder(tmp_path, "t", "m")
+        comparison_folder(tmp_path, "t", "m", "w4")
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
-        comparison_folder(tmp_path / "file", "t", "m")
-    assert str(comparison_folder(None, "t", "m")) == "artifacts/t/m-compare"
+        comparison_folder(tmp_path / "file", "t", "m", "w4")
+    assert str(comparison_folder(None, "t", "m", "w4")) == "artifacts/t/m-compare/w4"
 
 
 def test_a_report_warns_everywhere_and_keeps_its_verdict(report: Report, dominated) -> None:
