@@ -13,9 +13,10 @@ from pipeline.core.untrusted import read_json, user_path
 from pipeline.data.lazy import Contents, Lazy
 from pipeline.data.manifest import MANIFEST, read_manifest
 from pipeline.data.readers.audio_folder import has_audio, read_audio
+from pipeline.data.readers.depth_folder import DEPTHS, read_depths
 from pipeline.data.readers.detection_files import is_yolo, read_coco, read_yolo
 from pipeline.data.readers.image_folder import read_images
-from pipeline.data.readers.mask_folder import has_masks, read_masks
+from pipeline.data.readers.mask_folder import has_maps, read_masks
 from pipeline.data.readers.questions import is_squad, read_squad
 from pipeline.data.readers.tables import USUAL, Columns
 from pipeline.data.readers.tensor_files import has_sequences, read_sequences, read_tensors
@@ -24,8 +25,8 @@ from pipeline.data.readers.text_files import read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
-    f"{', '.join(SUFFIXES)}, COCO or SQuAD .json, a folder of images (for objects labels/, for pixels masks/ beside "
-    "images/), of .wav or .flac, or of an .npz per sequence"
+    f"{', '.join(SUFFIXES)}, COCO or SQuAD .json, a folder of images (for objects labels/, for pixels masks/ or "
+    "depths/ beside images/), of .wav or .flac, or of an .npz per sequence"
 )
 _GIVEN = {"source": "given by the user"}
 
@@ -43,6 +44,7 @@ class Dataset:
     states them. `notes`: what was assumed to read them. `classes`: the names of the classes that labels number, where
     the data say them. `sequences`: the lengths of those that the samples are steps of, one after the other; none if
     each stands for itself. `states`: of steps, input -> the output that is its value in the next one.
+    `poses`: see `Contents`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     sequences: tuple[int, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    poses: Contents | None = None
 
 
 def load_calibration(spec: str, limit: int, exact: bool = False, columns: Columns = USUAL) -> Dataset:
@@ -170,8 +173,10 @@ def _read_json(path: Path) -> Contents:
 def _read_folder(path: Path, columns: Columns) -> Contents:
     if is_yolo(path):
         return read_yolo(path)
-    if has_masks(path):
+    if has_maps(path):
         return read_masks(path)
+    if has_maps(path, DEPTHS):
+        return read_depths(path)
     if has_sequences(path):
         return read_sequences(path)
     return read_audio(path, columns) if has_audio(path) else read_images(path, columns)
@@ -188,7 +193,16 @@ def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
         dict(origin),
         contents.notes,
         contents.classes,
+        poses=contents.poses,
     )
+
+
+def with_poses(dataset: Dataset) -> Dataset:
+    """The set for a model of keypoints: where objects have some, each is a sample."""
+    poses = dataset.poses
+    if poses is None:
+        return dataset
+    return replace(dataset, samples=poses.samples, labels=poses.labels, notes=poses.notes, poses=None)
 
 
 def evenly(dataset: Dataset, limit: int) -> Dataset:

@@ -17,7 +17,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
-from pipeline.data.datasets import Dataset, load_evaluation, load_training
+from pipeline.data.datasets import Dataset, load_evaluation, load_training, with_poses
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
@@ -176,6 +176,7 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
 
 
 def _as_tensors(spec: ModelSpec, dataset: Dataset) -> Dataset:
+    dataset = with_poses(dataset) if OUTPUTS.get(spec.family).points else dataset
     return as_tensors(dataset, spec.inputs, spec.preprocessing, spec.path)
 
 

@@ -13,6 +13,7 @@ T = TypeVar("T")
 class Contents:
     """`digest`: sha256 over the bytes that were read, independent of where they lie. `notes`: what was assumed to read
     them, for the report. `classes`: the names of the classes that labels number, where the data say them (sub-folders).
+    `poses`: of images with objects, the objects that have keypoints, each a sample of its own.
     """
 
     kind: Literal["text", "words", "questions", "image", "audio", "tensor"]
@@ -22,6 +23,7 @@ class Contents:
     pairs: bool = False
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    poses: Contents | None = None
 
 
 class Lazy(Sequence[T], Generic[T]):

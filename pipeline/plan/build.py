@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
-from pipeline.checks.metric_runs import try_metric
+from pipeline.checks.trial import Trial
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import Job
@@ -78,20 +78,30 @@ def make_plan(job: Job) -> Plan:
     check_padding(source)
     if source.kind == "onnx":
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
-        OUTPUTS.get(source.task.family).judged(source.outputs)
     target, length_notes = _within(target, source)
-    plan = _build(job, source, target, recipe, scheme, metric, length_notes)
-    if metric is not None:
-        reading = Reading(job, source, target, recipe, metric)
-        for dataset in reading.evaluation_sets():
-            try_metric(metric, reading.spec(), dataset, target.shape.sequence_length)
+    plan, reading = _build(job, source, target, recipe, scheme, metric, length_notes)
+    _try(plan, reading)
     return plan
+
+
+def _try(plan: Plan, reading: Reading) -> None:
+    """Run a few samples, where a metric is to be tried, or what the model gives is known only then (of transformers
+    models their config tells)."""
+    source, metric = plan.source, plan.metric
+    if source.kind == "onnx":
+        OUTPUTS.get(reading.family()).bound((), reading.head()).judged(source.outputs)
+    trial = Trial(reading.spec(), plan.target.shape.sequence_length)
+    for dataset in reading.evaluation_sets():
+        if source.kind != "huggingface":
+            trial.judge(dataset)
+        if metric is not None:
+            trial.measure(metric, dataset)
 
 
 def with_recipe(plan: Plan, recipe: Recipe) -> Plan:
     """The same model, data and target with another recipe, which the flags for the scheme do not change."""
     scheme = resolve_scheme(recipe.scheme, {}, f"recipe {recipe.name}")
-    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric, plan.length_notes)
+    return _build(plan.job, plan.source, plan.target, recipe, scheme, plan.metric, plan.length_notes)[0]
 
 
 def _within(target: Target, source: ModelSource) -> tuple[Target, tuple[str, ...]]:
@@ -115,11 +125,11 @@ def _build(
     scheme: Scheme,
     metric: UserMetric | None,
     length_notes: tuple[str, ...],
-) -> Plan:
+) -> tuple[Plan, Reading]:
     builder = _Builder(job, source, target, recipe, scheme, metric)
     stages = tuple(builder.stages())
     notes = (*length_notes, *builder.notes, *builder.passes.notes, *builder.reading.notes)
-    return Plan(job, source, target, recipe, scheme, stages, notes, metric, length_notes)
+    return Plan(job, source, target, recipe, scheme, stages, notes, metric, length_notes), builder.reading
 
 
 def apply_overrides(target: Target, job: Job) -> Target:

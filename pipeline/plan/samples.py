@@ -14,7 +14,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec, given
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.audio import AudioPreprocessing, resampling
-from pipeline.data.datasets import Dataset, load_evaluation, load_training
+from pipeline.data.datasets import Dataset, load_evaluation, load_training, with_poses
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
 from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_count, class_indices, number_labels, reduced
@@ -162,6 +162,7 @@ class Reading:
 
     def as_tensors(self, dataset: Dataset) -> Dataset:
         """Images and recordings as arrays, where the model takes them as they are."""
+        dataset = with_poses(dataset) if OUTPUTS.get(self.source.task.family).points else dataset
         return as_tensors(dataset, self.source.inputs, self.preprocessing, self.source.path)
 
     def _image_preprocessing(self) -> ImagePreprocessing:

@@ -28,6 +28,7 @@ class Keypoints(OutputKind):
     takes: ClassVar[tuple[LabelKind, ...]] = ("maps",)
     losses: ClassVar[dict[str, float]] = {"outputs_mse": 1.0}
     places = True
+    points = True
     names_classes = False
     numbers_labels = False
     whole = True

@@ -101,6 +101,8 @@ class OutputKind(ABC):
     """Is a row an unmasked token? Labels are of words then."""
     spans: ClassVar[bool] = False
     """Is a row the span of tokens that answers a question? Samples are questions with their contexts then."""
+    points: ClassVar[bool] = False
+    """Are rows the keypoints of one object? Objects of an image are samples of their own then."""
     pairs_apart: ClassVar[bool] = False
     """Do the sides of a pair run apart?"""
     by_order: ClassVar[bool] = False

@@ -133,7 +133,7 @@ def test_unsupported_extension(tmp_path: Path) -> None:
     assert caught.value.message == "The file 'data.xlsx' cannot be read as data."
     assert caught.value.remedy == (
         "Allowed: .txt, .jsonl, .csv, .tsv, .parquet, .npz, COCO or SQuAD .json, a folder of images (for "
-        "objects labels/, for pixels masks/ beside images/), of .wav or .flac, or of an .npz per sequence."
+        "objects labels/, for pixels masks/ or depths/ beside images/), of .wav or .flac, or of an .npz per sequence."
     )
 
 

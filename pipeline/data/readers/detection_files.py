@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError
@@ -82,9 +86,48 @@ def read_coco(path: Path, data: Any = None) -> Contents:
             if not entry.get("iscrowd"):
                 boxes[entry["image_id"]].append(entry)
         labels = [[_relative(entry, image, path.name) for entry in boxes[image["id"]]] for image in images]
+        poses = [
+            (place, entry)
+            for place, image in enumerate(images)
+            for entry in boxes[image["id"]]
+            if any(entry.get("keypoints", ())[2::3])
+        ]
     if not images:
         raise UsageError(f"{path.name} names no image.", "It needs `images` and `annotations`.")
-    return _contents([_beside(path, image["file_name"]) for image in images], labels, [path])
+    found = _contents([_beside(path, image["file_name"]) for image in images], labels, [path])
+    return replace(found, poses=_poses(found, poses, path.name)) if poses else found
+
+
+def _poses(found: Contents, entries: list[tuple[int, dict[str, Any]]], name: str) -> Contents:
+    """Objects cut out of their images by their boxes, with float64 [points, 3]: x and y relative to the cutting, and
+    whether a point is labelled (0: it is not scored). UsageError for a box outside the image, or keypoints that are not
+    numbers in threes."""
+    with refused(f"The keypoints of {name} cannot be read", "They are x, y, v of each point, as COCO has them."):
+        points = [np.asarray(entry["keypoints"], np.float64).reshape(-1, 3) for _, entry in entries]
+        places = [_cut(entry["bbox"]) for _, entry in entries]
+        if len({len(one) for one in points}) > 1 or not all(np.isfinite(one).all() for one in points):
+            raise ValueError("objects have different numbers of points, or some that are not finite")
+    labels = [
+        (one - [left, top, 0]) / [right - left, bottom - top, 1]
+        for one, (left, top, right, bottom) in zip(points, places, strict=True)
+    ]
+
+    def make(index: int) -> NDArray[np.uint8]:
+        left, top, right, bottom = places[index]
+        part = found.samples[entries[index][0]][max(top, 0) : bottom, max(left, 0) : right]
+        if not part.size:
+            raise UsageError(f"{name} has the box {entries[index][1]['bbox']!r}, which is outside its image.")
+        return part
+
+    note = f"Each of the {len(entries)} objects of {name} that have keypoints is a sample, cut out by its box."
+    return Contents("image", Lazy(make, range(len(entries))), found.digest, labels, notes=(note,))
+
+
+def _cut(box: list[float]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a box as COCO has it, in whole pixels."""
+    x, y, width, height = map(float, box)
+    left, top = math.floor(max(x, 0)), math.floor(max(y, 0))
+    return left, top, max(math.ceil(x + width), left + 1), max(math.ceil(y + height), top + 1)
 
 
 def _relative(entry: dict[str, Any], image: dict[str, Any], name: str) -> list[float]:

@@ -36,7 +36,7 @@ def test_a_mask_is_a_class_for_every_pixel(folder: Path) -> None:
 
 def test_what_is_refused(folder: Path) -> None:
     (folder / "masks/1.png").unlink()
-    with pytest.raises(UsageError, match=r"The image '1\.jpg' has no mask masks/1\.png\."):
+    with pytest.raises(UsageError, match=r"The image '1\.jpg' has no map masks/1\.png\."):
         load_whole(str(folder))
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(folder / "masks/1.png")
     with pytest.raises(UsageError, match=r"The mask '1\.png' holds colours \(RGB\)\."):
