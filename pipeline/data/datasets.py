@@ -21,7 +21,7 @@ from pipeline.data.readers.questions import is_squad, read_squad
 from pipeline.data.readers.tables import USUAL, Columns
 from pipeline.data.readers.tensor_files import has_sequences, read_sequences, read_tensors
 from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
-from pipeline.data.readers.text_files import read_texts
+from pipeline.data.readers.text_files import read_list, read_texts
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
@@ -153,7 +153,7 @@ def _read(path: Path, columns: Columns) -> Contents:
     if path.is_dir():
         return _read_folder(path, columns)
     if path.suffix.lower() == ".json":
-        return _read_json(path)
+        return _read_json(path, columns)
     if path.suffix.lower() in TEXT_SUFFIXES:
         return read_texts(path, columns)
     if path.suffix.lower() == ".npz":
@@ -164,10 +164,14 @@ def _read(path: Path, columns: Columns) -> Contents:
     )
 
 
-def _read_json(path: Path) -> Contents:
-    """Questions as SQuAD has them, or objects as COCO has them."""
+def _read_json(path: Path, columns: Columns) -> Contents:
+    """Questions as SQuAD has them, a list of objects as .jsonl has them, by itself or as `data`, or objects of images
+    as COCO has them."""
     data = read_json(path)
-    return read_squad(path, data) if is_squad(data) else read_coco(path, data)
+    if is_squad(data):
+        return read_squad(path, data)
+    rows = data.get("data") if isinstance(data, dict) and "images" not in data else data
+    return read_list(path, rows, columns) if isinstance(rows, list) else read_coco(path, data)
 
 
 def _read_folder(path: Path, columns: Columns) -> Contents:

@@ -208,6 +208,9 @@ def _numbered(label: Any, place: int, dataset: Dataset, classes: Mapping[str, in
     if not isinstance(label, str) and not by_name:
         return label
     if str(label) not in classes:
+        alike = {index for name, index in classes.items() if name.casefold() == str(label).casefold()}
+        if len(alike) == 1:
+            return alike.pop()
         known = ", ".join(classes) or "not named in its config.json"
         raise UsageError(
             f"Sample {place} of the data set {dataset.name!r} has the label {label!r}; the model's classes are "

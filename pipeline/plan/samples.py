@@ -22,6 +22,7 @@ from pipeline.data.lazy import Lazy
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import Row
 from pipeline.data.sequences import load_steps, steps
+from pipeline.source.lengths import check_images
 from pipeline.source.model import ModelSource
 from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.fill_states import STEPS
@@ -152,6 +153,7 @@ class Reading:
             _try(tensor_rows(arrays, specs), whole=True)
         elif arrays.kind == "image":
             prepare = self._image_preprocessing()
+            check_images(self.source, prepare.size)
             if specs and dataset.kind == "image":
                 name, spec = next(iter(given(specs).items()))
                 images = Lazy(lambda at: {name: prepare(dataset.samples[at])}, range(len(dataset.samples)))

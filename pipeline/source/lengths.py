@@ -1,5 +1,5 @@
-"""How many tokens a text model takes, as the files beside it say, and which of them has no padding token. Only JSON is
-read here: it is told before anything runs."""
+"""How many tokens a text model takes, as the files beside it say, which of them has no padding token, and which images
+one takes. Only JSON is read here: it is told before anything runs."""
 
 from __future__ import annotations
 
@@ -86,6 +86,31 @@ def check_tokenizer(source: ModelSource) -> None:
             "model takes images or sound.",
             "Give it as a factory (file.py:name) or an .onnx file, and its inputs as .npz.",
         )
+
+
+def check_images(source: ModelSource, made: tuple[int, int] | None) -> None:
+    """UsageError if a Hugging Face model takes images of one size, and its processor makes them of another, or if it
+    takes other than three channels. `made`: height and width, if they are fixed."""
+    if source.kind != "huggingface":
+        return
+    channels, size = source.config.get("num_channels", 3), source.config.get("image_size")
+    if channels != 3:
+        raise UsageError(
+            f"config.json of {source.name!r} says images of {channels} channels (num_channels); folders of images have "
+            "3.",
+            "Give it as a factory (file.py:name), and its inputs as .npz.",
+        )
+    wanted = tuple(size) if isinstance(size, list) else (size, size)
+    if source.config.get("model_type") in _ONE_SIZE and isinstance(wanted[0], int) and made not in (None, wanted):
+        raise UsageError(
+            f"config.json of {source.name!r} says images of {wanted[0]} x {wanted[-1]} (image_size); its "
+            f"preprocessor_config.json makes {made[0]} x {made[1]}.",
+            "Set size (and crop_size) in preprocessor_config.json to what the model was trained with.",
+        )
+
+
+_ONE_SIZE = ("vit", "vit_msn", "ijepa", "deit", "hiera", "pvt", "clip", "dpt", "vit_mae", "videomae")
+"""Model types whose positions are those of one image size."""
 
 
 def _limits(source: ModelSource) -> Iterator[Longest]:

@@ -202,11 +202,11 @@ def test_class_names_become_indices(labels: list[object], classes: dict[str, int
 
 def test_names_that_no_class_has() -> None:
     with pytest.raises(UsageError) as caught:
-        number_labels(labelled([0, "Good"]), THREE)
+        number_labels(labelled([0, "great"]), THREE)
     assert caught.value.message == (
-        "Sample 2 of the data set 'mine' has the label 'Good'; the model's classes are bad, fair, good."
+        "Sample 2 of the data set 'mine' has the label 'great'; the model's classes are bad, fair, good."
     )
-    assert number_labels(labelled(["Good"]), THREE, strict=False).labels is None
+    assert number_labels(labelled(["great"]), THREE, strict=False).labels is None
     with pytest.raises(UsageError, match=r"the model's classes are not named in its config\.json"):
         number_labels(labelled(["good"]), {})
 
@@ -280,8 +280,8 @@ def test_what_a_classifier_really_puts_out(config: dict[str, object], kinds: lis
     assert OUTPUTS.get("embedding").by_config(config, kinds) == "embedding"
 
 
-def test_a_json_list_is_no_coco_file(tmp_path: Path) -> None:
-    (tmp_path / "texts.json").write_text('[{"text": "a", "label": 0}]')
-    with pytest.raises(UsageError) as caught:
-        load_evaluation(str(tmp_path / "texts.json"))
-    assert caught.value.message == "texts.json holds a list; a .json file is read as COCO annotations, an object."
+def test_class_names_are_compared_without_regard_to_case() -> None:
+    dataset = Dataset("d", "text", ["a", "b"], ["Negative", "POSITIVE"], False, "", {})
+    assert number_labels(dataset, {"negative": 0, "positive": 1}).labels == [0, 1]
+    with pytest.raises(UsageError, match="the model's classes are no, No, yes"):
+        number_labels(replace(dataset, labels=["NO", "yes"]), {"no": 0, "No": 1, "yes": 2})

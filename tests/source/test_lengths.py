@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import InputSpec
-from pipeline.source.lengths import Longest, check_length, check_padding, check_tokenizer, longest_text
+from pipeline.source.lengths import Longest, check_images, check_length, check_padding, check_tokenizer, longest_text
 from pipeline.source.model import ModelSource
 from pipeline.tasks.registry import TASKS
 
@@ -117,3 +117,30 @@ def test_a_text_task_of_a_folder_that_takes_images(tmp_path: Path) -> None:
     )
     (tmp_path / "vocab.txt").write_text("a")
     check_tokenizer(given)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model_type": "vit", "image_size": 32},
+            "config.json of 'm' says images of 32 x 32 (image_size); its preprocessor_config.json makes 48 x 48.",
+        ),
+        (
+            {"model_type": "resnet", "num_channels": 1},
+            "config.json of 'm' says images of 1 channels (num_channels); folders of images have 3.",
+        ),
+    ],
+)
+def test_images_that_a_model_does_not_take(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_images(source(tmp_path, config), (48, 48))
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"model_type": "vit", "image_size": [48, 48]}, {"model_type": "convnext", "image_size": 224}, {}],
+)
+def test_images_that_it_takes(config: dict[str, Any], tmp_path: Path) -> None:
+    check_images(source(tmp_path, config), (48, 48))

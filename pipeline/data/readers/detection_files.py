@@ -74,11 +74,6 @@ def read_coco(path: Path, data: Any = None) -> Contents:
     are missing.
     """
     data = read_json(path) if data is None else data
-    if isinstance(data, list):
-        raise UsageError(
-            f"{path.name} holds a list; a .json file is read as COCO annotations, an object.",
-            "Write other samples as .jsonl, one object a line.",
-        )
     with refused(f"{path.name} is not a COCO annotation file", "It needs `images` and `annotations`."):
         images = sorted(data["images"], key=lambda image: image["file_name"])
         boxes: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)

@@ -36,7 +36,9 @@ def read_questions(rows: Rows, name: str, digest: str, notes: tuple[str, ...] = 
 
 
 def is_squad(data: Any) -> bool:
-    return isinstance(data, dict) and "data" in data
+    """Does a JSON file hold questions under paragraphs?"""
+    articles = data.get("data") if isinstance(data, dict) else None
+    return isinstance(articles, list) and all(isinstance(one, dict) and "paragraphs" in one for one in articles)
 
 
 def read_squad(path: Path, data: Any) -> Contents:

@@ -43,22 +43,34 @@ def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     suffix = path.suffix.lower()
     content = "" if suffix == PARQUET else _decode(path)
     rows, notes = (read_parquet(path), ()) if suffix == PARQUET else _read(suffix, content, path.name, columns)
-    digest = sha256_json({suffix: sha256_file(path)})
+    return read_rows(rows, path.name, sha256_json({suffix: sha256_file(path)}), columns, notes)
+
+
+def read_list(path: Path, items: list[Any], columns: Columns) -> Contents:
+    """As `read_texts`, of a .json file that holds a list of objects. UsageError for anything else in it."""
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise UsageError(f"{path.name}: entry {number} is not an object.", _COLUMNS)
+    return read_rows(list(enumerate(items, 1)), path.name, sha256_json({".json": sha256_file(path)}), columns)
+
+
+def read_rows(rows: Rows, name: str, digest: str, columns: Columns, notes: tuple[str, ...] = ()) -> Contents:
+    """Samples of the rows of a file; see `read_texts`."""
     if not rows:
-        raise UsageError(f"{path.name} has no samples.", "Write at least one.")
-    if _names(rows, columns.text, columns, path.name):
-        return _single_texts(rows, str(columns.text), columns, Contents("text", [], digest, notes=notes), path.name)
+        raise UsageError(f"{name} has no samples.", "Write at least one.")
+    if _names(rows, columns.text, columns, name):
+        return _single_texts(rows, str(columns.text), columns, Contents("text", [], digest, notes=notes), name)
     if _has_columns(rows, *PAIR[:2]) and (_has_columns(rows, "score") or _has_columns(rows, "label")):
-        pairs = [_pair(row, path.name) for row in rows]
-        return Contents("text", pairs, digest, _scores(rows, path.name), pairs=True, notes=notes)
+        pairs = [_pair(row, name) for row in rows]
+        return Contents("text", pairs, digest, _scores(rows, name), pairs=True, notes=notes)
     if has_questions(rows):
-        return read_questions(rows, path.name, digest, notes)
+        return read_questions(rows, name, digest, notes)
     if _has_columns(rows, "tokens"):
-        words = [_words(row, path.name) for row in rows]
-        tags = [_tags(row, path.name) for row in rows] if _has_columns(rows, "labels") else None
+        words = [_words(row, name) for row in rows]
+        tags = [_tags(row, name) for row in rows] if _has_columns(rows, "labels") else None
         return Contents("words", words, digest, tags, notes=notes)
-    column, said = _text_column(rows, path.name)
-    return _single_texts(rows, column, columns, Contents("text", [], digest, notes=(*notes, *said)), path.name)
+    column, said = _text_column(rows, name)
+    return _single_texts(rows, column, columns, Contents("text", [], digest, notes=(*notes, *said)), name)
 
 
 def _read(suffix: str, content: str, name: str, columns: Columns) -> tuple[Rows, tuple[str, ...]]:
@@ -67,8 +79,10 @@ def _read(suffix: str, content: str, name: str, columns: Columns) -> tuple[Rows,
     def is_header(cells: list[str]) -> bool:
         return any(cell.strip() in known or cell.strip().lower() in _NAMED for cell in cells)
 
-    if suffix in (".txt", ".jsonl"):
-        return (_read_txt if suffix == ".txt" else _read_jsonl)(content, name), ()
+    if suffix == ".txt":
+        return _read_txt(content, name), _tabs(content, name)
+    if suffix == ".jsonl":
+        return _read_jsonl(content, name), ()
     if suffix == ".csv":
         rows, notes = read_csv(content, name, is_header)
     else:
@@ -164,6 +178,13 @@ def _read_txt(content: str, name: str) -> Rows:  # noqa: ARG001  # all readers t
     return [(number, {"text": line.strip()}) for number, line in _lines(content)]
 
 
+def _tabs(content: str, name: str) -> tuple[str, ...]:
+    """Says that what looks like columns is read as texts."""
+    if not all("\t" in line for _, line in _lines(content)):
+        return ()
+    return (f"Every line of {name} has a tab; a .txt is read as texts without labels. Call it .tsv to have columns.",)
+
+
 def _read_jsonl(content: str, name: str) -> Rows:
     return [(number, _json_object(line, f"{name}, line {number}")) for number, line in _lines(content)]
 
@@ -244,7 +265,7 @@ def _scores(rows: Rows, name: str) -> list[Any]:
 def _label(row: tuple[int, dict[str, Any]], column: str, name: str) -> Any:
     """A number, a text, or a list of these."""
     value = _value(row, column, name)
-    items = value if isinstance(value, list) else [value]
+    items = [int(item) if isinstance(item, bool) else item for item in (value if isinstance(value, list) else [value])]
     if not all(is_number(item) or (isinstance(item, str) and item.strip()) for item in items):
         raise UsageError(
             f'{name}, line {row[0]}: "{column}" must be a class index (0, 1, ...), the name of a class, a number, or a '

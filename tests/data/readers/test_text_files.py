@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
+from pipeline.data.datasets import load_whole
 from pipeline.data.readers.tables import Columns
 from pipeline.data.readers.text_files import read_texts
 
@@ -166,8 +167,8 @@ NO_TEXT = '"text" must be a text that is not empty, not '
         ),
         (
             "a.jsonl",
-            '{"text": "a", "label": true}\n',
-            f"a.jsonl, line 1: {NO_LABEL}True.",
+            '{"text": "a", "label": null}\n',
+            f"a.jsonl, line 1: {NO_LABEL}None.",
         ),
         ("a.csv", "text,label,labels\na,1,1\n", 'a.csv has the columns "label" and "labels".'),
         ("a.csv", "text,label,text\na,1,b\n", "a.csv has two columns 'text'."),
@@ -229,3 +230,20 @@ def test_a_query_beside_its_passage_is_no_single_text(tmp_path: Path) -> None:
         "pairs.jsonl has the columns 'query' and 'passage': pairs of texts, or one of them alone."
     )
     assert read_texts(path, Columns(text="query")).samples == ["a"]
+
+
+@pytest.mark.parametrize("form", ["{rows}", '{{"version": 1, "data": {rows}}}'])
+def test_a_json_list_is_read_as_its_objects(tmp_path: Path, form: str) -> None:
+    rows = '[{"text": "a", "label": true}, {"text": "b", "label": false}]'
+    contents = load_whole(str(write(tmp_path, "a.json", form.format(rows=rows))))
+    assert (list(contents.samples), contents.labels) == (["a", "b"], [1, 0])
+    with pytest.raises(UsageError, match=r"^b\.json: entry 2 is not an object\."):
+        load_whole(str(write(tmp_path, "b.json", '[{"text": "a"}, "b"]')))
+
+
+def test_tabs_in_every_line_of_a_txt_are_said(tmp_path: Path) -> None:
+    contents = read_texts(write(tmp_path, "a.txt", "fine\t1\n\nbad\t0\n"))
+    assert contents.notes == (
+        "Every line of a.txt has a tab; a .txt is read as texts without labels. Call it .tsv to have columns.",
+    )
+    assert read_texts(write(tmp_path, "b.txt", "fine\t1\nbad\n")).notes == ()
