@@ -257,15 +257,15 @@ class _Builder:
             inputs["graph"] = "smooth"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=5))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=6))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=6))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=7))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=10))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=11))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=6))
         return stages

@@ -7,12 +7,13 @@ killed goes on where it was, with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline.core.errors import StageError
@@ -26,6 +27,7 @@ from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
+from pipeline.quantize.losses import attach_losses, convolution_losses
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.schemes import OBSERVERS
@@ -36,6 +38,7 @@ RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
 MEANS = "means.safetensors"
 VALUES = "values.safetensors"
+LOSSES = "losses.safetensors"
 _SCRATCH = "observed.onnx"
 _BATCH = 8
 _VALUES = 192
@@ -47,8 +50,9 @@ Watched = tuple[str, type]
 
 def ranges(context: StageContext) -> StageMetadata:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
-    the convolutions' inputs, float32 [channels] each, where biases are to be corrected; and how many values the tensors
-    around convolutions have over all samples, float64 [1] each."""
+    the convolutions' inputs, float32 [channels] each, where biases are to be corrected; how many values the tensors
+    around convolutions have over all samples, float64 [1] each; and what convolutions would lose,
+    float64 [2] each (see `losses`)."""
     return for_each(context, _ranges)
 
 
@@ -85,7 +89,24 @@ def _ranges(part: Part) -> StageMetadata:
     save_file(values, context.out / VALUES)
     save_file({name: np.array(ends, np.float32) for name, ends in found.items()}, context.out / RANGES)
     save_file(means, context.out / MEANS)
+    totals = {name: float(total[0]) for name, total in values.items()}
+    save_file(_losses(part, formats, found, totals), context.out / LOSSES)
     return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}
+
+
+def _losses(
+    part: Part, formats: SchemeFormats, ranges: Mapping[str, Any], values: Mapping[str, float]
+) -> dict[str, NDArray[np.float64]]:
+    model = part.load()
+    layers, _ = read_layers(part.context.inputs["layers"], model.graph)
+    region = region_of(model.graph, layers, formats, values)
+    arrays = {name: np.array(ends, np.float32) for name, ends in ranges.items()}
+    outputs = attach_losses(model.graph, region, formats, arrays)
+    if not outputs:
+        return {}
+    with saved(model, part.context.out / _SCRATCH) as path:
+        found = convolution_losses(part.session(path, mem_pattern=False), outputs, _samples(part.context))
+    return {name: np.array(lost) for name, lost in found.items()}
 
 
 def _channels(part: Part) -> StageMetadata:

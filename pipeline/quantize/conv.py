@@ -4,7 +4,8 @@ around them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -21,35 +22,71 @@ from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.qdq_region import QdqRegion, find_region
 from pipeline.quantize.stretches import slow_convolutions
 
+MOST_LOST = 0.01
+"""Share of its power (see `quantize.losses`) that a convolution may lose to 8 bits. Those of detectors and of
+recognizers of text lose 0.0003 to 0.007 (YOLOv8, PP-OCR); transforms of waveforms to spectra 0.06 to 0.15, and what
+reads a spectrum that is no logarithm 0.02 (Silero VAD, Basic Pitch, mel front ends)."""
 SLOW = "integers would save fewer products than the crossings to float around it cost"
+Losses: TypeAlias = Mapping[str, tuple[float, float]]
+_NOTHING = (0.0, 0.0)
 
 
 def region_of(
-    graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, values: Mapping[str, float] | None = None
+    graph: ir.Graph,
+    layers: list[Layer],
+    formats: SchemeFormats,
+    values: Mapping[str, float] | None = None,
+    losses: Losses = MappingProxyType({}),
 ) -> QdqRegion:
     """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
     formats, those that stay in float, and why. `values`: how many values each tensor around convolutions has, where
-    that is known: convolutions that would be slower in integers then run in float."""
+    that is known: convolutions that would be slower in integers then run in float. `losses`: of convolutions in
+    integers, and stored (see `quantize.losses`): those that integers ruin run in float too."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
     integer = [layer for layer in taken if formats.of("conv", str(layer.node.name)).integer_products]
-    region = find_region(graph, integer)
+    ruined = _ruined(integer, formats, losses)
+    region = find_region(graph, _without(integer, ruined))
     slow = _slow(graph, region, formats, values) if values is not None else []
-    region = find_region(graph, _without(integer, slow)) if slow else region
-    small = {id(layer): stored_form(formats).leaves("conv", layer.weight) for layer in slow}
-    reasons |= {layer: f"{SLOW}, and it has {reason}" for layer, reason in small.items() if reason}
+    region = find_region(graph, _without(region.convolutions, slow)) if slow else region
+    why = {id(layer): SLOW for layer in slow} | {id(layer): _ruin(layer, losses) for layer in ruined}
+    unfit = {id(layer): _unfit_to_store(layer, formats, losses) for layer in (*slow, *ruined)}
+    reasons |= {layer: f"{why[layer]}, and {reason}" for layer, reason in unfit.items() if reason}
     return QdqRegion(
         region.convolutions,
         region.tensors,
         isolated=tuple(_without(taken, integer)),
-        slow=tuple(layer for layer in slow if not small[id(layer)]),
+        stored=tuple((layer, why[id(layer)]) for layer in (*slow, *ruined) if not unfit[id(layer)]),
         left=tuple(left_entry(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
 
 
+def _ruined(integer: Sequence[Layer], formats: SchemeFormats, losses: Losses) -> list[Layer]:
+    """Those that lose too much in integers, and what shares a weight with one, but for what an override wants so."""
+    found = {
+        layer.weight_name
+        for layer in integer
+        if losses.get(str(layer.node.name), _NOTHING)[0] > MOST_LOST and not formats.override(str(layer.node.name))
+    }
+    return [layer for layer in integer if layer.weight_name in found]
+
+
+def _ruin(layer: Layer, losses: Losses) -> str:
+    lost = losses.get(str(layer.node.name), _NOTHING)[0]
+    return f"in integers its output channels would lose {100 * lost:.1f} % of their power to rounding"
+
+
+def _unfit_to_store(layer: Layer, formats: SchemeFormats, losses: Losses) -> str:
+    """Why a convolution that runs in float keeps a weight in float too; empty if it need not."""
+    if small := stored_form(formats).leaves("conv", layer.weight):
+        return f"it has {small}"
+    lost = losses.get(str(layer.node.name), _NOTHING)[1]
+    return f"{100 * lost:.1f} % with the weight alone in 8 bits" if lost > MOST_LOST else ""
+
+
 def stored_form(formats: SchemeFormats) -> NumberFormat:
-    """How convolutions are stored that integers would slow down."""
+    """How convolutions are stored that integers would slow down or ruin."""
     return NUMBER_FORMATS.get("int8-stored")(formats.scheme)
 
 

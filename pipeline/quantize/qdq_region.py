@@ -31,13 +31,13 @@ _MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze"
 class QdqRegion:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
     range it takes (itself, unless its values are that tensor's). `isolated`: convolutions whose
-    weights are stored in a format of their own and multiplied in float; `slow`: those that are, since integers would
-    slow them down. `left`: convolutions that stay in float."""
+    weights are stored in a format of their own and multiplied in float; `stored`: those that are since integers would
+    slow them down or ruin them, each with the reason. `left`: convolutions that stay in float."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
     isolated: tuple[Layer, ...] = ()
-    slow: tuple[Layer, ...] = ()
+    stored: tuple[tuple[Layer, str], ...] = ()
     left: tuple[LeftEntry, ...] = ()
 
     @property

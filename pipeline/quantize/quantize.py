@@ -18,9 +18,9 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import name_of
 from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
-from pipeline.quantize.calibrate import MEANS, RANGES, VALUES
+from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.conv import SLOW, propagated_ranges, quantize_region, region_of, stored_form
+from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of, stored_form
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
@@ -36,11 +36,12 @@ SENSITIVE = "sensitive.json"
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, and the Hessians of products."""
+    convolutions have, what convolutions would lose, and the Hessians of products."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
     values: dict[str, float] | None = None
+    losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     hessians: Hessians | None = None
 
 
@@ -69,7 +70,7 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
     found = calibrated(context, graph, layers, formats)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
-    region = region_of(graph, layers, formats, found.values)
+    region = region_of(graph, layers, formats, found.values, found.losses)
     left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, formats, found, context.progress)
     save_file(arrays, context.out / CODES)
@@ -83,7 +84,9 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
-        "stored_only": {layer.weight_name: f"stored in 8 bits and computed in float: {SLOW}" for layer in region.slow},
+        "stored_only": {
+            layer.weight_name: f"stored in 8 bits and computed in float: {reason}" for layer, reason in region.stored
+        },
         "formats": _stored(plan, formats, arrays),
     }
     return _Quantized(plan, metadata, bool(layers), bool(sensitive))
@@ -155,7 +158,8 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
     artifact = context.inputs["ranges"]
     ranges = propagated_ranges(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
     values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
-    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, hessians)
+    losses = {name: (float(lost[0]), float(lost[1])) for name, lost in load_file(artifact.file(LOSSES)).items()}
+    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians)
 
 
 def decide(
@@ -182,7 +186,7 @@ def decide(
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
-    isolated += [(layer, stored_form(formats)) for layer in region.slow]
+    isolated += [(layer, stored_form(formats)) for layer, _ in region.stored]
     stored = tuple(_entry(layer, form, found, readers, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),

@@ -87,7 +87,7 @@ class _Bench:
         graph = part.load().graph
         every, _ = read_layers(context.inputs["layers"], graph)
         self._found = calibrated(context, graph, every, self._formats)
-        region = region_of(graph, every, self._formats, self._found.values)
+        region = region_of(graph, every, self._formats, self._found.values, self._found.losses)
         taken = {layer.node.name for layer in region.convolutions}
         self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
