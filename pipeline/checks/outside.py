@@ -18,8 +18,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Row, evaluation_folders, open_samples
 from pipeline.graph.edit import add_constant
 from pipeline.graph.files import saved
-from pipeline.numerics.affine import is_empty
-from pipeline.quantize.calibrate import CHANNELS, RANGES
+from pipeline.quantize.calibrate import CHANNELS, seen_ranges
 from pipeline.quantize.parts import Part, parts
 
 SAMPLES = 64
@@ -56,8 +55,7 @@ def run(context: StageContext) -> StageMetadata:
 
 def _of_graph(part: Part) -> RangeCheck:
     context, artifacts = part.context, part.context.inputs
-    ranges = load_file(artifacts["ranges"].file(RANGES)) if "ranges" in artifacts else {}
-    known = {name: ends for name, ends in ranges.items() if not is_empty(*map(float, ends))}
+    known = seen_ranges(artifacts["ranges"]) if "ranges" in artifacts else {}
     channels = load_file(artifacts["channels"].file(CHANNELS)) if "channels" in artifacts else {}
     never = {name: largest == 0 for name, largest in channels.items() if not largest.all()}
     shares = _Shares()

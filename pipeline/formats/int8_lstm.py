@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
-from pipeline.formats.int_block import CONTRIB
-from pipeline.graph.edit import add_constant, emit, replace_all
+from pipeline.graph.edit import CONTRIB, add_constant, emit, replace_all
 from pipeline.numerics.affine import Float, dequantize, quantize_symmetric
 
 

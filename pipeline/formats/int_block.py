@@ -22,7 +22,7 @@ from pipeline.formats.format import (
     constants,
 )
 from pipeline.formats.int8_channel import RANGES_AT_RUN_TIME
-from pipeline.graph.edit import emit, replace
+from pipeline.graph.edit import CONTRIB, emit, replace
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.blocks import (
     BlockFormat,
@@ -35,7 +35,6 @@ from pipeline.numerics.blocks import (
 )
 from pipeline.numerics.gptq import gptq_blocks
 
-CONTRIB = "com.microsoft"
 SMALLEST_BLOCK = 16
 _PRODUCTS = {
     0: "left to ONNX Runtime (accuracy_level 0)",

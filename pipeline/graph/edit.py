@@ -9,6 +9,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+CONTRIB = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
+
+def import_contrib(model: ir.Model) -> None:
+    """Let the model import ONNX Runtime's own operators, if a node is one."""
+    if any(node.domain == CONTRIB for node in model.graph.all_nodes()):
+        model.opset_imports[CONTRIB] = 1
+
 
 def name_of(value: ir.Value | ir.Node | None) -> str:
     """The name of a value or node of a finished graph, where all have one."""

@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress, Scheme
@@ -23,6 +24,7 @@ from pipeline.data.samples import Samples, open_samples
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import saved
+from pipeline.numerics.affine import is_empty
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
@@ -64,6 +66,12 @@ def channels(context: StageContext) -> StageMetadata:
 def hessians(context: StageContext) -> StageMetadata:
     """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
     return for_each(context, _hessians)
+
+
+def seen_ranges(artifact: Artifact) -> dict[str, NDArray[Any]]:
+    """What the stage `ranges` found: (low, high) of every tensor that was not zero on all samples."""
+    ranges = load_file(artifact.file(RANGES))
+    return {name: ends for name, ends in ranges.items() if not is_empty(*map(float, ends))}
 
 
 def _ranges(part: Part) -> StageMetadata:

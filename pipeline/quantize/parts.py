@@ -6,7 +6,7 @@ runs behind others is calibrated on what the float graphs before it give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import onnxruntime as ort
 from pipeline.core.artifact import Artifact
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress
-from pipeline.graph.files import Graphs, GraphSpec, graphs_in, load_model
+from pipeline.graph.files import Graphs, GraphSpec, graphs_in, load_model, save_graphs
 from pipeline.runtime.session import chained, default_session
 
 _SHARED = ("observer", "alpha", "samples")
@@ -53,6 +53,11 @@ def parts(context: StageContext) -> Iterator[Part]:
     graphs = graphs_in(context.inputs["graph"].path)
     for number, spec in enumerate(graphs):
         yield Part(_narrowed(context, spec.name, number, len(graphs)), graphs.up_to(number + 1))
+
+
+def save_parts(context: StageContext, models: Mapping[str, ir.Model]) -> None:
+    """Write what became of the graphs of the artifact `graph`, by name; they are chained as before."""
+    save_graphs(context.out, models, graphs_in(context.inputs["graph"].path).feeds)
 
 
 def joined(metadata: Iterator[StageMetadata]) -> StageMetadata:

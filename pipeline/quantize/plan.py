@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from safetensors.numpy import load_file, save_file
+
 from pipeline.core.artifact import Artifact
+from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import StrictModel
-from pipeline.formats.format import Entry
+from pipeline.formats.format import Arrays, Entry
 from pipeline.quantize.layers import LeftEntry
 
 
@@ -32,6 +37,21 @@ class QuantizationPlan(StrictModel):
     def entries(self) -> tuple[Entry, ...]:
         """All weights that are rounded, in the order in which they are written."""
         return (*self.convolutions, *self.linears, *self.tables, *self.others)
+
+
+PLAN = "plan.json"
+CODES = "codes.safetensors"
+
+
+def save_plan(folder: Path, plan: QuantizationPlan, arrays: Arrays) -> None:
+    """Write `plan.json`, and the arrays of stored weights by name (`<weight>.codes`, `<weight>.scales`)."""
+    save_file(arrays, folder / CODES)
+    (folder / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
+
+
+def read_plan(artifact: Artifact) -> tuple[QuantizationPlan, Arrays]:
+    """What `save_plan` wrote."""
+    return QuantizationPlan.model_validate(artifact.read_json(PLAN)), load_file(artifact.file(CODES))
 
 
 def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress, Scheme
@@ -24,11 +23,9 @@ from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
-from pipeline.quantize.plan import QuantizationPlan
+from pipeline.quantize.plan import QuantizationPlan, save_plan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
 
-PLAN = "plan.json"
-CODES = "codes.safetensors"
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
 
@@ -73,8 +70,7 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
     region = region_of(graph, layers, formats, found.values, found.losses)
     left = [*left, *sensitive, *unseen, *region.left]
     plan, arrays = decide(layers, left, region, formats, found, context.progress)
-    save_file(arrays, context.out / CODES)
-    (context.out / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
+    save_plan(context.out, plan, arrays)
     metadata = {
         "linears": len(plan.linears),
         "tables": len(plan.tables),

@@ -10,13 +10,12 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit
-from pipeline.graph.files import graphs_in, save_graphs
 from pipeline.numerics.affine import Float
 from pipeline.numerics.smoothing import smoothing_factors
 from pipeline.quantize.calibrate import CHANNELS
 from pipeline.quantize.fold_scales import fold_scales
 from pipeline.quantize.layers import read_layers
-from pipeline.quantize.parts import Part, joined, parts
+from pipeline.quantize.parts import Part, joined, parts, save_parts
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -30,7 +29,7 @@ def run(context: StageContext) -> StageMetadata:
     assert scheme.smoothing is not None  # noqa: S101  # the plan has this stage only then
     models: dict[str, ir.Model] = {}
     metadata = joined(_smoothed(part, scheme.smoothing, models) for part in parts(context))
-    save_graphs(context.out, models, graphs_in(context.inputs["graph"].path).feeds)
+    save_parts(context, models)
     return metadata
 
 

@@ -7,30 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
-from safetensors.numpy import load_file
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
-from pipeline.formats.int_block import CONTRIB
-from pipeline.graph.edit import add_constant, name_of
-from pipeline.graph.files import graphs_in, save_graphs
-from pipeline.quantize.parts import Part, parts
-from pipeline.quantize.plan import QuantizationPlan, TensorEntry
-from pipeline.quantize.quantize import CODES, PLAN
+from pipeline.graph.edit import add_constant, import_contrib, name_of
+from pipeline.quantize.parts import Part, parts, save_parts
+from pipeline.quantize.plan import QuantizationPlan, TensorEntry, read_plan
 
 
 def run(context: StageContext) -> StageMetadata:
     """Writes the graph (see `graph.files`)."""
     models = {part.spec.name: _written(part) for part in parts(context)}
-    save_graphs(context.out, models, graphs_in(context.inputs["graph"].path).feeds)
+    save_parts(context, models)
     return {"operators": sorted({node.op_identifier()[1] for model in models.values() for node in model.graph})}
 
 
 def _written(part: Part) -> ir.Model:
-    artifact, model = part.context.inputs["plan"], part.load()
-    write(model, QuantizationPlan.model_validate(artifact.read_json(PLAN)), load_file(artifact.file(CODES)))
+    model = part.load()
+    write(model, *read_plan(part.context.inputs["plan"]))
     return model
 
 
@@ -51,8 +47,7 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
     shared |= {name_of(value): [value] for value in rounded}  # by the names that their readers now see
     for entry in (*plan.linears, *plan.tables, *plan.others):
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
-    if any(node.domain == CONTRIB for node in graph.all_nodes()):
-        model.opset_imports[CONTRIB] = 1
+    import_contrib(model)
 
 
 def _tell_matrices(model: ir.Model, products: Sequence[ir.Node]) -> None:

@@ -22,6 +22,7 @@ from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
 from pipeline.quantize.calibrate import RANGES
+from pipeline.quantize.plan import CODES, PLAN
 from pipeline.runtime.session import make_session
 
 Make = Callable[..., Artifact]
@@ -145,7 +146,7 @@ def test_network_runs_in_integers(
 
 def test_movers_share_their_sources_codes(network: Artifact, rows: list[Arrays], build: Callable[..., Any]) -> None:
     plan, _ = build(network, rows)
-    tensors = {entry["tensor"]: entry for entry in json.loads(plan.file(quantize.PLAN).read_text())["tensors"]}
+    tensors = {entry["tensor"]: entry for entry in json.loads(plan.file(PLAN).read_text())["tensors"]}
     assert set(tensors) == {"x", "sr", "d", "ar", "m", "l", "r", "c", "h"}
     assert {**tensors["m"], "tensor": "ar"} == tensors["ar"]
     assert tensors["sr"]["zero_point"] == 0  # so that the rounding clips what the Relu would
@@ -157,7 +158,7 @@ def test_scheme_decides_the_codes_of_weights(
     per_channel: bool, reduce_range: bool, largest: int, network: Artifact, rows: list[Arrays], build: Any
 ) -> None:
     scheme = STATIC.model_copy(update={"per_channel": per_channel, "reduce_range": reduce_range})
-    arrays = load_file(build(network, rows, scheme)[0].file(quantize.CODES))
+    arrays = load_file(build(network, rows, scheme)[0].file(CODES))
     assert np.abs(arrays["right.w.codes"].astype(int)).max() == largest
     assert arrays["right.w.scales"].shape == ((96,) if per_channel else (1,))
     assert (arrays["right.bias.codes"].dtype, arrays["right.bias.scales"].shape) == (np.int32, (96,))

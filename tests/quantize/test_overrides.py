@@ -19,6 +19,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
+from pipeline.quantize.plan import CODES, PLAN
 
 Make = Callable[..., Artifact]
 STATIC = Scheme(name="t", weights=8, activations="static")
@@ -64,7 +65,7 @@ def test_products_of_one_activation_in_two_formats(
 def test_formats_are_those_of_arrays(graph: Artifact, run_stage: Make) -> None:
     scheme = overridden(Scheme(name="t", weights=4, scale_bits=16), {"a/*": "int8-channel", "words/*": "fp16"})
     plan = run_stage(quantize.run, scheme, graph=graph)
-    arrays = load_file(plan.file(quantize.CODES))
+    arrays = load_file(plan.file(CODES))
     kinds = {name: str(array.dtype) for name, array in arrays.items()}
     assert kinds == {
         "A.codes": "int8",
@@ -109,7 +110,7 @@ def test_convolutions_in_three_formats(
     assert [(entry["weight"], entry["reason"]) for entry in plan.metadata["left_in_float"]] == [
         ("D", "the scheme t keeps weights in float (override 'y')")
     ]
-    tensors = [entry["tensor"] for entry in json.loads(plan.file(quantize.PLAN).read_text())["tensors"]]
+    tensors = [entry["tensor"] for entry in json.loads(plan.file(PLAN).read_text())["tensors"]]
     assert tensors == ["x", "a", "b"]  # what the last two give is not rounded
     x = np.concatenate([row["x"] for row in rows])
     assert 25 < sqnr(run_model(graph, x=x)[0], run_model(written, x=x)[0]) < 45

@@ -15,13 +15,14 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
+from pipeline.quantize.plan import CODES, PLAN
 
 Make = Callable[..., Artifact]
 DYNAMIC = Scheme(name="t", weights=8, activations="dynamic")
 
 
 def plan_of(artifact: Artifact) -> dict[str, Any]:
-    return json.loads(artifact.file(quantize.PLAN).read_text())
+    return json.loads(artifact.file(PLAN).read_text())
 
 
 def test_dynamic_plan_and_codes(graph: Artifact, constants: dict[str, NDArray[Any]], run_stage: Make) -> None:
@@ -30,7 +31,7 @@ def test_dynamic_plan_and_codes(graph: Artifact, constants: dict[str, NDArray[An
     entries = [(entry["node"], entry["weight"], entry["input"]["ranges"], *entry["shape"]) for entry in plan["linears"]]
     assert entries == [("a/MatMul", "A", "run time", 100, 48), ("b/MatMul", "B", "run time", 100, 64)]
     assert plan["tables"] == []
-    arrays = load_file(artifact.file(quantize.CODES))
+    arrays = load_file(artifact.file(CODES))
     assert arrays.keys() == {"A.codes", "A.scales", "B.codes", "B.scales"}
     scale = np.abs(constants["A"]).max(axis=0) / np.float32(63)
     np.testing.assert_allclose(arrays["A.scales"], scale, rtol=1e-6)
@@ -60,7 +61,7 @@ def test_block_shapes(size: int, blocks: int, graph: Artifact, run_stage: Make) 
         ),
         graph=graph,
     )
-    arrays = load_file(artifact.file(quantize.CODES))
+    arrays = load_file(artifact.file(CODES))
     assert (arrays["A.codes"].shape, arrays["A.scales"].shape) == ((48, blocks, size // 2), (48, blocks))
     assert (arrays["table.codes"].shape, arrays["table.scales"].shape) == ((60, 50), (60, blocks))
     plan = plan_of(artifact)
@@ -105,7 +106,7 @@ def test_weight_of_two_products_is_stored_once(
     ]
     graph = make_graph(nodes, {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
     plan = run_stage(quantize.run, DYNAMIC, graph=graph)
-    assert load_file(plan.file(quantize.CODES)).keys() == {"W.codes", "W.scales"}
+    assert load_file(plan.file(CODES)).keys() == {"W.codes", "W.scales"}
     x = np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
     (actual,) = run_model(run_stage(writing.run, None, graph=graph, plan=plan), x=x)
     expected = x @ weight @ weight
@@ -133,7 +134,7 @@ def test_scales_that_float16_cannot_hold_stay_in_float32(make_graph: Make, run_s
     graph = make_graph([node], {"W": weight}, {"x": ["rows", 64]}, {"y": ["rows", 64]})
     plan = run_stage(quantize.run, Scheme(name="t", weights=4, scale_bits=16), graph=graph)
     assert plan_of(plan)["linears"][0]["parameters"]["scale_bits"] == 32
-    assert load_file(plan.file(quantize.CODES))["W.scales"].dtype == np.float32
+    assert load_file(plan.file(CODES))["W.scales"].dtype == np.float32
 
 
 def test_values_below_float16_stay_in_float32(make_graph: Make, run_stage: Make) -> None:

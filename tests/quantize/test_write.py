@@ -24,7 +24,7 @@ from pipeline.formats.format import Entry
 from pipeline.numerics.blocks import dequantize_blocks, unpack_nibbles
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
-from pipeline.quantize.plan import QuantizationPlan
+from pipeline.quantize.plan import CODES, QuantizationPlan
 from pipeline.runtime.session import make_session
 
 Arrays = dict[str, NDArray[Any]]
@@ -165,7 +165,7 @@ def test_onnx_runtime_computes_the_simulation(
     scheme = METHODS[method]
     plan = plan_of(scheme)
     written = run_stage(writing.run, None, graph=graph, plan=plan)
-    expected = simulate(constants, ids, scheme, load_file(plan.file(quantize.CODES)))
+    expected = simulate(constants, ids, scheme, load_file(plan.file(CODES)))
     for actual, wanted in zip(run_model(written, ids=ids), expected, strict=True):
         assert actual.shape == wanted.shape
         np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
@@ -249,7 +249,7 @@ def test_the_graph_is_valid_and_keeps_its_outputs(method: str, written: Quantize
 
 def test_reduced_codes_cannot_saturate_any_instruction_set(plan_of: Quantized) -> None:
     """x86 without VNNI adds two products of uint8 and int8 in 16 bits."""
-    codes = load_file(plan_of(DYNAMIC).file(quantize.CODES))
+    codes = load_file(plan_of(DYNAMIC).file(CODES))
     largest = max(np.abs(codes[name].astype(int)).max() for name in ("A.codes", "B.codes"))
     assert largest == 63
     assert 2 * 255 * largest < 2**15
@@ -266,7 +266,7 @@ def test_widened_codes_cannot_saturate_either(written: Quantized, tmp_path: Path
 
 
 def test_full_range_codes_reach_127(plan_of: Quantized) -> None:
-    codes = load_file(plan_of(DYNAMIC.model_copy(update={"reduce_range": False})).file(quantize.CODES))
+    codes = load_file(plan_of(DYNAMIC.model_copy(update={"reduce_range": False})).file(CODES))
     assert np.abs(codes["A.codes"].astype(int)).max() == 127
 
 
