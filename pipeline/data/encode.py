@@ -167,7 +167,7 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
         tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
         words = word_rows(dataset, tokenizer, max_length, aligned)
         return (_as_declared(row, spec, tokenizer, dataset.name) for row in words)
-    check_kind(dataset, spec.task, spec.data, spec.family)
+    check_kind(dataset, spec.task, spec.data, OUTPUTS.get(spec.family))
     if dataset.kind == "image":
         return _image_rows(dataset, spec)
     if dataset.kind == "audio":

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,15 @@ from pipeline.data.image_preprocessing import reduces_labels
 from pipeline.data.lazy import Lazy
 from pipeline.data.readers.tables import is_number, plain
 from pipeline.metrics.segmentation import IGNORED
-from pipeline.tasks.output_kind import LabelKind
-from pipeline.tasks.registry import OUTPUTS
+from pipeline.tasks.output_kind import LabelKind, OutputKind
 
 UNNAMED = "LABEL_"
 """Begins the names of classes that have none, as transformers makes them."""
 _CLASSES: tuple[LabelKind, ...] = ("classes", "indices", "tags", "objects")
 
 
-def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
+def check_kind(dataset: Dataset, task: str, takes: str, kind: OutputKind) -> None:
     """UsageError if samples of the set's kind cannot become inputs of a model of the `task`, which `takes` another."""
-    kind = OUTPUTS.get(family)
     fitting = {"tensor", takes} | ({"words"} if kind.per_token else set()) | ({"questions"} if kind.spans else set())
     if dataset.kind not in fitting:
         if takes == "tensor":
@@ -50,13 +47,10 @@ def check_kind(dataset: Dataset, task: str, takes: str, family: str) -> None:
         raise UsageError(f"The data set {dataset.name!r} holds {dataset.kind} samples; {task} takes {takes}.", remedy)
 
 
-def check_labels(
-    dataset: Dataset, family: str, config: dict[str, Any], head: Mapping[str, Any] = MappingProxyType({})
-) -> None:
+def check_labels(dataset: Dataset, judge: OutputKind, config: dict[str, Any]) -> None:
     """UsageError if no sample has a label to score, all labels are equal where an order is asked for, or a label is no
     class of the model (`id2label` of its config; without one nothing is known yet). Labels of a kind that says nothing
-    about the outputs do not count. `head`: how outputs are decoded."""
-    judge = OUTPUTS.get(family).bound((), head)
+    about the outputs do not count. `judge`: what the model puts out, and how that is decoded."""
     kind = judge.label_kind(dataset.labels, dataset.pairs)
     if kind == "numbers" and "classes" in judge.takes and kind not in judge.takes and not dataset.pairs:
         _check_whole(dataset)
@@ -68,7 +62,7 @@ def check_labels(
     elif kind == "maps" and judge.names_classes:
         _check_maps(dataset, config)
     elif kind in _CLASSES:
-        _check_classes(dataset, family, config)
+        _check_classes(dataset, judge, config)
     elif kind == "sets" and not np.any(dataset.labels):
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
 
@@ -82,11 +76,11 @@ def _check_order(dataset: Dataset) -> None:
         )
 
 
-def _check_classes(dataset: Dataset, family: str, config: dict[str, Any]) -> None:
+def _check_classes(dataset: Dataset, judge: OutputKind, config: dict[str, Any]) -> None:
     highest = max((_highest(label) for label in dataset.labels or ()), default=-1)
     if highest < 0:
         raise UsageError(f"The data set {dataset.name!r} has no label that can be scored.", "Label it, or drop labels.")
-    classes = class_count(config) if OUTPUTS.get(family).unnamed_classes else len(config.get("id2label") or ())
+    classes = class_count(config) if judge.unnamed_classes else len(config.get("id2label") or ())
     if classes and highest >= classes:
         raise UsageError(
             f"The data set {dataset.name!r} has the label {highest}; the model has {classes} classes "

@@ -24,6 +24,7 @@ from pipeline.data.samples import Row
 from pipeline.data.sequences import load_steps, steps
 from pipeline.source.lengths import check_images
 from pipeline.source.model import ModelSource
+from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import OUTPUTS
 from pipeline.trace.fill_states import STEPS
 
@@ -108,7 +109,7 @@ class Reading:
         sets = [load_training(spec, limit, self.columns(optional=True)) for spec in specs]
         for dataset in sets:
             self.check_kind(dataset)
-            check_labels(self.numbered(dataset), self.family(), self.source.config)
+            check_labels(self.numbered(dataset), OUTPUTS.get(self.family()), self.source.config)
             self._note_fewer(dataset, limit or 0, "trains with")
         return sets
 
@@ -127,7 +128,7 @@ class Reading:
             self.notes += [note for note in dataset.notes if note not in self.notes]
             self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
-            check_labels(dataset, self.family(), self._with_classes(), self.head())
+            check_labels(dataset, self._judge(), self._with_classes())
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         streams = any(dataset.sequences for dataset in sets)
@@ -141,14 +142,14 @@ class Reading:
         config, outputs = self.source.config, self.source.outputs
         if class_count(config) or not outputs:
             return config
-        count = OUTPUTS.get(self.family()).bound((), self.head()).declared_classes(outputs)
+        count = self._judge().declared_classes(outputs)
         return {**config, "id2label": {str(index): str(index) for index in range(count)}} if count else config
 
     def check_kind(self, dataset: Dataset) -> None:
         """UsageError if the samples cannot become inputs of the model. Of images, the first one is tried where all get
         its shape; else all are."""
         task, specs, arrays = self.source.task, self.source.inputs, self.as_tensors(dataset)
-        check_kind(arrays, task.name, task.data, task.family)
+        check_kind(arrays, task.name, task.data, OUTPUTS.get(task.family))
         if arrays.kind == "tensor" and specs:
             _try(tensor_rows(arrays, specs), whole=True)
         elif arrays.kind == "image":
@@ -257,6 +258,10 @@ class Reading:
         """The names of the evaluation data's sub-folders, whose positions are the classes of a model without names."""
         named = [dataset.classes for dataset in self.evaluation_sets() if dataset.classes]
         return {str(index): name for index, name in enumerate(named[0])} if len(set(named)) == 1 else {}
+
+    def _judge(self) -> OutputKind:
+        """What the model puts out, and how that is decoded."""
+        return OUTPUTS.get(self.family()).bound((), self.head())
 
     def head(self, of: ModelSource | None = None) -> dict[str, Any]:
         """How the outputs of the model, or of another source, are decoded."""

@@ -139,12 +139,12 @@ def test_labels_beyond_the_classes(tmp_path: Path, task: str, fits: bool) -> Non
     path = tmp_path / "set.csv"
     path.write_text("text,label\na,0\nb,2\n" + "a,0\n" * 10)
     (found,) = load_evaluation(str(path))
-    check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a", "1": "b", "2": "c"}})
+    check_labels(found, OUTPUTS.get(TASKS.get(task).family), {"id2label": {"0": "a", "1": "b", "2": "c"}})
     if fits:
-        check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a"}})
+        check_labels(found, OUTPUTS.get(TASKS.get(task).family), {"id2label": {"0": "a"}})
         return
     with pytest.raises(UsageError) as caught:
-        check_labels(found, TASKS.get(task).family, {"id2label": {"0": "a", "1": "b"}})
+        check_labels(found, OUTPUTS.get(TASKS.get(task).family), {"id2label": {"0": "a", "1": "b"}})
     assert caught.value.message == "The data set 'set' has the label 2; the model has 2 classes (0 to 1)."
 
 
@@ -153,8 +153,8 @@ def test_a_set_without_any_object_has_nothing_to_score(tmp_path: Path) -> None:
     (tmp_path / "set/labels").mkdir()
     (found,) = load_evaluation(str(tmp_path / "set"))
     with pytest.raises(UsageError, match=r"The data set 'set' has no label that can be scored\."):
-        check_labels(found, TASKS.get("object-detection").family, {})
-    check_labels(found, TASKS.get("image-classification").family, {})
+        check_labels(found, OUTPUTS.get(TASKS.get("object-detection").family), {})
+    check_labels(found, OUTPUTS.get(TASKS.get("image-classification").family), {})
 
 
 THREE = {"bad": 0, "fair": 1, "good": 2}
@@ -221,9 +221,9 @@ def test_a_classifier_takes_no_other_numbers(label: float) -> None:
     with pytest.raises(
         UsageError, match=rf"Sample 2 of the data set 'mine' has the label {label}; classes are numbered"
     ):
-        check_labels(labelled([1, label]), TASKS.get("text-classification").family, {"model_type": "bert"})
+        check_labels(labelled([1, label]), OUTPUTS.get(TASKS.get("text-classification").family), {"model_type": "bert"})
     one = {"num_labels": 1, "model_type": "bert"}
-    check_labels(labelled([1, label, 1]), OUTPUTS.get("classifier").by_config(one, ()), one)
+    check_labels(labelled([1, label, 1]), OUTPUTS.get(OUTPUTS.get("classifier").by_config(one, ())), one)
 
 
 @pytest.mark.parametrize(
