@@ -141,8 +141,8 @@ class _Judged:
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Facts are the record `QuantizationCheck`; nothing is written. A bad result is not an error: the report says it,
-    and a budget can gate it."""
+    """The metadata are the record `QuantizationCheck`; nothing is written. A bad result is no error: the report says
+    it, and a budget can gate it."""
     kind, source = behaviour_in(context.inputs).kind, context.config["data"]
     folder = context.inputs["samples"].path
     folder = folder if source == "calibration" else evaluation_folders(folder)[0]

@@ -85,8 +85,8 @@ def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Facts: what a report must say. UsageError for a required budget that cannot fail, for labels that do not fit the
-    model's outputs, and for a metric that does not."""
+    """The metadata have the report's notes. UsageError for a required budget that cannot fail, for labels that do not
+    fit the model's outputs, and for a metric that does not."""
     limits = [Limit(name, **given) for name, given in context.config["limits"].items()]
     folders = evaluation_folders(context.inputs["evaluation"].path)
     given = context.config["given"]

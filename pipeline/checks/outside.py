@@ -46,7 +46,7 @@ class _Shares:
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Facts are the record `RangeCheck`; nothing is written.
+    """The metadata are the record `RangeCheck`; nothing is written.
 
     The float graph that was calibrated runs over the first evaluation samples; what is counted is reduced inside it.
     """

@@ -25,8 +25,8 @@ _EXAGGERATED = 8.0
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Facts are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by them
-    is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
+    """The metadata are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by
+    them is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
     session = parallel_session(graphs_in(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})

@@ -95,5 +95,5 @@ class PassConfig(StrictModel):
 
 
 def pass_report(name: str, **said: Json) -> dict[str, Json]:
-    """The facts that a pass's stage function returns: those of `PassReport`, and further ones of its own."""
+    """The metadata that a pass's stage function returns: those of `PassReport`, and further ones of its own."""
     return PassReport.model_validate({"pass": name, **said}).model_dump(mode="json")

@@ -28,7 +28,7 @@ from pipeline.source.model_config import (
 def run(context: StageContext) -> StageMetadata:
     """Stage function. Writes a Hugging Face folder (`config.json`, `model.safetensors`, tokenizer or processor, a
     sentence encoder's pooling), or else `weights.safetensors` and the `edits.json` that lead from the source's code to
-    their shapes. Facts: `loads`: `transformers` or `edits`; `reason` for the latter."""
+    their shapes. Metadata: `loads`: `transformers` or `edits`; `reason` for the latter."""
     spec = context.model
     compressed = load_compressed(spec, context.inputs)
     reason = unexpressed(compressed.model)

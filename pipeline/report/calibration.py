@@ -14,9 +14,9 @@ _MANY = 0.01
 figure measured on these samples says that calibration was on others."""
 
 
-def calibration_notes(facts: Mapping[str, Mapping[str, Json]]) -> list[str]:
-    """From the facts of the stages by name: channels and tensors that were zero on every calibration sample."""
-    smoothed, quantized = facts.get("smooth", {}), facts.get("quantize", {})
+def calibration_notes(metadata: Mapping[str, Mapping[str, Json]]) -> list[str]:
+    """From the metadata of the stages by name: channels and tensors that were zero on every calibration sample."""
+    smoothed, quantized = metadata.get("smooth", {}), metadata.get("quantize", {})
     return [*_channels(smoothed.get("never_seen", 0), smoothed.get("channels", 0)), *_tensors(quantized)]
 
 
@@ -30,8 +30,8 @@ def _channels(never_seen: int, channels: int) -> list[str]:
     ]
 
 
-def _tensors(facts: Mapping[str, Json]) -> list[str]:
-    names = facts.get("never_active", [])
+def _tensors(metadata: Mapping[str, Json]) -> list[str]:
+    names = metadata.get("never_active", [])
     if not names:
         return []
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -21,7 +21,7 @@ STEPS = "steps"
 
 
 def run(context: StageContext) -> StageMetadata:
-    """Writes the samples of one set, or a folder of them per evaluation set; the facts stay."""
+    """Writes the samples of one set, or a folder of them per evaluation set; the metadata stay."""
     steps = context.inputs[STEPS]
     session = parallel_session(graphs_in(context.inputs["float"].path))
     if (steps.path / INDEX).is_file():

@@ -43,7 +43,8 @@ class Progressed:
 
 
 def train(job: TrainingJob, progress: Progress = silent) -> tuple[Compressed, dict[str, Json]]:
-    """Train as `job` says, going on from its last checkpoint. Returns the model with its best weights, and facts.
+    """Train as `job` says, going on from its last checkpoint. Returns the model with its best weights, and what to
+    report.
 
     StageError if the loss stops being finite, or model, data and config do not fit each other.
     """
@@ -52,7 +53,7 @@ def train(job: TrainingJob, progress: Progress = silent) -> tuple[Compressed, di
     run = _Run(job, prepare(job, accelerator), accelerator)
     run.resume()
     run.to_the_end(progress)
-    return run.setup.compressed, run.facts()
+    return run.setup.compressed, run.said()
 
 
 def _accelerator(job: TrainingJob) -> Accelerator:
@@ -101,7 +102,7 @@ class _Run:
         load_best(self.scratch, self.setup.student)
         self.setup.student.eval()
 
-    def facts(self) -> dict[str, Json]:
+    def said(self) -> dict[str, Json]:
         return {
             "losses": self.setup.weights,
             "samples": len(self.setup.train_indices),
