@@ -34,7 +34,8 @@ def messages(path: Path) -> Iterator[str]:
 def flags() -> set[str]:
     commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
     options = [option for command in commands for parameter in command.params for option in parameter.opts]
-    return {option for option in options if option.startswith("--")} | {"--help", "--version"}
+    ours = {option for option in options if option.startswith("--")}
+    return ours | {"--help", "--version", "--install-completion", "--show-completion"}
 
 
 def test_flags_that_messages_name_exist(flags: set[str]) -> None:

@@ -45,6 +45,12 @@ def test_mistakes_do_not(recipe: dict[str, Any]) -> None:
     assert mistakes("recipe", recipe)
 
 
+def test_a_target_that_extends_another_needs_no_more() -> None:
+    assert mistakes("target", {"extends": "phone", "budgets": {"bundle_mb": {"limit": 12}}}) == []
+    assert mistakes("target", {"extends": "phone", "budget": {}})
+    assert mistakes("target", {"budgets": {"bundle_mb": {"limit": 12}}})
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_schema_is_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", name]) == 0

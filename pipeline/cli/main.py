@@ -41,6 +41,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     recipe: flag.Recipe = None,
+    precision: flag.Precision = None,
     output: flag.Output = None,
     task: flag.Task = None,
     opset: flag.Opset = None,
@@ -87,6 +88,7 @@ def compare(  # noqa: PLR0913  # as export
     model: flag.Model = None,
     target: flag.Target = DEFAULT_TARGET,
     recipe: flag.Recipe = None,
+    precision: flag.Precision = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Plain scheme to compare with, like w4a8 or w4a8-b64. Repeatable.", show_default="all"),

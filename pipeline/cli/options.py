@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.config.job import DEFAULT_MODEL, Job
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, suggest
+
+PRECISIONS = {"int8": "w8a8", "int4": "w4", "fp16": "fp16"}
+"""What people call it -> recipe."""
+
+
+_model = partial(typer.Option, rich_help_panel="Model")
+_numbers = partial(typer.Option, rich_help_panel="Number formats")
+_measuring = partial(typer.Option, rich_help_panel="Measuring and budgets")
+_data = partial(typer.Option, rich_help_panel="Data")
+_running = partial(typer.Option, rich_help_panel="Running")
 
 
 def place(text: str) -> Path:
@@ -23,6 +34,10 @@ Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a n
 _MODEL = "Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx."
 Given = Annotated[str | None, typer.Argument(help=_MODEL, metavar="MODEL", show_default=DEFAULT_MODEL)]
 Model = Annotated[str | None, typer.Option("-m", "--model", help="The same as a flag.", show_default=DEFAULT_MODEL)]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Short for a recipe: int8 is w8a8, int4 is w4, fp16 is fp16.", metavar="int8|int4|fp16"),
+]
 Recipe = Annotated[str | None, typer.Option("-r", "--recipe", help="Recipe name (`edge recipes`) or a .toml file.")]
 Output = Annotated[
     Path | None,
@@ -43,12 +58,17 @@ Store = Annotated[
         show_default="user cache",
         parser=place,
         metavar="PATH",
+        rich_help_panel="Running",
     ),
 ]
-Task = Annotated[str | None, typer.Option(help="What the model does; told from its config if absent.")]
+Task = Annotated[str | None, _model(help="What the model does; told from its config if absent.")]
 Opset = Annotated[
     int | None,
-    typer.Option(help="ONNX opset, 21 to 23.", show_default="23; an ONNX file's own, from 21 on"),
+    typer.Option(
+        help="ONNX opset, 21 to 23.",
+        show_default="23; an ONNX file's own, from 21 on",
+        rich_help_panel="Number formats",
+    ),
 ]
 MinOnnxruntime = Annotated[
     str | None,
@@ -57,56 +77,87 @@ MinOnnxruntime = Annotated[
         help="Oldest ONNX Runtime that must load the bundle, like 1.20: lowers the opset.",
         show_default="any that the newest opset needs",
         metavar="RELEASE",
+        rich_help_panel="Number formats",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Batch to measure at.", show_default="target's")]
-SequenceLength = Annotated[
-    int | None, typer.Option(help="Longest input, and the length to measure at.", show_default="target's")
+BatchSize = Annotated[
+    int | None,
+    _measuring(help="Batch to measure at.", show_default="target's"),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads to measure with.", show_default="target's")]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code from the model.")]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option(
+        help="Longest input, and the length to measure at.",
+        show_default="target's",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    _measuring(help="Threads to measure with.", show_default="target's"),
+]
+TrustRemoteCode = Annotated[bool, _model("--trust-remote-code", help="Run code from the model.")]
 AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Read tensors from a pickle if there is no safetensors.")
+    bool,
+    _model("--allow-pickle", help="Read tensors from a pickle if there is no safetensors."),
 ]
 CalibrationData = Annotated[
     str | None,
     typer.Option(
-        help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav."
+        help="A set in calibration/, or .txt .jsonl .csv .tsv .npz .json (COCO), or a folder of images or .wav.",
+        rich_help_panel="Data",
     ),
 ]
-CalibrationSamples = Annotated[int | None, typer.Option(help="How many of them.", show_default="recipe's")]
+CalibrationSamples = Annotated[int | None, _data(help="How many of them.", show_default="recipe's")]
 RandomCalibration = Annotated[
-    bool, typer.Option("--random-calibration", help="Calibrate on random tensors. The report says so.")
+    bool,
+    _data("--random-calibration", help="Calibrate on random tensors. The report says so."),
 ]
 TrainingData = Annotated[
-    list[str] | None, typer.Option(help="What distill trains on, as above. Repeatable.", show_default="recipe's")
+    list[str] | None,
+    _data(help="What distill trains on, as above. Repeatable.", show_default="recipe's"),
 ]
 SaveModel = Annotated[
     bool, typer.Option("--save-model", help="Publish the compressed PyTorch model too, for transformers to load.")
 ]
-EvalData = Annotated[list[str] | None, typer.Option(help="Held-out data, as above. Repeatable.")]
+EvalData = Annotated[list[str] | None, _data(help="Held-out data, as above. Repeatable.")]
 TextColumn = Annotated[
     str | None,
     typer.Option(
-        help="Column of the texts in .csv, .tsv and .jsonl files.", show_default="text, sentence, review, ..."
+        help="Column of the texts in .csv, .tsv and .jsonl files.",
+        show_default="text, sentence, review, ...",
+        rich_help_panel="Data",
     ),
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of their labels: class names or indices.", show_default="label")
+    str | None,
+    _data(help="Column of their labels: class names or indices.", show_default="label"),
 ]
-BlockSize = Annotated[int | None, typer.Option(help="Block of 4-bit weights.", show_default="scheme's")]
+BlockSize = Annotated[int | None, _numbers(help="Block of 4-bit weights.", show_default="scheme's")]
 PerChannel = Annotated[
     bool | None,
-    typer.Option("--per-channel/--per-tensor", help="Scales of INT8 weights.", show_default="scheme's"),
+    typer.Option(
+        "--per-channel/--per-tensor",
+        help="Scales of INT8 weights.",
+        show_default="scheme's",
+        rich_help_panel="Number formats",
+    ),
 ]
-NodesToExclude = Annotated[list[str] | None, typer.Option(help="Name pattern of nodes to leave in float. Repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries log.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+NodesToExclude = Annotated[
+    list[str] | None,
+    _numbers(help="Name pattern of nodes to leave in float. Repeatable."),
+]
+Json = Annotated[bool, _running("--json", help="Print the report as JSON on standard output.")]
+Verbose = Annotated[bool, _running("--verbose", help="Show what the libraries log.")]
+Debug = Annotated[bool, _running("--debug", help="Show tracebacks.")]
 Baseline = Annotated[
     Path | None,
     typer.Option(
-        "--baseline", help="An earlier report.json that must not be regressed from.", parser=place, metavar="PATH"
+        "--baseline",
+        help="An earlier report.json that must not be regressed from.",
+        parser=place,
+        metavar="PATH",
+        rich_help_panel="Measuring and budgets",
     ),
 ]
 Metric = Annotated[
@@ -114,7 +165,8 @@ Metric = Annotated[
     typer.Option(
         help="Your own metric: file.py:name of a function (outputs, references) -> float, in points, higher is better. "
         "outputs: a dict per sample, output name -> array with a batch axis of 1; references: the sample's label, or "
-        "its row of --references."
+        "its row of --references.",
+        rich_help_panel="Data",
     ),
 ]
 References = Annotated[
@@ -123,11 +175,17 @@ References = Annotated[
         help="A .csv with a row per evaluation sample, for --metric; else the set's labels.",
         parser=place,
         metavar="PATH",
+        rich_help_panel="Data",
     ),
 ]
 Budgets = Annotated[
     list[str] | None,
-    typer.Option("--budget", help="Change a limit: METRIC=LIMIT. Repeatable.", metavar="METRIC=LIMIT"),
+    typer.Option(
+        "--budget",
+        help="Change a limit, or add a budget: METRIC=LIMIT (`edge budgets`). Repeatable.",
+        metavar="METRIC=LIMIT",
+        rich_help_panel="Measuring and budgets",
+    ),
 ]
 
 
@@ -145,10 +203,22 @@ def one_model(given: str | None, flag: str | None) -> str:
     return given or flag or DEFAULT_MODEL
 
 
+def one_recipe(recipe: str | None, precision: str | None) -> str | None:
+    """The recipe that was named, by its name or by what people call its precision; UsageError if both are given."""
+    if precision is None:
+        return recipe
+    if recipe is not None:
+        raise UsageError(f"--precision {precision} and --recipe {recipe} are given.", "Give one.")
+    if precision not in PRECISIONS:
+        raise UsageError(f"Unknown precision {precision!r}. {suggest(precision, PRECISIONS)}", "--recipe has others.")
+    return PRECISIONS[precision]
+
+
 def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Job from a command's parameters by name; those of the scheme become its changes."""
     fields = {name: value for name, value in given.items() if name in Job.model_fields}
     fields["model"] = one_model(given["given"], given["model"])
+    fields["recipe"] = one_recipe(given["recipe"], given["precision"])
     scheme = {name: given[name] for name in ("block_size", "per_channel") if given[name] is not None}
     scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
     several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}

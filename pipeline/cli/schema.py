@@ -51,9 +51,24 @@ def _recipe() -> dict[str, Any]:
     return schema
 
 
+def _target() -> dict[str, Any]:
+    """Of a target's file. One that extends another says only what differs, which fits no schema of the whole."""
+    whole = _file(Target.model_json_schema())
+    definitions = whole.pop("$defs")
+    extends = {"type": "string", "description": "the target that this one changes"}
+    return {
+        "$defs": definitions,
+        "type": "object",
+        "properties": {"extends": extends},
+        "if": {"required": ["extends"]},
+        "then": {"propertyNames": {"enum": ["extends", *whole["properties"]]}},
+        "else": whole,
+    }
+
+
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "recipe": _recipe,
-    "target": lambda: _file(Target.model_json_schema()),
+    "target": _target,
     "report": Report.model_json_schema,
     "manifest": Manifest.model_json_schema,
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -29,6 +31,7 @@ from pipeline.core.types import Progress
 from pipeline.core.untrusted import shown
 from pipeline.plan.stage_titles import title_of
 
+HEARTBEAT_SECONDS = 30.0
 PIPED_WIDTH = 110
 """Columns where there is no terminal to ask: wide enough for the result table."""
 
@@ -79,16 +82,36 @@ class Terminal(Console):
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
+        self._title, self._begun = "", 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Shows the bar while the body runs; leaves only the finished lines."""
         with self._file:
             if not self.console.is_terminal:
-                yield
+                with self._beating():
+                    yield
                 return
             with self._bars:
                 yield
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Says every half minute what goes on, so that a build server does not take a long stage for a dead one."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                if self._title:
+                    self.console.print(f"      still at: {self._title} ({time.monotonic() - self._begun:.0f} s)")
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def heading(self, title: str) -> None:
         self.console.print(Text(title, style="bold"))
@@ -97,6 +120,7 @@ class Terminal(Console):
         if self._task is not None:
             self._bars.remove_task(self._task)
         task = self._task = self._bars.add_task(title, total=None)
+        self._title, self._begun = title, time.monotonic()
         if title.startswith("check ") and not self.console.is_terminal:
             self.console.print(f"      {title}")
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.errors import UsageError, suggest
-from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import read_toml
-
-Model = TypeVar("Model", bound=StrictModel)
 
 
 def shipped(folder: str) -> Path:
@@ -37,17 +34,36 @@ def available(folder: str) -> dict[str, Path]:
 
 def load_target(name: str) -> Target:
     """The target called `name`, or in the TOML file `name`. UsageError if there is none or it has mistakes."""
-    return _load("target", "targets", name, Target)
+    path = _locate("target", "targets", name)
+    return Target.from_data({"name": path.stem, **_extended(path)}, path.name)
+
+
+def _extended(path: Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a target's file says, on top of the target that it `extends`."""
+    data = read_toml(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise UsageError(f"{path.name}: extends is {base!r}.", 'Name a target, like extends = "phone".')
+    if (real := path.resolve()) in inside:
+        raise UsageError(f"{path.name} extends itself.", "Name another target.")
+    own_name = base == path.stem and (shipped("targets") / path.name).is_file()
+    other = shipped("targets") / path.name if own_name else _locate("target", "targets", base)
+    return _over(_extended(other, (*inside, real)), data)
+
+
+def _over(base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what `data` has otherwise: tables key by key, all else as a whole."""
+    both = base.keys() & data.keys()
+    tables = {key for key in both if isinstance(base[key], dict) and isinstance(data[key], dict)}
+    return base | data | {key: _over(base[key], data[key]) for key in tables}
 
 
 def load_recipe(name: str) -> Recipe:
     """The recipe called `name`, or in the TOML file `name`. UsageError if there is none or it has mistakes."""
-    return _load("recipe", "recipes", name, Recipe)
-
-
-def _load(kind: str, folder: str, name: str, model: type[Model]) -> Model:
-    path = _locate(kind, folder, name)
-    return model.from_data({"name": path.stem, **read_toml(path)}, str(path.name))
+    path = _locate("recipe", "recipes", name)
+    return Recipe.from_data({"name": path.stem, **read_toml(path)}, path.name)
 
 
 def _locate(kind: str, folder: str, name: str) -> Path:

@@ -20,6 +20,7 @@ from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target
 from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
+from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
@@ -133,18 +134,22 @@ def _build(
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
-    """The target with the flags' shape, threads and limits; UsageError for a budget that it does not have."""
+    """The target with the flags' shape, threads and limits; UsageError for a budget that there is not."""
     data = target.model_dump()
     shape = {"batch_size": job.batch_size, "sequence_length": job.sequence_length}
     data["shape"] |= {name: value for name, value in shape.items() if value is not None}
     data["runtime"] |= {} if job.threads is None else {"threads": job.threads}
     for name, limit in job.budgets.items():
-        if name not in data["budgets"]:
-            raise UsageError(
-                f"The target {target.name!r} has no budget {name!r}.", f"It has {', '.join(data['budgets'])}."
-            )
-        data["budgets"][name]["limit"] = limit
+        data["budgets"].setdefault(name, _added(name))["limit"] = limit
     return Target.from_data(data, f"target {target.name} with the flags' changes")
+
+
+def _added(name: str) -> dict[str, Any]:
+    """A budget that the target does not have, without its limit. What depends on the device needs a figure from there;
+    UsageError for a metric that nothing measures."""
+    of_device = BUDGETS.get(name).unit in ("ms", "W")
+    evidence = ("device", "estimated") if of_device else ("host", "emulated", "device")
+    return {"required": True, "evidence": evidence, "source": "given with --budget"}
 
 
 class _Builder:

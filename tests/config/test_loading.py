@@ -105,6 +105,34 @@ def test_a_local_target_is_listed_among_the_shipped_ones() -> None:
     assert load_target("tablet").name == "tablet"
 
 
+def test_a_target_says_only_what_differs_from_another() -> None:
+    changes = 'extends = "phone"\ntitle = "Ours"\n[device]\nmemory_mb = 4096\n[budgets.bundle_mb]\nlimit = 12\n'
+    ours, phone = load_target(write("ours.toml", changes)), load_target("phone")
+    assert (ours.name, ours.title, ours.device.memory_mb, ours.budgets["bundle_mb"].limit) == ("ours", "Ours", 4096, 12)
+    assert ours.device.soc == phone.device.soc
+    assert ours.budgets["bundle_mb"].source == phone.budgets["bundle_mb"].source
+    assert ours.budgets["max_accuracy_drop"] == phone.budgets["max_accuracy_drop"]
+
+
+def test_a_target_of_the_same_name_extends_the_shipped_one() -> None:
+    write("targets/phone.toml", 'extends = "phone"\ntitle = "Our phone"\n')
+    assert load_target("phone").title == "Our phone"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.toml": 'extends = "b.toml"', "b.toml": 'extends = "a.toml"'}, "a.toml extends itself."),
+        ({"a.toml": 'extends = "phon"'}, "Unknown target 'phon'. Did you mean 'phone'?"),
+        ({"a.toml": "extends = 1"}, "a.toml: extends is 1."),
+    ],
+)
+def test_what_no_target_can_extend(files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        write(name, text)
+    assert refused("a.toml").message == message
+
+
 def test_other_files_in_the_folder_are_no_targets() -> None:
     write("targets/README.md", "text")
     assert "README" not in available("targets")

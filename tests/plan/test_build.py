@@ -148,9 +148,16 @@ def test_an_unknown_runner_is_refused_before_any_work(
     assert str(caught.value) == "Unknown runner 'hots'.\nDid you mean 'host'?"
 
 
-def test_a_budget_that_the_target_does_not_have(job: Job) -> None:
-    with pytest.raises(UsageError, match="The target 'phone' has no budget 'max_power_w'"):
-        make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0}}))
+def test_a_flag_may_add_a_budget(job: Job) -> None:
+    target = make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0, "min_agreement": 0.9}})).target
+    power, agreement = target.budgets["max_power_w"], target.budgets["min_agreement"]
+    assert (power.limit, power.required, power.evidence) == (3.0, True, ("device", "estimated"))
+    assert (agreement.limit, agreement.required, agreement.evidence) == (0.9, True, ("host", "emulated", "device"))
+
+
+def test_a_budget_that_there_is_not(job: Job) -> None:
+    with pytest.raises(UsageError, match="Unknown budget 'max_powr_w'"):
+        make_plan(job.model_copy(update={"budgets": {"max_powr_w": 3.0}}))
 
 
 @pytest.mark.parametrize(
