@@ -10,7 +10,7 @@ import onnxruntime as ort
 from pipeline.checks.accuracy import whole_digits
 from pipeline.checks.library_metrics import Metric
 from pipeline.checks.reference import FloatReference
-from pipeline.checks.user_metric import CONTRACT, MISFITS, UserMetric, call
+from pipeline.checks.user_metric import CONTRACT, MISFITS, Predictions, UserMetric, call
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
@@ -75,7 +75,7 @@ def with_metric(
     return result.model_copy(update=update)
 
 
-def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> list[dict[str, Any]]:
+def collect(session: ort.InferenceSession, samples: Samples, progress: Progress = silent) -> Predictions:
     """All outputs of each sample by name, each run alone. A metric sees all samples at once, so memory grows with
     them; give it a set that fits."""
     names = [entry.name for entry in session.get_outputs()]
@@ -83,4 +83,4 @@ def collect(session: ort.InferenceSession, samples: Samples, progress: Progress 
     for done, (_, outputs) in enumerate(run_in_order(session, samples, names), start=1):
         found.append(outputs)
         progress(done, len(samples))
-    return found
+    return Predictions(found, lambda inputs: dict(zip(names, session.run(names, inputs), strict=True)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks.user_metric import CONTRACT, UserMetric, call
+from pipeline.checks.user_metric import CONTRACT, Predictions, UserMetric, call
 from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.silence import silence_output
@@ -74,7 +74,9 @@ class Trial:
             if not found:
                 return
             try:
-                call(metric.function, [outputs for _, outputs in found], [labels[place] for place in chosen])
+                assert self._run is not None  # noqa: S101  # it gave these answers
+                outputs = Predictions((outputs for _, outputs in found), self._run)
+                call(metric.function, outputs, [labels[place] for place in chosen])
             except StageError as error:
                 if most == _MORE or len(chosen) == len(dataset.samples):
                     message = f"{error.message[:-1]}, on {len(chosen)} samples of {dataset.name!r}."

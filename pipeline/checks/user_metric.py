@@ -9,12 +9,14 @@ import inspect
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from pipeline.checks.library_metrics import Metric, adapted
 from pipeline.core.digest import sha256_file
@@ -29,8 +31,9 @@ _FORM = (
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 CONTRACT = (
     "A metric is a function (outputs, references) -> float, in points, higher is better. outputs: a list with a dict "
-    "per sample, output name -> array with a batch axis of 1. references: a list with the label of each sample, or its "
-    "row of --references as a dict of texts. Example: def right(outputs, references): return 100 * sum("
+    "per sample, output name -> array with a batch axis of 1; outputs.predict(inputs) runs the model again. "
+    "references: a list with the label of each sample, or its row of --references as a dict of texts. Example: def "
+    "right(outputs, references): return 100 * sum("
     'o["logits"].argmax() == int(r) for o, r in zip(outputs, references)) / len(references)'
 )
 MISFITS = (TypeError, KeyError, AttributeError, IndexError, NameError, ImportError)
@@ -61,7 +64,10 @@ class UserMetric:
         return {"spec": self.spec, "references": None if self.file is None else str(self.file)}
 
     def references_for(self, dataset: str, labels: Sequence[Any] | None, samples: int) -> Sequence[Any]:
-        """The given references, else the set's labels: one per sample (of embedded pairs, one per pair)."""
+        """The given references, else the set's labels: one per sample (of embedded pairs, one per pair). None for each,
+        where there are none and the function has a default for them."""
+        if labels is None and self.references is None and _takes(self.function, []):
+            return [None] * samples
         return check_references(labels if self.references is None else self.references, dataset, samples)
 
 
@@ -90,7 +96,7 @@ def load_metric(spec: str) -> Metric:
         return library
     if not callable(found):
         raise UsageError(f"{said} has no function {name!r}.", _FORM)
-    if not _takes_two(found):
+    if not _takes(found, [], []):
         raise UsageError(f"{name!r} of {said} cannot be called with two arguments.", _FORM)
     return found
 
@@ -121,15 +127,28 @@ def _version(module: str) -> str:
     return ", ".join(f"{name} {version(name)}" for name in sorted(set(packages))) or module
 
 
-def _takes_two(function: Metric) -> bool:
-    """Whether it can be called as a metric is, as far as Python tells before it is."""
+def _takes(function: Metric, *arguments: object) -> bool:
+    """Whether it can be called so, as far as Python tells before it is."""
     try:
-        inspect.signature(function).bind([], [])
+        inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # built in, without a signature
-        return True
+        return len(arguments) == 2
     return True
+
+
+class Predictions(list[dict[str, Any]]):
+    """The outputs of each sample by name, of one model, and the model: a metric may run it on inputs of its own, as a
+    closed-loop rollout of a control policy does."""
+
+    def __init__(self, outputs: Iterable[dict[str, Any]], run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        super().__init__(outputs)
+        self._run = run
+
+    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's outputs by name for `inputs` by name, arrays with a batch axis."""
+        return self._run({name: np.asarray(value) for name, value in inputs.items()})
 
 
 def read_references(path: Path) -> list[dict[str, str]]:
