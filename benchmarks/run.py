@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import (
     batching,
+    bundles,
     cases,
     cnn,
     gate_speed,
@@ -105,6 +106,7 @@ ROWS = [
     *fuzz.ROWS,
     *structure.ROWS,
     *sameness.ROWS,
+    *bundles.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(
