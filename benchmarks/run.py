@@ -39,6 +39,7 @@ from benchmarks import (
     two_processes,
 )
 from benchmarks.fuzz import runs as fuzz
+from benchmarks.real import rows as real
 from benchmarks.row import Measured, Row
 from pipeline.core.digest import pretty_json
 from pipeline.devices.host_info import host_info, versions
@@ -104,6 +105,7 @@ ROWS = [
     *gate_speed.ROWS,
     *texten.ROWS,
     *fuzz.ROWS,
+    *real.ROWS,
     *structure.ROWS,
     *sameness.ROWS,
     *bundles.ROWS,
