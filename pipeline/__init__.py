@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 # on by default on Linux since 1.29); so does the hub client with its downloads. Nothing here phones home.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+try:
+    __version__ = version("edge-pipeline")
+except PackageNotFoundError:  # a checkout that nobody installed
+    __version__ = "0+unknown"
 
 __all__ = ["check", "export", "load_recipe", "load_target", "verify"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline import __version__
 from pipeline.config.job import DEFAULT_MODEL, Job
 from pipeline.core.errors import UsageError, suggest
 
@@ -192,7 +192,7 @@ Budgets = Annotated[
 def show_version(wanted: bool) -> None:
     """Print the version and end, if `--version` is given."""
     if wanted:
-        typer.echo(f"edge {version('edge-pipeline')}")
+        typer.echo(f"edge {__version__}")
         raise typer.Exit
 
 
