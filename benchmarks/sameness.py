@@ -183,7 +183,7 @@ def files_of(name: str) -> dict[str, str]:
         found = (file for file in sorted(bundle.rglob("*")) if file.is_file() and file.name not in _LEFT_OUT)
         files = {file.relative_to(bundle).as_posix(): sha256_file(file) for file in found}
         written = made["write"].path
-        return files | {file.name: sha256_file(file) for file in graphs_in(written)[0].files(written)}
+        return files | {file.name: sha256_file(file) for graph in graphs_in(written) for file in graph.files(written)}
 
 
 def isa() -> str:
