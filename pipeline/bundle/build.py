@@ -27,6 +27,7 @@ from pipeline.graph.files import Graphs, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
 from pipeline.runtime.session import make_session
+from pipeline.source.decoders import GENERATION
 from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES
 from pipeline.tasks.registry import OUTPUTS
 
@@ -94,7 +95,7 @@ def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
     `preprocessing.json`."""
     spec = with_tokenizer(context.model, context.inputs)
     files = _config(spec, out)
-    if spec.data == "text":
+    if spec.data == "text" or spec.decoder is not None:
         evaluation = context.inputs["evaluation"].path / "0"
         rows = [*open_samples(evaluation, GOLDEN_SAMPLES)]
         files += write_tokenizer(out, spec, context.config["max_length"], _texts(evaluation), rows)
@@ -110,6 +111,7 @@ def _config(spec: ModelSpec, out: Path) -> list[str]:
     names = [CONFIG] if spec.kind == "huggingface" else []
     if spec.data != "text" and (names or (spec.kind == "onnx" and spec.preprocessing is None)):
         names += PREPROCESSOR_FILES
+    names += [GENERATION] if spec.decoder is not None else []
     found = [name for name in names if (spec.path / name).is_file()]
     for name in found:
         shutil.copyfile(spec.path / name, out / name)
@@ -130,6 +132,7 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
         "scheme": config["scheme"],
         "graphs": [graph.model_dump(mode="json") for graph in graphs],
         "states": open_samples(context.inputs["evaluation"].path / "0").states,
+        **_decoder(spec, config["max_length"]),
         "max_length": config["max_length"] if spec.data == "text" else None,
         "labels": _labels(spec),
         "preprocessing": files,
@@ -141,6 +144,14 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
             "session_config": runtime.session_entries,
         },
     }
+
+
+def _decoder(spec: ModelSpec, max_length: int) -> dict[str, Json]:
+    """Of a model with a decoder, how an app begins texts, fills them up and bounds them."""
+    if spec.decoder is None:
+        return {}
+    bounded = spec.decoder.model_copy(update={"longest": spec.decoder.most(max_length)})
+    return {"decoder": bounded.model_dump(mode="json")}
 
 
 def _labels(spec: ModelSpec) -> dict[str, str] | None:

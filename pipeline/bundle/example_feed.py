@@ -34,6 +34,8 @@ def example_feed(bundle: Path, shape: Shape) -> Feed:
                 "Export it again.",
             )
         sizes = {"batch": shape.batch_size, "sequence": longest}
+        if metadata.decoder is not None:
+            sizes["decoder_sequence"] = metadata.decoder.most(shape.sequence_length)
         if golden.dtype.kind == "f":  # a recording's length is not counted in tokens
             sizes = {"batch": shape.batch_size}
         wanted = tuple(

@@ -12,6 +12,7 @@ from pipeline.bundle.layout import MAPPED
 from pipeline.config.target import Layout, Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
+from pipeline.core.model_spec import DecoderSpec
 from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.files import Graphs, GraphSpec
 from pipeline.runtime.releases import Requirements, parse_release, spell
@@ -32,7 +33,7 @@ class Engine(StrictModel):
 class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
     samples are inputs of the model and outputs of all graphs. `states`: of a streaming model, input -> the output that
-    is its value in the next step; they start at zero."""
+    is its value in the next step; they start at zero. `decoder`: how a text is begun, filled up and bounded."""
 
     model: str
     task: str
@@ -41,6 +42,7 @@ class Metadata(StrictModel):
     layout: Layout
     requires: Requirements
     states: dict[str, str] = Field(default={})
+    decoder: DecoderSpec | None = None
     max_length: Annotated[int, Field(gt=0)] | None
     labels: dict[str, Json] | None
     preprocessing: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -145,7 +145,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         bundle_bytes(case.bundle) / 1e6,
         tuple(weight for model in models for weight in Graph(model).weights),
         takes_text=read_metadata(case.bundle).max_length is not None,
-        notes=(*_accuracy_notes(case), *_runner_notes(case)),
+        notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
     )
 
@@ -164,11 +164,10 @@ def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
     of_float = case.float_model
     found = []
     for place, (spec, file) in enumerate(zip(case.model, case.model.files, strict=True)):
-        inputs = Path(subject.inputs)
         if place:
             feed |= _outputs(case.model.up_to(place), feed, case.target.runtime)
-            inputs = inputs.with_name(f"inputs-{place}.npz")
-            write_feed(inputs, {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
+        inputs = Path(subject.inputs).with_name(f"inputs-{place}.npz")
+        write_feed(inputs, {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
         own = subject_of(file, inputs, case.target.runtime)
         float_file = of_float.files[place] if of_float else None
         found.append(_Single(spec.name, own, replace(own, model=str(float_file)) if float_file else None))
@@ -241,6 +240,25 @@ def _accuracy_notes(case: Case) -> list[str]:
     sets = map(read_dataset, evaluation_folders(case.reference.evaluation))
     unused = [unused_labels(behaviour.kind, dataset) for dataset in sets]
     return [*behaviour.notes(case.metric is not None), *filter(None, unused)]
+
+
+def _graph_notes(latency: LatencyResult) -> list[str]:
+    """What a run of all graphs is, and what each costs."""
+    if not latency.graphs:
+        return []
+    each = [f"{graph.name} on {_sizes(graph.shape)} {graph.p50.value:.3g} ms" for graph in latency.graphs]
+    return [
+        "Latency and its budgets are of one run of every graph: the encoder, and the decoder once over all tokens so "
+        f"far (no cache is kept). By themselves: {'; '.join(each)} (p50)."
+        if "decoder_input_ids" in latency.shape
+        else f"Latency and its budgets are of one run of every graph. By themselves: {'; '.join(each)} (p50)."
+    ]
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """`input_ids [1, 16]`."""
+    name, shape = next(iter(shapes.items()))
+    return f"{name} {list(shape)}"
 
 
 def _runner_notes(case: Case) -> list[str]:

@@ -124,7 +124,8 @@ def _show_graph(graph: GraphSpec, model: ModelProto, console: Console) -> None:
     console.print(f"graph {graph.file}", style="bold")
     for side, entries in (("input", graph.inputs), ("output", graph.outputs)):
         for entry in entries:
-            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}", markup=False)
+            fed = f" <- {graph.feeds[entry.name]}" if side == "input" and entry.name in graph.feeds else ""
+            console.print(f"  {side:<7} {entry.name}: {entry.dtype} {_shape(entry.shape)}{fed}", markup=False)
     console.print(_tensors(model))
     operators = Counter(node.op_type for node in model.graph.node)
     console.print("operators: " + ", ".join(f"{name} x{count}" for name, count in operators.most_common()))

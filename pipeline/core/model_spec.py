@@ -83,6 +83,19 @@ def given(specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
     return {name: spec for name, spec in specs.items() if spec.value is None}
 
 
+class DecoderSpec(StrictModel):
+    """Of a model with an encoder and a decoder: the token that every text starts with, the one that fills up shorter
+    texts, and the most tokens that the decoder takes (None: not bounded)."""
+
+    start: int
+    pad: int | None = None
+    longest: int | None = None
+
+    def most(self, max_length: int) -> int:
+        """How many tokens it gets where texts are cut to `max_length`."""
+        return min(max_length, self.longest or max_length)
+
+
 class ModelSpec(StrictModel):
     """A vetted model source, passed whole through the stages.
 
@@ -90,6 +103,7 @@ class ModelSpec(StrictModel):
     puts out (a name in `tasks.registry.OUTPUTS`), as far as that is known before its graph is; `output`: the name of
     the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
     `preprocessing`: a recipe's image processing; `labels`: class names by index; `head`: how outputs are decoded.
+    `decoder`: of a model with an encoder and a decoder.
     Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a tokenizer in
     place of its own.
     """
@@ -109,6 +123,7 @@ class ModelSpec(StrictModel):
     preprocessing: dict[str, Any] | None = None
     labels: dict[str, str] = Field(default={})
     head: dict[str, Any] = Field(default={})
+    decoder: DecoderSpec | None = Field(default=None, exclude_if=lambda decoder: decoder is None)
     path: Path
     entry: str = ""
     tokenizer: Path | None = None

@@ -25,9 +25,11 @@ from pipeline.data.question_rows import cut_contexts, question_rows
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
+from pipeline.data.targets import generated, labelled
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
+from pipeline.tasks.next_tokens import DECODER_INPUTS
 from pipeline.tasks.registry import OUTPUTS
 
 TOKENIZER = "tokenizer"
@@ -42,6 +44,8 @@ def calibration(context: StageContext) -> StageMetadata:
     if config["random"]:
         known, states = Known(**config.get("known", {})), config.get("states", {})
         rows = _random_rows(context.model, config["limit"], config["max_length"], known)
+        if context.model.decoder is not None:
+            rows = generated(rows, context.model, context.model.decoder.most(config["max_length"]))
         if states:
             first = {name: start(name, context.model.inputs[name]) for name in states}
             rows = (row | first for row in rows)
@@ -155,7 +159,25 @@ def _labels(dataset: Dataset, family: str) -> list[Any] | None:
 
 
 def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[Any]) -> Iterator[Row]:
-    """Model inputs; for labelled words and questions, the labels of their tokens are added to `aligned`."""
+    """Model inputs; for labelled words, questions and texts that a decoder is to say, the labels of their tokens are
+    added to `aligned`."""
+    rows = _encoder_rows(dataset, spec, max_length, aligned)
+    if spec.decoder is None:
+        return rows
+    most = spec.decoder.most(max_length)
+    if dataset.labels is None or not isinstance(dataset.labels[0], str):
+        return generated(rows, spec, most)
+    tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
+    return _aligned(labelled(rows, dataset.labels, tokenizer, spec.decoder, most), aligned)
+
+
+def _aligned(pairs: Iterator[tuple[Row, list[int]]], aligned: list[Any]) -> Iterator[Row]:
+    for row, ids in pairs:
+        aligned.append(ids)
+        yield row
+
+
+def _encoder_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list[Any]) -> Iterator[Row]:
     dataset = _as_tensors(spec, dataset)
     if dataset.kind == "tensor":
         return tensor_rows(dataset, spec.inputs)
@@ -230,7 +252,8 @@ def _pads(spec: ModelSpec) -> dict[str, int]:
     """What fills up shorter sequences of a batch, by input name; 0 fills the others."""
     tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
     known = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    return {name: value for name, value in known.items() if value and name in tokenizer.model_input_names}
+    pads = {name: value for name, value in known.items() if value and name in tokenizer.model_input_names}
+    return pads | ({DECODER_INPUTS: spec.decoder.pad} if spec.decoder is not None and spec.decoder.pad else {})
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:

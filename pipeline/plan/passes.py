@@ -49,6 +49,12 @@ class Passes:
                 "ONNX file.",
                 "Use a recipe without passes, or give the PyTorch model.",
             )
+        if recipe.passes and source.decoder is not None:
+            raise UsageError(
+                f"The recipe {recipe.name!r} has compression passes, which take models with one graph; {source.name!r} "
+                "has an encoder and a decoder.",
+                "Use a recipe without passes (`edge recipes` lists them).",
+            )
         self.source, self.scheme, self.reading = source, scheme, reading
         self.compressed: str | None = None
         self.tokenizer: str | None = None

@@ -121,6 +121,15 @@ class Reading:
                 f"the recipe {self.recipe.name} {does} up to {limit}."
             )
 
+    def _note_targets(self, dataset: Dataset) -> None:
+        """Say what a decoder is judged on where nothing says what it should say."""
+        given = dataset.labels is not None and isinstance(dataset.labels[0], str)
+        if self.source.decoder is not None and not given and dataset.kind != "tensor":
+            self.notes.append(
+                f"The data set {dataset.name!r} has no texts that the decoder should say (as labels): it is judged on "
+                "what the float model says itself."
+            )
+
     def evaluation(self) -> Stage:
         specs, sets = self._evaluation_specs(), self.evaluation_sets()
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
@@ -129,6 +138,7 @@ class Reading:
             self.check_kind(dataset)
             self._require_enough(dataset, "--eval-data")
             check_labels(dataset, self._judge(), self._with_classes())
+            self._note_targets(dataset)
             if self.metric is not None:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         streams = any(dataset.sequences for dataset in sets)

@@ -52,5 +52,5 @@ def _larger(found: Measurements) -> list[str]:
 
 
 def _megabytes(folder: Path) -> float:
-    """Of the graph and its weights."""
-    return sum(file.stat().st_size for file in folder.glob("model.onnx*")) / 1e6
+    """Of the graphs and their weights."""
+    return sum(file.stat().st_size for file in folder.glob("*.onnx*")) / 1e6

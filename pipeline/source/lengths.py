@@ -40,7 +40,7 @@ class Longest:
 def longest_text(source: ModelSource) -> Longest | None:
     """The least of what config.json (positions), the tokenizer (`model_max_length`), sentence-transformers
     (`max_seq_length`) and a fixed axis of the inputs allow; None if nothing bounds the model's texts."""
-    if source.task.data != "text":
+    if source.task.data != "text" and source.decoder is None:
         return None
     found = [entry for entry in _limits(source) if 0 < entry.tokens < _UNBOUNDED]
     return min(found, key=lambda entry: entry.tokens, default=None)
@@ -125,6 +125,8 @@ def _limits(source: ModelSource) -> Iterator[Longest]:
     yield from _said(source.path / "tokenizer_config.json", "model_max_length")
     if source.sentence_transformer:
         yield from _said(source.path / "sentence_bert_config.json", "max_seq_length")
+    if source.decoder is not None and source.decoder.longest:
+        yield Longest(source.decoder.longest, "the decoder's positions in config.json")
     fixed = fixed_length(source.inputs)
     if fixed is not None:
         yield Longest(fixed, "the fixed axis of its inputs")

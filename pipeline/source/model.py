@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
-from pipeline.core.model_spec import InputSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, InputSpec, ModelSpec
 from pipeline.core.untrusted import read_json_object, user_path
 from pipeline.source.declared import whole
+from pipeline.source.decoders import decoder_of, generates
 from pipeline.source.factory import build, factory_name, is_factory
 from pipeline.source.metadata import beside, config_of, home
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES, check_files, check_sizes, read_config
@@ -53,6 +54,7 @@ class ModelSource:
     notes: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    decoder: DecoderSpec | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -81,6 +83,7 @@ class ModelSource:
             preprocessing=preprocessing,
             labels=self.labels,
             head=head or {},
+            decoder=self.decoder,
             path=self.path,
             entry=self.entry,
         )
@@ -190,7 +193,13 @@ def _task_of(
     """The named task, else the one that recognizes inputs and outputs by their names, else `generic`; and what must be
     said of that."""
     if task is not None:
-        return TASKS.get(task), ()
+        found = TASKS.get(task)
+        if found.decodes:
+            raise UsageError(
+                f"{found.name} takes a Hugging Face folder; {model!r} is none.",
+                "Give the folder with config.json and the weights, or export its graphs one by one as generic models.",
+            )
+        return found, ()
     own = [found for name, found in TASKS.survey() if isinstance(found, Task) and found.recognizes(inputs, outputs)]
     if len(own) == 1:
         return own[0], (f"The task of {model!r} was told from the names of its outputs: {own[0].name}.",)
@@ -234,11 +243,21 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         pickle=weight_files(path, allow_pickle)[0].name == PICKLE,
         trust_remote_code=trust_remote_code,
         config=config,
+        decoder=decoder_of(config, adapter, path) if adapter.decodes else None,
     )
 
 
 def _of_architecture(task: Task, config: dict[str, Any], path: Path) -> Task:
-    """The task; one of any inputs with the class that made the checkpoint, and what that takes."""
+    """The task; one of any inputs with the class that made the checkpoint, and what that takes; one with a decoder, if
+    the checkpoint is known under the task's name too. UsageError if it has a decoder's head, and the task another."""
+    if not task.decodes and task.name != _ENCODER_ALONE and (own := _decoding(config)) is not None:
+        if task.name in own.aliases:
+            return own
+        raise UsageError(
+            f"{path.name!r} ({config['architectures'][0]}) has an encoder and a decoder; {task.name} takes models with "
+            "one graph.",
+            f"Leave --task out, or name {own.name}; {_ENCODER_ALONE} exports its encoder alone, if it takes texts.",
+        )
     if task.data != "tensor":
         return task
     architectures = config.get("architectures") or []
@@ -254,6 +273,18 @@ def _of_architecture(task: Task, config: dict[str, Any], path: Path) -> Task:
     return replace(named, data="audio") if sampled else replace(named, data="image", calibration="images-procedural")
 
 
+def _decoding(config: dict[str, Any]) -> Task | None:
+    """The task with a decoder that the checkpoint's head is of."""
+    found = [task for task in TASKS.usable().values() if task.decodes and generates(config, task)]
+    return max(found, key=lambda task: _longest_suffix(task, config), default=None)
+
+
+def _longest_suffix(task: Task, config: dict[str, Any]) -> int:
+    names = config.get("architectures") or []
+    return max((len(end) for end in task.architecture_suffixes if any(name.endswith(end) for name in names)), default=0)
+
+
+_ENCODER_ALONE = "feature-extraction"
 _PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -308,14 +339,12 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
     if (path / "modules.json").is_file():
         return TASKS.get("feature-extraction")
     architectures = config.get("architectures") or []
-    candidates = [
-        (len(suffix), task)
-        for task in TASKS.usable().values()
-        for suffix in task.architecture_suffixes
-        if any(name.endswith(suffix) for name in architectures)
-    ]
-    if candidates:
-        return max(candidates, key=lambda pair: pair[0])[1]
+    if (decoding := _decoding(config)) is not None:
+        return decoding
+    suffixes = {task: _longest_suffix(task, config) for task in TASKS.usable().values() if not task.decodes}
+    best = max(suffixes, key=lambda task: suffixes[task])
+    if suffixes[best]:
+        return best
     broken = [found.message for _, found in TASKS.survey() if isinstance(found, UsageError)]
     raise UsageError(
         f"The task of {path.name!r} cannot be told from its architecture ({', '.join(architectures) or 'none given'}).",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -21,14 +22,16 @@ from pipeline.trace.simplify_gather_nd import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")
+Axes = Mapping[str, tuple[str, ...]]
+_AS_PLACED: Axes = MappingProxyType({})
 
 
-def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
+def canonicalize(model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _AS_PLACED) -> None:
     """In place: gathers of everything -> Unsqueeze, written-out hard-sigmoids -> HardSigmoid, written-out attention ->
     Attention if `fuse` and the opset has it, what ONNX Runtime does not broadcast written out, factors and shifts of
     channels folded into the convolution before, Gemm -> MatMul + Add, name
-    nodes and weights after modules (without `prefix`), name the dynamic axes, and drop metadata, which holds stack
-    traces with file paths."""
+    nodes and weights after modules (without `prefix`), name the dynamic axes (after `axes`, by input), and drop
+    metadata, which holds stack traces with file paths."""
     graph = model.graph
     changed = simplify_gathers(graph) + fuse_hard_sigmoids(graph)
     if model.opset_imports[""] >= OPSET:
@@ -36,7 +39,7 @@ def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
         changed += fuse_attentions(graph) if fuse else 0
     if changed:
         RemoveUnusedNodesPass()(model)
-    name_axes(graph)
+    name_axes(graph, axes)
     fold_norms(graph)
     fold_weights(graph)
     for node in list(graph):
@@ -50,13 +53,15 @@ def canonicalize(model: ir.Model, prefix: str, fuse: bool = True) -> None:
     graph.name = "main"
 
 
-def name_axes(graph: ir.Graph) -> None:
-    """Rename the tracer's symbols (`s18`) to `batch` and `sequence`, by their place in the inputs."""
+def name_axes(graph: ir.Graph, axes: Axes = _AS_PLACED) -> None:
+    """Rename the tracer's symbols (`s18`) as `axes` says by input, or else to `batch` and `sequence`, by their place in
+    the inputs."""
     names: dict[str | None, str] = {}
     for value in graph.inputs:
         for axis, dimension in enumerate(value.shape or ()):
             if isinstance(dimension, ir.SymbolicDim):
-                names.setdefault(dimension.value, _AXES[axis] if axis < len(_AXES) else f"axis{axis}")
+                own = axes.get(name_of(value), _AXES)
+                names.setdefault(dimension.value, own[axis] if axis < len(own) else f"axis{axis}")
     for value in [*graph.inputs, *graph.outputs]:
         value.shape = _renamed(value.shape, names)
     drop_inner_shapes(graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs, used_lengths
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.fuse_attention import OPSET
+from pipeline.trace.graph_source import GraphSource, halves
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity, fresh
 
@@ -41,20 +42,23 @@ def run(context: StageContext) -> StageMetadata:
     """
     spec = context.model
     model = _prepared(spec, context)
-    cases = _cases(model, spec, context.config["max_length"])
-    context.progress(1, 3)
-    made = _proven(model, spec, context.config["opset"], cases, context.out / file_of(MODEL))
-    context.progress(2, 3)
-    record_graphs(context.out, {MODEL: made.graph})
+    sources = _sources(model, spec, context.config["max_length"])
+    context.progress(1, len(sources) + 2)
+    made = []
+    for source in sources:
+        made.append(_proven(source, spec, context.config["opset"], context.out / file_of(source.name)))
+        context.progress(1 + len(made), len(sources) + 2)
+    graphs = {source.name: graph.graph for source, graph in zip(sources, made, strict=True)}
+    record_graphs(context.out, graphs, {source.name: source.feeds for source in sources})
     if PREVIOUS_PASS in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
-    context.progress(3, 3)
+    context.progress(len(sources) + 2, len(sources) + 2)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
-        "max_difference_to_torch": made.difference,
+        "max_difference_to_torch": max(graph.difference for graph in made),
         "parameters": parameters,
-        "opset": made.graph.opset_imports[""],
-        "notes": list(made.notes),
+        "opset": made[0].graph.opset_imports[""],
+        "notes": [note for graph in made for note in graph.notes],
     }
 
 
@@ -65,6 +69,14 @@ def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False):
         model.config.use_cache = False
     return model
+
+
+def _sources(model: nn.Module, spec: ModelSpec, max_length: int) -> list[GraphSource]:
+    """What each graph of the model is traced from."""
+    cases = _cases(model, spec, max_length)
+    if spec.decoder is None:
+        return [GraphSource(MODEL, model, cases, "model." if spec.sentence_transformer else "")]
+    return halves(model, cases, spec.decoder.most(max_length))
 
 
 def _cases(model: nn.Module, spec: ModelSpec, max_length: int) -> list[Tensors]:
@@ -91,15 +103,15 @@ class _Proven:
     notes: tuple[str, ...]
 
 
-def _proven(model: nn.Module, spec: ModelSpec, opset: int, cases: list[Tensors], path: Path) -> _Proven:
+def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Proven:
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
-    for graph, form in _forms(model, spec, opset, cases[0]):
-        canonicalize(graph, "model." if spec.sentence_transformer else "", form.fused)
+    for graph, form in _forms(source, spec, opset):
+        canonicalize(graph, source.prefix, form.fused, source.axes)
         rename_axes(graph.graph, spec.inputs)
         save_model(graph, path)
         try:
-            difference = check_parity(model, path, cases)
+            difference = check_parity(source.module, path, source.cases)
         except StageError as error:
             failures.append(error)
             continue
@@ -117,26 +129,29 @@ class _Form:
     title: str = ""
 
 
-def _forms(model: nn.Module, spec: ModelSpec, opset: int, examples: Tensors) -> Iterator[tuple[ir.Model, _Form]]:
+def _forms(source: GraphSource, spec: ModelSpec, opset: int) -> Iterator[tuple[ir.Model, _Form]]:
     """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
     masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
-    yield _traced(model, spec, opset, examples), _Form(opset, fused=True)
+    yield _traced(source, spec, opset), _Form(opset, fused=True)
     if opset >= OPSET:
-        plain = _traced(model, spec, OPSET - 1, examples)
+        plain = _traced(source, spec, OPSET - 1)
         version_converter.convert_version(plain, opset)
         yield plain.clone(), _Form(OPSET - 1, True, f"the operators of opset {OPSET - 1}")
         yield plain, _Form(OPSET - 1, False, f"the operators of opset {OPSET - 1} and attention written out")
 
 
-def _traced(model: nn.Module, spec: ModelSpec, opset: int, examples: Tensors) -> ir.Model:
-    model = fresh(model)
-    return trace_module(model, examples, spec, opset) if spec.kind == "factory" else trace(model, examples, opset)
+def _traced(source: GraphSource, spec: ModelSpec, opset: int) -> ir.Model:
+    model, examples = fresh(source.module), source.cases[0]
+    if spec.kind == "factory":
+        return trace_module(model, examples, spec, opset)
+    return trace(model, examples, opset, [name for name, axes in source.axes.items() if len(axes) > 1])
 
 
-def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int) -> ir.Model:
-    """Export with a dynamic batch and, for sequences, a dynamic length. Images keep their height and width."""
+def trace(model: nn.Module, examples: dict[str, torch.Tensor], opset: int, sequences: Sequence[str] = ()) -> ir.Model:
+    """Export with a dynamic batch and, for ids and the inputs `sequences`, a dynamic length. Images keep their height
+    and width."""
     dynamic = {
-        name: dict.fromkeys((0, 1) if tensor.dim() == 2 else (0,), torch.export.Dim.DYNAMIC)
+        name: dict.fromkeys((0, 1) if tensor.dim() == 2 or name in sequences else (0,), torch.export.Dim.DYNAMIC)
         for name, tensor in examples.items()
     }
     config = OnnxConfig(dynamic=True, opset_version=opset, dynamic_shapes=dynamic)

@@ -1,0 +1,59 @@
+"""What the graphs of a model are traced from: itself, or its encoder and its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from pipeline.source.halves import DECODER, ENCODER, STATES, Decoder, Encoder
+from pipeline.tasks.next_tokens import DECODER_INPUTS
+from pipeline.tasks.output_kind import MASK
+
+Tensors = dict[str, torch.Tensor]
+_LENGTH, _SO_FAR = "sequence", "decoder_sequence"
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """One graph to be: its name, the module, inputs to trace with (the first of `cases`) and to compare on, the prefix
+    that names lose, `feeds` as of its `GraphSpec`, and the names of its dynamic axes by input where their places do not
+    tell them."""
+
+    name: str
+    module: nn.Module
+    cases: Sequence[Tensors]
+    prefix: str = ""
+    feeds: Mapping[str, str] = field(default_factory=dict)
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def halves(model: PreTrainedModel, cases: Sequence[Tensors], longest: int) -> list[GraphSource]:
+    """The encoder and the decoder of a model. `cases`: inputs of the encoder; `longest`: the most tokens of the
+    decoder."""
+    encoder, decoder = Encoder(model).eval(), Decoder(model).eval()
+    given = [_decoder_case(encoder, case, longest, seed) for seed, case in enumerate(cases)]
+    masked = "encoder_attention_mask" in given[0]
+    feeds = {"input_ids": DECODER_INPUTS, "encoder_hidden_states": STATES}
+    axes = {"input_ids": ("batch", _SO_FAR), "encoder_hidden_states": ("batch", _LENGTH) if masked else ("batch",)}
+    if masked:
+        feeds["encoder_attention_mask"], axes["encoder_attention_mask"] = MASK, ("batch", _LENGTH)
+    return [
+        GraphSource(ENCODER, encoder, cases),
+        GraphSource(DECODER, decoder, given, "model.", feeds, axes),
+    ]
+
+
+def _decoder_case(encoder: Encoder, case: Tensors, longest: int, seed: int) -> Tensors:
+    """Random tokens, of another number than the encoder has where that is known."""
+    with torch.inference_mode():
+        states = encoder(**case).last_hidden_state.clone()
+    length = max(2, min(longest, 2 * states.shape[1] // 3 if MASK in case else 5 + 3 * seed))
+    generator = torch.Generator().manual_seed(seed)
+    size = int(encoder.config.get_text_config(decoder=True).vocab_size)
+    ids = torch.randint(0, size, (len(states), length), generator=generator)
+    found = {"input_ids": ids, "encoder_hidden_states": states}
+    return found | ({"encoder_attention_mask": case[MASK]} if MASK in case else {})
