@@ -303,6 +303,7 @@ MODELS = {
             judge.decisions(0.5),
             task=_VAD,
             states=_STATE,
+            compared=False,
         ),
         RealModel(
             "silero_half",
