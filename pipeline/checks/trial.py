@@ -15,7 +15,6 @@ from pipeline.checks.user_metric import CONTRACT, Predictions, UserMetric, call
 from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.silence import silence_output
-from pipeline.core.untrusted import LOOP_SECONDS
 from pipeline.data.datasets import Dataset
 from pipeline.data.encode import model_rows
 from pipeline.data.samples import Row
@@ -27,13 +26,13 @@ from pipeline.tasks.registry import OUTPUTS, of_width
 _FEW, _MORE = 8, 64
 _BROKEN: tuple[type[Exception], ...] = (EdgeError, *SESSION_ERRORS)
 _SECONDS = 600
-"""Of one inference of a file without loops."""
+"""Of one inference."""
 Answers = dict[str, NDArray[Any]]
 
 
 class Trial:
-    """The float model of a plan, loaded once. Pairs whose sides are embedded and streams wait for the stage `judge`, as
-    does a model that cannot run here."""
+    """The float model of a plan, loaded once. Pairs whose sides are embedded, streams and files with loops wait for the
+    stage `judge`, as does a model that cannot run here."""
 
     def __init__(self, spec: ModelSpec, max_length: int) -> None:
         self._spec, self._max_length = spec, max_length
@@ -88,7 +87,8 @@ class Trial:
         """(inputs, outputs) of the samples at the places `chosen`; none where they do not run here."""
         spec = self._spec
         apart = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
-        if apart or dataset.sequences or any(one.next for one in spec.inputs.values()):
+        loops = spec.kind == "onnx" and has_loops(Path(spec.entry))  # one may never end: the stage waits for it, once
+        if apart or loops or dataset.sequences or any(one.next for one in spec.inputs.values()):
             return []
         part = replace(dataset, samples=[dataset.samples[place] for place in chosen], labels=None)
         with silence_output():
@@ -101,14 +101,13 @@ class Trial:
 
 
 def _onnx(spec: ModelSpec) -> Callable[[Row], Answers]:
-    path = Path(spec.entry)
-    session, seconds = open_given(path), LOOP_SECONDS if has_loops(path) else _SECONDS
+    session = open_given(Path(spec.entry))
     names = [entry.name for entry in session.get_outputs()]
     taken = [entry.name for entry in session.get_inputs()]
 
     def run(row: Row) -> Answers:
         fed = {name: row[name] for name in taken if name in row}
-        return {name: np.asarray(array) for name, array in zip(names, run_within(session, fed, seconds), strict=True)}
+        return {name: np.asarray(array) for name, array in zip(names, run_within(session, fed, _SECONDS), strict=True)}
 
     return run
 
