@@ -14,7 +14,7 @@ def test_windows_is_told_what_to_do() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: edge runs on Linux and macOS, not on Windows itself.\n"
-        "  Use it in WSL (wsl --install); the bundles that it makes load on Windows.\n"
+        "  Use it in WSL; the bundles that it makes load on Windows.\n"
     )
 
 

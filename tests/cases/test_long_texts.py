@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import InputSpec
+from pipeline.graph.files import MODEL
+from pipeline.trace.graph_source import GraphSource
 from pipeline.trace.to_onnx import _proven
 
 SOURCE = factory(data="text", inputs={"x": InputSpec(shape=("batch", "tokens"))})
@@ -32,7 +34,7 @@ class Switching(nn.Module):
 def test_other_computation_on_long_texts_is_found(tmp_path: Path) -> None:
     cases = [{"x": torch.rand(2, length)} for length in (16, 21, 64)]
     with pytest.raises(StageError) as caught:
-        _proven(Switching().eval(), SOURCE, 22, cases, tmp_path / "model.onnx")
+        _proven(GraphSource(MODEL, Switching().eval(), cases), SOURCE, 22, tmp_path / "model.onnx")
     assert caught.value.message.startswith("The exported graph differs from the PyTorch model by ")
     assert caught.value.message.endswith(" on x [2, 64].")
     assert caught.value.remedy == (

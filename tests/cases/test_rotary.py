@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import pipeline.trace.canonical
 from pipeline.core.model_spec import InputSpec
-from pipeline.graph.files import graphs_in
+from pipeline.graph.files import MODEL, graphs_in
+from pipeline.trace.graph_source import GraphSource
 from pipeline.trace.to_onnx import _proven
 
 MODERN = {**SMALL, **IDS, "max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2}
@@ -100,14 +101,14 @@ def test_mask_of_keys_only(mended: bool, tmp_path: Path, monkeypatch: pytest.Mon
     if not mended:
         unmended(monkeypatch)
     shapes = [(2, 16), (3, 21), (1, 40)]
-    made = _proven(Masked().eval(), SOURCE, 23, cases(shapes), tmp_path / "model.onnx")
+    made = _proven(GraphSource(MODEL, Masked().eval(), cases(shapes)), SOURCE, 23, tmp_path / "model.onnx")
     assert made.difference < 1e-5
     assert operators(tmp_path)["Attention"] == (1 if mended else 0)
     assert [("opset 22" in note) for note in made.notes] == ([] if mended else [True])
 
 
 def test_lowest_opset_has_one_form(tmp_path: Path) -> None:
-    made = _proven(Masked().eval(), SOURCE, 22, cases([(2, 16), (3, 21)]), tmp_path / "model.onnx")
+    made = _proven(GraphSource(MODEL, Masked().eval(), cases([(2, 16), (3, 21)])), SOURCE, 22, tmp_path / "model.onnx")
     assert made.notes == () and made.graph.opset_imports[""] == 22
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import pipeline.checks.measurements
 from pipeline.checks.left_in_float import Reasons
-from pipeline.checks.measurements import Case, _latency, _limits, _runner_notes
+from pipeline.checks.measurements import Case, _latency, _limits, _runner_notes, _Single
 from pipeline.checks.reference import FloatReference
 from pipeline.config.loading import load_target
 from pipeline.core.types import Evidence, Scheme, silent
@@ -60,7 +60,7 @@ def test_a_target_bounds_the_measurement_of_latency(tmp_path: Path, monkeypatch:
     for seconds in (None, 2.5):
         own = case()
         target = own.target.model_copy(update={"measure_seconds": seconds})
-        _latency(replace(own, target=target), subject, silent)
+        _latency(replace(own, target=target), subject, [_Single("model", subject, None)], silent)
     assert asked == [60.0, 2.5]
 
 
