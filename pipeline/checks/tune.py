@@ -18,6 +18,7 @@ from pipeline.runtime.session import make_session
 
 OPTIMIZERS = (
     "SkipLayerNormFusion",
+    "QDQPropagationTransformer",
     "LayerNormFusion",
     "SimplifiedLayerNormFusion",
     "EmbedLayerNormFusion",

@@ -68,7 +68,7 @@ def test_shipped_target_has_the_common_runtime_and_shape(name: str) -> None:
     assert (target.name, target.kind) == (name, name.split("-", maxsplit=1)[0])
     assert target.runtime.providers == ("CPUExecutionProvider",)
     assert target.runtime.threads == 1
-    assert target.runtime.disabled_optimizers == ("SkipLayerNormFusion",)
+    assert target.runtime.disabled_optimizers == ("SkipLayerNormFusion", "QDQPropagationTransformer")
     assert {"threads", "disabled_optimizers"} <= set(target.runtime.sources)
     assert (target.shape.batch_size, target.shape.sequence_length) == (1, 128)
 
