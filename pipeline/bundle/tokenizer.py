@@ -55,7 +55,7 @@ def write_tokenizer(
     for name in found:
         if name == TOKENIZER and document is not None:
             cut = _cut(document, settings, max_length, fixed_length(spec.inputs))
-            (out / name).write_text(json.dumps(cut, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            (out / name).write_text(json.dumps(cut, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         elif name == SETTINGS:
             (out / name).write_text(pretty_json(settings | {"model_max_length": max_length}), encoding="utf-8")
         else:

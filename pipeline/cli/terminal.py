@@ -82,7 +82,7 @@ class Terminal(Console):
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
-        self._title, self._begun = "", 0.0
+        self._title, self._begun, self._told = "", 0.0, 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -101,9 +101,11 @@ class Terminal(Console):
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(HEARTBEAT_SECONDS):
-                if self._title:
-                    self.console.print(f"      still at: {self._title} ({time.monotonic() - self._begun:.0f} s)")
+            while not done.wait(1.0):
+                spent = time.monotonic() - self._begun
+                if self._title and time.monotonic() - self._told >= HEARTBEAT_SECONDS:
+                    self._told = time.monotonic()
+                    self.console.print(f"      still at: {self._title} ({spent:.0f} s)")
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -121,6 +123,7 @@ class Terminal(Console):
             self._bars.remove_task(self._task)
         task = self._task = self._bars.add_task(title, total=None)
         self._title, self._begun = title, time.monotonic()
+        self._told = self._begun
         if title.startswith("check ") and not self.console.is_terminal:
             self.console.print(f"      {title}")
 
