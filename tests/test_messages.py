@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 import pipeline
-from pipeline.cli.main import app
+from pipeline.cli.commands import app
 from pipeline.config.loading import search_folders
 from pipeline.quantize.schemes import SCHEMES
 

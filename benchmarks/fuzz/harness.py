@@ -88,7 +88,7 @@ def _child(place: Path, probe: Callable[[], object]) -> None:
 
 
 def _outcome(probe: Callable[[], object]) -> int:
-    from pipeline.cli.main import failure
+    from pipeline.cli.failure import failure
 
     try:
         result = probe()
