@@ -50,7 +50,8 @@ def _extended(path: Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"{path.name} extends itself.", "Name another target.")
     own_name = base == path.stem and (shipped("targets") / path.name).is_file()
     other = shipped("targets") / path.name if own_name else _locate("target", "targets", base)
-    return _over(_extended(other, (*inside, real)), data)
+    shared = {key: value for key, value in _extended(other, (*inside, real)).items() if key != "name"}
+    return _over(shared, data)
 
 
 def _over(base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,11 @@ def test_a_target_says_only_what_differs_from_another() -> None:
     assert ours.budgets["max_accuracy_drop"] == phone.budgets["max_accuracy_drop"]
 
 
+def test_a_name_is_not_taken_over() -> None:
+    write("named.toml", f'name = "tablet"\n{PHONE}')
+    assert load_target(write("ours.toml", 'extends = "named.toml"\n')).name == "ours"
+
+
 def test_a_target_of_the_same_name_extends_the_shipped_one() -> None:
     write("targets/phone.toml", 'extends = "phone"\ntitle = "Our phone"\n')
     assert load_target("phone").title == "Our phone"
