@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
-from pipeline.core.paths import FILE, kind_of, open_plain, read_at_most
+from pipeline.core.paths import read_at_most
 from pipeline.core.untrusted import Limit, read_json_object, require_file, require_inside
 
 CONFIG = "config.json"
@@ -88,11 +87,16 @@ def _short(value: Any) -> str:
 def check_files(path: Path) -> None:
     """UsageError if a file of a model folder that may be read is a pipe, a device, too large, or a link out of it; the
     links of a hub cache's snapshot lead into its `blobs`."""
-    cache = (path.parent.parent / _BLOBS,) if path.parent.name == _SNAPSHOTS else ()
+    cache = _blobs(path)
     for file in (*path.iterdir(), *path.glob("*/*")):
         if file.suffix in _READ and not (file.is_dir() and not file.is_symlink()):
             require_inside(path, file, cache)
             require_file(file, Limit.WEIGHTS if file.suffix in (".safetensors", ".bin") else Limit.JSON)
+
+
+def _blobs(path: Path) -> tuple[Path, ...]:
+    """Where the links of a hub cache's snapshot lead to."""
+    return (path.parent.parent / _BLOBS,) if path.parent.name == _SNAPSHOTS else ()
 
 
 _CARD, _HEAD = "README.md", 65_536
@@ -100,9 +104,14 @@ _LICENCE = re.compile(rb"^license:[ \t]*['\"]?([\w.+-]{1,64})", re.MULTILINE)
 
 
 def stated_licence(folder: Path) -> str | None:
-    """The `license` of a model card's front matter (the Hugging Face hub's convention); None if it states none."""
-    if kind_of(folder / _CARD) != FILE:
+    """The `license` of a model card's front matter (the Hugging Face hub's convention); None if it states none.
+    UsageError for a link out of the folder, but for those of a hub cache."""
+    card = folder / _CARD
+    if not card.is_file():
         return None
-    with os.fdopen(open_plain(folder / _CARD, os.O_RDONLY), "rb") as file:
-        found = _LICENCE.search(read_at_most(file, _HEAD).partition(b"\n---")[0])
+    require_inside(folder, card, _blobs(folder))
+    with card.open("rb") as file:
+        head = read_at_most(file, _HEAD)
+    front = head.partition(b"\n---")[0] if head.startswith(b"---") else b""
+    found = _LICENCE.search(front)
     return found.group(1).decode("ascii", "replace") if found else None
