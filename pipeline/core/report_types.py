@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 from pipeline.core.digest import canonical_json
 from pipeline.core.types import Evidence, Figure, Json, Scheme, StrictModel, Verdict
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 COMPARISON_VERSION = 2
 
 

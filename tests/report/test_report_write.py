@@ -42,7 +42,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         (b"\xff", "report.json is not valid JSON: 'utf-8' codec can't decode byte 0xff"),
         (b"[1]", "report.json is JSON but not a report: it has no `version`."),
         (b'{"verdict": "PASS"}', "report.json is JSON but not a report: it has no `version`."),
-        (b'{"version": 99}', "report.json is a report of version 99; allowed is version 1."),
+        (b'{"version": 99}', "report.json is a report of version 99; allowed is version 2."),
     ],
 )
 def test_a_file_that_is_no_report(tmp_path: Path, content: bytes, message: str) -> None:
