@@ -15,7 +15,7 @@ from pipeline.core.model_spec import InputSpec
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit, name_of, replace
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
-from pipeline.trace.fold_weights import fold_weights
+from pipeline.trace.fold_weights import fold_tied_tables, fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
 from pipeline.trace.simplify_gather_nd import simplify_gathers
@@ -42,6 +42,7 @@ def canonicalize(model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _
     name_axes(graph, axes)
     fold_norms(graph)
     fold_weights(graph)
+    fold_tied_tables(graph)
     for node in list(graph):
         if node.op_type == "Gemm":
             split_gemm(node)

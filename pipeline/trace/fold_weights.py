@@ -25,6 +25,12 @@ def fold_weights(graph: ir.Graph) -> int:
     return _fold_all(graph, _MOVING, _RECURRENT)
 
 
+def fold_tied_tables(graph: ir.Graph) -> int:
+    """As `fold_weights`, for a table of embeddings that the output's product reads transposed: what a product reads is
+    a weight that number formats take. ONNX Runtime makes the copy too, when it loads the table."""
+    return _fold_all(graph, ("Transpose",), ("MatMul",))
+
+
 def fold_computed_weights(graph: ir.Graph) -> int:
     """As `fold_weights`, for weights of any layer and what simple arithmetic makes of them (a weight and its norm)."""
     return _fold_all(graph, _COMPUTING, LAYERS)
