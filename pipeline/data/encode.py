@@ -25,7 +25,7 @@ from pipeline.data.question_rows import cut_contexts, question_rows
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
-from pipeline.data.targets import generated, labelled
+from pipeline.data.targets import cut_labels, generated, labelled
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
@@ -77,10 +77,24 @@ def evaluation(context: StageContext) -> StageMetadata:
         folder = context.out / str(number)
         folder.mkdir()
         _write(dataset, folder, context)
-        if dataset.kind == "questions":
-            tokenizer = load_tokenizer(context.model.tokenizer_folder, context.model.trust_remote_code)
-            notes += [cut_contexts(dataset, tokenizer, context.config["max_length"])]
+        notes.append(_cut(dataset, context.model, context.config["max_length"]))
     return {"sets": [dataset.name for dataset in datasets], "notes": [note for note in notes if note]}
+
+
+def _cut(dataset: Dataset, model: ModelSpec, max_length: int) -> str:
+    """What of a set is cut beyond the texts that a model reads; empty if nothing is."""
+    said = model.decoder is not None and _says_texts(dataset)
+    if not said and dataset.kind != "questions":
+        return ""
+    tokenizer = load_tokenizer(model.tokenizer_folder, model.trust_remote_code)
+    if model.decoder is not None and said:
+        return cut_labels(dataset, tokenizer, model.decoder.most(max_length))
+    return cut_contexts(dataset, tokenizer, max_length)
+
+
+def _says_texts(dataset: Dataset) -> bool:
+    """Whether its labels are what a decoder should say."""
+    return dataset.labels is not None and isinstance(dataset.labels[0], str)
 
 
 def training(context: StageContext) -> StageMetadata:
@@ -165,7 +179,7 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
     if spec.decoder is None:
         return rows
     most = spec.decoder.most(max_length)
-    if dataset.labels is None or not isinstance(dataset.labels[0], str):
+    if dataset.labels is None or not _says_texts(dataset):
         return generated(rows, spec, most)
     tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
     return _aligned(labelled(rows, dataset.labels, tokenizer, spec.decoder, most), aligned)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import DecoderSpec, ModelSpec
+from pipeline.data.datasets import Dataset
 from pipeline.data.samples import Row
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 
@@ -38,6 +39,18 @@ def labelled(
                 "Write what the model should say, or leave the labels out.",
             )
         yield row | {DECODER_INPUTS: np.array([[decoder.start, *ids[:-1]]], np.int64)}, ids
+
+
+def cut_labels(dataset: Dataset, tokenizer: Any, most: int) -> str:
+    """Says how many texts that the decoder should say are longer than it is given; empty if none is."""
+    labels = dataset.labels or ()
+    cut = sum(len(tokenizer(text_target=text, verbose=False)["input_ids"]) > most for text in labels)
+    if not cut:
+        return ""
+    return (
+        f"{cut} of the {len(labels)} texts that {dataset.name!r} is labelled with are cut to {most} tokens: what "
+        "stands behind is not scored."
+    )
 
 
 def generated(rows: Iterator[Row], spec: ModelSpec, most: int) -> Iterator[Row]:

@@ -145,7 +145,7 @@ class Reading:
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
-        return Stage(_named("evaluation", streams), 5, run, config, {}, TEXT, local, self.models())
+        return Stage(_named("evaluation", streams), 6, run, config, {}, TEXT, local, self.models())
 
     def _with_classes(self) -> dict[str, Any]:
         """The model's config.json, with the classes that an ONNX file's outputs show where nothing names them."""

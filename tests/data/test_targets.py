@@ -11,8 +11,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import DecoderSpec, ModelSpec
+from pipeline.data.datasets import Dataset
 from pipeline.data.samples import Row
-from pipeline.data.targets import generated, labelled
+from pipeline.data.targets import cut_labels, generated, labelled
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 
 
@@ -32,6 +33,19 @@ def test_labels_are_given_one_place_later() -> None:
     pairs = list(labelled(iter([row(), row()]), ["abc", "abcde"], tokenizer, decoder, 5))
     assert [found[DECODER_INPUTS].tolist() for found, _ in pairs] == [[[0, 10, 11, 12]], [[0, 10, 11, 12, 13]]]
     assert [ids for _, ids in pairs] == [[10, 11, 12, 1], [10, 11, 12, 13, 1]]
+
+
+def test_texts_that_are_cut_are_counted() -> None:
+    texts = ["one two three", "one", "one two three four"]
+    found = Dataset("spoken", "text", ["a", "b", "c"], texts, pairs=False, digest="d", origin={})
+
+    def words(text_target: str, verbose: bool) -> dict[str, list[int]]:
+        return {"input_ids": list(range(len(text_target.split())))}
+
+    assert cut_labels(found, words, 2) == (
+        "2 of the 3 texts that 'spoken' is labelled with are cut to 2 tokens: what stands behind is not scored."
+    )
+    assert cut_labels(found, words, 4) == ""
 
 
 def test_a_start_token_that_the_tokenizer_writes_is_not_written_twice() -> None:
