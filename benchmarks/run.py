@@ -23,6 +23,7 @@ from benchmarks import (
     cases,
     cnn,
     gate_speed,
+    installs,
     kill,
     layers,
     low_rank,
@@ -109,6 +110,7 @@ ROWS = [
     *structure.ROWS,
     *sameness.ROWS,
     *bundles.ROWS,
+    *installs.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from onnx import ModelProto, TensorProto
-from onnx_ir import DataType
 
-from pipeline.checks.weights import Graph, stored_bits
+from pipeline.checks.weights import Graph
 from pipeline.core.report_types import OperatorTime, TensorGroup
 from pipeline.devices.ort_profile import NodeRecord
+from pipeline.graph.dtypes import bits_of, dtype_of
 
 _GROUPS = 12
 _OTHER = "other"
@@ -109,11 +109,10 @@ def _group(name: str, members: list[TensorProto], total: int, packed: dict[str, 
 
 def _format(tensor: TensorProto, packed: dict[str, int]) -> str:
     """`float32`, `int8`, ... as numpy names them; `int4` of codes in uint8."""
-    bits = packed.get(tensor.name, stored_bits(tensor))
-    if bits < stored_bits(tensor):
+    bits = packed.get(tensor.name, bits_of(tensor.data_type))
+    if bits < bits_of(tensor.data_type):
         return f"int{bits}"
-    kind = DataType(tensor.data_type)
-    return "string" if kind is DataType.STRING else kind.numpy().name
+    return "string" if tensor.data_type == TensorProto.STRING else dtype_of(tensor.data_type).name
 
 
 def _total(tensors: list[TensorProto]) -> int:
@@ -124,4 +123,4 @@ def _size(tensor: TensorProto) -> int:
     if tensor.data_type == TensorProto.STRING:
         return sum(map(len, tensor.string_data))
     values: int = math.prod(tensor.dims)
-    return math.ceil(values * stored_bits(tensor) / 8)
+    return math.ceil(values * bits_of(tensor.data_type) / 8)

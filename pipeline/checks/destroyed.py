@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
+from pipeline.graph.onnx_ir import ir
 from pipeline.graph.operators import LAYERS
 
 READERS = frozenset(
@@ -17,7 +17,7 @@ READERS = frozenset(
     }
 )
 """Operators that read what a model has learned: products, convolutions, tables and recurrences."""
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+_FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 
 
 def destroy(model: ir.Model, seed: int = 0) -> int:
@@ -42,7 +42,7 @@ def _behind(value: ir.Value | None, known: dict[int, list[ir.Value] | None]) -> 
     than one value in two axes or more."""
     for constant in _constants(value, known) or ():
         array = _tensor(constant)
-        if array is not None and array.dtype in _FLOATS and len(array.shape) > 1 and array.size > 1:
+        if array is not None and array.dtype.name in _FLOATS and len(array.shape) > 1 and array.size > 1:
             yield constant
 
 

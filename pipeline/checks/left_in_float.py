@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnx_ir import DataType
 
-from pipeline.checks.weights import Constant, Graph, Weight, stored_bits
+from pipeline.checks.weights import Constant, Graph, Weight
 from pipeline.core.artifact import Artifact
 from pipeline.core.report_types import SkippedTensor
 from pipeline.core.types import Scheme
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.dtypes import bits_of, is_floating_point
 from pipeline.graph.operators import LAYERS, MOVES
 
 MADE_AT_LOAD = "not known: ONNX Runtime made this weight of others when it loaded the model"
@@ -67,7 +67,7 @@ class Stored:
             return _skipped(weight, weight.name, weight.megabytes, known or self._said_of_alike(weight, names))
         if found.name != weight.name and self._is_joined(found, weight):
             return _skipped(weight, f"{found.name} and others", weight.megabytes, self._reason(found, weight))
-        size = math.prod(found.tensor.dims) * stored_bits(found.tensor) / 8 / 1e6
+        size = math.prod(found.tensor.dims) * bits_of(found.tensor.data_type) / 8 / 1e6
         return _skipped(weight, found.name, size, self._reason(found, weight))
 
     def _is_joined(self, found: Constant, weight: Weight) -> bool:
@@ -77,7 +77,7 @@ class Stored:
 
     def _reason(self, found: Constant, weight: Weight) -> str:
         said = self.reasons.by_weight.get(found.name) or self.reasons.without_plan
-        bits = stored_bits(found.tensor)
+        bits = bits_of(found.tensor.data_type)
         if said or bits < 32:
             return said or WIDENED.format(bits=bits)
         own = next((own for own in self._graph.weights if own.name == found.name), weight)
@@ -150,7 +150,7 @@ def _could_be(stored: Weight, weight: Weight) -> bool:
 
 
 def _is_float(tensor: TensorProto) -> bool:
-    return DataType(tensor.data_type).is_floating_point() and stored_bits(tensor) in (16, 32)
+    return is_floating_point(tensor.data_type) and bits_of(tensor.data_type) in (16, 32)
 
 
 def _skipped(weight: Weight, name: str, megabytes: float, reason: str) -> SkippedTensor:

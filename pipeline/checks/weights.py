@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import onnx_ir as ir
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 from onnx.inliner import inline_local_functions
 
+from pipeline.graph.dtypes import bits_of, holds_numbers, is_floating_point
 from pipeline.graph.operators import (
     BLOCKS,
     CONTROL_FLOW,
@@ -28,7 +28,6 @@ SMALLEST = 64
 _UNCHANGED = {"DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Flatten"}
 _FORGETS = CONTROL_FLOW | {"Shape", "Size", "ConstantOfShape", "Range", "NonZero", "EyeLike", "ArgMax", "ArgMin"}
 """What they make of a constant has none of its values."""
-_NO_NUMBERS = {ir.DataType.BOOL, ir.DataType.STRING, ir.DataType.UNDEFINED}
 
 
 @dataclass(frozen=True)
@@ -183,12 +182,6 @@ def attribute(node: NodeProto, name: str, default: int) -> int:
     return next((int(item.i) for item in node.attribute if item.name == name), default)
 
 
-def stored_bits(tensor: TensorProto) -> int:
-    """Bits of one value; 0 of types that have no fixed number."""
-    kind = ir.DataType(tensor.data_type)
-    return 0 if kind in _NO_NUMBERS - {ir.DataType.BOOL} else int(kind.bitwidth)
-
-
 def _bodies(node: NodeProto) -> Iterator[GraphProto]:
     return (item.g for item in node.attribute if item.type == AttributeProto.GRAPH)
 
@@ -274,9 +267,9 @@ def _places(node: NodeProto) -> tuple[int, ...]:
 def _weight(constant: Constant, node: NodeProto, body: str) -> Weight | None:
     """The constant as a weight; None for indices, masks and settings."""
     dims, name = tuple(constant.tensor.dims), constant.name
-    if ir.DataType(constant.tensor.data_type) in _NO_NUMBERS or not _counts(node, constant.tensor, dims):
+    if not holds_numbers(constant.tensor.data_type) or not _counts(node, constant.tensor, dims):
         return None
-    values, bits = _packed(node, dims, stored_bits(constant.tensor))
+    values, bits = _packed(node, dims, bits_of(constant.tensor.data_type))
     return Weight(name, node.op_type, dims, values, bits, body, constant.tensor)
 
 
@@ -286,7 +279,7 @@ def _counts(node: NodeProto, tensor: TensorProto, dims: tuple[int, ...]) -> bool
     known = is_standard(node)
     if known and node.op_type in WEIGHT_INPUTS and node.op_type not in TABLES:
         return tensor.data_type not in (TensorProto.INT64, TensorProto.UINT64)  # sizes, not weights
-    if not (ir.DataType(tensor.data_type).is_floating_point() or _is_codes(tensor)):
+    if not (is_floating_point(tensor.data_type) or _is_codes(tensor)):
         return False
     if known and node.op_type in TABLES:
         return sum(size > 1 for size in dims) > 1 or math.prod(dims) >= SMALLEST
@@ -296,8 +289,8 @@ def _counts(node: NodeProto, tensor: TensorProto, dims: tuple[int, ...]) -> bool
 
 
 def _is_codes(tensor: TensorProto) -> bool:
-    kind = ir.DataType(tensor.data_type)
-    return kind not in _NO_NUMBERS and not kind.is_floating_point() and stored_bits(tensor) <= 8
+    kind = tensor.data_type
+    return holds_numbers(kind) and not is_floating_point(kind) and bits_of(kind) <= 8
 
 
 def _packed(node: NodeProto, dims: tuple[int, ...], bits: int) -> tuple[int, int]:

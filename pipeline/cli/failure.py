@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.exceptions import TyperException
 
 from pipeline.core.errors import EdgeError, ExitCode, ResourceError, StageError, UsageError, causes
+from pipeline.core.installed import not_installed
 from pipeline.core.memory import is_out_of_memory
 from pipeline.core.registry import package_raising
 from pipeline.core.untrusted import shown
@@ -22,6 +23,7 @@ def failure(error: BaseException, debug: bool = False) -> int:
     """Show what went wrong; the exit code that says it."""
     if debug:
         traceback.print_exception(error)
+    error = not_installed(error) or error
     match error:
         case EdgeError():
             return say(error)

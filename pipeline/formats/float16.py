@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnx_ir as ir
 
 from pipeline.core.types import Scheme
 from pipeline.formats.format import (
@@ -20,6 +19,7 @@ from pipeline.formats.format import (
     read_instead,
 )
 from pipeline.graph.edit import drop_unused, emit, name_of, replace
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.edit import add_constant, drop_unused
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float
 from pipeline.numerics.gptq import Curvature
 
@@ -30,7 +30,7 @@ NO_KERNEL = "ONNX Runtime multiplies it in float only, or has a kernel of its ow
 """Why formats of products do not take other weights."""
 
 Arrays = dict[str, NDArray[Any]]
-Shared = dict[str, list[ir.Value]]
+Shared: TypeAlias = "dict[str, list[ir.Value]]"
 """Values that several nodes of one graph read, by a key of the writer's: a rounded activation, widened weights."""
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.types import Scheme, StrictModel
@@ -14,6 +13,7 @@ from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Sh
 from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, emit
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float, largest_code
 from pipeline.numerics.blocks import pack_nibbles, two_level_scales, unpack_nibbles
 

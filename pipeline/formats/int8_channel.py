@@ -6,18 +6,20 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass, constants
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, drop_unused, emit, name_of, replace
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Axis, Float, dequantize, quantize_symmetric
 
 RANGES_AT_RUN_TIME = (
     "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
 )
 """Why convolutions stay in float without calibrated ranges."""
+SLOW = "integers would save fewer products than the crossings to float around it cost"
+"""Why a single convolution does that could run in integers."""
 
 
 class Int8Channel(IntegerProduct):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import onnx_ir as ir
 
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
 from pipeline.graph.edit import CONTRIB, add_constant, emit, replace_all
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float, dequantize, quantize_symmetric
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from pipeline.core.types import Scheme
 from pipeline.formats.format import (
     Arrays,
@@ -17,6 +15,7 @@ from pipeline.formats.format import (
     read_instead,
 )
 from pipeline.graph.edit import emit
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float, dequantize, quantize_symmetric
 
 _SMALLEST = 1024

@@ -3,11 +3,11 @@ them block by block, or rounds its inputs to 8 bits itself (`accuracy_level` 4).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import (
@@ -34,6 +34,9 @@ from pipeline.numerics.blocks import (
     unpack_nibbles,
 )
 from pipeline.numerics.gptq import gptq_blocks
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SMALLEST_BLOCK = 16
 _PRODUCTS = {
@@ -223,7 +226,7 @@ def _product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     Runtime does once, when it loads the model."""
     codes, scales, blocks = _stored(node, entry, arrays)
     if blocks.scale_bits == 16:
-        (scales,) = emit(node, "Cast", [scales], [f"{node.name}/scales"], to=ir.DataType.FLOAT)
+        (scales,) = emit(node, "Cast", [scales], [f"{node.name}/scales"], to=TensorProto.FLOAT)
     activation = node.inputs[0]
     assert activation is not None  # noqa: S101
     (result,) = emit(
@@ -259,5 +262,5 @@ def _rows(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
         quantize_axis=1,
     )
     if blocks.scale_bits == 16:
-        (result,) = emit(node, "Cast", [result], [f"{node.name}/rows"], to=ir.DataType.FLOAT)
+        (result,) = emit(node, "Cast", [result], [f"{node.name}/rows"], to=TensorProto.FLOAT)
     replace(node, result)

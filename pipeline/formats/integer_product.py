@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.formats.format import Arrays, Entry, NumberFormat, Shared
 from pipeline.graph.edit import add_constant, emit, name_of, replace
+from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import affine_uint8, is_empty
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
+
+from pipeline.graph.onnx_ir import ir
 
 CONTRIB = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""

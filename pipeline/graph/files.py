@@ -15,12 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-import onnx_ir as ir
 from pydantic import Field
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.types import StrictModel
+from pipeline.graph.onnx_ir import ir
 
 MODEL = "model"
 """The name of the graph of a model that has only one."""

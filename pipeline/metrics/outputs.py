@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -65,9 +66,16 @@ def common_answer(arrays: Sequence[Array]) -> list[Array]:
 
 
 def _most_frequent(values: Array) -> Array:
-    from scipy.stats import mode  # noqa: PLC0415  # half a second, and a warm plan is made without it
-
-    return np.asarray(mode(values, axis=0).mode)
+    """At each place, over the first axis; the smallest of several."""
+    if values.ndim == 1:
+        found, counts = np.unique(values, return_counts=True)
+        return np.asarray(found[counts.argmax()])
+    ordered = np.sort(values, axis=0)
+    best, most, run = ordered[0].copy(), np.ones(ordered[0].shape, int), np.ones(ordered[0].shape, int)
+    for before, row in pairwise(ordered):
+        run = np.where(row == before, run + 1, 1)
+        best, most = np.where(run > most, row, best), np.maximum(run, most)
+    return best
 
 
 def _power(arrays: Sequence[Array]) -> float:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.student_t import student_t_quantile
+
 
 def percentile_interval(
     samples: Sequence[float] | NDArray[np.float64], q: float, confidence: float = 0.95
@@ -53,14 +55,12 @@ def jackknife_interval(
     sqrt((G - 1) / G * sum (replicate - mean)^2), and the interval takes Student's t with G - 1 degrees of freedom.
     For smooth statistics such as means, correlations and differences of them on the same samples.
     """
-    from scipy.stats import t  # noqa: PLC0415  # its import is slower than a whole measuring process
-
     _check_share("confidence", confidence)
     given = _finite("replicates", replicates)
     if given.size < 2:
         raise ValueError("a jackknife needs at least 2 groups")
     error = math.sqrt((given.size - 1) / given.size * float(np.sum((given - given.mean()) ** 2)))
-    arm = float(t.ppf(0.5 + confidence / 2.0, given.size - 1)) * error
+    arm = student_t_quantile(0.5 + confidence / 2.0, given.size - 1) * error
     return value, value - arm, value + arm
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.numerics.statistics import percentile_interval, samples_needed
+from pipeline.numerics.student_t import student_t_quantile
 
 Times: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -181,10 +182,8 @@ def log_interval(values: Sequence[float], groups: Sequence[int], confidence: flo
 
 
 def _arm(values: Sequence[float], confidence: float) -> float:
-    from scipy.special import stdtrit  # noqa: PLC0415  # its import is slower than a whole measuring process
-
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(stdtrit(len(values) - 1, 0.5 + confidence / 2.0)) * error
+    return student_t_quantile(0.5 + confidence / 2.0, len(values) - 1) * error
 
 
 def _log_ratio(times: Times, first: int, second: int) -> float:

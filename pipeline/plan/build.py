@@ -22,6 +22,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.config.target import Target
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.errors import UsageError
+from pipeline.core.installed import require_export
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
@@ -64,6 +65,7 @@ class Plan:
 
 def make_plan(job: Job) -> Plan:
     """Resolve names, read and check all configuration and data sets. UsageError for any mistake."""
+    require_export()
     if job.output is not None:
         require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
     target = apply_overrides(load_target(job.target), job)

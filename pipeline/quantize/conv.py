@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
+from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
 from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift, quantize_bias
@@ -26,7 +27,6 @@ MOST_LOST = 0.01
 """Share of its power (see `quantize.losses`) that a convolution may lose to 8 bits. Those of detectors and of
 recognizers of text lose 0.0003 to 0.007 (YOLOv8, PP-OCR); transforms of waveforms to spectra 0.06 to 0.15, and what
 reads a spectrum that is no logarithm 0.02 (Silero VAD, Basic Pitch, mel front ends)."""
-SLOW = "integers would save fewer products than the crossings to float around it cost"
 Losses: TypeAlias = Mapping[str, tuple[float, float]]
 _NOTHING = (0.0, 0.0)
 

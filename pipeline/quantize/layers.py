@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.core.artifact import Artifact
@@ -22,6 +21,7 @@ from pipeline.core.types import StrictModel
 from pipeline.formats.format import OPERATORS, Layer, TensorClass
 from pipeline.formats.scheme import check_overrides
 from pipeline.graph.edit import constant, name_of
+from pipeline.graph.onnx_ir import ir
 from pipeline.graph.operators import LAYERS, WEIGHT_INPUTS
 from pipeline.quantize.parts import Part, joined, parts
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx_ir as ir
 import onnxruntime as ort
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress
 from pipeline.graph.files import Graphs, GraphSpec, graphs_in, load_model, save_graphs
+from pipeline.graph.onnx_ir import ir
 from pipeline.runtime.session import chained, default_session
 
 _SHARED = ("observer", "alpha", "samples")

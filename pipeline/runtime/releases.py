@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import onnx
-import onnx_ir as ir
 from pydantic import Field
 
 from pipeline.core.types import StrictModel
+from pipeline.graph.onnx_ir import ir
 
 Release: TypeAlias = tuple[int, int]
 """Major and minor number."""

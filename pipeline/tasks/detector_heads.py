@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy import ndimage
 
 from pipeline.core.errors import UsageError
 from pipeline.core.types import StrictModel
 from pipeline.metrics.detection import Boxes, corners
 from pipeline.metrics.fidelity import Array
+from pipeline.numerics.patches import label_patches
 from pipeline.tasks.output_kind import Output
 
 Kind = Literal["detr", "yolov8", "yolov5", "yolox", "fastestdet", "dbnet", "ssd", "boxes"]
@@ -164,13 +164,12 @@ def _dbnet(outputs: Sequence[Array], head: DetectionHead, size: tuple[int, int])
     """A box per patch of text, its score the patch's mean chance. Models are trained on texts that are shrunk: each
     side goes out by 1.5 times the area over the perimeter (Liao et al., sec. 3.3)."""
     chances = _chances(outputs[0][0, 0].astype(np.float64))
-    patches, count = ndimage.label(chances > _TEXT)
-    places = ndimage.find_objects(patches)
-    edges = np.array([[x.start, y.start, x.stop, y.stop] for y, x in places], np.float64).reshape(-1, 4)
+    patches, boxes = label_patches(chances > _TEXT)
+    edges = boxes.astype(np.float64)
     sides = edges[:, 2:] - edges[:, :2]
     out = 1.5 * sides.prod(axis=1, keepdims=True) / (2 * sides.sum(axis=1, keepdims=True))
     grown = np.concatenate([edges[:, :2] - out, edges[:, 2:] + out], axis=1)
-    scores = np.atleast_1d(ndimage.mean(chances, patches, np.arange(1, count + 1)))
+    scores = (np.bincount(patches.ravel(), chances.ravel()) / np.bincount(patches.ravel()).clip(1))[1:]
     large = sides.min(axis=1, initial=np.inf) >= _LEAST_SIDE
     height, width = chances.shape
     return grown[large] / np.array([width, height, width, height]), scores[large, None]

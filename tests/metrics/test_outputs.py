@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import mode
 
 from pipeline.metrics.outputs import LIMIT_DB, common_answer, equal_share, lost_share, sqnr_of_arrays
 
@@ -43,3 +44,11 @@ def test_equal_values() -> None:
 def test_the_common_answer() -> None:
     assert common_answer([np.array([1, 7]), np.array([1, 8]), np.array([2, 8])])[0].tolist() == [1, 8]
     assert [a.tolist() for a in common_answer(floats([1], [2, 6]))] == [[3], [3, 3]]
+
+
+@pytest.mark.parametrize("shape", [(500,), (9, 4, 5)])
+def test_the_most_frequent_is_scipys_mode(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(5).integers(0, 4, shape)
+    arrays = list(values) if len(shape) > 1 else [values[:200], values[200:]]
+    found = common_answer(arrays)[0]
+    assert np.array_equal(np.broadcast_to(mode(values, axis=0).mode, found.shape), found)

@@ -14,9 +14,10 @@ from onnx import NodeProto, helper
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.types import Scheme
+from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.quantize import calibrate, quantize
-from pipeline.quantize.conv import SLOW, region_of
+from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.qdq_region import find_region
 from pipeline.quantize.stretches import slow_convolutions

@@ -8,9 +8,9 @@ from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, T
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import SkippedTensor
+from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import OVERRIDDEN, SchemeFormats
 from pipeline.graph.operators import CONVOLUTIONS
-from pipeline.quantize.conv import SLOW
 
 EXCLUDED = "excluded by name"
 """The reason that the quantization plan gives for weights of excluded nodes."""

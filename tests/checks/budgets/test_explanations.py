@@ -15,7 +15,7 @@ from pipeline.checks.weights import Weight
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import Coverage, DatasetAccuracy, MemoryResult, OperatorTime, SkippedTensor, TensorGroup
 from pipeline.core.types import Scheme
-from pipeline.quantize.conv import SLOW
+from pipeline.formats.int8_channel import SLOW
 from pipeline.quantize.schemes import SCHEMES
 
 
