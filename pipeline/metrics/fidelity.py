@@ -14,6 +14,7 @@ Array: TypeAlias = NDArray[Any]
 _PAIR_ROWS = 1000  # half a million pairs: 4 MB a vector of similarities, ranked in a quarter of a second
 _BLOCK_ROWS = 256
 _STEP = 1 / 127  # a quantized sigmoid may end this far beyond 0 or 1
+_LEAST_CHANCE = 1e-6  # rounding makes nothing of small ones, and their logarithms infinite
 _OF_SPREAD, _OF_LARGEST = 1e-3, 1e-5  # ONNX Runtime's own sums differ by about 1e-6 between batch sizes
 _SIMILARITY_DIGITS = 9  # equal rows must tie, though BLAS may round their products differently
 
@@ -108,8 +109,12 @@ def agreement(logits_a: Array, logits_b: Array) -> float:
 
 
 def kl_divergence(logits_ref: Array, logits: Array) -> float:
-    """Mean of KL(softmax(logits_ref) || softmax(logits)) in nats; both [..., classes]."""
-    reference, other = (_log_softmax(x) for x in _same_shape(logits_ref, logits))
+    """Mean of KL(softmax(logits_ref) || softmax(logits)) in nats; both [..., classes]. Where the rows of `logits_ref`
+    are probabilities already (none below 0, with a sum of 1 within float16's rounding), so are those of `logits`: no
+    softmax is taken then, and no probability counts as less than 1e-6."""
+    first, second = _same_shape(logits_ref, logits)
+    as_logs = _log_probabilities if _are_distributions(first) else _log_softmax
+    reference, other = as_logs(first), as_logs(second)
     per_row = np.sum(np.exp(reference) * (reference - other), axis=-1)
     return max(float(np.mean(per_row)), 0.0)  # rounding can leave -1e-17
 
@@ -181,6 +186,15 @@ def _neighbours(unit: Array, start: int, k: int) -> Array:
     similarity = (unit[rows] @ unit.T).round(_SIMILARITY_DIGITS)
     similarity[np.arange(len(rows)), rows] = -np.inf
     return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+
+def _are_distributions(rows: Array) -> bool:
+    return bool(rows.min() >= 0 and (np.abs(rows.sum(axis=-1) - 1.0) <= 1e-3).all())
+
+
+def _log_probabilities(rows: Array) -> Array:
+    floored = np.maximum(rows, _LEAST_CHANCE)
+    return np.asarray(np.log(floored / floored.sum(axis=-1, keepdims=True)))
 
 
 def _log_softmax(logits: Array) -> Array:

@@ -119,6 +119,19 @@ def test_kl_equals_scipy_and_survives_large_logits() -> None:
     assert kl_divergence(a + 1e4, b - 1e4) == pytest.approx(expected)
 
 
+def test_kl_of_probabilities_takes_no_softmax() -> None:
+    """(1/2, 1/2) against (3/4, 1/4), as above; what rounding made nothing of counts as a millionth."""
+    assert kl_divergence(np.array([[0.5, 0.5]]), np.array([[0.75, 0.25]])) == pytest.approx(math.log(4 / 3) / 2)
+    lost = kl_divergence(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
+    assert lost == pytest.approx(math.log(0.5) + math.log(1e6) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("reference", [[[0.5, 0.6]], [[1.5, -0.5]], [[0.5, 0.5], [0.2, 0.2]]])
+def test_kl_of_other_rows_takes_their_softmax(reference: list[list[float]]) -> None:
+    a, b = np.array(reference), np.zeros((len(reference), 2))
+    assert kl_divergence(a, b) == pytest.approx(rel_entr(softmax(a, axis=-1), 0.5).sum(-1).mean())
+
+
 def test_sqnr_by_hand() -> None:
     assert sqnr_db(np.array([3.0, 4.0]), np.array([3.0, 3.5])) == pytest.approx(20.0)
     assert sqnr_db(np.array([1.0]), np.array([1.0])) == math.inf
