@@ -369,7 +369,7 @@ MODELS = {
             "captcha texts, argmax inside (ddddocr)",
             _in("ddddocr", "common.onnx"),
             _captchas,
-            judge.texts(0, lambda outputs: outputs[0]),
+            judge.texts(0),
             task="generic",
         ),
         RealModel(

@@ -264,7 +264,7 @@ class _Builder:
             inputs["graph"] = "smooth"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=6))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=7))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2))
@@ -272,7 +272,7 @@ class _Builder:
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=7))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=11))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=12))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=6))
         return stages

@@ -29,7 +29,7 @@ from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
-from pipeline.quantize.losses import attach_losses, convolution_losses
+from pipeline.quantize.losses import attach_losses, layer_losses, pieces, rounded_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.schemes import OBSERVERS
@@ -53,7 +53,7 @@ Watched = tuple[str, type]
 def ranges(context: StageContext) -> StageMetadata:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
     the convolutions' inputs, float32 [channels] each, where biases are to be corrected; how many values the tensors
-    around convolutions have over all samples, float64 [1] each; and what convolutions would lose,
+    around convolutions have over all samples, float64 [1] each; and what layers would lose in 8 bits,
     float64 [2] each (see `losses`)."""
     return for_each(context, _ranges)
 
@@ -105,16 +105,19 @@ def _ranges(part: Part) -> StageMetadata:
 def _losses(
     part: Part, formats: SchemeFormats, ranges: Mapping[str, Any], values: Mapping[str, float]
 ) -> dict[str, NDArray[np.float64]]:
-    model = part.load()
-    layers, _ = read_layers(part.context.inputs["layers"], model.graph)
-    region = region_of(model.graph, layers, formats, values)
     arrays = {name: np.array(ends, np.float32) for name, ends in ranges.items()}
-    outputs = attach_losses(model.graph, region, formats, arrays)
-    if not outputs:
-        return {}
-    with saved(model, part.context.out / _SCRATCH) as path:
-        found = convolution_losses(part.session(path, mem_pattern=False), outputs, _samples(part.context))
-    return {name: np.array(lost) for name, lost in found.items()}
+
+    def rounded(graph: ir.Graph) -> list[tuple[Layer, NDArray[Any]]]:
+        layers, _ = read_layers(part.context.inputs["layers"], graph)
+        return rounded_layers(layers, region_of(graph, layers, formats, values), formats, arrays)
+
+    lost: dict[str, tuple[float, float]] = {}
+    for piece in pieces([layer.weight.nbytes for layer, _ in rounded(part.load().graph)]):
+        model = part.load()
+        outputs = attach_losses(model.graph, rounded(model.graph)[piece], formats)
+        with saved(model, part.context.out / _SCRATCH) as path:
+            lost |= layer_losses(part.session(path, mem_pattern=False), outputs, _samples(part.context))
+    return {name: np.array(shares) for name, shares in lost.items()}
 
 
 def _channels(part: Part) -> StageMetadata:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
+from pipeline.formats.format import Arrays, Entry, Known, Layer
 from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
@@ -21,14 +20,8 @@ from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.qdq_region import QdqRegion, find_region
+from pipeline.quantize.ruined import Losses, ruined, unfit_to_store
 from pipeline.quantize.stretches import slow_convolutions
-
-MOST_LOST = 0.01
-"""Share of its power (see `quantize.losses`) that a convolution may lose to 8 bits. Those of detectors and of
-recognizers of text lose 0.0003 to 0.007 (YOLOv8, PP-OCR); transforms of waveforms to spectra 0.06 to 0.15, and what
-reads a spectrum that is no logarithm 0.02 (Silero VAD, Basic Pitch, mel front ends)."""
-Losses: TypeAlias = Mapping[str, tuple[float, float]]
-_NOTHING = (0.0, 0.0)
 
 
 def region_of(
@@ -46,48 +39,21 @@ def region_of(
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
     integer = [layer for layer in taken if formats.of("conv", str(layer.node.name)).integer_products]
-    ruined = _ruined(integer, formats, losses)
-    region = find_region(graph, _without(integer, ruined))
+    why = ruined(integer, formats, losses)
+    region = find_region(graph, [layer for layer in integer if id(layer) not in why])
     slow = _slow(graph, region, formats, values) if values is not None else []
     region = find_region(graph, _without(region.convolutions, slow)) if slow else region
-    why = {id(layer): SLOW for layer in slow} | {id(layer): _ruin(layer, losses) for layer in ruined}
-    unfit = {id(layer): _unfit_to_store(layer, formats, losses) for layer in (*slow, *ruined)}
+    kept = [*slow, *(layer for layer in integer if id(layer) in why)]
+    why |= {id(layer): SLOW for layer in slow}
+    unfit = {id(layer): unfit_to_store(layer, formats, losses) for layer in kept}
     reasons |= {layer: f"{why[layer]}, and {reason}" for layer, reason in unfit.items() if reason}
     return QdqRegion(
         region.convolutions,
         region.tensors,
         isolated=tuple(_without(taken, integer)),
-        stored=tuple((layer, why[id(layer)]) for layer in (*slow, *ruined) if not unfit[id(layer)]),
+        stored=tuple((layer, why[id(layer)]) for layer in kept if not unfit[id(layer)]),
         left=tuple(left_entry(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
-
-
-def _ruined(integer: Sequence[Layer], formats: SchemeFormats, losses: Losses) -> list[Layer]:
-    """Those that lose too much in integers, and what shares a weight with one, but for what an override wants so."""
-    found = {
-        layer.weight_name
-        for layer in integer
-        if losses.get(str(layer.node.name), _NOTHING)[0] > MOST_LOST and not formats.override(str(layer.node.name))
-    }
-    return [layer for layer in integer if layer.weight_name in found]
-
-
-def _ruin(layer: Layer, losses: Losses) -> str:
-    lost = losses.get(str(layer.node.name), _NOTHING)[0]
-    return f"in integers its output channels would lose {100 * lost:.1f} % of their power to rounding"
-
-
-def _unfit_to_store(layer: Layer, formats: SchemeFormats, losses: Losses) -> str:
-    """Why a convolution that runs in float keeps a weight in float too; empty if it need not."""
-    if small := stored_form(formats).leaves("conv", layer.weight):
-        return f"it has {small}"
-    lost = losses.get(str(layer.node.name), _NOTHING)[1]
-    return f"{100 * lost:.1f} % with the weight alone in 8 bits" if lost > MOST_LOST else ""
-
-
-def stored_form(formats: SchemeFormats) -> NumberFormat:
-    """How convolutions are stored that integers would slow down or ruin."""
-    return NUMBER_FORMATS.get("int8-stored")(formats.scheme)
 
 
 def _slow(graph: ir.Graph, region: QdqRegion, formats: SchemeFormats, values: Mapping[str, float]) -> list[Layer]:

@@ -19,12 +19,13 @@ from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of, stored_form
+from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
 from pipeline.quantize.plan import QuantizationPlan, save_plan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
+from pipeline.quantize.ruined import ruined, stored_form, unfit_to_store
 
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
@@ -33,7 +34,7 @@ SENSITIVE = "sensitive.json"
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, what convolutions would lose, and the Hessians of products."""
+    convolutions have, what layers would lose in 8 bits, and the Hessians of products."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
@@ -68,8 +69,9 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
     region = region_of(graph, layers, formats, found.values, found.losses)
-    left = [*left, *sensitive, *unseen, *region.left]
-    plan, arrays = decide(layers, left, region, formats, found, context.progress)
+    layers, stored, unfit = _without_ruined(layers, formats, found)
+    left = [*left, *sensitive, *unseen, *region.left, *unfit]
+    plan, arrays = decide(layers, left, region, formats, found, context.progress, [layer for layer, _ in stored])
     save_plan(context.out, plan, arrays)
     metadata = {
         "linears": len(plan.linears),
@@ -81,7 +83,8 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
         "stored_only": {
-            layer.weight_name: f"stored in 8 bits and computed in float: {reason}" for layer, reason in region.stored
+            layer.weight_name: f"stored in 8 bits and computed in float: {reason}"
+            for layer, reason in (*region.stored, *stored)
         },
         "formats": _stored(plan, formats, arrays),
     }
@@ -141,6 +144,20 @@ def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], l
     return [layer for layer in layers if id(layer) not in unseen], left
 
 
+def _without_ruined(
+    layers: list[Layer], formats: SchemeFormats, found: Calibrated
+) -> tuple[list[Layer], list[tuple[Layer, str]], list[LeftEntry]]:
+    """Layers to round; of these the products to store in 8 bits and compute in float, and why; and the products that
+    stay in float. (`region_of` sees to convolutions.)"""
+    products = [layer for layer in layers if layer.op == "linear"]
+    why = ruined(products, formats, found.losses)
+    unfit = {id(layer): unfit_to_store(layer, formats, found.losses) for layer in products if id(layer) in why}
+    kept = [layer for layer in products if unfit.get(id(layer))]
+    left = [left_entry(layer, f"{why[id(layer)]}, and {unfit[id(layer)]}") for layer in kept]
+    stored = [(layer, why[id(layer)]) for layer in products if id(layer) in why and not unfit[id(layer)]]
+    return [layer for layer in layers if not unfit.get(id(layer))], stored, left
+
+
 def _ends(layer: Layer) -> tuple[str, str]:
     return layer.activation, name_of(activation_output(layer.node.outputs[0]))
 
@@ -165,9 +182,11 @@ def decide(
     formats: SchemeFormats,
     found: Calibrated,
     progress: Progress,
+    stored: Sequence[Layer] = (),
 ) -> tuple[QuantizationPlan, Arrays]:
-    """The plan for `layers`, whose convolutions are those of `region`, and its arrays."""
-    codes = Codes()
+    """The plan for `layers`, whose convolutions are those of `region`, and its arrays. `stored`: products that are
+    computed in float."""
+    codes, in_float = Codes(), {id(layer) for layer in stored}
     kept = list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
@@ -177,18 +196,18 @@ def decide(
         if reason:
             kept.append(left_entry(layer, reason))
         else:
-            form = formats.of(layer.op, str(layer.node.name))
+            form = stored_form(formats) if id(layer) in in_float else formats.of(layer.op, str(layer.node.name))
             entries.append(_entry(layer, form, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
     isolated += [(layer, stored_form(formats)) for layer, _ in region.stored]
-    stored = tuple(_entry(layer, form, found, readers, codes) for layer, form in isolated)
+    widened = tuple(_entry(layer, form, found, readers, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),
         others=tuple(entry for entry in entries if entry.op in ("lstm", "other")),
-        convolutions=(*convolutions, *stored),
+        convolutions=(*convolutions, *widened),
         tensors=tensors,
         left_in_float=tuple(kept),
     )

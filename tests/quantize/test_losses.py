@@ -1,4 +1,4 @@
-"""What a convolution loses to 8 bits, and what becomes of one that loses too much."""
+"""What layers lose to 8 bits, and what becomes of one that loses too much."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.types import Scheme
 from pipeline.data.samples import open_samples, write_samples
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import saved
+from pipeline.quantize import calibrate, quantize, write
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import find_layers
-from pipeline.quantize.losses import attach_losses, convolution_losses, evenly_spaced, lost_share
+from pipeline.quantize.losses import attach_losses, evenly_spaced, layer_losses, lost_share, pieces, rounded_layers
 from pipeline.quantize.schemes import resolve_scheme
 from pipeline.runtime.session import default_session
 
@@ -34,7 +36,7 @@ def cosines() -> np.ndarray:
     return np.cos(np.pi * frequencies * (places + 0.5) / SIZE).astype(np.float32)[:, None]
 
 
-def save(path: Path, kernel: np.ndarray) -> ir.Model:
+def convolution(kernel: np.ndarray) -> ir.Model:
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], "transform", strides=[SIZE])],
@@ -47,16 +49,31 @@ def save(path: Path, kernel: np.ndarray) -> ir.Model:
     return ir.from_proto(model)
 
 
-def lost(folder: Path, kernel: np.ndarray, waves: np.ndarray) -> tuple[float, float]:
-    """The losses of a convolution with this kernel on samples [n, length], ranges from their ends."""
-    write_samples(folder, ({"x": wave[None, None]} for wave in waves))
-    model, formats = save(folder, kernel), SchemeFormats(static())
+def product(factor: np.ndarray) -> ir.Model:
+    """Frames [batch, frames, inputs] times `factor`."""
+    info, axes = helper.make_tensor_value_info, ["batch", "frames"]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "transform")],
+        "frames",
+        [info("x", TensorProto.FLOAT, [*axes, len(factor)])],
+        [info("y", TensorProto.FLOAT, [*axes, factor.shape[1]])],
+        [numpy_helper.from_array(factor, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return ir.from_proto(model)
+
+
+def lost(folder: Path, model: ir.Model, inputs: np.ndarray) -> tuple[float, float]:
+    """The losses of the layer of a model on samples [n, ...], ranges from their ends."""
+    folder.mkdir(exist_ok=True)
+    write_samples(folder, ({"x": one[None]} for one in inputs))
+    formats = SchemeFormats(static())
     layers, _ = find_layers(model.graph, [])
     region = region_of(model.graph, layers, formats)
-    ranges = {"x": np.array([waves.min(), waves.max()], np.float32), "y": np.zeros(2, np.float32)}
-    outputs = attach_losses(model.graph, region, formats, ranges)
+    ranges = {"x": np.array([inputs.min(), inputs.max()], np.float32), "y": np.zeros(2, np.float32)}
+    outputs = attach_losses(model.graph, rounded_layers(layers, region, formats, ranges), formats)
     with saved(model, folder / "losses.onnx") as path:
-        found = convolution_losses(default_session(path), outputs, open_samples(folder))
+        found = layer_losses(default_session(path), outputs, open_samples(folder))
     assert list(found) == ["transform"]
     return found["transform"]
 
@@ -80,7 +97,7 @@ def test_a_loud_tone_drowns_the_quiet_ones(tmp_path: Path) -> None:
     kernel, draw = cosines(), np.random.default_rng(0)
     loud, quiet = kernel[2, 0], draw.standard_normal((8, 1, 10)) @ kernel[5:15, 0]
     waves = np.tile(loud + 0.001 * quiet[:, 0], (1, 10)).astype(np.float32)
-    integers, stored = lost(tmp_path, kernel, waves)
+    integers, stored = lost(tmp_path, convolution(kernel), waves[:, None])
     step = (waves.max() - waves.min()) / 255
     codes = np.clip(np.round((waves - waves.min()) / step), 0, 255) * step + waves.min()
     exact, rounded = (windows.reshape(-1, SIZE) @ kernel[:, 0].T for windows in (waves, codes))
@@ -92,8 +109,61 @@ def test_a_loud_tone_drowns_the_quiet_ones(tmp_path: Path) -> None:
 
 def test_noise_keeps_its_values(tmp_path: Path) -> None:
     waves = np.random.default_rng(0).standard_normal((8, 640)).astype(np.float32)
-    integers, stored = lost(tmp_path, cosines(), waves)
+    integers, stored = lost(tmp_path, convolution(cosines()), waves[:, None])
     assert stored < integers < 0.002
+
+
+def test_a_product_that_reads_a_power_spectrum(tmp_path: Path) -> None:
+    """Bands of a spectrum that falls by 100 dB: beside the loud ones, 8 bits leave nothing of the quiet ones. Of its
+    logarithm everything is left. The same sums by numpy beside it, with an exact factor."""
+    draw, bands = np.random.default_rng(0), np.kron(np.eye(32), np.ones((4, 1))).astype(np.float32)
+    bands *= draw.uniform(0.5, 1.5, bands.shape).astype(np.float32)
+    power = (10 ** np.linspace(0, -10, 128) * draw.chisquare(2, (8, 20, 128))).astype(np.float32)
+    integers, stored = lost(tmp_path / "power", product(bands), power)
+    step = power.max() / 255
+    exact, rounded = ((values @ bands).reshape(-1, 32) for values in (power, np.round(power / step) * step))
+    expected = np.minimum(1, ((exact - rounded) ** 2).sum(0) / (exact**2).sum(0)).mean()
+    assert integers == pytest.approx(expected, rel=0.05)
+    assert integers > 0.5
+    assert stored < 1e-4
+    assert max(lost(tmp_path / "log", product(bands), np.log(power))) < 0.001
+
+
+@pytest.mark.parametrize(("power", "kind"), [(1.0, "int8-stored"), (0.02, "int8-channel")])
+def test_the_bands_of_a_spectrum_keep_their_decibels(
+    power: float,
+    kind: str,
+    make_graph: Callable[..., Artifact],
+    make_samples: Callable[..., Artifact],
+    run_stage: Callable[..., Artifact],
+    run_model: Callable[..., list[np.ndarray]],
+) -> None:
+    """A front end from frames to the logarithms of bands, as written. Moments of a recording lie 60 dB apart, unless a
+    root has brought them together before: then integers do."""
+    draw = np.random.default_rng(0)
+    bands = np.kron(np.eye(48), np.ones((3, 1))) * draw.uniform(0.5, 1.5, (144, 48))
+    nodes = [
+        helper.make_node("Pow", ["frames", "power"], ["spectrum"]),
+        helper.make_node("MatMul", ["spectrum", "bands"], ["energies"], "bands/MatMul"),
+        helper.make_node("Log", ["energies"], ["y"]),
+    ]
+    weights = {"bands": bands.astype(np.float32), "power": np.array(power, np.float32)}
+    graph = make_graph(nodes, weights, {"frames": [1, "n", 144]}, {"y": [1, "n", 48]})
+    loud = 10 ** draw.uniform(-6, 0, (12, 1, 20, 1))
+    frames = (loud * draw.chisquare(2, (12, 1, 20, 144))).astype(np.float32)
+    samples = make_samples([{"frames": one} for one in frames[:8]])
+    ranges = run_stage(calibrate.ranges, static(), graph=graph, samples=samples)
+    plan = run_stage(quantize.run, static(), graph=graph, ranges=ranges)
+    assert [entry["format"] for entry in plan.metadata["formats"]] == [kind]
+    assert list(plan.metadata["stored_only"]) == (["bands"] if kind == "int8-stored" else [])
+    written = run_stage(write.run, None, graph=graph, plan=plan)
+    (wanted,), (found,) = (run_model(model, frames=frames[8]) for model in (graph, written))
+    assert np.abs(found - wanted).max() < 0.05 * np.ptp(wanted)
+
+
+def test_layers_are_measured_a_piece_at_a_time() -> None:
+    assert pieces([], 10) == []
+    assert pieces([4, 4, 4, 20, 1], 10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +180,7 @@ def test_noise_keeps_its_values(tmp_path: Path) -> None:
     ],
 )
 def test_what_integers_ruin_runs_in_float(tmp_path: Path, losses: tuple[float, float], kind: str, reason: str) -> None:
-    model = save(tmp_path, cosines())
+    model = convolution(cosines())
     layers, _ = find_layers(model.graph, [])
     region = region_of(model.graph, layers, SchemeFormats(static()), None, {"transform": losses})
     assert (len(region.convolutions), len(region.stored), len(region.left)) == {
@@ -124,7 +194,7 @@ def test_what_integers_ruin_runs_in_float(tmp_path: Path, losses: tuple[float, f
 
 
 def test_an_override_is_taken_as_it_is(tmp_path: Path) -> None:
-    model = save(tmp_path, cosines())
+    model = convolution(cosines())
     layers, _ = find_layers(model.graph, [])
     formats = SchemeFormats(static().model_copy(update={"overrides": (("transform", "int8-channel"),)}))
     region = region_of(model.graph, layers, formats, None, {"transform": (0.5, 0.5)})
