@@ -27,6 +27,8 @@ from pipeline.quantize.ruined import stored_form
 
 SAMPLES = 32
 """Losses of healthy and of ruined layers differ by factors: more samples change no verdict."""
+_UNHEARD = 1e-24
+"""Of the loudest channel's power: a spectrum's bands, which are powers themselves, may lie 120 dB apart."""
 PIECE = 256_000_000
 """Bytes of the weights of layers that are measured in one run: each is there three times then."""
 Sums: TypeAlias = NDArray[np.float64]
@@ -99,8 +101,9 @@ def layer_losses(
 
 def lost_share(signal: Sums, noise: Sums) -> float:
     """Noise over signal, of all channels together or in the mean over channels, each at most 1: the larger of both.
-    Channels without a signal do not count. Both are sums of squares, float64 [channels]."""
-    active = signal > 0
+    Channels without a signal do not count, nor those with next to none: training leaves weights of 1e-40 in channels
+    that nothing uses, whose scales no float32 holds. Both are sums of squares, float64 [channels]."""
+    active = signal > _UNHEARD * signal.max(initial=0.0)
     if not active.any():
         return 0.0
     noise, signal = noise[active], signal[active]

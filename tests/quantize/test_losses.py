@@ -83,6 +83,8 @@ def test_a_share_is_of_the_power_of_each_channel_and_of_all() -> None:
     assert lost_share(signal, noise) == pytest.approx((0.01 + 1.0) / 2)
     assert lost_share(np.array([100.0, 1.0]), np.array([50.0, 0.0])) == pytest.approx(50 / 101)
     assert lost_share(np.zeros(2), np.ones(2)) == 0.0
+    assert lost_share(np.array([100.0, 1e-23]), np.array([1.0, 1e-23])) == pytest.approx(0.01)
+    assert lost_share(np.array([100.0, 1e-21]), np.array([1.0, 1e-21])) == pytest.approx((0.01 + 1) / 2)
 
 
 def test_samples_are_taken_from_all_of_a_sequence() -> None:
@@ -164,6 +166,15 @@ def test_the_bands_of_a_spectrum_keep_their_decibels(
 def test_layers_are_measured_a_piece_at_a_time() -> None:
     assert pieces([], 10) == []
     assert pieces([4, 4, 4, 20, 1], 10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+
+
+def test_channels_that_weight_decay_left_do_not_count(tmp_path: Path) -> None:
+    """As a published network of spectrograms has them: their scales are too small for float32."""
+    kernel = cosines()
+    kernel[:8] *= np.float32(1e-40)
+    waves = np.random.default_rng(0).standard_normal((8, 640)).astype(np.float32)
+    integers, stored = lost(tmp_path, convolution(kernel), waves[:, None])
+    assert stored < integers < 0.002
 
 
 @pytest.mark.parametrize(
