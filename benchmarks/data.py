@@ -32,6 +32,12 @@ def ag_news(count: int | None = 600) -> list[str]:
     return [f"{row[1]}. {row[2]}" for row in rows]
 
 
+def ag_news_classes() -> list[tuple[int, str]]:
+    """All AG News items with their classes, from 0 on."""
+    with (folder() / "text/ag_news/part.csv").open(encoding="utf-8", newline="") as file:
+        return [(int(row[0]) - 1, f"{row[1]}. {row[2]}") for row in csv.reader(file)]
+
+
 def imdb_reviews() -> list[str]:
     """All film reviews, without their line breaks."""
     return [

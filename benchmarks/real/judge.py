@@ -110,6 +110,15 @@ def classes(*places: int) -> Kept:
     return kept
 
 
+def pixels() -> Kept:
+    """The class of every pixel of maps [batch, classes, height, width]."""
+
+    def moved(rows: Sequence[Outputs]) -> list[Outputs]:
+        return [[np.moveaxis(outputs[0], 1, -1)] for outputs in rows]
+
+    return lambda reference, other: classes(0)(moved(reference), moved(other))
+
+
 def above(threshold: float, place: int = 0) -> Kept:
     """F1 of the values above `threshold`."""
 

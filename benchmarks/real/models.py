@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks import data
-from benchmarks.real import fetch, judge, networks, samples
+from benchmarks.real import checkpoints, fetch, judge, networks, samples
 from benchmarks.real.judge import Kept, Outputs, Right
 from benchmarks.real.samples import Arrays, channels_first
 
@@ -23,9 +23,10 @@ Split = tuple[Arrays, Arrays]
 
 @dataclass(frozen=True)
 class RealModel:
-    """`file`: the given float model. `samples`: calibration and evaluation inputs, with labels `y` where there are any.
-    `right`: the share of labels that a model has right, where labels decide. `recipe`: what a user has to say beside
-    `--task`, as tables of a recipe. `states`: input -> output. `compared`: whether ONNX Runtime's own
+    """`file`: the given float model. `source`: the folder that the command is given, where that is no ONNX file; `file`
+    is what torch's own exporter makes of it then. `samples`: calibration and evaluation inputs, with labels `y` where
+    there are any. `right`: the share of labels that a model has right, where labels decide. `recipe`: what a user has
+    to say beside `--task`, as tables of a recipe. `states`: input -> output. `compared`: whether ONNX Runtime's own
     quantizers take it."""
 
     name: str
@@ -38,6 +39,7 @@ class RealModel:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
     compared: bool = True
+    source: Callable[[], Path] | None = None
 
 
 def _in(package: str, inside: str) -> Callable[[], Path]:
@@ -177,6 +179,21 @@ def _keywords() -> Split:
         x, y = stored["x"].reshape(-1, 49, 10).astype(np.float32), stored["y"].astype(np.int64)
     others = np.arange(len(x)) % 5 > 0
     return {"frames": x[~others], "y": y[~others]}, {"frames": x[others], "y": y[others]}
+
+
+def _news() -> Split:
+    inputs, labels = checkpoints.news(600)
+    return {name: array[:100] for name, array in inputs.items()}, {
+        **{name: array[100:] for name, array in inputs.items()},
+        "y": labels[100:],
+    }
+
+
+def _scenes() -> Split:
+    def made(count: int, seed: int) -> Arrays:
+        return {"pixel_values": checkpoints.normalized(samples.scenes(count, 128, seed + 1)[0])}
+
+    return samples.halves(made, 32, 64)
 
 
 def _yolov8(outputs: Outputs) -> judge.Boxes:
@@ -445,6 +462,33 @@ MODELS = {
             _keywords,
             judge.classes(0),
             task="audio-classification",
+        ),
+        RealModel(
+            "modernbert",
+            "ModernBERT of 4 layers, trained on news for a minute (transformers)",
+            checkpoints.graph(checkpoints.modernbert),
+            _news,
+            judge.classes(0),
+            task="text-classification",
+            source=checkpoints.modernbert,
+        ),
+        RealModel(
+            "deberta",
+            "DeBERTa-v3 of 4 layers, trained on news for a minute (transformers)",
+            checkpoints.graph(checkpoints.deberta),
+            _news,
+            judge.classes(0),
+            task="text-classification",
+            source=checkpoints.deberta,
+        ),
+        RealModel(
+            "segformer",
+            "SegFormer, trained on made scenes for a minute (transformers)",
+            checkpoints.graph(checkpoints.segformer),
+            _scenes,
+            judge.pixels(),
+            task="image-segmentation",
+            source=checkpoints.segformer,
         ),
     )
 }

@@ -106,7 +106,7 @@ def _measure(model: RealModel, place: Path) -> Result:
 
 
 def _command(model: RealModel, place: Path) -> list[str]:
-    options = ["-m", str(model.file()), "-o", str(place / "out"), "--json"]
+    options = ["-m", str((model.source or model.file)()), "-o", str(place / "out"), "--json"]
     options += ["--calibration-data", str(place / "calibration.npz"), "--eval-data", str(place / "evaluation.npz")]
     if model.task:
         options += ["--task", model.task]

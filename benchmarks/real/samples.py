@@ -90,6 +90,30 @@ def _page(background: Array, paper: bool, draw: Random) -> Array:
     return noisy(np.asarray(image), draw)
 
 
+def scenes(count: int, side: int, seed: int) -> tuple[Array, Array]:
+    """Photographs with discs, boxes and wedges of any colour on them, uint8 [count, side, side, 3], and the classes of
+    every fourth pixel, uint8 [count, side / 4, side / 4], 0 where there is none."""
+    backgrounds, draw = photographs(128, (side, side)), Random(seed)  # noqa: S311  # as above
+    made = [_scene(backgrounds[draw.randrange(len(backgrounds))], draw) for _ in range(count)]
+    return np.stack([image for image, _ in made]), np.stack([mask for _, mask in made])
+
+
+def _scene(background: Array, draw: Random) -> tuple[Array, Array]:
+    image, side = Image.fromarray(background), len(background)
+    mask = Image.new("L", image.size)
+    for _ in range(draw.randint(1, 4)):
+        kind, size = draw.randint(1, 3), draw.randint(side // 6, side // 2)
+        left, top = draw.randint(0, side - size), draw.randint(0, side - size)
+        corners = [(left, top), (left + size, top + size)]
+        for canvas, colour in ((image, tuple(draw.randint(0, 255) for _ in range(3))), (mask, kind)):
+            pen = ImageDraw.Draw(canvas)
+            if kind == 3:
+                pen.polygon([corners[0], (left, top + size), corners[1]], fill=colour)
+            else:
+                (pen.ellipse if kind == 1 else pen.rectangle)(corners, fill=colour)
+    return noisy(np.asarray(image), draw), np.asarray(mask)[2::4, 2::4]
+
+
 def channels_first(images: Array, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> Array:
     """float32 [n, channels, height, width] of uint8 images over 255, normalized."""
     scaled = (images.astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
