@@ -21,6 +21,7 @@ from benchmarks import (
     batching,
     bundles,
     cases,
+    clients,
     cnn,
     gate_speed,
     installs,
@@ -111,6 +112,7 @@ ROWS = [
     *sameness.ROWS,
     *bundles.ROWS,
     *installs.ROWS,
+    *clients.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.bundle.golden import GOLDEN, RECORD, read_golden, write_golden
+from pipeline.bundle.client_layouts import write_client_files
+from pipeline.bundle.golden import GOLDEN, MOST, RECORD, TOLERANCE, read_golden, write_golden
 from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
 from pipeline.bundle.readme import README, ordered_labels, readme
 from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.bundle.tokenizer import write_tokenizer
+from pipeline.bundle.verify import difference
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import OPSETS
-from pipeline.config.target import Runtime
+from pipeline.config.target import Layout, Runtime
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.report_types import QuantizationCheck
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json
+from pipeline.core.types import Json, Scheme
 from pipeline.data.encode import with_tokenizer
 from pipeline.data.samples import DATASET, open_samples
+from pipeline.devices.worker import Feed
 from pipeline.graph.files import Graphs, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
@@ -40,15 +45,13 @@ def run(context: StageContext) -> StageMetadata:
     """Writes graphs, pre-processing data, `metadata.json`, `golden/`, `README.md` and `manifest.json`."""
     out = context.out
     graphs = graphs_in(context.inputs["model"].path)
-    layout, notes = write_graphs(graphs, out, context.config["layout"])
-    copied = _preprocessing_files(context, out)
-    if PREVIOUS_PASS in context.inputs and (made := context.inputs[PREVIOUS_PASS].path / CONFIG).is_file():
-        shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
+    layout, placed, notes = write_graphs(graphs, out, context.config["layout"], context.config["files"])
+    copied = [*_preprocessing_files(context, out), *_client_files(context, out, layout)]
     needed = _requirements(context, graphs)
-    metadata = _metadata(context, graphs, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
+    metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
-    _golden(out, Graphs(out, graphs.specs), context.inputs["evaluation"].path, runtime)
+    _golden(out, placed, context.inputs["evaluation"].path, runtime)
     _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
@@ -118,6 +121,14 @@ def _config(spec: ModelSpec, out: Path) -> list[str]:
     return found
 
 
+def _client_files(context: StageContext, out: Path, layout: Layout) -> list[str]:
+    """What the layout's client reads beside the model's own files, of the model that passes have made."""
+    if PREVIOUS_PASS in context.inputs and (made := context.inputs[PREVIOUS_PASS].path / CONFIG).is_file():
+        shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
+    scheme = Scheme.model_validate(context.config["scheme"])
+    return write_client_files(out, layout, context.model, scheme, context.config["max_length"])
+
+
 def _texts(evaluation: Path) -> list[str]:
     """The texts that the first samples came from; empty where they came from something else."""
     return list(json.loads((evaluation / DATASET).read_text(encoding="utf-8"))["texts"])
@@ -166,4 +177,14 @@ def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime) -> Non
     outputs = [entry.name for entry in session.get_outputs()]
     rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)
     samples = [(row, dict(zip(outputs, session.run(None, row), strict=True))) for row in rows]
-    write_golden(out, samples, _texts(evaluation / "0"))
+    write_golden(out, samples, _texts(evaluation / "0"), _tolerance(model, runtime, samples))
+
+
+def _tolerance(model: Graphs, runtime: Runtime, samples: Sequence[tuple[Feed, Feed]]) -> float:
+    """Twice the difference where ONNX Runtime computes quantized products in float, in hundredths (see `TOLERANCE`)."""
+    entries = {**runtime.session_config, "session.disable_quant_qdq": "1"}
+    session = make_session(model, runtime.model_copy(update={"session_config": entries}))
+    found = [0.0]
+    for row, expected in samples:
+        found += map(difference, session.run([*expected], row), expected.values())
+    return min(MOST, max(TOLERANCE, math.ceil(200 * max(found)) / 100))

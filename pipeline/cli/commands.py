@@ -38,6 +38,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     task: flag.Task = None,
     opset: flag.Opset = None,
     min_onnxruntime: flag.MinOnnxruntime = None,
+    layout: flag.Layout = None,
     batch_size: flag.BatchSize = None,
     sequence_length: flag.SequenceLength = None,
     threads: flag.Threads = None,

@@ -80,6 +80,15 @@ MinOnnxruntime = Annotated[
         rich_help_panel="Number formats",
     ),
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        help="How the bundle's files lie: single, mapped or both, or with the names that a client looks for.",
+        show_default="target's",
+        metavar="single|mapped|both|transformers.js|optimum|sentence-transformers",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     _measuring(help="Batch to measure at.", show_default="target's"),

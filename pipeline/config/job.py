@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.target import LONGEST, MOST_BATCHED, MOST_THREADS
+from pipeline.config.target import LONGEST, MOST_BATCHED, MOST_THREADS, Layout
 from pipeline.core.types import Json, StrictModel
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -28,6 +28,7 @@ class Job(StrictModel):
         default=None, description="None: the newest for what is traced, the oldest that does for an ONNX file"
     )
     min_onnxruntime: str | None = Field(default=None, description="the oldest ONNX Runtime that must load the bundle")
+    layout: Layout | None = Field(default=None, description="how the bundle's files lie, or for which client")
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] | None = None
     sequence_length: Annotated[int, Field(gt=1, le=LONGEST)] | None = None
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None

@@ -10,7 +10,7 @@ from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, StrictModel
 
-Layout: TypeAlias = Literal["single", "mapped", "both"]
+Layout: TypeAlias = Literal["single", "mapped", "both", "transformers.js", "optimum", "sentence-transformers"]
 Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
 
@@ -80,7 +80,8 @@ class BundleOptions(StrictModel):
     Attributes:
         layout: `single` has the weights inside each graph's .onnx file, which loads from a path and from bytes (Android
             assets, browsers); `mapped` has them in a file beside it, which ONNX Runtime maps into memory instead of
-            reading it; `both` has the second in the folder `mapped/`.
+            reading it; `both` has the second in the folder `mapped/`. The name of a client is `single` under the file
+            names and with the config files that this client looks for (`bundle/client_layouts.py`).
     """
 
     layout: Layout = "single"

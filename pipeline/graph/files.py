@@ -40,11 +40,11 @@ class TensorSpec(StrictModel):
 
 
 class GraphSpec(StrictModel):
-    """One graph: its file, which no name leads out of the folder with, and what it takes and gives. `feeds`: of one in
-    a model of several, input -> what it is given: an input of the model, or an output of a graph before; an input that
-    is not listed is given what has its own name."""
+    """One graph: its file, which no name leads out of the folder with (a bundle may have it in `onnx/`), and what it
+    takes and gives. `feeds`: of one in a model of several, input -> what it is given: an input of the model, or an
+    output of a graph before; an input that is not listed is given what has its own name."""
 
-    file: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}\.onnx$")]
+    file: Annotated[str, Field(pattern=r"^(onnx/)?[a-z][a-z0-9_]{0,63}\.onnx$")]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     feeds: dict[str, str] = Field(default={}, exclude_if=lambda feeds: not feeds)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.client_layouts import graph_files, reads_states, require_layout
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
@@ -81,6 +82,7 @@ def make_plan(job: Job) -> Plan:
     check_padding(source)
     if source.kind == "onnx":
         check_patterns(Path(source.entry), scheme.nodes_to_exclude)
+    require_layout(target.bundle.layout, source)
     target, length_notes = _within(target, source)
     plan, reading = _build(job, source, target, recipe, scheme, metric, length_notes)
     _try(plan, reading)
@@ -141,6 +143,7 @@ def apply_overrides(target: Target, job: Job) -> Target:
     shape = {"batch_size": job.batch_size, "sequence_length": job.sequence_length}
     data["shape"] |= {name: value for name, value in shape.items() if value is not None}
     data["runtime"] |= {} if job.threads is None else {"threads": job.threads}
+    data["bundle"] |= {} if job.layout is None else {"layout": job.layout}
     for name, limit in job.budgets.items():
         data["budgets"].setdefault(name, _added(name))["limit"] = limit
     return Target.from_data(data, f"target {target.name} with the flags' changes")
@@ -228,6 +231,7 @@ class _Builder:
         config = {
             "opset": self.opset.version,
             "max_length": self.target.shape.sequence_length,
+            **({"states": True} if reads_states(self.target.bundle.layout, self.source) else {}),
         }
         inputs = {PREVIOUS_PASS: compressed} if compressed else {}
         if self.source.kind == "onnx":
@@ -319,6 +323,7 @@ class _Builder:
             "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
             "max_length": self.target.shape.sequence_length,
             "layout": self.target.bundle.layout,
+            "files": graph_files(self.target.bundle.layout, self.scheme, self.target.device.isa),
             "min_onnxruntime": self.job.min_onnxruntime,
             "licence": stated_licence(self.source.path) if self.source.kind == "huggingface" else None,
             "provenance": {
@@ -343,4 +348,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 8, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 12, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

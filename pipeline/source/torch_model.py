@@ -86,19 +86,22 @@ def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> 
         )
 
 
-def wrap(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """The model as it will be exported: a sentence encoder with its pooling inside."""
+def wrap(model: nn.Module, spec: ModelSpec, states: bool = False) -> nn.Module:
+    """The model as it will be exported: a sentence encoder with its pooling inside. `states`: it gives what it pools
+    too."""
     if not spec.sentence_transformer:
         return model
     pooling, normalize = sentence_modules(spec.path)
-    return SentenceEncoder(model, pooling, normalize).eval()
+    return SentenceEncoder(model, pooling, normalize, states).eval()
 
 
 @dataclass
 class SentenceOutput(ModelOutput):  # type: ignore[misc]  # as SentenceEncoder
-    """`sentence_embedding`: float32 [batch, hidden size]."""
+    """`sentence_embedding`: float32 [batch, hidden size]; `last_hidden_state`: float32 [batch, sequence, hidden size]
+    of models that give it."""
 
     sentence_embedding: Tensor | None = None
+    last_hidden_state: Tensor | None = None
 
 
 class SentenceEncoder(PreTrainedModel):  # type: ignore[misc]  # transformers ships partial types
@@ -111,18 +114,19 @@ class SentenceEncoder(PreTrainedModel):  # type: ignore[misc]  # transformers sh
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, model: PreTrainedModel, pooling: str, normalize: bool) -> None:
+    def __init__(self, model: PreTrainedModel, pooling: str, normalize: bool, states: bool = False) -> None:
         super().__init__(model.config)
         self.model = model
         self.pooling = pooling
         self.normalize = normalize
+        self.states = states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> SentenceOutput:
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         embedding = pool(hidden, attention_mask, self.pooling)
         if self.normalize:
             embedding = nn.functional.normalize(embedding, dim=-1)
-        return SentenceOutput(sentence_embedding=embedding)
+        return SentenceOutput(sentence_embedding=embedding, last_hidden_state=hidden if self.states else None)
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, mode: str) -> Tensor:

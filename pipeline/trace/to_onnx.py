@@ -65,7 +65,7 @@ def run(context: StageContext) -> StageMetadata:
 def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder, which nobody
     reads after one pass over a text."""
-    model = wrap(load_compressed(spec, context.inputs).model, spec)
+    model = wrap(load_compressed(spec, context.inputs).model, spec, context.config.get("states", False))
     if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False):
         model.config.use_cache = False
     return model

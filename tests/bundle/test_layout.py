@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundle import layout
 from pipeline.bundle.layout import MAPPED, write_graphs
+from pipeline.core.errors import StageError
 from pipeline.graph.files import graphs_in, save_graphs
 
 WEIGHTS = np.arange(2 * 300, dtype=np.float32).reshape(2, 300)
@@ -52,7 +53,8 @@ def answer(model: Path | bytes) -> list[float]:
 def test_files_of_each_layout(written: Path, tmp_path: Path, asked: layout.Layout, files: list[str]) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
-    assert write_graphs(graphs_in(written), out, asked) == (asked, [])
+    made, placed, notes = write_graphs(graphs_in(written), out, asked)
+    assert (made, [spec.file for spec in placed], notes) == (asked, ["model.onnx"], [])
     found = (file for file in out.rglob("*") if file.is_file())
     assert sorted(file.relative_to(out).as_posix() for file in found) == files
     for file in files:
@@ -69,10 +71,27 @@ def test_weights_too_large_for_one_file_stay_beside_it(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "LARGEST_SINGLE", 2_000)
-    made, notes = write_graphs(graphs_in(written), tmp_path, "both")
+    made, _, notes = write_graphs(graphs_in(written), tmp_path, "both")
     assert made == "mapped"
     assert notes == [
         "The weights of model.onnx are in a file beside it: over 2,000 bytes fit into no single .onnx file, so that "
         "apps cannot load it from bytes."
     ]
     assert answer(tmp_path / "model.onnx") == [300, 302, 304]
+
+
+def test_a_client_finds_one_file_under_its_name(written: Path, tmp_path: Path) -> None:
+    made, placed, notes = write_graphs(graphs_in(written), tmp_path / "bundle", "transformers.js", "onnx/{}_q4.onnx")
+    assert (made, notes) == ("transformers.js", [])
+    assert [spec.file for spec in placed] == ["onnx/model_q4.onnx"]
+    assert [path.name for path in (tmp_path / "bundle").rglob("*.*")] == ["model_q4.onnx"]
+    assert answer(placed.files[0]) == [300, 302, 304]
+
+
+def test_a_client_gets_no_weights_beside_the_graph(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "LARGEST_SINGLE", 2_000)
+    with pytest.raises(StageError, match=r"The weights of model\.onnx are in a file beside it") as caught:
+        write_graphs(graphs_in(written), tmp_path, "transformers.js", "onnx/{}_q4.onnx")
+    assert caught.value.remedy == "Export with --layout mapped."

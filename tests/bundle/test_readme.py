@@ -56,6 +56,7 @@ def bundle(place: Path, **changes: Any) -> Path:
         "runtime": Runtime().model_dump(mode="json", exclude={"sources"}),
         "max_length": 64,
         "layout": "single",
+        "files": "{}.onnx",
         "min_onnxruntime": None,
         "licence": "mit",
         "provenance": {"model": "m", "model_digest": "d", "target": "phone", "recipe": "fp32"},

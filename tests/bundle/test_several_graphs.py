@@ -58,6 +58,7 @@ def bundle(tmp_path: Path) -> Path:
         "runtime": Runtime().model_dump(mode="json", exclude={"sources"}),
         "max_length": 64,
         "layout": "single",
+        "files": "{}.onnx",
         "min_onnxruntime": None,
         "licence": None,
         "provenance": PROVENANCE,

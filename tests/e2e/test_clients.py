@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 from tokenizers import Tokenizer
 
+from benchmarks.clients import (
+    SENTENCES,
+    Environments,
+    environments,
+    in_chromium,
+    in_node,
+    in_python,
+    missing,
+    worst,
+)
+
 _NO_TORCH = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'transformers', 'pipeline')))\n"
-_PACKAGES = ("onnxruntime-node", "onnxruntime-web", "@huggingface/transformers")
+_SAME = 1e-3
+"""Of the largest value: kernels sum in another order; the tiny model's outputs come to lie at no rounding's edge."""
 
 
 def snippet(bundle: Path, language: str) -> str:
@@ -28,7 +42,7 @@ def snippet(bundle: Path, language: str) -> str:
 def golden(bundle: Path) -> tuple[list[str], list[np.ndarray]]:
     """The texts of the golden samples, and the embeddings that they must give."""
     record = json.loads((bundle / "golden/golden.json").read_text())
-    (output,) = record["outputs"]
+    output = record["outputs"][0]
     return record["texts"], [np.load(bundle / f"golden/{n}/{output['file']}") for n in range(len(record["texts"]))]
 
 
@@ -124,26 +138,76 @@ def test_layout_of_the_target(edge, tiny, workspace) -> None:
     assert edge("verify", "out/bundle").returncode == 0
 
 
+def test_layout_of_a_client(edge, exported, tiny, workspace) -> None:
+    """The flag goes before the target's; what is quantized stays the same, and the states that the client pools come
+    beside the embedding."""
+    plain = workspace / "out/bundle"
+    done = edge("export", *tiny[:-1], "client", "--layout", "transformers.js")
+    assert done.returncode == 0, done.stderr
+    bundle = workspace / "client/bundle"
+    metadata = json.loads((bundle / "metadata.json").read_text())
+    assert metadata["layout"] == "transformers.js"
+    assert [graph["file"] for graph in metadata["graphs"]] == ["onnx/model_quantized.onnx"]
+    assert [one["name"] for one in metadata["graphs"][0]["outputs"]] == ["sentence_embedding", "last_hidden_state"]
+    assert not (bundle / "model.onnx").exists()
+    assert weights(bundle / "onnx/model_quantized.onnx") == weights(plain / "model.onnx")
+    assert golden(bundle)[0] == golden(plain)[0]
+    assert np.allclose(golden(bundle)[1], golden(plain)[1], atol=1e-6)
+    assert edge("verify", "client/bundle").returncode == 0
+    assert edge("check", "client/bundle", "--target", "lenient").returncode == 0
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    """The codes of a graph's quantized weights, by name."""
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    return {name: array.tobytes() for name, array in stored.items() if array.dtype in (np.int8, np.uint8)}
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_layout_that_has_no_names_for_the_task_is_refused(edge, tiny, more) -> None:
+    done = edge("export", *tiny, "--task", "generic", "--layout", "optimum", *more)
+    assert done.returncode == 2
+    assert "The layout 'optimum' has no names for generic." in done.stderr
+    assert "Layouts that this model can have: single, mapped, both." in done.stderr
+
+
+def test_an_unknown_layout_is_refused_with_those_that_there_are(edge, tiny) -> None:
+    done = edge("export", *tiny, "--layout", "coreml")
+    assert done.returncode == 2
+    assert "layout: Input should be 'single', 'mapped', 'both', 'transformers.js'" in done.stderr
+
+
 @pytest.fixture(scope="session")
-def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the JavaScript clients, from the npm registry."""
-    if shutil.which("npm") is None:
-        pytest.skip("needs Node and npm")
-    folder = tmp_path_factory.mktemp("node")
-    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *_PACKAGES]
-    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
-        pytest.skip("the npm registry cannot be reached")
-    return folder
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
+    """The clients' libraries, from npm and PyPI: in EDGE_CLIENTS, or for the session."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    with environments() as installed:
+        try:
+            installed.node_modules  # noqa: B018  # installs them
+        except subprocess.CalledProcessError:
+            pytest.skip("the npm registry cannot be reached")
+        yield installed
 
 
 @pytest.mark.slow
-def test_the_javascript_of_the_readme_gives_the_golden_outputs(exported, workspace, node_modules) -> None:
-    bundle = workspace / "out/bundle"
-    (bundle / "node_modules").symlink_to(node_modules / "node_modules")
-    texts, expected = golden(bundle)
-    code = snippet(bundle, "javascript").replace('["The first text.", "Another one."]', json.dumps(texts[:1]))
-    code += "console.error(JSON.stringify(Array.from(outputs.sentence_embedding.data)));"
-    (bundle / "client.mjs").write_text(code)
-    done = subprocess.run(["node", "client.mjs"], cwd=bundle, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert np.allclose(json.loads(done.stderr.splitlines()[-1]), expected[0][0], atol=1e-5)
+def test_javascript_of_the_readme_gives_the_golden_outputs(exported, workspace, clients, tmp_path) -> None:
+    bundle, modules = workspace / "out/bundle", clients.node_modules
+    assert worst(bundle, lambda sample: in_node(bundle, sample, modules)) < _SAME
+    assert worst(bundle, lambda sample: in_chromium(bundle, sample, modules, tmp_path / "page.png")) < _SAME
+
+
+@pytest.mark.slow
+def test_transformers_js_gives_the_golden_outputs(edge, tiny, workspace, clients, tmp_path) -> None:
+    assert edge("export", *tiny, "--layout", "transformers.js").returncode == 0
+    bundle, modules = workspace / "out/bundle", clients.node_modules
+    assert worst(bundle, lambda sample: in_node(bundle, sample, modules)) < _SAME
+    assert worst(bundle, lambda sample: in_chromium(bundle, sample, modules, tmp_path / "page.png")) < _SAME
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["sentence-transformers", "optimum"])
+def test_python_of_the_readme_gives_the_golden_outputs(edge, tiny, workspace, clients, layout) -> None:
+    assert edge("export", *tiny, "--layout", layout).returncode == 0
+    bundle, interpreter = workspace / "out/bundle", clients.python("sentences", SENTENCES)
+    assert worst(bundle, lambda sample: in_python(bundle, sample, interpreter)) < _SAME
