@@ -129,7 +129,8 @@ def in_node(bundle: Path, sample: Mapping[str, str], modules: Path) -> Any:
 
 def in_chromium(bundle: Path, sample: Mapping[str, str], modules: Path, picture: Path) -> Any:
     """What the README's page makes of a sample, in headless Chromium."""
-    page = _CDN.sub(rf"{_PREFIX}\1", code(bundle, "html", sample)).replace("</script>", f"{_SAY_PAGE}</script>")
+    page = _CDN.sub(rf"{_PREFIX}\1", code(bundle, "html", sample))
+    page = _SAY_PAGE.join(page.rsplit("</script>", 1)) + "</script>"
     page = page.replace("env.allowLocalModels = true;", f"env.allowLocalModels = true;\n{_local_runtime(modules)}")
     return answer_of(page, bundle, (_PREFIX, modules), picture)
 

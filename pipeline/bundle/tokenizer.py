@@ -25,6 +25,9 @@ from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
 TOKENIZER, SETTINGS, _ = TOKENIZER_FILES
 _IDS = "input_ids"
+_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+"""What transformers 5 calls the class of a tokenizer that is its tokenizer.json -> its name in all versions, which
+clients with an older one know."""
 
 
 def write_tokenizer(
@@ -57,10 +60,18 @@ def write_tokenizer(
             cut = _cut(document, settings, max_length, fixed_length(spec.inputs))
             (out / name).write_text(json.dumps(cut, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         elif name == SETTINGS:
-            (out / name).write_text(pretty_json(settings | {"model_max_length": max_length}), encoding="utf-8")
+            (out / name).write_text(pretty_json(_settings(settings, max_length)), encoding="utf-8")
         else:
             (out / name).write_bytes((folder / name).read_bytes())
     return found
+
+
+def _settings(given: dict[str, Any], max_length: int) -> dict[str, Any]:
+    """tokenizer_config.json with the length at which texts are cut, and a class that every version of transformers
+    has."""
+    named = given.get("tokenizer_class")
+    renamed = {"tokenizer_class": _CLASSES[named]} if named in _CLASSES else {}
+    return given | renamed | {"model_max_length": max_length}
 
 
 def _document(spec: ModelSpec, texts: Sequence[str], rows: Sequence[Row]) -> dict[str, Any] | None:

@@ -99,3 +99,10 @@ def test_one_that_makes_other_tokens_is_refused(folder: Path, tmp_path: Path) ->
 def test_no_tokenizer_where_the_samples_were_inputs(tmp_path: Path) -> None:
     spec = hugging_face(tmp_path)
     assert write_tokenizer(tmp_path / "out", spec, 5, [], [row(3)]) == []
+
+
+def test_class_that_clients_with_an_older_transformers_know(folder: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"tokenizer_class": "TokenizersBackend"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    shipped(folder, tmp_path / "out", ["a"], [row(3, 2)])
+    assert json.loads((tmp_path / "out/tokenizer_config.json").read_text()) == SETTINGS | {"model_max_length": 5}
