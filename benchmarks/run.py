@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -140,13 +141,18 @@ def main() -> int:
         print(f"error: unknown row {arguments.id!r}\n  Allowed: {', '.join(known)}.", file=sys.stderr)
         return 2
     done = _read()
-    wanted = named or [row for row in ROWS if arguments.again or row.id not in done]
-    for row in wanted:
-        measured = row.measure()
-        done[row.id] = _record(row, measured)
-        _write(done)
-        print(f"{row.id:<34} {measured.value:9.4g} {row.unit}   ({row.reference}: {measured.reference:.4g})")
+    publish(named or [row for row in ROWS if arguments.again or row.id not in done])
     return 0
+
+
+def publish(rows: Sequence[Row]) -> None:
+    """Measure rows, each of which is written as soon as it is known."""
+    for row in rows:
+        measured = row.measure()
+        _write(_read() | {row.id: _record(row, measured)})
+        print(
+            f"{row.id:<34} {measured.value:9.4g} {row.unit}   ({row.reference}: {measured.reference:.4g})", flush=True
+        )
 
 
 def _read() -> dict[str, dict[str, object]]:

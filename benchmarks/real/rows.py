@@ -45,7 +45,7 @@ def _beside(name: str) -> tuple[Result, dict[str, float]]:
     return found, found.peers[found.peer]
 
 
-def _of_model(name: str) -> list[Row]:
+def of_model(name: str) -> list[Row]:
     peer = "the faster of quantize_static and quantize_dynamic"
     return [
         Row(f"real.{name}.sqnr_gain_db", "dB", f"{peer}, dB", partial(sqnr_gain_db, name)),
@@ -54,8 +54,11 @@ def _of_model(name: str) -> list[Row]:
     ]
 
 
-ROWS = [
+OF_ALL = [
     Row("real.passing", "models", "models tried", passing),
     Row("real.total", "models", "asked for", total),
-    *(row for name, model in MODELS.items() if model.compared for row in _of_model(name)),
+]
+ROWS = [
+    *OF_ALL,
+    *(row for name, model in MODELS.items() if model.compared for row in of_model(name)),
 ]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -81,9 +82,14 @@ class Result:
 
 @cache
 def result(name: str) -> Result:
-    """Exports, judges and times; the bundle is left in the folder that EDGE_REAL_OUT names, if any."""
+    """Exports, judges and times; the bundle is left in the folder that EDGE_REAL_OUT names, if any. A model that the
+    judge cannot run has not passed, and the others are measured all the same."""
     with tempfile.TemporaryDirectory(prefix="edge-real-") as scratch:
-        return _measure(MODELS[name], Path(os.environ.get("EDGE_REAL_OUT", scratch)) / name)
+        try:
+            return _measure(MODELS[name], Path(os.environ.get("EDGE_REAL_OUT", scratch)) / name)
+        except Exception as error:  # noqa: BLE001  # as above; the trace says where
+            traceback.print_exc()
+            return Result(name, -1, 0.0, message=f"{type(error).__name__}: {error}")
 
 
 def _measure(model: RealModel, place: Path) -> Result:
