@@ -57,15 +57,17 @@ def _areas(boxes: Array) -> Array:
     return np.asarray(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1))
 
 
-def match(found: Array, wanted: Array, threshold: float) -> Array:
-    """Which of the boxes `found` [n, 4], in order of score, hit a box of `wanted` [m, 4]: bool [n]. Each takes the
-    free one that it overlaps most, if by `threshold` or more."""
-    overlaps = iou(found, wanted)
-    hits = np.zeros(len(found), bool)
-    for index, row in enumerate(overlaps):
-        best = int(row.argmax()) if row.size else -1
-        if best >= 0 and row[best] >= threshold:
-            hits[index], overlaps[:, best] = True, -1.0
+def match(overlaps: Array, thresholds: Sequence[float]) -> Array:
+    """Which of n boxes, in order of score, hit one of m others: bool [thresholds, n]. Each takes the free one that it
+    overlaps most, if by the threshold or more. `overlaps`: as `iou` of them, [n, m]."""
+    least, every = np.asarray(thresholds), np.arange(len(thresholds))
+    hits = np.zeros((len(least), len(overlaps)), bool)
+    taken = np.zeros((len(least), overlaps.shape[1]), bool)
+    for index, row in enumerate(overlaps if overlaps.size else ()):
+        free = np.where(taken, -1.0, row)
+        best = free.argmax(axis=1)
+        hits[:, index] = free[every, best] >= least
+        taken[every, best] |= hits[:, index]
     return hits
 
 
@@ -84,25 +86,31 @@ def mean_average_precision(
 ) -> float:
     """Mean over the classes in `wanted` and over `thresholds` of the average precision, times 100; one `Boxes` an
     image in both. ValueError if the numbers of images differ or `wanted` has no object at all."""
+    return 100.0 * float(np.mean(average_precisions(found, wanted, thresholds)))
+
+
+def average_precisions(found: Sequence[Boxes], wanted: Sequence[Boxes], thresholds: Sequence[float]) -> Array:
+    """[classes, thresholds], of the classes in `wanted`; ValueError as `mean_average_precision`."""
     if len(found) != len(wanted):
         raise ValueError(f"{len(found)} images with detections, {len(wanted)} with labels")
     classes = np.unique(np.concatenate([image.classes for image in wanted])) if wanted else np.zeros(0)
     if not classes.size:
         raise ValueError("no image has a labelled object")
-    return 100.0 * float(np.mean([_of_class(found, wanted, int(number), t) for number in classes for t in thresholds]))
+    return np.array([_of_class(found, wanted, int(number), thresholds) for number in classes])
 
 
-def _of_class(found: Sequence[Boxes], wanted: Sequence[Boxes], number: int, threshold: float) -> float:
-    hits, scores, positives = [], [], 0
+def _of_class(found: Sequence[Boxes], wanted: Sequence[Boxes], number: int, thresholds: Sequence[float]) -> list[float]:
+    hits, scores, positives = [np.zeros((len(thresholds), 0), bool)], [np.zeros(0)], 0
     for image, labelled in zip(found, wanted, strict=True):
         of_class = np.flatnonzero(image.classes == number)
-        order = of_class[np.argsort(-image.scores[of_class], kind="stable")][:MOST_DETECTIONS]
         objects = labelled.boxes[labelled.classes == number]
-        hits.append(match(image.boxes[order], objects, threshold))
-        scores.append(image.scores[order])
         positives += len(objects)
+        if of_class.size:
+            order = of_class[np.argsort(-image.scores[of_class], kind="stable")][:MOST_DETECTIONS]
+            hits.append(match(iou(image.boxes[order], objects), thresholds))
+            scores.append(image.scores[order])
     ranked = np.argsort(-np.concatenate(scores), kind="stable")
-    return average_precision(np.concatenate(hits)[ranked], positives)
+    return [average_precision(of_one[ranked], positives) for of_one in np.concatenate(hits, axis=1)]
 
 
 def decode_queries(rows: Array) -> list[Boxes]:
@@ -126,10 +134,8 @@ def detection_fidelity(reference: Sequence[Boxes], other: Sequence[Boxes]) -> di
     has 1 with itself: its sure detections are ranked first."""
     least = _sure_score(reference)
     wanted = [_surer(image, least) for image in reference]
-    return {
-        "map_50_of_float": mean_average_precision(other, wanted, THRESHOLDS[:1]) / 100,
-        "map_50_95_of_float": mean_average_precision(other, wanted) / 100,
-    }
+    found = average_precisions(other, wanted, THRESHOLDS)
+    return {"map_50_of_float": float(np.mean(found[:, 0])), "map_50_95_of_float": float(np.mean(found))}
 
 
 def _sure_score(images: Sequence[Boxes]) -> float:

@@ -39,8 +39,14 @@ def test_overlaps() -> None:
 
 def test_an_object_is_hit_once() -> None:
     box = np.array([[0, 0, 2, 2]], float)
-    assert match(np.repeat(box, 2, 0), box, 0.5).tolist() == [True, False]
-    assert match(box, np.zeros((0, 4)), 0.5).tolist() == [False]
+    assert match(iou(np.repeat(box, 2, 0), box), [0.5]).tolist() == [[True, False]]
+    assert match(iou(box, np.zeros((0, 4))), [0.5]).tolist() == [[False]]
+
+
+def test_each_threshold_takes_its_own() -> None:
+    """The first box overlaps the object by a third, the second by all of it: at 0.5 it is still free for the second."""
+    object_, boxes = np.array([[0, 0, 2, 2]], float), np.array([[1, 0, 3, 2], [0, 0, 2, 2]], float)
+    assert match(iou(boxes, object_), [0.3, 0.5]).tolist() == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(
