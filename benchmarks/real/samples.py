@@ -91,8 +91,8 @@ def _page(background: Array, paper: bool, draw: Random) -> Array:
 
 
 def scenes(count: int, side: int, seed: int) -> tuple[Array, Array]:
-    """Photographs with discs, boxes and wedges of any colour on them, uint8 [count, side, side, 3], and the classes of
-    every fourth pixel, uint8 [count, side / 4, side / 4], 0 where there is none."""
+    """Photographs with reddish discs, greenish boxes and bluish wedges on them, uint8 [count, side, side, 3], and the
+    classes of every fourth pixel, uint8 [count, side / 4, side / 4], 0 where there is none."""
     backgrounds, draw = photographs(128, (side, side)), Random(seed)  # noqa: S311  # as above
     made = [_scene(backgrounds[draw.randrange(len(backgrounds))], draw) for _ in range(count)]
     return np.stack([image for image, _ in made]), np.stack([mask for _, mask in made])
@@ -105,7 +105,8 @@ def _scene(background: Array, draw: Random) -> tuple[Array, Array]:
         kind, size = draw.randint(1, 3), draw.randint(side // 6, side // 2)
         left, top = draw.randint(0, side - size), draw.randint(0, side - size)
         corners = [(left, top), (left + size, top + size)]
-        for canvas, colour in ((image, tuple(draw.randint(0, 255) for _ in range(3))), (mask, kind)):
+        paint = tuple(draw.randint(*((130, 255) if place == kind else (0, 150))) for place in (1, 2, 3))
+        for canvas, colour in ((image, paint), (mask, kind)):
             pen = ImageDraw.Draw(canvas)
             if kind == 3:
                 pen.polygon([corners[0], (left, top + size), corners[1]], fill=colour)
