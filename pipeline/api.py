@@ -176,7 +176,9 @@ def check(
     require_runtime(folder)
     read_graphs(folder)
     earlier = read_report(Path(baseline)) if baseline else None
-    aimed = apply_overrides(load_target(target), Job(target=target, budgets=budgets or {}))
+    aimed = apply_overrides(
+        load_target(target).for_task(read_metadata(folder).task), Job(target=target, budgets=budgets or {})
+    )
     RUNNERS.require(aimed.runner)
     place = Store(store or default_store())
     place.prepare()

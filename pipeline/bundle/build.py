@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.bundle.client_layouts import write_client_files
+from pipeline.bundle.genai import write_genai_config
 from pipeline.bundle.golden import GOLDEN, MOST, RECORD, TOLERANCE, read_golden, write_golden
 from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
@@ -26,14 +27,14 @@ from pipeline.core.report_types import QuantizationCheck
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Scheme
 from pipeline.data.encode import with_tokenizer
-from pipeline.data.samples import DATASET, open_samples
+from pipeline.data.samples import DATASET, Row, open_samples
 from pipeline.devices.worker import Feed
-from pipeline.graph.files import Graphs, graphs_in, load_model
+from pipeline.graph.files import MODEL, Graphs, file_of, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
 from pipeline.runtime.session import make_session
 from pipeline.source.decoders import GENERATION
-from pipeline.source.model_config import CONFIG, PREPROCESSOR_FILES
+from pipeline.source.model_config import CHAT_TEMPLATE, CONFIG, PREPROCESSOR_FILES
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
@@ -51,7 +52,7 @@ def run(context: StageContext) -> StageMetadata:
     metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
-    _golden(out, placed, context.inputs["evaluation"].path, runtime)
+    _golden(out, placed, context.inputs["evaluation"].path, runtime, context.model)
     _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
@@ -98,10 +99,14 @@ def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
     `preprocessing.json`."""
     spec = with_tokenizer(context.model, context.inputs)
     files = _config(spec, out)
+    if spec.language is not None:
+        runtime = Runtime.model_validate(context.config["runtime"])
+        files.append(write_genai_config(out, file_of(MODEL), spec.language, runtime.threads, runtime.session_entries))
     if spec.data == "text" or spec.decoder is not None:
         evaluation = context.inputs["evaluation"].path / "0"
         rows = [*open_samples(evaluation, GOLDEN_SAMPLES)]
-        files += write_tokenizer(out, spec, context.config["max_length"], _texts(evaluation), rows)
+        longest = None if spec.language is not None else context.config["max_length"]
+        files += write_tokenizer(out, spec, longest, _texts(evaluation), rows)
     if spec.preprocessing is not None:
         (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8")
         files.append(PREPROCESSING)
@@ -114,7 +119,8 @@ def _config(spec: ModelSpec, out: Path) -> list[str]:
     names = [CONFIG] if spec.kind == "huggingface" else []
     if spec.data != "text" and (names or (spec.kind == "onnx" and spec.preprocessing is None)):
         names += PREPROCESSOR_FILES
-    names += [GENERATION] if spec.decoder is not None else []
+    names += [GENERATION] if spec.decoder is not None or spec.language is not None else []
+    names += [CHAT_TEMPLATE] if spec.language is not None else []
     found = [name for name in names if (spec.path / name).is_file()]
     for name in found:
         shutil.copyfile(spec.path / name, out / name)
@@ -144,7 +150,7 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
         "graphs": [graph.model_dump(mode="json") for graph in graphs],
         "states": open_samples(context.inputs["evaluation"].path / "0").states,
         **_decoder(spec, config["max_length"]),
-        "max_length": config["max_length"] if spec.data == "text" else None,
+        "max_length": _longest(spec, config["max_length"]),
         "labels": _labels(spec),
         "preprocessing": files,
         "golden": f"{GOLDEN}/{RECORD}",
@@ -157,8 +163,18 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
     }
 
 
+def _longest(spec: ModelSpec, max_length: int) -> int | None:
+    """The most tokens of a text."""
+    if spec.language is not None:
+        return spec.language.longest
+    return max_length if spec.data == "text" else None
+
+
 def _decoder(spec: ModelSpec, max_length: int) -> dict[str, Json]:
-    """Of a model with a decoder, how an app begins texts, fills them up and bounds them."""
+    """Of a model with a decoder, how an app begins texts, fills them up and bounds them; of a language model, the sizes
+    of its cache and the tokens that end texts."""
+    if spec.language is not None:
+        return {"language": spec.language.model_dump(mode="json")}
     if spec.decoder is None:
         return {}
     bounded = spec.decoder.model_copy(update={"longest": spec.decoder.most(max_length)})
@@ -170,13 +186,23 @@ def _labels(spec: ModelSpec) -> dict[str, str] | None:
     return spec.labels if spec.labels and OUTPUTS.get(spec.family).names_classes else None
 
 
-def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime) -> None:
+_BEGINNING = 16
+"""Tokens of the golden samples of a language model, whose outputs are as many rows of its vocabulary."""
+
+
+def _beginning(row: Row) -> Row:
+    return {name: array[:, :_BEGINNING] if array.ndim == 2 else array for name, array in row.items()}
+
+
+def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> None:
     """A few evaluation samples, what this bundle answers, and the texts that they came from."""
     session = make_session(model, runtime)
     names = [entry.name for entry in session.get_inputs()]
     outputs = [entry.name for entry in session.get_outputs()]
     rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)
-    samples = [(row, dict(zip(outputs, session.run(None, row), strict=True))) for row in rows]
+    if spec.language is not None:
+        rows, outputs = map(_beginning, rows), outputs[:1]
+    samples = [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in rows]
     write_golden(out, samples, _texts(evaluation / "0"), _tolerance(model, runtime, samples))
 
 

@@ -33,7 +33,7 @@ def example_feed(bundle: Path, shape: Shape) -> Feed:
                 f"{list(entry.shape)}.",
                 "Export it again.",
             )
-        sizes = {"batch": shape.batch_size, "sequence": longest}
+        sizes = {"batch": shape.batch_size, "sequence": longest, "total": longest}  # of a language model, no past
         if metadata.decoder is not None:
             sizes["decoder_sequence"] = metadata.decoder.most(shape.sequence_length)
         if golden.dtype.kind == "f":  # a recording's length is not counted in tokens

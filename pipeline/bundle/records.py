@@ -12,7 +12,7 @@ from pipeline.bundle.layout import MAPPED
 from pipeline.config.target import Layout, Runtime
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import DecoderSpec
+from pipeline.core.model_spec import DecoderSpec, LanguageSpec
 from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.files import Graphs, GraphSpec
 from pipeline.runtime.releases import Requirements, parse_release, spell
@@ -33,7 +33,8 @@ class Engine(StrictModel):
 class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
     samples are inputs of the model and outputs of all graphs. `states`: of a streaming model, input -> the output that
-    is its value in the next step; they start at zero. `decoder`: how a text is begun, filled up and bounded."""
+    is its value in the next step; they start at zero. `decoder`: how a text is begun, filled up and bounded;
+    `language`: of a language model, the sizes of its cache and its special tokens."""
 
     model: str
     task: str
@@ -43,6 +44,7 @@ class Metadata(StrictModel):
     requires: Requirements
     states: dict[str, str] = Field(default={})
     decoder: DecoderSpec | None = None
+    language: LanguageSpec | None = None
     max_length: Annotated[int, Field(gt=0)] | None
     labels: dict[str, Json] | None
     preprocessing: tuple[str, ...]

@@ -31,14 +31,14 @@ clients with an older one know."""
 
 
 def write_tokenizer(
-    out: Path, spec: ModelSpec, max_length: int, texts: Sequence[str], rows: Sequence[Row]
+    out: Path, spec: ModelSpec, max_length: int | None, texts: Sequence[str], rows: Sequence[Row]
 ) -> list[str]:
     """Write the files of a text model's tokenizer; returns their names.
 
     Args:
         out: The bundle.
         spec: The model, with the folder of its tokenizer.
-        max_length: Tokens at which texts are cut, special tokens included.
+        max_length: Tokens at which texts are cut, special tokens included; None: apps that continue texts cut none.
         texts: Some texts, and ...
         rows: ... the inputs that they became: the tokenizer that ships must make the same.
 
@@ -66,12 +66,12 @@ def write_tokenizer(
     return found
 
 
-def _settings(given: dict[str, Any], max_length: int) -> dict[str, Any]:
-    """tokenizer_config.json with the length at which texts are cut, and a class that every version of transformers
-    has."""
+def _settings(given: dict[str, Any], max_length: int | None) -> dict[str, Any]:
+    """tokenizer_config.json with the length at which texts are cut, if they are, and a class that every version of
+    transformers has."""
     named = given.get("tokenizer_class")
     renamed = {"tokenizer_class": _CLASSES[named]} if named in _CLASSES else {}
-    return given | renamed | {"model_max_length": max_length}
+    return given | renamed | ({} if max_length is None else {"model_max_length": max_length})
 
 
 def _document(spec: ModelSpec, texts: Sequence[str], rows: Sequence[Row]) -> dict[str, Any] | None:
@@ -118,9 +118,13 @@ def _loaded(document: dict[str, Any]) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(document))
 
 
-def _cut(document: dict[str, Any], settings: dict[str, Any], max_length: int, fixed: int | None) -> dict[str, Any]:
+def _cut(
+    document: dict[str, Any], settings: dict[str, Any], max_length: int | None, fixed: int | None
+) -> dict[str, Any]:
     """With truncation at `max_length`, and padding to the batch's longest text, or to the only length that the graph
-    takes. No padding where there is no token for it."""
+    takes. No padding where there is no token for it; neither without a `max_length`."""
+    if max_length is None:
+        return document | {"truncation": None, "padding": None}
     truncation = {
         "direction": str(settings.get("truncation_side", "right")).capitalize(),
         "max_length": max_length,

@@ -104,7 +104,11 @@ def drop_interval(
     if size < 2 * judge.smallest:
         return None, None
 
+    drops = judge.drops(labels, outputs, reference)
+
     def drawn(chosen: NDArray[Any]) -> float:
+        if drops is not None:
+            return float(drops[np.isin(of_row, chosen)].mean())
         return part_of(judge, dataset, reference, Outputs(outputs), np.isin(np.arange(count), chosen)).drop
 
     found = subsample_interval(drop, drawn, count, size)

@@ -28,6 +28,7 @@ from pipeline.config.target import Runtime, Target
 from pipeline.core.report_types import (
     Coverage,
     DatasetAccuracy,
+    DecodingResult,
     GraphLatency,
     LatencyResult,
     Measured,
@@ -38,10 +39,11 @@ from pipeline.core.report_types import (
 from pipeline.core.types import Progress, Scheme
 from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.devices import RUNNERS
+from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Runner, subject_of
-from pipeline.devices.worker import Feed, Subject
+from pipeline.devices.worker import Feed, Language, Subject
 from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import make_session
@@ -124,8 +126,11 @@ def measure(case: Case, begin: Begin) -> Measurements:
         singles = _singles(case, subject, feed)
         latency = _latency(case, subject, singles, begin("latency"))
         done = begin("memory")
-        memory = measure_memory(case.runner, subject)
+        spec = read_metadata(case.bundle).language
+        language = None if spec is None else cache_of(spec)
+        memory = measure_memory(case.runner, subject, language)
         done(1, 1)
+        decoding = _decoding(case, subject, language, begin)
         covered, operators, float_operators = _profile(case, singles, begin("profile"))
         accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
     models = list(read_graphs(case.bundle).values())
@@ -134,6 +139,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         Measured(
             latency=latency,
             memory=memory,
+            decoding=decoding,
             accuracy=accuracy,
             coverage=covered,
             operators=operators,
@@ -148,6 +154,15 @@ def measure(case: Case, begin: Begin) -> Measurements:
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
     )
+
+
+def _decoding(case: Case, subject: Subject, language: Language | None, begin: Begin) -> DecodingResult | None:
+    if language is None:
+        return None
+    done = begin("decoding")
+    result = measure_decoding(case.runner, subject, language, case.target.shape.sequence_length)
+    done(1, 1)
+    return result
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
@@ -68,10 +68,12 @@ class Runtime(StrictModel):
 
 
 class Shape(StrictModel):
-    """The input shape that latency and memory are measured at."""
+    """The input shape that latency and memory are measured at. `context_length`: the most tokens that a language model
+    keeps, prompt and answer together."""
 
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] = 1
     sequence_length: Annotated[int, Field(gt=0, le=LONGEST)] = 128
+    context_length: Annotated[int, Field(gt=1, le=LONGEST)] = 2048
 
 
 class BundleOptions(StrictModel):
@@ -103,10 +105,29 @@ class Budget(StrictModel):
         return value
 
 
+def _known(budgets: dict[str, Budget]) -> dict[str, Budget]:
+    for name in budgets:
+        BUDGETS.member(name)
+    return budgets
+
+
+Budgets = Annotated[dict[str, Budget], Field(min_length=1), AfterValidator(_known)]
+
+
+class OfTask(StrictModel):
+    """What a target asks of the models of one task, in place of what it asks of others: all of its budgets, and the
+    recipe and the shape if they are given."""
+
+    recipe: str | None = None
+    shape: Shape | None = None
+    budgets: Budgets
+
+
 class Target(StrictModel):
     """A device profile with budgets, and the recipe that is used when none is named.
 
     Attributes:
+        tasks: What it asks of the models of some tasks, by their names.
         runner: Where latency, memory and the profile are measured (see devices/).
         measure_seconds: How long each measurement of latency may go on; None for what its command takes by itself.
     """
@@ -121,11 +142,13 @@ class Target(StrictModel):
     shape: Shape = Shape()
     runner: str = "host"
     measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None
-    budgets: dict[str, Budget] = Field(min_length=1)
+    tasks: dict[str, OfTask] = Field(default={})
+    budgets: Budgets
 
-    @field_validator("budgets")
-    @classmethod
-    def _known_kinds(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
-        for name in budgets:
-            BUDGETS.member(name)
-        return budgets
+    def for_task(self, task: str) -> Target:
+        """The target as it is for models of a task."""
+        own = self.tasks.get(task)
+        if own is None:
+            return self
+        changed = {"budgets": own.budgets, "recipe": own.recipe or self.recipe, "shape": own.shape or self.shape}
+        return self.model_copy(update=changed)

@@ -96,6 +96,53 @@ class DecoderSpec(StrictModel):
         return min(max_length, self.longest or max_length)
 
 
+class LanguageSpec(StrictModel):
+    """A language model as far as one must know it to run its graph.
+
+    Attributes:
+        layers: How many layers keep keys and values of the tokens before, each with ...
+        heads: ... so many heads of ...
+        size: ... so many values.
+        queries: Heads of queries.
+        hidden: Values that stand for a token between layers.
+        vocabulary: Tokens that there are.
+        longest: The most tokens of a text.
+        begin: The token before a text; None if there is none.
+        ends: The tokens that end one.
+    """
+
+    layers: Annotated[int, Field(gt=0, le=4096)]
+    heads: Annotated[int, Field(gt=0)]
+    size: Annotated[int, Field(gt=0)]
+    queries: Annotated[int, Field(gt=0)]
+    hidden: Annotated[int, Field(gt=0)]
+    vocabulary: Annotated[int, Field(gt=0)]
+    longest: Annotated[int, Field(gt=1)]
+    begin: int | None = None
+    ends: tuple[int, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The graph's inputs with the keys and values so far, as transformers and onnxruntime-genai name them."""
+        return tuple(PAST.format(layer, kind) for layer in range(self.layers) for kind in ("key", "value"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The graph's outputs with the keys and values of all tokens, in the order of `inputs`."""
+        return tuple(PRESENT.format(layer, kind) for layer in range(self.layers) for kind in ("key", "value"))
+
+    def within(self, context: int) -> LanguageSpec:
+        """The model with texts of at most `context` tokens."""
+        return self.model_copy(update={"longest": min(self.longest, context)})
+
+    def empty(self, batch: int = 1) -> dict[str, NDArray[np.float32]]:
+        """The inputs before the first token: float32 [batch, heads, 0, size]."""
+        return {name: np.zeros((batch, self.heads, 0, self.size), np.float32) for name in self.inputs}
+
+
+PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
+
+
 class ModelSpec(StrictModel):
     """A vetted model source, passed whole through the stages.
 
@@ -103,7 +150,7 @@ class ModelSpec(StrictModel):
     puts out (a name in `tasks.registry.OUTPUTS`), as far as that is known before its graph is; `output`: the name of
     the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
     `preprocessing`: a recipe's image processing; `labels`: class names by index; `head`: how outputs are decoded.
-    `decoder`: of a model with an encoder and a decoder.
+    `decoder`: of a model with an encoder and a decoder; `language`: of a language model.
     Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a tokenizer in
     place of its own.
     """
@@ -124,6 +171,7 @@ class ModelSpec(StrictModel):
     labels: dict[str, str] = Field(default={})
     head: dict[str, Any] = Field(default={})
     decoder: DecoderSpec | None = Field(default=None, exclude_if=lambda decoder: decoder is None)
+    language: LanguageSpec | None = Field(default=None, exclude_if=lambda language: language is None)
     path: Path
     entry: str = ""
     tokenizer: Path | None = None

@@ -110,6 +110,23 @@ class MemoryResult(StrictModel):
     reason: str = ""
 
 
+class ReadTime(StrictModel):
+    """The time until a language model has read a prompt of so many tokens and given the first one of its answer."""
+
+    tokens: int
+    p50: Figure
+    p95: Figure
+
+
+class DecodingResult(StrictModel):
+    """How fast a language model is. `prompts`: by their length; `rates`: tokens per second by the number of tokens of
+    the text with the new one; `cache_bytes_per_token`: of keys and values."""
+
+    prompts: tuple[ReadTime, ...]
+    rates: dict[int, Figure]
+    cache_bytes_per_token: int
+
+
 class OperatorTime(StrictModel):
     """Time of all nodes of one operator type in the graph that ONNX Runtime executed, per inference."""
 
@@ -373,6 +390,7 @@ class Measured(StrictModel):
     accuracy: tuple[DatasetAccuracy, ...] = ()
     latency: LatencyResult | None = None
     memory: MemoryResult | None = None
+    decoding: DecodingResult | None = None
     operators: tuple[OperatorTime, ...] = ()
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
@@ -421,5 +439,8 @@ class Report(Measured):
         if self.latency and self.latency.speedup:
             named["min_speedup"] = self.latency.speedup
         named |= {name: figure for name, figure in self.memory or () if isinstance(figure, Figure)}
+        if self.decoding:
+            named |= {f"ttft_p50_ms of {read.tokens} tokens": read.p50 for read in self.decoding.prompts}
+            named |= {f"tokens_per_s at {tokens} tokens": rate for tokens, rate in self.decoding.rates.items()}
         shown = {result.metric for result in self.budgets if result.figure}
         return {name: figure for name, figure in (named | self.figures).items() if name not in shown}

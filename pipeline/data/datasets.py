@@ -22,6 +22,7 @@ from pipeline.data.readers.tables import USUAL, Columns
 from pipeline.data.readers.tensor_files import has_sequences, read_sequences, read_tensors
 from pipeline.data.readers.text_files import SUFFIXES as TEXT_SUFFIXES
 from pipeline.data.readers.text_files import read_list, read_texts
+from pipeline.tasks.output_kind import OutputKind
 
 SUFFIXES = (*TEXT_SUFFIXES, ".npz")
 ALLOWED = (
@@ -201,12 +202,27 @@ def _dataset(name: str, contents: Contents, origin: dict[str, str]) -> Dataset:
     )
 
 
-def with_poses(dataset: Dataset) -> Dataset:
+def _with_poses(dataset: Dataset) -> Dataset:
     """The set for a model of keypoints: where objects have some, each is a sample."""
     poses = dataset.poses
     if poses is None:
         return dataset
     return replace(dataset, samples=poses.samples, labels=poses.labels, notes=poses.notes, poses=None)
+
+
+def running_texts(dataset: Dataset) -> Dataset:
+    """The set for a model whose texts are their own labels: both sides of pairs are texts."""
+    samples: Sequence[Any] = dataset.samples
+    if dataset.pairs:
+        samples = [text for side in (0, 1) for text in dict.fromkeys(pair[side] for pair in dataset.samples)]
+    return replace(dataset, samples=samples, labels=None, pairs=False)
+
+
+def suited(dataset: Dataset, kind: OutputKind) -> Dataset:
+    """The set with the samples and labels that a model of this kind of output takes."""
+    if kind.of_itself and dataset.kind == "text":
+        return running_texts(dataset)
+    return _with_poses(dataset) if kind.points else dataset
 
 
 def evenly(dataset: Dataset, limit: int) -> Dataset:

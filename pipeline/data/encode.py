@@ -17,7 +17,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress
 from pipeline.core.untrusted import refused
 from pipeline.data.audio import audio_rows
-from pipeline.data.datasets import Dataset, load_evaluation, load_training, with_poses
+from pipeline.data.datasets import Dataset, load_evaluation, load_training, suited
 from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
@@ -25,7 +25,7 @@ from pipeline.data.question_rows import cut_contexts, question_rows
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
-from pipeline.data.targets import cut_labels, generated, labelled
+from pipeline.data.targets import continued, cut_labels, generated, labelled, unread
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
@@ -76,13 +76,15 @@ def evaluation(context: StageContext) -> StageMetadata:
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
-        _write(dataset, folder, context)
-        notes.append(_cut(dataset, context.model, context.config["max_length"]))
+        count = _write(dataset, folder, context)
+        notes.append(_cut(dataset, context.model, context.config["max_length"], count))
     return {"sets": [dataset.name for dataset in datasets], "notes": [note for note in notes if note]}
 
 
-def _cut(dataset: Dataset, model: ModelSpec, max_length: int) -> str:
-    """What of a set is cut beyond the texts that a model reads; empty if nothing is."""
+def _cut(dataset: Dataset, model: ModelSpec, max_length: int, count: int) -> str:
+    """What of a set is cut beyond the texts that a model reads; empty if nothing is. `count`: its samples."""
+    if model.language is not None:
+        return unread(dataset, count)
     said = model.decoder is not None and _says_texts(dataset)
     if not said and dataset.kind != "questions":
         return ""
@@ -145,7 +147,7 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
         "name": dataset.name,
         "pairs": embedded_pairs,
         "labels": labels,
-        "samples": len(dataset.samples),
+        "samples": len(dataset.samples) if spec.language is None else count,
         "texts": list(texts),
         "pads": _pads(spec) if dataset.kind in ("text", "words", "questions") else {},
     }
@@ -176,6 +178,8 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
     """Model inputs; for labelled words, questions and texts that a decoder is to say, the labels of their tokens are
     added to `aligned`."""
     rows = _encoder_rows(dataset, spec, max_length, aligned)
+    if spec.language is not None:
+        return _aligned(continued(rows, spec.language, int(spec.head["every"])), aligned)
     if spec.decoder is None:
         return rows
     most = spec.decoder.most(max_length)
@@ -212,7 +216,7 @@ def _encoder_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: l
 
 
 def _as_tensors(spec: ModelSpec, dataset: Dataset) -> Dataset:
-    dataset = with_poses(dataset) if OUTPUTS.get(spec.family).points else dataset
+    dataset = suited(dataset, OUTPUTS.get(spec.family))
     return as_tensors(dataset, spec.inputs, spec.preprocessing, spec.path)
 
 

@@ -1,4 +1,5 @@
-"""The texts that a decoder is given while it is calibrated and judged: labels, or what the float model itself says.
+"""The texts that a decoder is given while it is calibrated and judged: labels, what the float model itself says, or
+those of a language model, whose own tokens it is to predict.
 
 Rows get `decoder_input_ids` int64 [1, tokens]: the start token and the text without its last token, so that the
 decoder's answers are the text's tokens, one place earlier (teacher forcing).
@@ -15,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import DecoderSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, LanguageSpec, ModelSpec
 from pipeline.data.datasets import Dataset
 from pipeline.data.samples import Row
+from pipeline.tasks.language_model import TOKENS, next_tokens
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 
 _TOGETHER = 16
 """Samples that the float model answers at once."""
+_SHORTEST = 2
 _LONGEST = 64
 """Tokens of an answer of the float model: enough to judge by, and each costs a run of the decoder."""
 
@@ -39,6 +42,32 @@ def labelled(
                 "Write what the model should say, or leave the labels out.",
             )
         yield row | {DECODER_INPUTS: np.array([[decoder.start, *ids[:-1]]], np.int64)}, ids
+
+
+def continued(rows: Iterator[Row], cache: LanguageSpec, every: int) -> Iterator[tuple[Row, list[int]]]:
+    """Texts behind an empty cache, and the tokens that come next in them behind each `every`-th one: as many texts as
+    have `TOKENS` tokens together."""
+    total = 0
+    for row in rows:
+        ids = row["input_ids"]
+        if ids.shape[1] < _SHORTEST:
+            continue
+        yield {"input_ids": ids, "attention_mask": np.ones_like(ids), **cache.empty()}, next_tokens(ids[0], every)
+        total += ids.shape[1]
+        if total >= TOKENS:
+            return
+    if not total:
+        raise UsageError("No text has two tokens or more: there is no next one to predict.", "Give longer texts.")
+
+
+def unread(dataset: Dataset, count: int) -> str:
+    """Says how many texts a language model is judged on, if that is not all."""
+    if count == len(dataset.samples):
+        return ""
+    return (
+        f"{count} of the {len(dataset.samples)} texts of {dataset.name!r} are read: the first ones, up to {TOKENS:,} "
+        "tokens, of two tokens or more."
+    )
 
 
 def cut_labels(dataset: Dataset, tokenizer: Any, most: int) -> str:

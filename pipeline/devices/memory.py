@@ -8,19 +8,22 @@ from statistics import median
 from pipeline.core.report_types import MemoryResult
 from pipeline.core.types import Doubt, Evidence, Figure
 from pipeline.devices.runner import LOAD_SECONDS, Runner
-from pipeline.devices.worker import Memory, Subject
+from pipeline.devices.worker import Language, Memory, Subject
 
 _FEW_PROCESSES = 3
 _REPEAT = "Run `edge check` on the bundle again, or set a limit that is further from the figure."
 
 
-def measure_memory(runner: Runner, subject: Subject, processes: int = 3) -> MemoryResult:
+def measure_memory(
+    runner: Runner, subject: Subject, language: Language | None = None, processes: int = 3
+) -> MemoryResult:
     """Load time and peaks: the median of fresh processes, and the extremes as the interval. Where the system does not
-    tell the peaks, the reason stands in their place."""
-    results = [runner.run(Memory(subjects=(subject,)), LOAD_SECONDS) for _ in range(processes)]
+    tell the peaks, the reason stands in their place. `language`: of a language model, whose context is filled."""
+    request = Memory(subjects=(subject,), language=language)
+    results = [runner.run(request, LOAD_SECONDS) for _ in range(processes)]
 
     def figure(name: str, unit: str) -> Figure:
-        return _extremes([result[name] for result in results], unit, runner.evidence)
+        return extremes([result[name] for result in results], unit, runner.evidence)
 
     reason = next((result["reason"] for result in results if result["reason"]), "")
     return MemoryResult(
@@ -31,7 +34,7 @@ def measure_memory(runner: Runner, subject: Subject, processes: int = 3) -> Memo
     )
 
 
-def _extremes(values: Sequence[float], unit: str, evidence: Evidence) -> Figure:
+def extremes(values: Sequence[float], unit: str, evidence: Evidence) -> Figure:
     """The doubt reaches beyond the extremes by the distance between them: for three values that is a 95 % interval of
     their mean (1.30 ranges to either side; Lord, The use of range in place of standard deviation in the t test,
     Biometrika 1947), and wider than one for more."""

@@ -56,6 +56,18 @@ class Subject:
     then: tuple[Part, ...] = ()
 
 
+@dataclass(frozen=True)
+class Language:
+    """What a language model's graph keeps of the tokens before: `past` inputs and `present` outputs float32 [1, heads,
+    tokens, size], of texts up to `longest` tokens."""
+
+    heads: int
+    size: int
+    longest: int
+    past: Sequence[str]
+    present: Sequence[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One measurement of one or several models; in JSON, `mode` tells which kind it is."""
@@ -89,10 +101,26 @@ class Timing(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(Request):
-    """Load the only subject and run it `runs` times, watching the peaks of resident memory."""
+    """Load the only subject and run it `runs` times, watching the peaks of resident memory; a `language` model reads
+    its inputs as a prompt, and then the last token of its context."""
 
     mode: ClassVar[str] = "memory"
     runs: int = 3
+    language: Language | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Request):
+    """Time the only subject, a language model: prompts of so many tokens, and single tokens behind `places` others.
+    Each goes on for `enough` runs, or after `fewest` until `seconds` have passed."""
+
+    mode: ClassVar[str] = "decoding"
+    language: Language
+    prompts: Sequence[int]
+    places: Sequence[int]
+    enough: int = 64
+    fewest: int = 5
+    seconds: float = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +153,8 @@ def main() -> int:
     fields = json.loads(sys.stdin.read())
     kind, measure = _MODES[fields.pop("mode")]
     subjects = tuple(map(_read_subject, fields.pop("subjects")))
+    if fields.get("language"):
+        fields["language"] = Language(**fields["language"])
     try:
         result = measure(kind(subjects=subjects, **fields))
     except Refusal as refusal:
@@ -299,6 +329,37 @@ def _select(session: _Session | Chain, arrays: Feed) -> Feed:
     return {name: arrays[name] for name in names}
 
 
+class Text:
+    """A text that a language model reads. Its past and its present are one buffer for each layer's keys and values, as
+    long as the context, so that no run copies them."""
+
+    def __init__(self, session: ort.InferenceSession, language: Language) -> None:
+        self._session = session
+        shape = (1, language.heads, language.longest, language.size)
+        pairs = zip(language.past, language.present, strict=True)
+        self._buffers = [(*pair, ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))) for pair in pairs]
+
+    def read(self, ids: Sequence[int], before: int) -> NDArray[Any]:
+        """Logits [tokens, vocabulary] of tokens behind `before` others, whose keys and values stand in the buffers."""
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("input_ids", np.array([ids], np.int64))
+        binding.bind_cpu_input("attention_mask", np.ones((1, before + len(ids)), np.int64))
+        for past, present, buffer in self._buffers:
+            binding.bind_ortvalue_input(past, buffer)
+            binding.bind_ortvalue_output(present, buffer)
+        binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(binding)
+        logits: NDArray[Any] = binding.get_outputs()[-1].numpy()[0]
+        return logits
+
+
+def _read(text: Text, ids: Sequence[int], before: int) -> None:
+    try:
+        text.read(ids, before)
+    except ORT_ERRORS as error:
+        raise Refusal("refused", cannot("run the model on a text", error)) from error
+
+
 # Time
 
 _Run: TypeAlias = "tuple[_Session | Chain, Feed]"
@@ -428,6 +489,30 @@ else:
         return resource.getrusage(_THREAD if threads == 1 else resource.RUSAGE_SELF).ru_nivcsw
 
 
+def decoding(request: Decoding) -> dict[str, Any]:
+    """`prompts`, `places`: lists of ms for each of the request's, in their order. Keys and values of tokens that were
+    not read are zeros, which take as long."""
+    (subject,) = request.subjects
+    ids = [int(token) for token in read_feed(subject.inputs)["input_ids"][0]]
+    session, _ = _timed_load(subject)
+    text = Text(session, request.language)
+    return {
+        "prompts": [_read_times(request, text, np.resize(ids, tokens).tolist(), 0) for tokens in request.prompts],
+        "places": [_read_times(request, text, ids[:1], place) for place in request.places],
+    }
+
+
+def _read_times(request: Decoding, text: Text, ids: Sequence[int], before: int) -> list[float]:
+    _read(text, ids, before)  # warm-up
+    times: list[float] = []
+    end = time.monotonic() + request.seconds
+    while len(times) < request.enough and (len(times) < request.fewest or time.monotonic() < end):
+        begin = time.perf_counter_ns()
+        _read(text, ids, before)
+        times.append((time.perf_counter_ns() - begin) / 1e6)
+    return times
+
+
 # Memory, in MB of 10^6 bytes
 
 
@@ -444,9 +529,15 @@ def memory(request: Memory) -> dict[str, Any]:
     session, load_ms = _timed_load(subject)
     load_peak = None if before is None else peak_mb() - before
     reset_peak()
-    feed = _select(session, feed)
-    for _ in range(request.runs):
-        session.run(None, feed)
+    if request.language is None:
+        feed = _select(session, feed)
+        for _ in range(request.runs):
+            session.run(None, feed)
+    else:
+        ids = feed["input_ids"][0].tolist()
+        text = Text(session, request.language)
+        _read(text, ids, 0)
+        _read(text, ids[-1:], request.language.longest - 1)
     run_peak = None if before is None else peak_mb() - before
     return {"load_ms": load_ms, "load_peak_mb": load_peak, "run_peak_mb": run_peak, "reason": reason}
 
@@ -525,6 +616,7 @@ def available_cores() -> int:
 _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "timing": (Timing, timing),
     "memory": (Memory, memory),
+    "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "facts": (Facts, facts),
 }

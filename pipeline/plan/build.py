@@ -69,11 +69,9 @@ def make_plan(job: Job) -> Plan:
     require_export()
     if job.output is not None:
         require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
-    target = apply_overrides(load_target(job.target), job)
+    target, recipe, source = _resolved(job)
     RUNNERS.require(target.runner)
-    recipe = load_recipe(target.recipe if job.recipe is None else job.recipe)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
-    source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
     metric = load_user_metric(job.metric, job.references)
     check_tokenizer(source)
     if source.sentence_transformer:
@@ -87,6 +85,16 @@ def make_plan(job: Job) -> Plan:
     plan, reading = _build(job, source, target, recipe, scheme, metric, length_notes)
     _try(plan, reading)
     return plan
+
+
+def _resolved(job: Job) -> tuple[Target, Recipe, ModelSource]:
+    """The target as it is for the model's task, with the flags' changes; the recipe of the job, else the target's."""
+    target = load_target(job.target)
+    apply_overrides(target, job)  # its mistakes are told before the model is read
+    recipe = load_recipe(target.recipe if job.recipe is None else job.recipe)
+    source = resolve_model(job.model, job.task, job.trust_remote_code, job.allow_pickle, recipe)
+    target = apply_overrides(target.for_task(source.task.name), job)
+    return target, load_recipe(target.recipe) if job.recipe is None else recipe, source
 
 
 def _try(plan: Plan, reading: Reading) -> None:
@@ -348,4 +356,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 13, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 14, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

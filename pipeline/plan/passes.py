@@ -55,6 +55,11 @@ class Passes:
                 "has an encoder and a decoder.",
                 "Use a recipe without passes (`edge recipes` lists them).",
             )
+        if recipe.passes and source.language is not None:
+            raise UsageError(
+                f"The recipe {recipe.name!r} has compression passes, which are not made for {source.task.name} yet.",
+                "Use a recipe without passes (`edge recipes` lists them).",
+            )
         self.source, self.scheme, self.reading = source, scheme, reading
         self.compressed: str | None = None
         self.tokenizer: str | None = None

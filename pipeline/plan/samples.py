@@ -14,7 +14,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec, given
 from pipeline.core.stage import MODEL, Stage
 from pipeline.data.audio import AudioPreprocessing, resampling
-from pipeline.data.datasets import Dataset, load_evaluation, load_training, with_poses
+from pipeline.data.datasets import Dataset, load_evaluation, load_training, suited
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
 from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_count, class_indices, number_labels, reduced
@@ -175,7 +175,7 @@ class Reading:
 
     def as_tensors(self, dataset: Dataset) -> Dataset:
         """Images and recordings as arrays, where the model takes them as they are."""
-        dataset = with_poses(dataset) if OUTPUTS.get(self.source.task.family).points else dataset
+        dataset = suited(dataset, OUTPUTS.get(self.source.task.family))
         return as_tensors(dataset, self.source.inputs, self.preprocessing, self.source.path)
 
     def _image_preprocessing(self) -> ImagePreprocessing:
@@ -260,6 +260,9 @@ class Reading:
         """The model, or another source, as stages get it."""
         source = of or self.source
         found = source.spec(self.family(source), self.preprocessing, self.head(source))
+        if found.language is not None:
+            language = found.language.within(self.target.shape.context_length)
+            found = found.model_copy(update={"language": language})
         if all(name.startswith(UNNAMED) for name in found.labels.values()):
             found = found.model_copy(update={"labels": self._folder_names() or found.labels})
         return found

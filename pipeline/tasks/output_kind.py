@@ -118,6 +118,9 @@ class OutputKind(ABC):
     numbers_labels: ClassVar[bool] = True
     """Are labels classes or numbers, so that names in their place are those of classes?"""
 
+    of_itself: ClassVar[bool] = False
+    """Are the samples' own tokens what is predicted? Labels say nothing then, and both sides of a pair are texts."""
+
     head_model: ClassVar[type[StrictModel] | None] = None
     """What a recipe's table [head] may say of how outputs are decoded; None: nothing."""
 
@@ -241,6 +244,11 @@ class OutputKind(ABC):
     def decisions(self, labels: Sequence[Any] | None, rows: Rows, reference: Rows) -> NDArray[np.bool_] | None:  # noqa: ARG002
         """Which rows are right, bool [rows], by the labels or else by the float model's `reference`; None if rows are
         no decisions on samples, of which a paired interval could be told."""
+        return None
+
+    def drops(self, labels: Sequence[Any] | None, rows: Rows, reference: Rows) -> NDArray[np.float64] | None:  # noqa: ARG002
+        """What each row loses against float's `reference`, in points, float64 [rows], where the drop is their mean;
+        None where it is not."""
         return None
 
     def samples_of(self, rows: int, labels: Sequence[Any] | None) -> NDArray[np.int64]:  # noqa: ARG002

@@ -38,7 +38,7 @@ class Task:
     """`auto_class`: the transformers class that loads the model, and `architecture_suffixes` by which a config.json
     tells that it is one of the task; `recognizes`, that an ONNX file is. `decodes`: whether
     its models have an encoder and a decoder, in a graph each; `aliases`: names of other tasks that such models have
-    too. `data`: the kind of its samples;
+    too; `continues`: whether they continue texts, with a cache of the tokens before. `data`: the kind of its samples;
     `calibration`: the data used if none is given, empty if there is none. `output`: the name of the graph output that
     is judged; `family`: what it is, a name in `tasks.registry.OUTPUTS`, if neither config.json nor the graph say
     otherwise."""
@@ -52,4 +52,5 @@ class Task:
     architecture_suffixes: tuple[str, ...]
     recognizes: Recognizes = never
     decodes: bool = False
+    continues: bool = False
     aliases: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the graphs of a model are traced from: itself, or its encoder and its decoder."""
+"""What the graphs of a model are traced from: itself, with a cache, or its encoder and its decoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from pipeline.core.model_spec import LanguageSpec
+from pipeline.graph.files import MODEL
+from pipeline.source.cached import CachedDecoder, random_past
 from pipeline.source.halves import DECODER, ENCODER, STATES, Decoder, Encoder
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 from pipeline.tasks.output_kind import MASK
@@ -29,6 +32,26 @@ class GraphSource:
     prefix: str = ""
     feeds: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def continuing(model: PreTrainedModel, cache: LanguageSpec, longest: int) -> GraphSource:
+    """A language model with its cache: prompts, a prompt in parts and single tokens, up to `longest` tokens and to the
+    end of the context. Padding is left out: what stands there is of no use."""
+    axes: dict[str, tuple[str, ...]] = {"input_ids": ("batch", _LENGTH), "attention_mask": ("batch", "total")}
+    axes |= dict.fromkeys(cache.inputs, ("batch", "heads", "past"))
+    size = int(model.config.get_text_config(decoder=True).vocab_size)
+    longest = min(longest, cache.longest)
+    shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, cache.longest - 5)), (3, 1, 7), (1, longest, 0)]
+    shapes += [(1, 1, cache.longest - 1)]
+    cases = [_continued(cache, size, *shape, seed) for seed, shape in enumerate(shapes)]
+    return GraphSource(MODEL, CachedDecoder(model, cache).eval(), cases, "model.", axes=axes)
+
+
+def _continued(cache: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, size, (batch, tokens), generator=generator)
+    mask = torch.ones(batch, past + tokens, dtype=torch.int64)
+    return {"input_ids": ids, "attention_mask": mask, **random_past(cache, batch, past, seed)}
 
 
 def halves(model: PreTrainedModel, cases: Sequence[Tensors], longest: int) -> list[GraphSource]:

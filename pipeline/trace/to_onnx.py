@@ -20,13 +20,15 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
+from pipeline.source.cached import CachedDecoder
 from pipeline.source.model_config import CONFIG
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
+from pipeline.trace.decoder import decoder_forms
 from pipeline.trace.examples import declared_inputs, example_inputs, text_inputs, used_lengths
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.fuse_attention import OPSET
-from pipeline.trace.graph_source import GraphSource, halves
+from pipeline.trace.graph_source import GraphSource, continuing, halves
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.parity import check_parity, fresh
 
@@ -63,16 +65,18 @@ def run(context: StageContext) -> StageMetadata:
 
 
 def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
-    """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder, which nobody
-    reads after one pass over a text."""
+    """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder that does not
+    continue texts: nobody reads it after one pass over a text."""
     model = wrap(load_compressed(spec, context.inputs).model, spec, context.config.get("states", False))
-    if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False):
+    if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False) and spec.language is None:
         model.config.use_cache = False
     return model
 
 
 def _sources(model: nn.Module, spec: ModelSpec, max_length: int) -> list[GraphSource]:
     """What each graph of the model is traced from."""
+    if spec.language is not None:
+        return [continuing(model, spec.language, max_length)]
     cases = _cases(model, spec, max_length)
     if spec.decoder is None:
         return [GraphSource(MODEL, model, cases, "model." if spec.sentence_transformer else "")]
@@ -132,6 +136,10 @@ class _Form:
 def _forms(source: GraphSource, spec: ModelSpec, opset: int) -> Iterator[tuple[ir.Model, _Form]]:
     """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
     masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
+    if isinstance(source.module, CachedDecoder) and spec.language is not None:
+        for graph, title in decoder_forms(source.module, spec.language, opset):
+            yield graph, _Form(opset, fused=False, title=title)
+        return
     yield _traced(source, spec, opset), _Form(opset, fused=True)
     if opset >= OPSET:
         plain = _traced(source, spec, OPSET - 1)

@@ -135,7 +135,7 @@ def test_readme_limits_agree_with_the_files() -> None:
         (
             "shape.zzz",
             1,
-            "shape.zzz: unknown key. Allowed: batch_size, sequence_length.",
+            "shape.zzz: unknown key. Allowed: batch_size, context_length, sequence_length.",
         ),
         (
             "budgets.bundle_mb.limit",

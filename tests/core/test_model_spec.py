@@ -8,7 +8,7 @@ import pytest
 from model_specs import factory, hugging_face
 from pydantic import ValidationError
 
-from pipeline.core.model_spec import DecoderSpec, InputSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, InputSpec, LanguageSpec, ModelSpec
 from pipeline.core.stage import MODEL, Stage, StageContext
 from pipeline.core.types import silent
 
@@ -30,6 +30,7 @@ def test_everything_else_is(field: str) -> None:
     value = getattr(SPEC, field)
     given = {"inputs": {}, "preprocessing": {"resize": 8}, "head": {"blank": 0}, "labels": {"0": "dog"}}
     given["decoder"] = DecoderSpec(start=0)
+    given["language"] = LanguageSpec(layers=1, heads=1, size=8, queries=1, hidden=8, vocabulary=9, longest=16)
     other = given.get(field, not value if isinstance(value, bool) else "other")
     assert key(SPEC.model_copy(update={field: other})) != key(SPEC)
 

@@ -28,7 +28,7 @@ def _in_batches(batched: bool) -> str:
     return f", in batches of {BATCH}" if batched else ""
 
 
-def _explain(_: float, found: Measurements) -> Explained:
+def explain_accuracy(_: float, found: Measurements) -> Explained:
     ordered = sorted(found.records.accuracy, key=lambda result: -result.drop)
     worst = tuple(f"{result.dataset}: {result.drop:.2f} points" for result in ordered[:SHOWN])
     finer = finer_formats(found)
@@ -41,7 +41,7 @@ DROP = Metric(
     "at most",
     "drop against the float model on the worst data set",
     _drop,
-    _explain,
+    explain_accuracy,
     DROP_NOISE,
     lambda _: lambda result: result.drop,
 )
@@ -62,7 +62,7 @@ def _score(name: str, meaning: str) -> Metric:
         score = kind.limits.get(name)
         return None if score is None else lambda result: result.scores[score]
 
-    return Metric("share", "at least", meaning, figure, _explain, SCORE_NOISE, on_set)
+    return Metric("share", "at least", meaning, figure, explain_accuracy, SCORE_NOISE, on_set)
 
 
 def _worst_score(results: Sequence[DatasetAccuracy], score: str) -> Figure:

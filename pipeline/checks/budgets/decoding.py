@@ -1,0 +1,27 @@
+"""Budgets on how fast a language model reads and writes."""
+
+from __future__ import annotations
+
+from pipeline.checks.budgets.metric import Absent, Metric, Outcome
+from pipeline.checks.measurements import Measurements
+
+_NO_TEXTS = Absent("it does not apply to a model that writes no texts", applies=False)
+
+
+def _first(found: Measurements) -> Outcome:
+    decoding, tokens = found.records.decoding, found.case.target.shape.sequence_length
+    if decoding is None:
+        return _NO_TEXTS
+    read = [prompt for prompt in decoding.prompts if prompt.tokens == tokens]
+    return read[0].p95 if read else Absent(f"a prompt of {tokens} tokens does not fit into the context")
+
+
+def _rate(found: Measurements) -> Outcome:
+    decoding = found.records.decoding
+    return _NO_TEXTS if decoding is None else min(decoding.rates.values(), key=lambda figure: figure.value)
+
+
+FIRST = Metric("ms", "at most", "95th percentile of the time to the first token of an answer", _first)
+RATE = Metric(
+    "tokens/s", "at least", "tokens written per second, at the end of the context where that is slower", _rate
+)

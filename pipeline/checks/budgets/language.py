@@ -1,0 +1,65 @@
+"""Budgets on what a language model predicts: its distance from float per token, and its perplexity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from pipeline.checks.budgets.accuracy import SCORE_NOISE, explain_accuracy
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome
+from pipeline.checks.measurements import Measurements
+from pipeline.core.report_types import DatasetAccuracy
+from pipeline.core.types import computed
+from pipeline.tasks.output_kind import OutputKind
+
+_Score: TypeAlias = Callable[[DatasetAccuracy], float]
+_KL, _PERPLEXITY = "kl", "perplexity"
+
+
+def _worst(score: _Score, unit: str, name: str) -> Callable[[Measurements], Outcome]:
+    def figure(found: Measurements) -> Outcome:
+        if found.case.reference is None:
+            return Absent(NO_REFERENCE)
+        kind = found.case.reference.behaviour.kind
+        if not kind.of_itself:
+            return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
+        worst = max(found.records.accuracy, key=score)
+        return computed(score(worst), unit, f"worst set: {worst.dataset} ({name})")
+
+    return figure
+
+
+def _on_set(
+    score: Callable[[DatasetAccuracy], float],
+) -> Callable[[OutputKind], Callable[[DatasetAccuracy], float] | None]:
+    return lambda kind: score if kind.of_itself else None
+
+
+def _kl(result: DatasetAccuracy) -> float:
+    return max(value for name, value in result.scores.items() if name in (_KL, f"{_KL}_batched"))
+
+
+def _increase(result: DatasetAccuracy) -> float:
+    """Percent of float's perplexity."""
+    worst = max(value for name, value in result.scores.items() if name in (_PERPLEXITY, f"{_PERPLEXITY}_batched"))
+    return 100.0 * (worst / result.scores[f"{_PERPLEXITY}_float"] - 1.0)
+
+
+KL = Metric(
+    "nats",
+    "at most",
+    "Kullback-Leibler divergence from float's next-token probabilities, mean per token, worst data set",
+    _worst(_kl, "nats", "mean per token"),
+    explain_accuracy,
+    SCORE_NOISE,
+    _on_set(_kl),
+)
+PERPLEXITY = Metric(
+    "%",
+    "at most",
+    "rise of perplexity over float's, worst data set",
+    _worst(_increase, "%", "of float's perplexity"),
+    explain_accuracy,
+    SCORE_NOISE,
+    _on_set(_increase),
+)

@@ -1,0 +1,59 @@
+"""Small language models of several architectures, with random weights and the test vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+CONTEXT = 96
+_LLAMA = {
+    **{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    **{"intermediate_size": 128, "max_position_embeddings": CONTEXT, "tie_word_embeddings": True},
+    **{"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0},
+}
+_SCALED = {
+    **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    **{"original_max_position_embeddings": 32, "rope_theta": 500000.0},
+}
+_WINDOWS = ["sliding_attention", "full_attention"]
+ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {**_LLAMA, "head_dim": 16}),
+    "llama3": ("LlamaForCausalLM", "LlamaConfig", {**_LLAMA, "head_dim": 32, "rope_parameters": _SCALED}),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**_LLAMA, "head_dim": 16}),
+    "gemma3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**_LLAMA, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "layer_types": _WINDOWS},
+    ),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        {**_LLAMA, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "layer_types": _WINDOWS},
+    ),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {**_LLAMA, "tie_word_embeddings": False}),
+    "phi4-mini": ("Phi3ForCausalLM", "Phi3Config", {**_LLAMA, "partial_rotary_factor": 0.75}),
+    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", {**_LLAMA, "no_rope_layers": [1, 0]}),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "bos_token_id": 2, "eos_token_id": 3},
+    ),
+}
+
+
+def save_language_model(folder: Path, architecture: str, vocabulary: int) -> Path:
+    """The folder of a model whose choices are clear: its weights are wider than those that training begins with."""
+    import torch  # noqa: PLC0415  # seconds to import
+    import transformers  # noqa: PLC0415
+
+    kind, config, settings = ARCHITECTURES[architecture]
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(getattr(transformers, config)(vocab_size=vocabulary, **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.12)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
