@@ -33,7 +33,7 @@ def messages(path: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def flags() -> set[str]:
     commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
-    options = [option for command in commands for parameter in command.params for option in parameter.opts]
+    options = [option for command in commands for p in command.params for option in [*p.opts, *p.secondary_opts]]
     ours = {option for option in options if option.startswith("--")}
     return ours | {"--help", "--version", "--install-completion", "--show-completion"}
 

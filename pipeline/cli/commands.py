@@ -229,6 +229,30 @@ def verify(
 
 
 @app.command()
+def generate(  # noqa: PLR0913  # as export
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
+    prompt: Annotated[str, typer.Argument(help="The text to continue or to answer.", metavar="PROMPT")],
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to write.", min=1)] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="0: always the most likely token.", min=0.0, max=100.0)
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw from the tokens with this share of probability.", min=1e-9, max=1.0)
+    ] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn.", min=0)] = 0,
+    chat: Annotated[
+        bool, typer.Option("--chat/--no-chat", help="Ask as the model's chat template says, if there is one.")
+    ] = True,
+    threads: flag.Threads = None,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Let a bundle of a language model continue a text, or answer a question."""
+    from pipeline.cli.generate import Settings, run  # noqa: PLC0415
+
+    run(bundle, prompt, Settings(max_tokens, temperature, top_p, seed, chat, threads))
+
+
+@app.command()
 def targets() -> None:
     """List the device profiles and their budgets."""
     from pipeline.cli.lists import list_targets  # noqa: PLC0415

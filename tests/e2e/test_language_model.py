@@ -1,0 +1,130 @@
+"""A language model from its folder to a gated bundle that writes, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from fixtures import LENIENT_TARGET, Edge
+from language_models import CONTEXT, save_language_model
+
+from pipeline.bundle.manifest import read_manifest, write_manifest
+from pipeline.graph.files import load_model, save_single
+
+LIMITS = {"max_kl_per_token": 0.5, "min_agreement": 0.7}
+BUDGET = """
+[tasks.text-generation.budgets.{}]
+limit = {}
+required = true
+evidence = ["host"]
+source = "assumption: a test"
+"""
+SHAPE = '\n[tasks.text-generation]\nrecipe = "w4a8"\nshape = { sequence_length = 24, context_length = 64 }\n'
+PROMPT = "the old captain sees"
+
+
+@pytest.fixture
+def asking(workspace: Path) -> list[str]:
+    """Flags of a target that asks something of language models, and of data."""
+    target = LENIENT_TARGET + SHAPE + "".join(BUDGET.format(*limit) for limit in LIMITS.items())
+    target += BUDGET.format("min_tokens_per_s", 1)
+    (workspace / "targets" / "asking.toml").write_text(target)
+    return ["--target", "asking", "--calibration-data", "calibration.txt", "--eval-data", "evaluation.txt"]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory, save_tokenizer: Callable[..., int]) -> Path:
+    folder = tmp_path_factory.mktemp("language") / "tiny-llama"
+    size = save_tokenizer(folder, model_input_names=["input_ids", "attention_mask"])
+    return save_language_model(folder, "llama", size)
+
+
+def spoiled(bundle: Path) -> Path:
+    """A copy in which the codes of each weight are in another order."""
+    copy = bundle.parent.parent / "spoiled"
+    shutil.copytree(bundle, copy)
+    provenance = read_manifest(copy)["provenance"]
+    model, generator = load_model(copy / "model.onnx"), np.random.default_rng(0)
+    for value in model.graph.initializers.values():
+        assert value.const_value is not None
+        codes = value.const_value.numpy()
+        if codes.dtype == np.uint8:
+            value.const_value = ir.tensor(generator.permutation(codes.ravel()).reshape(codes.shape), name=value.name)
+    save_single(ir.from_proto(ir.to_proto(model)), copy / "model.onnx")
+    (copy / "manifest.json").unlink()
+    write_manifest(copy, provenance)
+    return copy
+
+
+@pytest.mark.slow
+def test_a_llama_from_its_folder_to_a_bundle_that_writes(
+    edge: Edge, asking: list[str], workspace: Path, llama: Path
+) -> None:
+    done = edge("export", str(llama), *asking, "--output", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = workspace / "out" / "bundle"
+    report = json.loads((workspace / "out" / "report.json").read_text())
+    assert {entry["metric"] for entry in report["budgets"]} == {*LIMITS, "min_tokens_per_s"}
+    (accuracy,) = report["accuracy"]
+    assert (accuracy["primary"], accuracy["labelled"]) == ("next_token_accuracy", True)
+    assert [read["tokens"] for read in report["decoding"]["prompts"]] == [16, 24]
+    assert report["decoding"]["cache_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
+    metadata = json.loads((bundle / "metadata.json").read_text())
+    assert metadata["language"]["longest"] == 64
+    assert metadata["max_length"] == 64
+    assert (json.loads((bundle / "tokenizer.json").read_text())["truncation"], CONTEXT) == (None, 96)
+    _writes_as_plain_onnx_runtime(edge, bundle)
+    genai = json.loads((bundle / "genai_config.json").read_text())["model"]
+    assert (genai["context_length"], genai["eos_token_id"], genai["decoder"]["num_key_value_heads"]) == (64, 3, 2)
+    assert edge("verify", str(bundle)).returncode == 0
+    long = edge("generate", str(bundle), "the dog " * 40)
+    assert (long.returncode, "the bundle's context is 64" in long.stderr) == (2, True), long.stderr
+    failed = edge("check", str(spoiled(bundle)), "--target", "asking")
+    assert (failed.returncode, "FAIL max_kl_per_token" in failed.stdout) == (1, True), failed.stdout
+
+
+def _writes_as_plain_onnx_runtime(edge: Edge, bundle: Path) -> None:
+    """`edge generate` against a loop that feeds the outputs back."""
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_outputs()]
+    ids = tokenizer.encode(PROMPT).ids
+    said: list[int] = []
+    feed = {
+        f"past_key_values.{layer}.{kind}": np.zeros((1, 2, 0, 16), np.float32)
+        for layer in (0, 1)
+        for kind in ("key", "value")
+    }
+    new = ids
+    while len(said) < 20:
+        mask = np.ones((1, len(ids) + len(said)), np.int64)
+        outputs = dict(zip(names, session.run(None, {"input_ids": [new], "attention_mask": mask, **feed}), strict=True))
+        feed = {
+            name.replace("present", "past_key_values"): value for name, value in outputs.items() if name != "logits"
+        }
+        token = int(outputs["logits"][0, -1].argmax())
+        if token == 3:
+            break
+        said.append(token)
+        new = [token]
+    done = edge("generate", str(bundle), PROMPT, "--max-tokens", "20")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == tokenizer.decode(said) + "\n"
+    assert f"{len(said)} tokens behind a prompt of {len(ids)}" in done.stderr
+    again = [
+        edge("generate", str(bundle), PROMPT, "--temperature", "1", "--seed", seed).stdout for seed in ("1", "1", "2")
+    ]
+    assert again[0] == again[1] != again[2]
+
+
+def test_recipes_with_passes_are_refused(edge: Edge, asking: list[str], llama: Path) -> None:
+    done = edge("export", str(llama), *asking, "--recipe", "half-layers", "--dry-run")
+    assert (done.returncode, "not made for text-generation yet" in done.stderr) == (2, True), done.stdout + done.stderr
