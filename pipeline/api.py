@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,16 +13,18 @@ from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.checks.answers import ANSWERS
-from pipeline.checks.decides import judge_stage
+from pipeline.checks.decides import JUDGE, ask_tried, judge_stage, tried_in
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, measure
-from pipeline.checks.reference import FloatReference
+from pipeline.checks.reference_folder import read_reference, too_large, write_reference
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
 from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import IntegrityError, UsageError
+from pipeline.core.paths import anchored
 from pipeline.core.report_types import (
     QuantizationCheck,
     RangeCheck,
@@ -39,7 +42,7 @@ from pipeline.quantize.plan import stored_formats
 from pipeline.report.assemble import assemble
 from pipeline.report.comparison.cache import comparison_key, known_comparison
 from pipeline.report.comparison.text import uncompared
-from pipeline.report.output_folder import output_folder, require_output
+from pipeline.report.output_folder import REFERENCE, output_folder, require_output
 from pipeline.report.publish import publish, publish_reports
 from pipeline.report.subject import Subject
 from pipeline.report.trials import compared_trials
@@ -105,7 +108,8 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         )
         made = {name: outcome.artifact for name, outcome in outcomes.items()}
         bundle = made["bundle"]
-        found = measure(_case(plan, made), lambda title: console.begin(f"check {title}"))
+        held = FloatReference.of_export(made)
+        found = measure(_case(plan, made, held), lambda title: console.begin(f"check {title}"))
         subject = Subject.of_export(
             plan.source,
             plan.recipe.name,
@@ -113,7 +117,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             read_manifest(bundle.path, stored=True)["digest"],
             outcomes,
             stored_formats(made.get("quantize")),
-            plan.notes,
+            tuple(filter(None, (*plan.notes, too_large(held)))),
         )
         trials, notes = compared_trials(store.root, subject, outcomes, found)
         subject = replace(subject, notes=(*subject.notes, *notes))
@@ -127,18 +131,26 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
         if comparison is None and plan.recipe.passes:
             subject = replace(subject, notes=(*subject.notes, uncompared(trials)))
         report = assemble(subject, found, trials, baseline, comparison)
-        publish(folder, bundle.path, report, made["model"].path if "model" in made else None)
+        publish(
+            folder,
+            bundle.path,
+            report,
+            made["model"].path if "model" in made else None,
+            partial(write_reference, bundle=subject.bundle_digest, found=found, tried=tried_in(made[JUDGE]))
+            if not too_large(held)
+            else None,
+        )
     return Result(report, folder)
 
 
-def _case(plan: Plan, made: Mapping[str, Artifact]) -> Case:
+def _case(plan: Plan, made: Mapping[str, Artifact], reference: FloatReference) -> Case:
     """The bundle that the plan's stages made."""
     return Case(
         made["bundle"].path,
         plan.target,
         plan.scheme,
         Reasons.of_plan(made.get("quantize"), plan.scheme),
-        reference=FloatReference.of_export(made),
+        reference=reference,
         metric=plan.metric,
         answers=made[ANSWERS].path,
         quantization=_read(made, "compare", QuantizationCheck),
@@ -151,7 +163,7 @@ def _read(made: Mapping[str, Artifact], stage: str, kind: type[Found]) -> Found 
     return kind.model_validate(made[stage].metadata) if stage in made else None
 
 
-def check(
+def check(  # noqa: PLR0913  # all but two are given by name
     bundle: str | Path,
     target: str = DEFAULT_TARGET,
     *,
@@ -161,12 +173,14 @@ def check(
     console: Console | None = None,
     budgets: dict[str, float] | None = None,
     metric: UserMetric | None = None,
+    reference: str | Path | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
-    The float reference comes from the store; without it, the budgets that need it are NOT_MEASURED. With `output`,
-    the reports are written there. `metric`: see `load_user_metric`; a bundle remembers none.
-    UsageError if the bundle is damaged or is none.
+    The float reference comes from the store, or else from the folder `reference` (if None, the one of that name beside
+    the bundle); without it, the budgets that need it are NOT_MEASURED. With `output`, the reports are written there.
+    `metric`: see `load_user_metric`; a bundle remembers none.
+    UsageError if the bundle or its reference is damaged, is none, or belongs to another.
     """
     folder = Path(bundle)
     if output is not None:
@@ -188,16 +202,19 @@ def check(
         inputs = _stored(place, keys)
         evaluation = SOURCE_EVALUATION if SOURCE_EVALUATION in keys else "evaluation"
         metadata = read_metadata(folder)
-        notes = _tried(place, aimed, inputs, evaluation, metric)
+        held, notes = FloatReference.stored(inputs, evaluation), _tried(place, aimed, inputs, evaluation, metric)
+        if held is None:
+            held, notes = _carried(folder, reference, manifest["digest"], aimed)
+        facts = held.facts if held else None
         case = Case(
             folder,
             aimed,
             metadata.scheme,
             Reasons.of_plan(inputs.get("plan"), metadata.scheme),
-            reference=FloatReference.stored(inputs, evaluation),
+            reference=held,
             metric=metric,
-            quantization=_read(inputs, "compare", QuantizationCheck),
-            ranges=_read(inputs, "outside", RangeCheck),
+            quantization=facts.quantization if facts else _read(inputs, "compare", QuantizationCheck),
+            ranges=facts.ranges if facts else _read(inputs, "outside", RangeCheck),
         )
         found = measure(case, lambda title: console.begin(f"check {title}"))
     comparison = None
@@ -214,6 +231,22 @@ def check(
     if output is not None:
         publish_reports(report, Path(output))
     return report
+
+
+def _carried(
+    bundle: Path, given: str | Path | None, digest: str, target: Target
+) -> tuple[FloatReference | None, tuple[str, ...]]:
+    """The float reference that travels with the bundle, and what to say of it; None if there is none."""
+    folder = anchored(bundle).parent / REFERENCE if given is None else Path(given)
+    found = read_reference(folder, digest)
+    if found is None or found.facts is None:
+        if given is not None:
+            raise UsageError(f"{folder} is no float reference.", "An export leaves one beside the bundle.")
+        return None, ()
+    said = "Accuracy was compared with what the float model answered where the bundle was made (reference/)."
+    if found.facts.speedup is not None:
+        said += f" The speed-up over it is the one that the export measured on {found.facts.cpu}."
+    return found, (said, *ask_tried(target, found.behaviour.kind, found.facts.tried))
 
 
 def _require_outside(output: Path, bundle: Path) -> None:

@@ -78,15 +78,16 @@ def read_golden(bundle: Path) -> Golden:
 def golden_arrays(bundle: Path, number: int, files: Sequence[NamedFile]) -> Feed:
     """Arrays by name: the inputs or the outputs of one sample. IntegrityError if one is damaged."""
     folder = bundle / GOLDEN / str(number)
-    return {entry.name: _read_array(folder / entry.file) for entry in files}
+    return {entry.name: read_array(folder / entry.file) for entry in files}
 
 
 _ODD = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
 """What numpy's header parser raises for bytes that are no header."""
 
 
-def _read_array(path: Path) -> NDArray[Any]:
-    """The array of an .npy file: plain numbers, as many as the file has bytes for, so that no header claims more."""
+def read_array(path: Path) -> NDArray[Any]:
+    """The array of an .npy file: plain numbers, as many as the file has bytes for, so that no header claims more.
+    IntegrityError for any other."""
     try:
         with path.open("rb") as file:
             shape, dtype, begin = _header(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -82,21 +83,22 @@ def _read(bundle: Path, beside: set[str]) -> dict[str, Any]:
     if known != FORMAT and isinstance(known, int):
         raise UsageError(f"The bundle {bundle} has format {known}; this version reads {FORMAT}.", _AGAIN)
     Manifest.from_data(manifest, f"The manifest of {bundle}")
-    _require_inside(bundle, manifest["files"])
-    _require_whole(bundle, manifest)
+    require_inside(bundle, manifest["files"])
+    require_whole(bundle, manifest)
     if found := changes(bundle, manifest["files"], beside):
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise IntegrityError(found[0] + more)
     return manifest
 
 
-def _require_inside(bundle: Path, files: dict[str, Json]) -> None:
+def require_inside(bundle: Path, files: Mapping[str, Any]) -> None:
+    """UsageError for a manifest that names files elsewhere."""
     for name in files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
             raise UsageError(f"The manifest of {bundle} names {name!r}, which is outside the bundle.")
 
 
-def _require_whole(bundle: Path, manifest: dict[str, Json]) -> None:
+def require_whole(bundle: Path, manifest: dict[str, Json]) -> None:
     """IntegrityError if a byte of the manifest itself was changed."""
     record = {name: value for name, value in manifest.items() if name != "digest"}
     try:

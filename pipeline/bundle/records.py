@@ -67,14 +67,14 @@ def read_record(kind: type[Record], bundle: Path, name: str) -> Record:
     return kind.from_data(read_object(bundle, name), f"{name} of the bundle {bundle}")
 
 
-def read_object(bundle: Path, name: str) -> dict[str, Json]:
-    """The JSON object in a file of the bundle; UsageError if there is none."""
+def read_object(bundle: Path, name: str, what: str = "the bundle") -> dict[str, Json]:
+    """The JSON object in a file of the bundle, or of another folder; UsageError if there is none."""
     try:
         data = read_json(bundle / name)
     except DocumentError as error:
-        raise UsageError(f"{name} of the bundle {bundle} {error}.", "Export it again.") from error
+        raise UsageError(f"{name} of {what} {bundle} {error}.", "Export it again.") from error
     if not isinstance(data, dict):
-        raise UsageError(f"{name} of the bundle {bundle} is no JSON object.", "Export it again.")
+        raise UsageError(f"{name} of {what} {bundle} is no JSON object.", "Export it again.")
     return data
 
 

@@ -14,14 +14,17 @@ from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from pipeline.checks.accuracy import compare, whole_digits
 from pipeline.checks.budgets import accuracy, sqnr
 from pipeline.checks.budgets.metric import METRICS, Metric
 from pipeline.checks.destroyed import destroy
+from pipeline.checks.float_reference import Tried
 from pipeline.checks.metric_runs import collect, fitted_value
 from pipeline.checks.user_metric import UserMetric, call, load_user_metric
 from pipeline.config.target import Target
+from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext, StageMetadata
@@ -31,10 +34,11 @@ from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
 from pipeline.runtime.session import SESSION_ERRORS, chained, parallel_session
+from pipeline.tasks.output_kind import OutputKind
 
 Array = NDArray[Any]
-JUDGE = "judge"
-"""The name of this stage."""
+JUDGE, TRIED = "judge", "tried"
+"""The name of this stage, and the part of its metadata that others ask again."""
 DESTROYED, CONSTANT = "a model with destroyed weights", "a model that answers every sample alike"
 _SHARE = 96
 """Samples of a set that are asked first; the whole set only if they cannot tell."""
@@ -69,37 +73,86 @@ class Limit:
             return f"{who} drops {value:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
         return f"{who} scores {value:.3f} there, and {self.limit:g} are asked for"
 
+    def met_by(self, told: Callable[[DatasetAccuracy], float], results: Mapping[str, DatasetAccuracy]) -> str:
+        """Which of the models that must fail meets it, in words; empty if none does."""
+        for who, result in results.items():
+            if self.holds(told(result)):
+                return self.met(told(result), result, who)
+        return ""
+
+    def cannot_fail(self, dataset: str, met: str) -> str:
+        """What to say of a budget that need not decide on a set. UsageError if it is required."""
+        message = f"The budget {self.name} cannot fail on {dataset!r}: {met}."
+        if self.required:
+            raise UsageError(
+                message,
+                "Give more, or more varied, evaluation samples (--eval-data), a stricter limit "
+                f"(--budget {self.name}=...), or for max_accuracy_drop a --metric of your own.",
+            )
+        return message
+
 
 def judge_stage(target: Target, metric: UserMetric | None) -> Stage:
     """The stage for a target's limits; its inputs are the traced float graph, the evaluation samples as it takes them,
     and what `probe` found."""
-    limits = {
-        name: {"limit": budget.limit, "required": budget.required}
-        for name, budget in target.budgets.items()
-        if METRICS.get(name).on_set is not None
-    }
+    limits = {one.name: {"limit": one.limit, "required": one.required} for one in _limits(target)}
     config = {"limits": limits, "metric": metric.identity() if metric else None}
     inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
     local = {"given": metric.place() if metric else None}
-    return Stage(JUDGE, 3, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
+    return Stage(JUDGE, 4, "pipeline.checks.decides:run", config, inputs, ("onnxruntime", "numpy"), local)
 
 
 def run(context: StageContext) -> StageMetadata:
-    """The metadata have the report's notes. UsageError for a required budget that cannot fail, for labels that do not
-    fit the model's outputs, and for a metric that does not."""
+    """The metadata have the report's notes, and what became of the models that must fail. UsageError for a required
+    budget that cannot fail, for labels that do not fit the model's outputs, and for a metric that does not."""
     limits = [Limit(name, **given) for name, given in context.config["limits"].items()]
     folders = evaluation_folders(context.inputs["evaluation"].path)
     given = context.config["given"]
     metric = load_user_metric(given["spec"], given["references"]) if given else None
     notes: list[str] = [_unfailing(limit) for limit in limits if not limit.can_fail]
+    found: Tried = {}
     with _models(context) as (of_float, destroyed):
         if not destroyed:
             notes.append("The graph has no weights that could be destroyed: nobody tried whether a budget can fail.")
         for number, folder in enumerate(folders):
             tried = _Tried(folder, behaviour_in(context.inputs), of_float, destroyed, metric)
             notes += [note for limit in limits if limit.can_fail and (note := tried.ask(limit))]
+            found |= tried.known
             context.progress(number + 1, len(folders))
-    return {"notes": list(dict.fromkeys(notes))}
+    told = {name: {who: one.model_dump(mode="json") for who, one in those.items()} for name, those in found.items()}
+    return {"notes": list(dict.fromkeys(notes)), TRIED: told}
+
+
+def tried_in(judged: Artifact) -> Tried:
+    """What became of the models that must fail, of the artifact of this stage."""
+    return TypeAdapter(Tried).validate_python(judged.metadata[TRIED])
+
+
+def ask_tried(target: Target, kind: OutputKind, tried: Tried) -> tuple[str, ...]:
+    """What the stage would say of the target's limits, by what became of the models that must fail when it ran.
+
+    Returns:
+        Its notes. UsageError for a required budget that cannot fail.
+    """
+    limits = _limits(target)
+    notes = [_unfailing(limit) for limit in limits if not limit.can_fail]
+    if not tried:
+        notes.append("Nobody tried here whether a model with destroyed weights can fail.")
+    for name, results in tried.items():
+        for limit in limits:
+            told = limit.metric.on_set(kind) if limit.metric.on_set else None
+            if told is not None and limit.can_fail and (met := limit.met_by(told, results)):
+                notes.append(limit.cannot_fail(name, met))
+    return tuple(dict.fromkeys(notes))
+
+
+def _limits(target: Target) -> list[Limit]:
+    """The budgets that accuracy decides."""
+    return [
+        Limit(name, budget.limit, budget.required)
+        for name, budget in target.budgets.items()
+        if METRICS.get(name).on_set is not None
+    ]
 
 
 def _unfailing(limit: Limit) -> str:
@@ -147,26 +200,17 @@ class _Tried:
         told = limit.metric.on_set(self._behaviour.kind) if limit.metric.on_set else None
         if told is None:
             return ""  # it does not apply to this kind of output
-        met = self._met(limit, told, whole=False)
+        drop = limit.name == accuracy.NAME
+        met = limit.met_by(told, self._results(whole=False, drop=drop))
         if met and self._share(whole=True) != self._share(whole=False):
-            met = self._met(limit, told, whole=True)
-        if not met:
-            return ""
-        message = f"The budget {limit.name} cannot fail on {self._dataset['name']!r}: {met}."
-        if limit.required:
-            raise UsageError(
-                message,
-                "Give more, or more varied, evaluation samples (--eval-data), a stricter limit "
-                f"(--budget {limit.name}=...), or for max_accuracy_drop a --metric of your own.",
-            )
-        return message
+            met = limit.met_by(told, self._results(whole=True, drop=drop))
+        return limit.cannot_fail(self._dataset["name"], met) if met else ""
 
-    def _met(self, limit: Limit, told: Callable[[DatasetAccuracy], float], whole: bool) -> str:
-        """Which of the models that must fail meets the limit, in words."""
-        for who, result in self._results(whole, limit.name == accuracy.NAME).items():
-            if limit.holds(told(result)):
-                return limit.met(told(result), result, who)
-        return ""
+    @property
+    def known(self) -> Tried:
+        """By the set's name: what became of the models that must fail, on as many samples as were asked."""
+        results = self._known.get(True) or self._known.get(False)
+        return {self._dataset["name"]: results} if results else {}
 
     def _results(self, whole: bool, drop: bool) -> Mapping[str, DatasetAccuracy]:
         if drop and self._metric is not None:

@@ -18,9 +18,9 @@ from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
 from pipeline.checks.answers import write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.coverage import Ran, coverage
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
-from pipeline.checks.reference import FloatReference
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
@@ -36,7 +36,7 @@ from pipeline.core.report_types import (
     QuantizationCheck,
     RangeCheck,
 )
-from pipeline.core.types import Progress, Scheme
+from pipeline.core.types import Figure, Progress, Scheme
 from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.devices import RUNNERS
 from pipeline.devices.decoding import cache_of, measure_decoding
@@ -62,7 +62,7 @@ class Case:
         target: Whose runtime, shape, runner and budgets count.
         scheme: The bundle's.
         reasons: Why weights were left in float, for the coverage table.
-        reference: The float model; None if it is not in the store.
+        reference: The float model, or its outputs alone; None if neither is here.
         metric: The user's own.
         answers: The bundle's outputs on the evaluation sets, where its export has just made them.
         quantization: What the stage `compare` found, if there is one.
@@ -87,7 +87,8 @@ class Case:
     @property
     def float_model(self) -> Graphs | None:
         """The graphs of the float model."""
-        return graphs_in(self.reference.float_model) if self.reference else None
+        folder = self.reference.float_model if self.reference else None
+        return graphs_in(folder) if folder else None
 
     @property
     def runner(self) -> Runner:
@@ -202,9 +203,20 @@ def _latency(case: Case, subject: Subject, singles: Sequence[_Single], done: Pro
     of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
     result = measure_latency(case.runner, subject, of_float, _limits(case), seconds, progress=done)
     done(1, 1)
+    if of_float is None and (speedup := _of_the_export(case)) is not None:
+        result = result.model_copy(update={"speedup": speedup})
     if len(singles) == 1:
         return result
     return result.model_copy(update={"graphs": tuple(_graph_latency(case, single) for single in singles)})
+
+
+def _of_the_export(case: Case) -> Figure | None:
+    """The speed-up that the bundle's export measured, and where, if it left that."""
+    facts = case.reference.facts if case.reference else None
+    if facts is None or facts.speedup is None:
+        return None
+    note = f"measured by the export on {facts.cpu}, not here; {facts.speedup.note}"
+    return facts.speedup.model_copy(update={"note": note})
 
 
 def _graph_latency(case: Case, single: _Single) -> GraphLatency:
@@ -214,7 +226,7 @@ def _graph_latency(case: Case, single: _Single) -> GraphLatency:
 
 def _limits(case: Case) -> dict[str, float]:
     """What the timing has to decide: the limits that a figure of this runner may pass or fail."""
-    names = TIMED if case.reference else TIMED[1:]
+    names = TIMED if case.reference and case.reference.float_model else TIMED[1:]
     budgets = {name: case.target.budgets[name] for name in names if name in case.target.budgets}
     return {name: budget.limit for name, budget in budgets.items() if case.runner.evidence in budget.evidence}
 

@@ -8,8 +8,8 @@ from typing import Any
 import onnxruntime as ort
 
 from pipeline.checks.accuracy import whole_digits
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.library_metrics import Metric
-from pipeline.checks.reference import FloatReference
 from pipeline.checks.user_metric import CONTRACT, MISFITS, Predictions, UserMetric, call
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
@@ -46,7 +46,12 @@ def measure_user_metric(
     reference: FloatReference,
 ) -> tuple[DatasetAccuracy, ...]:
     """The results with the user's metric in front, over all outputs of both models. The float model runs as its
-    reference did: with ONNX Runtime's defaults."""
+    reference did: with ONNX Runtime's defaults. UsageError where only its judged outputs are here."""
+    if reference.float_model is None:
+        raise UsageError(
+            "A --metric needs the float model, and here are its judged outputs alone.",
+            "Leave --metric out, or check where the export's store is.",
+        )
     sessions = make_session(graphs_in(reference.float_model), Runtime()), make_session(bundle, runtime)
     scored = []
     folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)

@@ -142,18 +142,17 @@ def check(  # noqa: PLR0913  # as export
     output: flag.Output = None,
     metric: flag.Metric = None,
     references: flag.References = None,
+    reference: flag.Reference = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
     json: flag.Json = False,
-    debug: flag.Debug = False,  # noqa: ARG001
+    debug: flag.Debug = False,
 ) -> None:
     """Measure any bundle against any target's budgets, without rebuilding it."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
-    raise typer.Exit(
-        recheck(bundle, target, output, flag.parse_budgets(budget), baseline, store, json, (metric, references))
-    )
+    raise typer.Exit(recheck(bundle, target, flag.check_fields(locals()), json))
 
 
 @app.command()
@@ -165,21 +164,19 @@ def gate(  # noqa: PLR0913  # as export
     output: flag.Output = None,
     metric: flag.Metric = None,
     references: flag.References = None,
+    reference: flag.Reference = None,
     budget: flag.Budgets = None,
     baseline: flag.Baseline = None,
     store: flag.Store = None,
     json: flag.Json = False,
-    debug: flag.Debug = False,  # noqa: ARG001
+    debug: flag.Debug = False,
 ) -> None:
     """Re-check the bundle that an export of MODEL for TARGET left, and write its reports anew."""
     from pipeline.cli.export import recheck  # noqa: PLC0415
 
     folder = _exported(flag.one_model(given, model), target, recipe, output)
-    raise typer.Exit(
-        recheck(
-            folder / "bundle", target, folder, flag.parse_budgets(budget), baseline, store, json, (metric, references)
-        )
-    )
+    fields = {**flag.check_fields(locals()), "output": folder}
+    raise typer.Exit(recheck(folder / "bundle", target, fields, json))
 
 
 def _exported(model: str, target: str, recipe: str | None, output: Path | None) -> Path:

@@ -37,30 +37,13 @@ def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -
     return result.report.exit_code
 
 
-def recheck(
-    bundle: Path,
-    target: str,
-    output: Path | None,
-    budgets: dict[str, float],
-    baseline: Path | None,
-    store: Path | None,
-    json: bool,
-    metric: tuple[str | None, Path | None] = (None, None),
-) -> int:
-    """Check an existing bundle; `metric`: the flags --metric and --references; the exit code is the verdict's."""
-    custom = load_user_metric(*metric)
+def recheck(bundle: Path, target: str, fields: dict[str, Any], json: bool) -> int:
+    """Check an existing bundle; `fields`: of `api.check` by name, `metric` as (--metric, --references); the exit code
+    is the verdict's."""
+    options = {**fields, "metric": load_user_metric(*fields["metric"])}
     terminal = Terminal(verbose=False)
     with terminal.running():
-        report = check(
-            bundle,
-            target,
-            baseline=baseline,
-            output=output,
-            store=store,
-            console=terminal,
-            budgets=budgets,
-            metric=custom,
-        )
+        report = check(bundle, target, console=terminal, **options)
     _show(report, json)
     return report.exit_code
 

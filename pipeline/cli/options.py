@@ -187,6 +187,16 @@ References = Annotated[
         rich_help_panel="Data",
     ),
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        help="The reference/ that an export left, to compare accuracy with where its store is not.",
+        show_default="beside the bundle",
+        parser=place,
+        metavar="PATH",
+        rich_help_panel="Data",
+    ),
+]
 Budgets = Annotated[
     list[str] | None,
     typer.Option(
@@ -232,6 +242,12 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
     several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}
     return {**fields, **several, "scheme": scheme, "budgets": parse_budgets(given.get("budget"))}
+
+
+def check_fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
+    fields = {name: given[name] for name in ("output", "baseline", "store", "reference")}
+    return {**fields, "budgets": parse_budgets(given["budget"]), "metric": (given["metric"], given["references"])}
 
 
 def parse_budgets(given: list[str] | None) -> dict[str, float]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.checks.accuracy import compare, part_of, samples_of_rows
 from pipeline.checks.answers import Outputs, read_answers
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.metric_runs import measure_user_metric
-from pipeline.checks.reference import FloatReference
 from pipeline.checks.user_metric import UserMetric
 from pipeline.compare.pareto_dominance import Estimate
 from pipeline.config.target import Runtime

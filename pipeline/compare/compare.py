@@ -13,7 +13,7 @@ from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.bundle.records import bundle_graphs
 from pipeline.checks.answers import ANSWERS
-from pipeline.checks.reference import FloatReference
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.compare.candidates import Scored, fidelity_name, score
 from pipeline.compare.pareto_dominance import Entry, differences, dominates, nearest, on_pareto_front
@@ -186,6 +186,7 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
         inputs = [Path(scratch) / f"{number}.npz" for number in range(len(built))]
         for one, file in zip(built, inputs, strict=True):
             write_feed(file, example_feed(one.bundle, plan.target.shape))
+        assert reference.float_model is not None  # noqa: S101  # these recipes were just exported
         models = [graphs_in(reference.float_model), *(bundle_graphs(one.bundle) for one in built)]
         # inputs[1]: a plain bundle has all of the float model's
         subjects = [
@@ -289,7 +290,7 @@ def _float_candidate(reference: FloatReference, turns: Turns) -> Candidate:
         label="float",
         kind="float",
         scheme="fp32",
-        megabytes=graph_megabytes(graphs_in(reference.float_model)),
+        megabytes=reference.megabytes,
         latency=percentile_figure(turns, 0, 0.5),
         drop=0.0,
     )

@@ -4,21 +4,27 @@ number."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from pipeline.core.digest import pretty_json
-from pipeline.core.errors import IntegrityError
+from pipeline.core.documents import DocumentError, read_json
+from pipeline.core.errors import IntegrityError, first_line
+from pipeline.core.types import StrictModel
 
 INDEX = "index.json"
 DATASET = "dataset.json"
 """Beside the samples of an evaluation set: its name, labels and a few of its texts."""
+LABELS = "labels"
+"""The folder of labels that are arrays, beside the samples, and their name in it."""
 PROOF = "samples"
 """The role, in a stage's inputs, of the evaluation samples that a graph is proven on."""
 Row = dict[str, NDArray[Any]]
@@ -115,13 +121,41 @@ class _Input:
         return values.reshape(self._shapes[position])
 
 
+class _Entry(StrictModel):
+    """One input of `index.json`."""
+
+    file: Annotated[str, Field(pattern=r"^[0-9]{1,6}\.bin$")]
+    dtype: Annotated[str, Field(pattern=r"^[<|][biuf][0-9]$")]
+    shapes: list[list[Annotated[int, Field(ge=0)]]]
+
+
+class _Index(StrictModel):
+    """`index.json`."""
+
+    samples: Annotated[int, Field(ge=0)]
+    inputs: dict[str, _Entry]
+    states: dict[str, str] = Field(default={})
+    sequences: list[Annotated[int, Field(gt=0)]] = Field(default=[])
+
+
+def require_samples(folder: Path) -> None:
+    """For a set that others may have written: IntegrityError unless its index names files of the folder that have as
+    many values as it says, for as many samples, those of labels too."""
+    for place in filter(Path.is_dir, (folder, folder / LABELS)):
+        try:
+            index = _Index.model_validate(read_json(place / INDEX))
+        except (DocumentError, ValidationError) as error:
+            raise IntegrityError(f"{place.name}/{INDEX} is no index of samples: {first_line(error)}") from error
+        for name, entry in index.inputs.items():
+            size = np.dtype(entry.dtype).itemsize * sum(map(math.prod, entry.shapes))
+            held = (place / entry.file).stat().st_size
+            if held != size or len(entry.shapes) != index.samples or sum(index.sequences) not in (0, index.samples):
+                raise IntegrityError(f"{place.name}/{INDEX} does not fit the values of {name!r}")
+
+
 def open_samples(folder: Path, limit: int | None = None) -> Samples:
     """The samples that `write_samples` left in `folder`."""
     return Samples(folder, limit)
-
-
-LABELS = "labels"
-"""The folder of labels that are arrays, beside the samples, and their name in it."""
 
 
 def write_label_arrays(folder: Path, labels: Iterable[NDArray[Any]]) -> None:

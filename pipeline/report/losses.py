@@ -36,7 +36,7 @@ def _larger(found: Measurements) -> list[str]:
     reference = found.case.reference
     if reference is None or not SchemeFormats(found.case.scheme).rounds:
         return []
-    stored, before = map(_megabytes, (found.case.bundle, reference.float_model))
+    stored, before = _megabytes(found.case.bundle), reference.megabytes
     if stored < before:
         return []
     largest = ", ".join(f"{group.name} ({group.megabytes:.3g} MB)" for group in found.records.tensors[:SHOWN])
@@ -51,6 +51,6 @@ def _larger(found: Measurements) -> list[str]:
     ]
 
 
-def _megabytes(folder: Path) -> float:
-    """Of the graphs and their weights."""
-    return sum(file.stat().st_size for file in folder.glob("*.onnx*")) / 1e6
+def _megabytes(bundle: Path) -> float:
+    """Of its graphs and their weights."""
+    return sum(file.stat().st_size for file in bundle.glob("*.onnx*")) / 1e6

@@ -27,8 +27,8 @@ from pipeline.source.model_config import (
     VOCABULARY_FILES,
 )
 
-BUNDLE, MODEL = "bundle", "compressed-model"
-_FOLDERS = frozenset({BUNDLE, MODEL})
+BUNDLE, MODEL, REFERENCE = "bundle", "compressed-model", "reference"
+_FOLDERS = frozenset({BUNDLE, MODEL, REFERENCE})
 _REMEDY = "Name a new or empty folder, or one that an earlier run made, with -o/--output."
 
 
@@ -63,19 +63,20 @@ def _foreign(folder: Path) -> str | None:
         return odd[0]
     if names and not _says(folder / REPORT, "bundle_digest"):
         return REPORT if REPORT in names else names[0]
-    in_bundle = _foreign_in_bundle(folder / BUNDLE) if BUNDLE in names else None
-    return in_bundle or (_foreign_in_model(folder / MODEL) if MODEL in names else None)
+    listed = (_foreign_in_listed(folder / name) for name in (BUNDLE, REFERENCE) if name in names)
+    return next(filter(None, listed), None) or (_foreign_in_model(folder / MODEL) if MODEL in names else None)
 
 
-def _foreign_in_bundle(bundle: Path) -> str | None:
-    listed = _says(bundle / MANIFEST, "files")
+def _foreign_in_listed(folder: Path) -> str | None:
+    """Of a folder whose manifest lists its files."""
+    listed = _says(folder / MANIFEST, "files")
     if not isinstance(listed, dict):
-        return BUNDLE
+        return folder.name
     try:
-        foreign = tree(bundle).keys() - listed.keys() - {MANIFEST}
+        foreign = tree(folder).keys() - listed.keys() - {MANIFEST}
     except IntegrityError as error:
-        return f"{BUNDLE} ({error})"
-    return f"{BUNDLE}/{min(foreign)}" if foreign else None
+        return f"{folder.name} ({error})"
+    return f"{folder.name}/{min(foreign)}" if foreign else None
 
 
 _SAVED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from pipeline.core.artifact import RECORD
@@ -13,26 +13,34 @@ from pipeline.core.digest import tree
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import FOLDER, NOTHING, anchored, is_unfinished, kind_of, locked, locked_folder
 from pipeline.core.report_types import Report
-from pipeline.report.output_folder import BUNDLE, MODEL, names_in, require_output
+from pipeline.report.output_folder import BUNDLE, MODEL, REFERENCE, names_in, require_output
 from pipeline.report.write import REPORTS, write_reports
 
 _NEW, _OLD = "-edge-new-", "-edge-old-"
 
 
-def publish(folder: Path, bundle: Path, report: Report, model: Path | None = None) -> None:
+def publish(
+    folder: Path,
+    bundle: Path,
+    report: Report,
+    model: Path | None = None,
+    reference: Callable[[Path], None] | None = None,
+) -> None:
     """Fill a folder beside the final one and swap them, so that nobody sees half of it. Exports to the same folder
     wait for each other; what a killed one left beside it is removed. `model`: the compressed PyTorch model, if that
-    was asked for."""
+    was asked for. `reference`: writes the float reference into a folder, if it is to travel."""
     folder = anchored(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / f".{folder.name}.lock"):
         require_output(folder)  # again: an export takes minutes
-        _drop(folder, _NEW, {BUNDLE, MODEL, *REPORTS})
+        _drop(folder, _NEW, {BUNDLE, MODEL, REFERENCE, *REPORTS})
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_NEW}", dir=folder.parent))
         try:
             for name, made in ((BUNDLE, bundle), (MODEL, model)):
                 if made is not None:
                     _copy(made, fresh / name)
+            if reference is not None:
+                reference(fresh / REFERENCE)
             write_reports(report, fresh)
             fresh.chmod(0o755)  # mkdtemp keeps others out; a deliverable must be readable
             _swap(fresh, folder)

@@ -12,8 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.checks.budgets.metric import METRICS
-from pipeline.checks.decides import Limit, run
+from pipeline.checks.decides import Limit, ask_tried, run
 from pipeline.checks.destroyed import destroy
+from pipeline.config.loading import load_target
+from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import UsageError
 from pipeline.core.report_types import DatasetAccuracy
@@ -225,3 +227,33 @@ def test_noise_beside_a_large_offset_cannot_fail(tmp_path: Path) -> None:
 
 def test_noise_can_fail_without_an_offset(tmp_path: Path) -> None:
     assert ask(tmp_path, limits={"min_sqnr_db": {"limit": 20.0, "required": True}}) == []
+
+
+def phone(**limits: float) -> Target:
+    """The target with these budgets, required, in place of its own."""
+    target = load_target("phone")
+    budget = target.budgets["max_accuracy_drop"]
+    budgets = {name: budget.model_copy(update={"limit": limit}) for name, limit in limits.items()}
+    return target.model_copy(update={"budgets": budgets})
+
+
+def dropped(points: float) -> dict[str, dict[str, DatasetAccuracy]]:
+    found = DatasetAccuracy(dataset="s", samples=40, labelled=False, primary="agreement", scores={}, drop=points)
+    return {"s": {"a model with destroyed weights": found}}
+
+
+def test_another_machine_asks_what_became_of_the_destroyed_models() -> None:
+    kind = OUTPUTS.get("classifier")
+    assert ask_tried(phone(max_accuracy_drop=1), kind, dropped(60)) == ()
+    with pytest.raises(UsageError) as refused:
+        ask_tried(phone(max_accuracy_drop=70), kind, dropped(60))
+    assert refused.value.message == (
+        "The budget max_accuracy_drop cannot fail on 's': a model with destroyed weights drops 60.00 points there "
+        "(agreement), and 70 are allowed."
+    )
+    assert ask_tried(phone(max_accuracy_drop=100), kind, dropped(60)) == (
+        "The budget max_accuracy_drop cannot fail: its limit, 100 points, lets any model pass.",
+    )
+    assert ask_tried(phone(max_accuracy_drop=1), kind, {}) == (
+        "Nobody tried here whether a model with destroyed weights can fail.",
+    )

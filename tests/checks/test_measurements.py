@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import pipeline.checks.measurements
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, _latency, _limits, _runner_notes, _Single
-from pipeline.checks.reference import FloatReference
 from pipeline.config.loading import load_target
 from pipeline.core.types import Evidence, Scheme, silent
 from pipeline.devices.host_runner import HOST

@@ -19,6 +19,7 @@ def test_export_leaves_a_bundle_reports_and_a_verdict(exported, workspace) -> No
     assert "Bundle and reports: out" in exported
     assert {path.name for path in (workspace / "out").iterdir()} == {
         "bundle",
+        "reference",
         "report.json",
         "report.html",
         "junit.xml",
@@ -102,10 +103,11 @@ def test_gate_checks_again_without_rebuilding(edge, exported, workspace) -> None
     assert json.loads((workspace / "out/report.json").read_text())["stages"] == []
 
 
-def test_gate_without_the_float_reference_is_not_measured(edge, exported, tmp_path) -> None:
+def test_gate_without_the_float_reference_is_not_measured(edge, exported, workspace, tmp_path) -> None:
+    shutil.rmtree(workspace / "out/reference")
     done = edge("gate", "--target", "lenient", "--output", "out", "--store", str(tmp_path / "empty"))
     assert done.returncode == 4
-    assert "the float reference is not in the store" in done.stdout
+    assert "the float reference is neither in the store nor in reference/" in done.stdout
 
 
 def test_a_failed_budget_says_what_dominates_it(edge, tiny) -> None:

@@ -40,9 +40,11 @@ def test_verify(light, exported) -> None:
 
 
 def test_check(light, exported) -> None:
-    done = light("check", "out/bundle", "--target", "lenient", "--output", "reports")
-    assert done.returncode in (0, 4), done.stderr
-    assert "min_weight_coverage" in done.stdout
+    done = light(
+        "check", "out/bundle", "--target", "lenient", "--budget", "max_accuracy_drop=30", "--output", "reports"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["schemes", "formats", "budgets", "targets", "recipes", "tasks"])
@@ -78,5 +80,5 @@ def test_a_wheel_in_an_environment_of_its_own(exported, workspace, tmp_path: Pat
         verified = place.edge("verify", "out/bundle", cwd=elsewhere)
         assert verified.returncode == 0, verified.stderr
         checked = place.edge("check", "out/bundle", "--target", target, cwd=elsewhere)
-        assert checked.returncode in (0, 4), checked.stderr
+        assert checked.returncode == 0, checked.stderr
         assert place.edge("export", "model", cwd=elsewhere).returncode == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, Measurements
-from pipeline.checks.reference import FloatReference
 from pipeline.checks.weights import Weight
 from pipeline.config.loading import load_target
 from pipeline.core.report_types import Measured, OperatorTime, TensorGroup

@@ -14,8 +14,8 @@ from pipeline.core.types import Figure
 from pipeline.tasks.output_kind import OutputKind
 
 NO_REFERENCE = (
-    "the float reference is not in the store (made by an export that was cleaned away or ran elsewhere); "
-    "run the export again"
+    "the float reference is neither in the store nor in reference/ beside the bundle (made by an export that was "
+    "cleaned away or ran elsewhere); run the export again, or bring its reference/"
 )
 """Why a figure is absent that compares with the float model."""
 
