@@ -18,6 +18,7 @@ _NOT_HERE = {
     "golden/golden.json",
     ".../golden.json",
     "compressed-model/",
+    "reference/",
 }
 """What a reader writes, and what exports leave."""
 

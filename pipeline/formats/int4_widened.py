@@ -3,19 +3,21 @@ arithmetic of 8 bits."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass
 from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
-from pipeline.graph.edit import add_constant, emit
-from pipeline.graph.onnx_ir import ir
+from pipeline.graph.edit import add_constant, add_int4, emit, graph_of
 from pipeline.numerics.affine import Float, largest_code
 from pipeline.numerics.blocks import pack_nibbles, two_level_scales, unpack_nibbles
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 class _Parameters(StrictModel):
@@ -95,27 +97,23 @@ class Int4Widened(IntegerProduct):
 def _widened(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> tuple[ir.Value, ir.Value]:
     """8-bit codes [K, N], which ONNX Runtime makes of the 4-bit ones once, when it loads the model, and their scales
     [N]. QuantizeLinear of codes rather than DequantizeLinear: constants of that one are not folded, for QDQ's sake."""
-    name, graph = entry.weight, node.graph
-    assert isinstance(graph, ir.Graph)  # noqa: S101
+    name, graph = entry.weight, graph_of(node)
     scales = add_constant(graph, f"{name}.scales", arrays[f"{name}.scales"])
     key = f"{name}.widened"
     if key not in shared:
         divisors = add_constant(graph, f"{name}.divisors", arrays[f"{name}.divisors"])
-        codes = _int4(graph, f"{name}.codes", arrays[f"{name}.codes"], entry.shape)
+        codes = add_int4(graph, f"{name}.codes", arrays[f"{name}.codes"], entry.shape)
         (real,) = emit(
-            node, "Cast", [codes], [f"{name}.codes/float"], to=ir.DataType.from_numpy(arrays[f"{name}.divisors"].dtype)
+            node,
+            "Cast",
+            [codes],
+            [f"{name}.codes/float"],
+            to=helper.np_dtype_to_tensor_dtype(arrays[f"{name}.divisors"].dtype),
         )
         form: dict[str, Any] = {
             "axis": 0,
             "block_size": _Parameters.model_validate(entry.parameters).block_size,
-            "output_dtype": ir.DataType.INT8,
+            "output_dtype": TensorProto.INT8,
         }
         shared[key] = emit(node, "QuantizeLinear", [real, divisors], [key], **form)
     return shared[key][0], scales
-
-
-def _int4(graph: ir.Graph, name: str, packed: NDArray[np.uint8], shape: tuple[int, ...]) -> ir.Value:
-    """A constant of ONNX's INT4, two values a byte."""
-    value = ir.val(name, const_value=ir.PackedTensor(packed, ir.DataType.INT4, shape=ir.Shape(shape), name=name))
-    graph.register_initializer(value)
-    return value

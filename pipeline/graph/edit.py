@@ -47,6 +47,13 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return graph.initializers[name]
 
 
+def add_int4(graph: ir.Graph, name: str, packed: NDArray[np.uint8], shape: tuple[int, ...]) -> ir.Value:
+    """A new initializer of ONNX's INT4, two values a byte."""
+    value = ir.val(name, const_value=ir.PackedTensor(packed, ir.DataType.INT4, shape=ir.Shape(shape), name=name))
+    graph.register_initializer(value)
+    return value
+
+
 def emit(
     before: ir.Node,
     op_type: str,
@@ -66,11 +73,12 @@ def emit(
     )
     for value, name in zip(node.outputs, outputs, strict=True):
         value.name = name
-    _graph_of(before).insert_before(before, node)
+    graph_of(before).insert_before(before, node)
     return list(node.outputs)
 
 
-def _graph_of(node: ir.Node) -> ir.Graph:
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that the node is in."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)  # noqa: S101  # our nodes are never in functions; tells mypy
     return graph
@@ -83,7 +91,7 @@ def replace(node: ir.Node, value: ir.Value) -> None:
 
 def replace_all(node: ir.Node, values: Sequence[ir.Value]) -> None:
     """As `replace`, of a node with several outputs."""
-    graph = _graph_of(node)
+    graph = graph_of(node)
     inputs = [entry for entry in node.inputs if entry is not None]
     for old, value in zip(node.outputs, values, strict=True):
         value.type, value.shape = old.type, old.shape
