@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.browser import answer_of
 from benchmarks.row import Measured, Row
 from benchmarks.training_time import run_plan
-from pipeline.bundle.golden import golden_arrays, read_golden
+from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.verify import difference
 from pipeline.config.job import Job
 from pipeline.plan.build import make_plan
@@ -170,9 +170,16 @@ def worst(bundle: Path, run: Run) -> float:
     golden, found = read_golden(bundle), [0.0]
     for number in range(golden.samples):
         expected = golden_arrays(bundle, number, golden.outputs)
-        answers = run({_TEXTS: json.dumps([golden.texts[number]])})
+        answers = run(_sample(golden, number))
         found += [_difference(answer, expected, name) for name, answer in answers.items()]
     return max(found)
+
+
+def _sample(golden: Golden, number: int) -> dict[str, str]:
+    """What stands in the README's code -> what a golden sample came from."""
+    if golden.texts:
+        return {_TEXTS: json.dumps([golden.texts[number]])}
+    return {f"golden/0/{golden.raw}": f"golden/{number}/{golden.raw}"}
 
 
 def _difference(answer: Any, expected: Answers, name: str) -> float:

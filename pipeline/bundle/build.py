@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.bundle.client_layouts import write_client_files
 from pipeline.bundle.genai import write_genai_config
-from pipeline.bundle.golden import GOLDEN, MOST, RECORD, TOLERANCE, read_golden, write_golden
+from pipeline.bundle.golden import GOLDEN, RECORD, read_golden
+from pipeline.bundle.golden_samples import GOLDEN_SAMPLES, make_golden, texts_of
 from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
 from pipeline.bundle.readme import README, ordered_labels, readme
 from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.bundle.tokenizer import write_tokenizer
-from pipeline.bundle.verify import difference
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import OPSETS
 from pipeline.config.target import Layout, Runtime
@@ -27,19 +25,16 @@ from pipeline.core.report_types import QuantizationCheck
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Scheme
 from pipeline.data.encode import with_tokenizer
-from pipeline.data.samples import DATASET, Row, open_samples
-from pipeline.devices.worker import Feed
+from pipeline.data.samples import open_samples
 from pipeline.graph.files import MODEL, Graphs, file_of, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
-from pipeline.runtime.session import make_session
 from pipeline.source.decoders import GENERATION
 from pipeline.source.model_config import CHAT_TEMPLATE, CONFIG, PREPROCESSOR_FILES
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
 _ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare", "outside")
-GOLDEN_SAMPLES = 4
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -52,7 +47,7 @@ def run(context: StageContext) -> StageMetadata:
     metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
-    _golden(out, placed, context.inputs["evaluation"].path, runtime, context.model)
+    make_golden(out, placed, context.inputs["evaluation"].path / "0", runtime, context.model)
     _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
@@ -106,7 +101,7 @@ def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
         evaluation = context.inputs["evaluation"].path / "0"
         rows = [*open_samples(evaluation, GOLDEN_SAMPLES)]
         longest = None if spec.language is not None else context.config["max_length"]
-        files += write_tokenizer(out, spec, longest, _texts(evaluation), rows)
+        files += write_tokenizer(out, spec, longest, texts_of(evaluation), rows)
     if spec.preprocessing is not None:
         (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8")
         files.append(PREPROCESSING)
@@ -133,11 +128,6 @@ def _client_files(context: StageContext, out: Path, layout: Layout) -> list[str]
         shutil.copyfile(made, out / CONFIG)  # in place of the source's, which tells other layers and sizes
     scheme = Scheme.model_validate(context.config["scheme"])
     return write_client_files(out, layout, context.model, scheme, context.config["max_length"])
-
-
-def _texts(evaluation: Path) -> list[str]:
-    """The texts that the first samples came from; empty where they came from something else."""
-    return list(json.loads((evaluation / DATASET).read_text(encoding="utf-8"))["texts"])
 
 
 def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[str, Json]:
@@ -184,33 +174,3 @@ def _decoder(spec: ModelSpec, max_length: int) -> dict[str, Json]:
 def _labels(spec: ModelSpec) -> dict[str, str] | None:
     """Class names by index, where the model's config or the ONNX file has them."""
     return spec.labels if spec.labels and OUTPUTS.get(spec.family).names_classes else None
-
-
-_BEGINNING = 16
-"""Tokens of the golden samples of a language model, whose outputs are as many rows of its vocabulary."""
-
-
-def _beginning(row: Row) -> Row:
-    return {name: array[:, :_BEGINNING] if array.ndim == 2 else array for name, array in row.items()}
-
-
-def _golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> None:
-    """A few evaluation samples, what this bundle answers, and the texts that they came from."""
-    session = make_session(model, runtime)
-    names = [entry.name for entry in session.get_inputs()]
-    outputs = [entry.name for entry in session.get_outputs()]
-    rows = open_samples(evaluation / "0", GOLDEN_SAMPLES).select(names)
-    if spec.language is not None:
-        rows, outputs = map(_beginning, rows), outputs[:1]
-    samples = [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in rows]
-    write_golden(out, samples, _texts(evaluation / "0"), _tolerance(model, runtime, samples))
-
-
-def _tolerance(model: Graphs, runtime: Runtime, samples: Sequence[tuple[Feed, Feed]]) -> float:
-    """Twice the difference where ONNX Runtime computes quantized products in float, in hundredths (see `TOLERANCE`)."""
-    entries = {**runtime.session_config, "session.disable_quant_qdq": "1"}
-    session = make_session(model, runtime.model_copy(update={"session_config": entries}))
-    found = [0.0]
-    for row, expected in samples:
-        found += map(difference, session.run([*expected], row), expected.values())
-    return min(MOST, max(TOLERANCE, math.ceil(200 * max(found)) / 100))

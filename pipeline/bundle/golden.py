@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -39,19 +40,25 @@ class NamedFile(StrictModel):
 
 
 class Golden(StrictModel):
-    """What `golden.json` says. The samples' folders are `0`, `1` and so on."""
+    """What `golden.json` says. The samples' folders are `0`, `1` and so on. `texts`: what the inputs were made of;
+    `raw`: or the file in each folder that they were made of, an image or a recording."""
 
     samples: Annotated[int, Field(ge=0, le=1000)]
     inputs: tuple[NamedFile, ...]
     outputs: tuple[NamedFile, ...]
     tolerance: Annotated[float, Field(gt=0)]
     texts: tuple[str, ...] = ()
+    raw: str = Field(default="", exclude_if=lambda name: not name)
 
 
 def write_golden(
-    bundle: Path, samples: Sequence[tuple[Feed, Feed]], texts: Sequence[str], tolerance: float = TOLERANCE
+    bundle: Path,
+    samples: Sequence[tuple[Feed, Feed]],
+    texts: Sequence[str],
+    tolerance: float = TOLERANCE,
+    raw: Sequence[Path] = (),
 ) -> None:
-    """Write `golden/` from (inputs, outputs) by name of each sample, and the texts that they came from."""
+    """Write `golden/` from (inputs, outputs) by name of each sample, and the texts or files that they came from."""
     feeds = samples[0] if samples else ({}, {})
     inputs, outputs = (
         tuple(NamedFile(name=name, file=f"{side}-{number}.npy") for number, name in enumerate(feed))
@@ -63,8 +70,15 @@ def write_golden(
         for files, feed in zip((inputs, outputs), sample, strict=True):
             for entry in files:
                 np.save(folder / entry.file, feed[entry.name])
+    for number, file in enumerate(raw):
+        shutil.copyfile(file, bundle / GOLDEN / str(number) / file.name)
     record = Golden(
-        samples=len(samples), inputs=inputs, outputs=outputs, tolerance=tolerance, texts=tuple(texts[: len(samples)])
+        samples=len(samples),
+        inputs=inputs,
+        outputs=outputs,
+        tolerance=tolerance,
+        texts=tuple(texts[: len(samples)]),
+        raw=raw[0].name if raw else "",
     )
     (bundle / GOLDEN).mkdir(exist_ok=True)
     (bundle / GOLDEN / RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")

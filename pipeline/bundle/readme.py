@@ -14,7 +14,8 @@ from pipeline.bundle.readme_code import client_lines, javascript_lines, python_l
 from pipeline.bundle.records import Metadata
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.report_types import QuantizationCheck
-from pipeline.data.image_preprocessing import ImagePreprocessing
+from pipeline.data.encode import image_preprocessing
+from pipeline.data.raw import IMAGE
 
 README = "README.md"
 
@@ -54,14 +55,14 @@ def readme(
         check: What the comparison with float found; None where nothing was rounded.
     """
     graph, labels = metadata.graphs[0], ordered_labels(metadata.labels)
-    steps = ImagePreprocessing.model_validate(spec.preprocessing) if _prepares_images(spec) else None
+    steps = image_preprocessing(spec) if _prepares_images(spec, golden) else None
     text = _ENVIRONMENT.get_template("README.md.jinja").render(
         metadata=metadata,
         target=target,
         graph=graph,
         labels=labels,
         names_classes=bool(labels) and len(graph.outputs) == 1 and len(graph.outputs[0].shape) == 2,
-        javascript=None if metadata.layout == "transformers.js" else javascript_lines(metadata, steps),
+        javascript=None if metadata.layout == "transformers.js" else javascript_lines(metadata, golden, steps),
         client=client_lines(metadata, spec),
         session_options=_session_options(metadata),
         measured=_measured(check),
@@ -72,8 +73,9 @@ def readme(
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _prepares_images(spec: ModelSpec) -> bool:
-    return spec.data == "image" and spec.preprocessing is not None
+def _prepares_images(spec: ModelSpec, golden: Golden) -> bool:
+    """Whether it is known how images become inputs: a recipe says so, or the samples were images."""
+    return spec.data == "image" and (spec.preprocessing is not None or golden.raw == IMAGE)
 
 
 def _session_options(metadata: Metadata) -> str:

@@ -9,7 +9,7 @@ from pipeline.bundle.client_layouts import CLIENTS
 from pipeline.bundle.golden import GOLDEN, Golden
 from pipeline.bundle.records import Metadata
 from pipeline.core.model_spec import ModelSpec
-from pipeline.data.image_preprocessing import ImagePreprocessing
+from pipeline.data.image_preprocessing import ByHeight, ImagePreprocessing
 from pipeline.source.sentence_modules import sentence_modules
 
 Lines = dict[str, str]
@@ -22,7 +22,7 @@ _PROCESSORS = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "audio": 
 
 def python_lines(metadata: Metadata, golden: Golden, steps: ImagePreprocessing | None) -> Lines:
     """`packages` to install, `imports`, and the code that makes `feed`. `steps`: how images are prepared."""
-    return _from_texts(metadata) or _from_image(metadata, steps) or _from_golden(golden)
+    return _from_texts(metadata) or _from_image(metadata, golden, steps) or _from_golden(golden)
 
 
 def takes_text(metadata: Metadata) -> bool:
@@ -45,24 +45,51 @@ def _from_texts(metadata: Metadata) -> Lines | None:
 
 
 def _prepares(metadata: Metadata, steps: ImagePreprocessing | None) -> bool:
-    """Whether the lines can prepare an image: resized to one size, for a model that takes nothing else."""
+    """Whether the lines can prepare an image for a model that takes nothing else."""
     alone = len(metadata.graphs) == 1 and len(metadata.graphs[0].inputs) == 1
-    return alone and steps is not None and isinstance(steps.resize, tuple) and steps.crop is None
+    channels_first = alone and metadata.graphs[0].inputs[0].shape[1:2] == (3,)
+    return channels_first and steps is not None and not isinstance(steps.resize, ByHeight)
 
 
-def _from_image(metadata: Metadata, steps: ImagePreprocessing | None) -> Lines | None:
+def _from_image(metadata: Metadata, golden: Golden, steps: ImagePreprocessing | None) -> Lines | None:
     """How an image becomes the input; None for models that take none, or images prepared in another way."""
-    if steps is None or not isinstance(steps.resize, tuple) or not _prepares(metadata, steps):
+    if steps is None or not _prepares(metadata, steps):
         return None
-    (height, width), scale = steps.resize, 1.0 if steps.rescale is None else steps.rescale
-    name = json.dumps(metadata.graphs[0].inputs[0].name)
+    scale, name = _scale(steps), json.dumps(metadata.graphs[0].inputs[0].name)
+    image = f'Image.open("{_image(golden)}").convert("RGB")'
     lines = [
-        'image = Image.new("RGB", (640, 480), "orange")  # Image.open("photo.jpg").convert("RGB")',
-        f"pixels = np.asarray(image.resize(({width}, {height}), {steps.resample}), np.float32) * {scale!r}",
+        f"image = {image}" if golden.raw else f'image = Image.new("RGB", (640, 480), "orange")  # {image}',
+        *_python_geometry(steps),
+        f"pixels = np.asarray(image, np.float32) * {scale!r}",
         f"pixels = (pixels - np.array({list(steps.mean)}, np.float32)) / np.array({list(steps.std)}, np.float32)",
         f"feed = {{{name}: pixels.transpose(2, 0, 1)[None].astype(np.float32)}}",
     ]
     return {"packages": " pillow", "imports": "from PIL import Image\n", "feed": "\n".join(lines)}
+
+
+def _scale(steps: ImagePreprocessing) -> float:
+    return 1.0 if steps.rescale is None else steps.rescale
+
+
+def _image(golden: Golden) -> str:
+    return f"{GOLDEN}/0/{golden.raw}" if golden.raw else "photo.jpg"
+
+
+def _python_geometry(steps: ImagePreprocessing) -> list[str]:
+    lines = []
+    if isinstance(steps.resize, int):
+        sides = f"[{steps.resize} * side // min(image.size) for side in image.size]"
+        lines.append(f"image = image.resize({sides}, {steps.resample})")
+    elif isinstance(steps.resize, tuple):
+        height, width = steps.resize
+        lines.append(f"image = image.resize(({width}, {height}), {steps.resample})")
+    if steps.crop is not None:
+        height, width = steps.crop
+        lines += [
+            f"left, top = (image.width - {width}) // 2, (image.height - {height}) // 2",
+            f"image = image.crop((left, top, left + {width}, top + {height}))",
+        ]
+    return lines
 
 
 def _from_golden(golden: Golden) -> Lines:
@@ -71,26 +98,43 @@ def _from_golden(golden: Golden) -> Lines:
     return {"packages": "", "imports": "", "feed": "\n".join(["feed = {", *rows, "}"])}
 
 
-def javascript_lines(metadata: Metadata, steps: ImagePreprocessing | None) -> Lines | None:
+def javascript_lines(metadata: Metadata, golden: Golden, steps: ImagePreprocessing | None) -> Lines | None:
     """What is imported of transformers.js, the lines before that are a program's or a page's own, and the code that
     makes `feed`; None where it does not make inputs of this model."""
     if takes_text(metadata) and "tokenizer_config.json" in metadata.preprocessing:
         return _TEXT_LINES
-    if steps is None or not isinstance(steps.resize, tuple) or not _prepares(metadata, steps):
+    if steps is None or not _prepares(metadata, steps):
         return None
-    (height, width), scale = steps.resize, 1.0 if steps.rescale is None else steps.rescale
     name = json.dumps(metadata.graphs[0].inputs[0].name)
     feed = [
-        f"const {{ data: bytes }} = await image.resize({width}, {height}, {{ resample: {steps.resample} }});",
-        f"const [mean, std, area] = [{list(steps.mean)}, {list(steps.std)}, {height * width}];",
+        *_javascript_geometry(steps),
+        "const { data: rgb, width, height } = image;",
+        f"const [mean, std, area] = [{list(steps.mean)}, {list(steps.std)}, height * width];",
         "const pixels = Float32Array.from({ length: 3 * area }, (_, at) => {",
         "  const [channel, place] = [Math.floor(at / area), at % area];",
-        f"  return (bytes[3 * place + channel] * {scale!r} - mean[channel]) / std[channel];",
+        f"  return (rgb[3 * place + channel] * {_scale(steps)!r} - mean[channel]) / std[channel];",
         "});",
-        f'const feed = {{ {name}: new ort.Tensor("float32", pixels, [1, 3, {height}, {width}]) }};',
+        f'const feed = {{ {name}: new ort.Tensor("float32", pixels, [1, 3, height, width]) }};',
     ]
-    read = 'const image = (await RawImage.read("photo.jpg")).rgb();'
+    read = f'let image = (await RawImage.read("{_image(golden)}")).rgb();'
     return {"imports": "RawImage", "in_node": read, "in_browser": read, "feed": "\n".join(feed)}
+
+
+def _javascript_geometry(steps: ImagePreprocessing) -> list[str]:
+    """As `_python_geometry`; a browser resizes with a filter of its own."""
+    lines = []
+    if isinstance(steps.resize, int):
+        sides = f"[image.width, image.height].map((side) => Math.floor({steps.resize} * side / short))"
+        lines += [
+            "const short = Math.min(image.width, image.height);",
+            f"image = await image.resize(...{sides}, {{ resample: {steps.resample} }});",
+        ]
+    elif isinstance(steps.resize, tuple):
+        height, width = steps.resize
+        lines.append(f"image = await image.resize({width}, {height}, {{ resample: {steps.resample} }});")
+    if steps.crop is not None:
+        lines.append(f"image = await image.center_crop({steps.crop[1]}, {steps.crop[0]});")
+    return lines
 
 
 _TEXT_LINES = {

@@ -22,6 +22,7 @@ from pipeline.data.image_preprocessing import LARGEST_SIDE, PREPROCESSOR, ImageP
 from pipeline.data.inputs import Known, as_tensors, fitted, random_rows, tensor_rows
 from pipeline.data.labels import check_kind, number_labels, reduced
 from pipeline.data.question_rows import cut_contexts, question_rows
+from pipeline.data.raw import write_raw
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
@@ -35,7 +36,7 @@ from pipeline.tasks.registry import OUTPUTS
 TOKENIZER = "tokenizer"
 """The role of the artifact with the tokenizer of a compressed model, where it is not the source's."""
 _CHECK_TOKENIZER = "Check tokenizer.json and tokenizer_config.json, or give model inputs as .npz."
-_SHOWN = 8  # raw texts kept beside the inputs, for the bundle's golden samples
+_SHOWN = 8  # raw texts, images and recordings kept beside the inputs, for the bundle's golden samples
 
 
 def calibration(context: StageContext) -> StageMetadata:
@@ -67,16 +68,16 @@ def calibration(context: StageContext) -> StageMetadata:
 
 def evaluation(context: StageContext) -> StageMetadata:
     """Stage function: one folder of held-out samples per evaluation set."""
-    datasets = [
-        dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))
-    ]
-    arrays = [_as_tensors(context.model, dataset) for dataset in datasets]
+    given = [dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))]
+    arrays = [_as_tensors(context.model, dataset) for dataset in given]
     datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in arrays]
     notes = []
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
         count = _write(dataset, folder, context)
+        if context.config.get("raw"):
+            write_raw(folder, given[number], count, _SHOWN)
         notes.append(_cut(dataset, context.model, context.config["max_length"], count))
     return {"sets": [dataset.name for dataset in datasets], "notes": [note for note in notes if note]}
 

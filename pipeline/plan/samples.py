@@ -143,6 +143,7 @@ class Reading:
                 self.metric.references_for(dataset.name, dataset.labels, len(dataset.samples))
         streams = any(dataset.sequences for dataset in sets)
         config = {"datasets": [[dataset.name, dataset.digest] for dataset in sets], **self.config()}
+        config |= {"raw": True} if self.source.task.data in ("image", "audio") else {}
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
         return Stage(_named("evaluation", streams), 6, run, config, {}, TEXT, local, self.models())

@@ -19,7 +19,9 @@ from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import Scheme, silent
+from pipeline.data.datasets import Dataset
 from pipeline.data.image_preprocessing import ImagePreprocessing
+from pipeline.data.raw import write_raw
 from pipeline.data.samples import DATASET, write_samples
 from pipeline.graph.files import save_graphs
 
@@ -43,14 +45,17 @@ def classifier() -> ir.Model:
     return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
 
 
-def bundle(place: Path, **changes: Any) -> Path:
-    """Of the classifier, as a factory whose recipe says how images are prepared."""
+def bundle(place: Path, picture: np.ndarray | None = None, **changes: Any) -> Path:
+    """Of the classifier, as a factory whose recipe says how images are prepared. `picture`: what the only sample came
+    from."""
     made, sets, out = (place / name for name in ("write", "evaluation", "bundle"))
     for folder in (made, sets / "0", out):
         folder.mkdir(parents=True)
     save_graphs(made, {"model": classifier()})
     write_samples(sets / "0", [{"pixels": np.zeros((1, 3, 12, 8), np.float32)}])
     (sets / "0" / DATASET).write_text(json.dumps({"texts": []}))
+    if picture is not None:
+        write_raw(sets / "0", Dataset("d", "image", [picture], None, pairs=False, digest="", origin={}), 1, 8)
     config = {
         "scheme": Scheme(name="fp32").model_dump(mode="json"),
         "runtime": Runtime().model_dump(mode="json", exclude={"sources"}),
@@ -78,12 +83,23 @@ def executed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path("client.py")
 
 
-def test_images_are_prepared_as_here(
+PICTURE = np.random.default_rng(0).integers(0, 256, (31, 45, 3), np.uint8)
+
+
+@pytest.mark.parametrize("changes", [{}, {"resize": 16, "crop": [12, 8]}, {"resize": None, "crop": [12, 8]}])
+def test_images_are_prepared_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    """The golden sample's own image, so that an app can tell whether it does the same."""
+    folder = bundle(tmp_path, PICTURE, preprocessing=STEPS | changes)
+    names = executed(folder, monkeypatch)
+    expected = ImagePreprocessing.model_validate(STEPS | changes)(PICTURE)
+    assert np.allclose(names["feed"]["pixels"], expected[None], atol=1e-5)
+    assert json.loads((folder / "golden/golden.json").read_text())["raw"] == "image.png"
+
+
+def test_an_image_where_the_samples_were_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = executed(bundle(tmp_path, preprocessing=STEPS), monkeypatch)
-    expected = ImagePreprocessing.model_validate(STEPS)(np.asarray(names["image"]))
-    assert np.allclose(names["feed"]["pixels"], expected[None], atol=1e-5)
     assert names["feed"]["pixels"].shape == (1, 3, 12, 8)
     assert capsys.readouterr().out == "['red']\n"  # of an orange image
 
@@ -91,7 +107,7 @@ def test_images_are_prepared_as_here(
 def test_other_preparations_are_left_to_the_golden_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = executed(bundle(tmp_path, preprocessing={**STEPS, "resize": 16, "crop": [12, 8]}), monkeypatch)
+    names = executed(bundle(tmp_path, preprocessing={**STEPS, "resize": {"height": 12}}), monkeypatch)
     assert not names["feed"]["pixels"].any()
     assert capsys.readouterr().out == "['red']\n"  # all are equal, and the first wins
 
