@@ -70,7 +70,8 @@ class Encoded:
 
 class Entry(StrictModel):
     """One node of the quantization plan: `format` stores its weight, of `shape`, in the arrays `<weight>.<part>`.
-    `parameters`, and `input` for the node's input, are the format's own."""
+    `parameters`, and `input` for the node's input, are the format's own. `stored_as`: of a table, the weight of the
+    product that multiplies with it too, whose arrays are this one's."""
 
     node: str
     weight: str
@@ -79,6 +80,7 @@ class Entry(StrictModel):
     shape: tuple[int, ...]
     parameters: dict[str, Json] = Field(default={})
     input: dict[str, Json] = Field(default={})
+    stored_as: str = Field(default="", exclude_if=lambda name: not name)
 
 
 class NumberFormat(ABC):
@@ -136,6 +138,11 @@ class NumberFormat(ABC):
         encoded = self.encode(op, weight, Known())
         return self.decode(op, encoded, weight.shape), encoded.bytes
 
+    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
+        """Whether a table of this format, and of `shape`, can be read from what a product of the other format stores of
+        it, so that it need not be stored twice."""
+        return False
+
     def input_parameters(self, ends: NDArray[np.float32] | None) -> dict[str, Json]:
         """How the input of one product is rounded. `ends`: its calibrated (low, high), None without calibration."""
         return {}
@@ -177,6 +184,12 @@ def constants(node: ir.Node, weight: str, arrays: Arrays, *parts: str) -> list[i
     graph = owner or node.graph
     assert isinstance(graph, ir.Graph)  # noqa: S101
     return [add_constant(graph, f"{weight}.{part}", arrays[f"{weight}.{part}"]) for part in parts]
+
+
+def constant_of(node: ir.Node, name: str, values: list[int]) -> ir.Value:
+    """A constant int64 [values] in the graph of `node`."""
+    assert isinstance(node.graph, ir.Graph)  # noqa: S101
+    return add_constant(node.graph, name, np.array(values, np.int64))
 
 
 def read_instead(node: ir.Node, weight: str, value: ir.Value) -> None:

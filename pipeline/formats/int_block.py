@@ -19,6 +19,7 @@ from pipeline.formats.format import (
     NumberFormat,
     Shared,
     TensorClass,
+    constant_of,
     constants,
 )
 from pipeline.formats.int8_channel import RANGES_AT_RUN_TIME
@@ -142,6 +143,14 @@ class Int4Block(_IntBlock):
             return NO_KERNEL
         return "ONNX Runtime has no 4-bit convolution: use w8a8" if op == "conv" else ""
 
+    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
+        return isinstance(product, Int4Block) and shape[1] % product.block_size == 0
+
+    @property
+    def block_size(self) -> int:
+        """Of a product's weight."""
+        return self._size
+
     def finer(self, op: TensorClass) -> str:
         return "embeddings = 8" if op == "table" else "the scheme w8"
 
@@ -174,7 +183,9 @@ class Int4Block(_IntBlock):
 
     @staticmethod
     def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
-        if entry.op == "table":
+        if entry.stored_as:
+            _rows_of_product(node, entry, arrays)
+        elif entry.op == "table":
             _rows(node, entry, arrays)
         else:
             _product(node, entry, arrays)
@@ -248,6 +259,29 @@ def _rows(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     """GatherBlockQuantized, whose zero point is 8 where none is given. Its rows are of the scales' type, and
     lose nothing that counts in float16: 2^-11 of a value beside half a step of a 16-step scale."""
     codes, scales, blocks = _stored(node, entry, arrays)
+    replace(node, _as_float(node, _looked_up(node, codes, scales, blocks, axis=1), blocks))
+
+
+def _rows_of_product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
+    """The same from the codes [rows, blocks, bytes] of a product that multiplies with the table: they are not copied
+    so, and only the scales need another shape."""
+    weight, blocks = entry.stored_as, Blocks.model_validate(entry.parameters)
+    codes, scales = constants(node, weight, arrays, "codes", "scales")
+    shape = constant_of(node, f"{weight}.scales/shape", [*arrays[f"{weight}.scales"].shape, 1])
+    (apart,) = emit(node, "Reshape", [scales, shape], [f"{node.name}/scales"])
+    found = _as_float(node, _looked_up(node, codes, apart, blocks, axis=2), blocks)
+    indices = node.inputs[1]
+    rank = None if indices is None or indices.shape is None else len(indices.shape)
+    if rank is None:
+        (sizes,) = emit(node, "Shape", [indices], [f"{node.name}/sizes"])
+        (row,) = emit(node, "Concat", [sizes, constant_of(node, f"{weight}.row", [-1])], [f"{node.name}/shape"], axis=0)
+    else:
+        row = constant_of(node, f"{weight}.row", [0] * rank + [-1])
+    (result,) = emit(node, "Reshape", [found, row], [f"{node.name}/whole"])
+    replace(node, result)
+
+
+def _looked_up(node: ir.Node, codes: ir.Value, scales: ir.Value, blocks: Blocks, axis: int) -> ir.Value:
     indices = node.inputs[1]
     assert indices is not None  # noqa: S101
     (result,) = emit(
@@ -259,8 +293,12 @@ def _rows(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
         bits=4,
         block_size=blocks.block_size,
         gather_axis=0,
-        quantize_axis=1,
+        quantize_axis=axis,
     )
+    return result
+
+
+def _as_float(node: ir.Node, rows: ir.Value, blocks: Blocks) -> ir.Value:
     if blocks.scale_bits == 16:
-        (result,) = emit(node, "Cast", [result], [f"{node.name}/rows"], to=TensorProto.FLOAT)
-    replace(node, result)
+        (rows,) = emit(node, "Cast", [rows], [f"{node.name}/rows"], to=TensorProto.FLOAT)
+    return rows

@@ -284,9 +284,9 @@ class _Builder:
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=7))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=12))
+        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=13))
         written = {"graph": inputs["graph"], "plan": "quantize"}
-        stages.append(self._onnx("write", "write:run", {}, written, version=6))
+        stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages
 
     def _compare(self, calibrated: bool) -> Stage:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import load_file
 
@@ -190,6 +191,7 @@ def decide(
     kept = list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
+    tied = tied_products(others)
     entries: list[Entry] = []
     for done, layer in enumerate(others, start=1):
         reason = formats.leaves(layer.op, str(layer.node.name), layer.weight)
@@ -197,7 +199,12 @@ def decide(
             kept.append(left_entry(layer, reason))
         else:
             form = stored_form(formats) if id(layer) in in_float else formats.of(layer.op, str(layer.node.name))
-            entries.append(_entry(layer, form, found, readers, codes))
+            product = tied.get(layer.weight_name)
+            if product is not None and id(product) not in in_float:
+                made = _tied_entry(layer, form, product, formats, found, readers, codes)
+            else:
+                made = None
+            entries.append(made or _entry(layer, form, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
@@ -222,6 +229,42 @@ def _activations(layers: list[Layer]) -> dict[str, tuple[str, ...]]:
             before = readers.get(layer.weight_name, ())
             readers[layer.weight_name] = tuple(dict.fromkeys((*before, layer.activation)))
     return readers
+
+
+def tied_products(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Of each table, the product that multiplies with the very same values: a language model's output projection."""
+    tables = {layer.weight_name: layer for layer in layers if layer.op == "table"}
+    products = [layer for layer in layers if layer.op == "linear"]
+    found: dict[str, Layer] = {}
+    for name, table in tables.items():
+        alike = [product for product in products if product.weight.shape == table.weight.shape[::-1]]
+        same = [product for product in alike if np.array_equal(product.weight.T, table.weight)]
+        found |= {name: same[0]} if same else {}
+    return found
+
+
+def _tied_entry(
+    layer: Layer,
+    form: NumberFormat,
+    product: Layer,
+    formats: SchemeFormats,
+    found: Calibrated,
+    readers: dict[str, tuple[str, ...]],
+    codes: Codes,
+) -> Entry | None:
+    """The entry of a table whose rows are read from what its product stores; None if they cannot be."""
+    if formats.leaves("linear", str(product.node.name), product.weight):
+        return None
+    other = formats.of("linear", str(product.node.name))
+    if not form.reads_rows_of(other, layer.weight.shape):
+        return None
+    made = _entry(product, other, found, readers, codes)
+    return made.model_copy(
+        update={
+            **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table", "format": form.name},
+            **{"shape": layer.weight.shape, "stored_as": product.weight_name, "input": {}},
+        }
+    )
 
 
 def _entry(
