@@ -175,6 +175,20 @@ def worst(bundle: Path, run: Run) -> float:
     return max(found)
 
 
+def worst_score(bundle: Path, run: Run) -> float:
+    """The largest difference of a classifying pipeline's score from the probability in the golden outputs; 1 where the
+    class is another one."""
+    golden, found = read_golden(bundle), [0.0]
+    names = json.loads((bundle / "labels.json").read_text(encoding="utf-8"))
+    for number in range(golden.samples):
+        (logits,) = golden_arrays(bundle, number, golden.outputs).values()
+        chances = np.exp(logits[0]) / np.exp(logits[0]).sum()
+        best = run(_sample(golden, number))[""][0]
+        same = best["label"] == names[int(chances.argmax())]
+        found.append(abs(best["score"] - float(chances.max())) if same else 1.0)
+    return max(found)
+
+
 def _sample(golden: Golden, number: int) -> dict[str, str]:
     """What stands in the README's code -> what a golden sample came from."""
     if golden.texts:

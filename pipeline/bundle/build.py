@@ -12,6 +12,7 @@ from pipeline.bundle.golden import GOLDEN, RECORD, read_golden
 from pipeline.bundle.golden_samples import GOLDEN_SAMPLES, make_golden, texts_of
 from pipeline.bundle.layout import write_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, write_manifest
+from pipeline.bundle.ort_format import write_ort
 from pipeline.bundle.readme import README, ordered_labels, readme
 from pipeline.bundle.records import METADATA, read_metadata
 from pipeline.bundle.tokenizer import write_tokenizer
@@ -48,6 +49,8 @@ def run(context: StageContext) -> StageMetadata:
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
     runtime = Runtime.model_validate(context.config["runtime"])
     make_golden(out, placed, context.inputs["evaluation"].path / "0", runtime, context.model)
+    if context.config["ort"]:
+        write_ort(out, placed, runtime)
     _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
@@ -141,6 +144,7 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
         "states": open_samples(context.inputs["evaluation"].path / "0").states,
         **_decoder(spec, config["max_length"]),
         "max_length": _longest(spec, config["max_length"]),
+        "ort": config["ort"],
         "labels": _labels(spec),
         "preprocessing": files,
         "golden": f"{GOLDEN}/{RECORD}",

@@ -31,9 +31,6 @@ more: what ships is run in such another way, and twice that difference is allowe
 MOST = 0.25
 """What is allowed at most: a model that is broken must not pass."""
 
-MOST_BYTES = 4_000_000
-"""Of all samples: they count in a bundle's size, and four pages of a detector took 29 MB beside a model of 2."""
-
 
 class NamedFile(StrictModel):
     """An input or output of the model, and the file that holds it in the folder of every sample."""
@@ -61,9 +58,7 @@ def write_golden(
     tolerance: float = TOLERANCE,
     raw: Sequence[Path] = (),
 ) -> None:
-    """Write `golden/` from (inputs, outputs) by name of each sample, and the texts or files that they came from. Of
-    large samples there are as many as `MOST_BYTES` hold, or one."""
-    samples = _that_fit(samples)
+    """Write `golden/` from (inputs, outputs) by name of each sample, and the texts or files that they came from."""
     feeds = samples[0] if samples else ({}, {})
     inputs, outputs = (
         tuple(NamedFile(name=name, file=f"{side}-{number}.npy") for number, name in enumerate(feed))
@@ -75,7 +70,7 @@ def write_golden(
         for files, feed in zip((inputs, outputs), sample, strict=True):
             for entry in files:
                 np.save(folder / entry.file, feed[entry.name])
-    for number, file in enumerate(raw[: len(samples)]):
+    for number, file in enumerate(raw):
         shutil.copyfile(file, bundle / GOLDEN / str(number) / file.name)
     record = Golden(
         samples=len(samples),
@@ -87,11 +82,6 @@ def write_golden(
     )
     (bundle / GOLDEN).mkdir(exist_ok=True)
     (bundle / GOLDEN / RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
-
-
-def _that_fit(samples: Sequence[tuple[Feed, Feed]]) -> Sequence[tuple[Feed, Feed]]:
-    sizes = [sum(array.nbytes for feed in sample for array in feed.values()) for sample in samples]
-    return samples[: max(1, int((np.cumsum(sizes) <= MOST_BYTES).sum()))]
 
 
 def read_golden(bundle: Path) -> Golden:

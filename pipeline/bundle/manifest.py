@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.bundle.records import read_object
+from pipeline.bundle.records import ORT, read_object
 from pipeline.core.artifact import RECORD, changes, list_files
 from pipeline.core.digest import SHA256, pretty_json, sha256_json, tree
 from pipeline.core.documents import DocumentError, read_bounded
@@ -57,8 +58,21 @@ def write_manifest(bundle: Path, provenance: dict[str, Json]) -> None:
 
 
 def bundle_bytes(bundle: Path) -> int:
-    """Size of what ships: all files but the record that the store keeps beside them."""
-    return sum(size for name, size in tree(bundle).items() if name != RECORD)
+    """Size of what ships: all files but the record that the store keeps beside them. Of graphs in several formats, an
+    app takes the .onnx files or a folder of `ort/`: the largest counts."""
+    totals: Counter[str] = Counter()
+    for name, size in tree(bundle).items():
+        totals[_form(name)] += size if name != RECORD else 0
+    shared = totals.pop("", 0)
+    return shared + max(totals.values(), default=0)
+
+
+def _form(name: str) -> str:
+    """Which of the forms of a bundle's graphs a file is part of; empty for what every form needs."""
+    path = PurePosixPath(name)
+    if path.parts[0] == ORT:
+        return str(path.parent)
+    return "onnx" if ".onnx" in path.suffixes else ""
 
 
 def read_manifest(bundle: Path, stored: bool = False) -> dict[str, Any]:

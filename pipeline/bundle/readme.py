@@ -63,7 +63,7 @@ def readme(
         labels=labels,
         names_classes=bool(labels) and len(graph.outputs) == 1 and len(graph.outputs[0].shape) == 2,
         javascript=None if metadata.layout == "transformers.js" else javascript_lines(metadata, golden, steps),
-        client=client_lines(metadata, spec),
+        client=client_lines(metadata, golden, spec),
         session_options=_session_options(metadata),
         measured=_measured(check),
         tolerance=golden.tolerance,

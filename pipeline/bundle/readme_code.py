@@ -154,14 +154,16 @@ for (const name of session.inputNames) feed[name] = new ort.Tensor("int64", enco
 }
 
 
-def client_lines(metadata: Metadata, spec: ModelSpec) -> Mapping[str, str] | None:
+def client_lines(metadata: Metadata, golden: Golden, spec: ModelSpec) -> Mapping[str, str] | None:
     """What the layout's client is called with; None of a bundle that is for none."""
     client = CLIENTS.get(metadata.layout)
     if client is None:
         return None
     pooling, normalizes = sentence_modules(spec.path) if spec.sentence_transformer else ("", False)
-    python, image = metadata.layout == "optimum", spec.data == "image"
-    example = (_python_example if python else _javascript_example)(spec, client.pooling.get(pooling, ""), normalizes)
+    image = spec.data == "image"
+    example = _python_example(spec, golden)
+    if metadata.layout == "transformers.js":
+        example = _javascript_example(spec, golden, client.pooling.get(pooling, ""), normalizes)
     return {
         "loader": client.loaders[spec.task],
         "example": example,
@@ -172,17 +174,17 @@ def client_lines(metadata: Metadata, spec: ModelSpec) -> Mapping[str, str] | Non
     }
 
 
-def _python_example(spec: ModelSpec, *_: object) -> str:
+def _python_example(spec: ModelSpec, golden: Golden) -> str:
     """What Optimum's models are given, through the model's own processor."""
     if spec.task == "question-answering":
         return f"{_QUESTION}, truncation=True"
-    given = {"image": 'Image.open("photo.jpg").convert("RGB")', "audio": "[0.0] * 16_000, sampling_rate=16_000"}
+    given = {"image": f'Image.open("{_image(golden)}").convert("RGB")', "audio": "[0.0] * 16_000, sampling_rate=16_000"}
     return given.get(spec.data, f"{_TEXTS}, padding=True, truncation=True")
 
 
-def _javascript_example(spec: ModelSpec, pooling: str, normalizes: bool) -> str:
+def _javascript_example(spec: ModelSpec, golden: Golden, pooling: str, normalizes: bool) -> str:
     if spec.task == "question-answering":
         return _QUESTION
-    given = {"image": '"photo.jpg"', "audio": "new Float32Array(16000)"}.get(spec.data, _TEXTS)
+    given = {"image": json.dumps(_image(golden)), "audio": "new Float32Array(16000)"}.get(spec.data, _TEXTS)
     options = {"pooling": pooling, "normalize": normalizes}
     return f"{given}, {json.dumps(options)}" if pooling else given

@@ -18,6 +18,10 @@ from pipeline.graph.files import Graphs, GraphSpec
 from pipeline.runtime.releases import Requirements, parse_release, spell
 
 METADATA = "metadata.json"
+ORT = "ort"
+"""The folder of the graphs in ONNX Runtime's own format."""
+ORT_FOLDERS = ("arm64", "web")
+"""Those in it, for whose CPUs they are optimized: Arm, and WebAssembly and all others."""
 Record = TypeVar("Record", bound=StrictModel)
 
 
@@ -32,15 +36,16 @@ class Engine(StrictModel):
 
 class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
-    samples are inputs of the model and outputs of all graphs. `states`: of a streaming model, input -> the output that
-    is its value in the next step; they start at zero. `decoder`: how a text is begun, filled up and bounded;
-    `language`: of a language model, the sizes of its cache and its special tokens."""
+    samples are inputs of the model and outputs of all graphs. `ort`: whether `ort/` has them too. `states`: of a
+    streaming model, input -> the output that is its value in the next step; they start at zero. `decoder`: how a text
+    is begun, filled up and bounded; `language`: of a language model, the sizes of its cache and its special tokens."""
 
     model: str
     task: str
     scheme: Scheme
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
     layout: Layout
+    ort: bool = Field(default=False, exclude_if=lambda ort: not ort)
     requires: Requirements
     states: dict[str, str] = Field(default={})
     decoder: DecoderSpec | None = None
@@ -52,14 +57,21 @@ class Metadata(StrictModel):
     runtime: Engine
 
     def variants(self, bundle: Path) -> list[Graphs]:
-        """The graphs in each of the layouts that the bundle has."""
+        """The graphs in each of the layouts and formats that the bundle has."""
         folders = [bundle, bundle / MAPPED] if self.layout == "both" else [bundle]
-        return [Graphs(folder, self.graphs) for folder in folders]
+        own = [Graphs(folder, self.graphs) for folder in folders]
+        return own + [in_ort_format(own[0], name) for name in ORT_FOLDERS if self.ort]
 
     def session_runtime(self) -> Runtime:
         """The runtime that the bundle was made for, as its golden outputs were."""
         engine = self.runtime.model_dump(exclude={"engine"})
         return Runtime.from_data(engine, f"{METADATA} of the bundle")
+
+
+def in_ort_format(graphs: Graphs, name: str) -> Graphs:
+    """Where the same graphs lie for one of `ORT_FOLDERS`."""
+    specs = (spec.model_copy(update={"file": f"{ORT}/{name}/{spec.name}.ort"}) for spec in graphs)
+    return Graphs(graphs.folder, tuple(specs))
 
 
 def read_record(kind: type[Record], bundle: Path, name: str) -> Record:

@@ -31,7 +31,7 @@ def verify(bundle: str | Path) -> float:
     runtime = metadata.session_runtime()
     try:
         sessions = [make_session(graphs, runtime) for graphs in metadata.variants(folder)]
-        worst = max(_largest_difference(folder, golden, session) for session in sessions)
+        worst = max(largest_difference(folder, golden, session) for session in sessions)
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
         raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error
@@ -44,14 +44,15 @@ def verify(bundle: str | Path) -> float:
     return worst
 
 
-def _largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
+def largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
+    """Of a session's answers from the golden outputs of the bundle in `folder`; NaN if one is."""
     names = [entry.name for entry in golden.outputs]
     worst = [0.0]
     for number in range(golden.samples):
         answers = session.run(names, golden_arrays(folder, number, golden.inputs))
         expected = golden_arrays(folder, number, golden.outputs)
         worst += [difference(answer, expected[name]) for name, answer in zip(names, answers, strict=True)]
-    return float(np.max(worst))  # NaN if one is
+    return float(np.max(worst))
 
 
 def difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:

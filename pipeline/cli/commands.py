@@ -39,6 +39,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     opset: flag.Opset = None,
     min_onnxruntime: flag.MinOnnxruntime = None,
     layout: flag.Layout = None,
+    format: flag.Format = "onnx",  # noqa: A002  # the flag's name
     batch_size: flag.BatchSize = None,
     sequence_length: flag.SequenceLength = None,
     threads: flag.Threads = None,

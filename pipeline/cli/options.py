@@ -89,6 +89,10 @@ Layout = Annotated[
         metavar="single|mapped|both|transformers.js|optimum|sentence-transformers",
     ),
 ]
+Format = Annotated[
+    str,
+    typer.Option("--format", help="ort: the graphs in ONNX Runtime's own format too.", metavar="onnx|ort"),
+]
 BatchSize = Annotated[
     int | None,
     _measuring(help="Batch to measure at.", show_default="target's"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ class Job(StrictModel):
     )
     min_onnxruntime: str | None = Field(default=None, description="the oldest ONNX Runtime that must load the bundle")
     layout: Layout | None = Field(default=None, description="how the bundle's files lie, or for which client")
+    format: Literal["onnx", "ort"] = Field(default="onnx", description="ort: graphs in ONNX Runtime's own format too")
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] | None = None
     sequence_length: Annotated[int, Field(gt=1, le=LONGEST)] | None = None
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None

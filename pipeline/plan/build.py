@@ -331,6 +331,7 @@ class _Builder:
             "runtime": self.target.runtime.model_dump(mode="json", exclude={"sources"}),
             "max_length": self.target.shape.sequence_length,
             "layout": self.target.bundle.layout,
+            "ort": self.job.format == "ort",
             "files": graph_files(self.target.bundle.layout, self.scheme, self.target.device.isa),
             "min_onnxruntime": self.job.min_onnxruntime,
             "licence": stated_licence(self.source.path) if self.source.kind == "huggingface" else None,
@@ -356,4 +357,4 @@ class _Builder:
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 15, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 16, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

@@ -34,6 +34,8 @@ class SessionError(StageError):
 
 SESSION_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, SessionError)
 """What making or running a session raises."""
+_ORT = ".ort"
+"""ONNX Runtime's own format, which is not searched for loops: it may have some."""
 _SMALL_OUTSIDE = (
     "Small tensors that say shapes and axes must stand in the .onnx file itself: save it again with "
     "onnx.save_model(..., size_threshold=1024)."
@@ -104,7 +106,7 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
 
     def __init__(self, model: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
         super().__init__(os.fspath(model), options, providers=list(providers))
-        self._name, self._loops = model.name, has_loops(model)
+        self._name, self._loops = model.name, model.suffix == _ORT or has_loops(model)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None

@@ -69,3 +69,12 @@ def test_other_formats_and_paths_that_escape(bundle: Path) -> None:
     manifest["files"]["../secret"] = {"sha256": "0" * 64, "bytes": 0}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     assert damaged(bundle) == f"The manifest of {bundle} names '../secret', which is outside the bundle."
+
+
+def test_of_graphs_in_several_formats_the_largest_counts(tmp_path: Path) -> None:
+    """An app ships one of them, and what all need."""
+    sizes = {"model.onnx": 10, "model.onnx.data": 20, "ort/arm64/model.ort": 25, "ort/arm64/required.config": 7}
+    for name, size in {**sizes, "ort/web/model.ort": 30, "tokenizer.json": 100}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    assert bundle_bytes(tmp_path) == 100 + 32

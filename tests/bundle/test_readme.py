@@ -62,6 +62,7 @@ def bundle(place: Path, picture: np.ndarray | None = None, **changes: Any) -> Pa
         "max_length": 64,
         "layout": "single",
         "files": "{}.onnx",
+        "ort": False,
         "min_onnxruntime": None,
         "licence": "mit",
         "provenance": {"model": "m", "model_digest": "d", "target": "phone", "recipe": "fp32"},

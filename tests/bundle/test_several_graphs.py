@@ -59,6 +59,7 @@ def bundle(tmp_path: Path) -> Path:
         "max_length": 64,
         "layout": "single",
         "files": "{}.onnx",
+        "ort": False,
         "min_onnxruntime": None,
         "licence": None,
         "provenance": PROVENANCE,

@@ -15,7 +15,7 @@ from small_bundle import resealed, rewritten
 
 from pipeline.api import check
 from pipeline.bundle.example_feed import example_feed
-from pipeline.bundle.golden import NamedFile, golden_arrays, read_golden, write_golden
+from pipeline.bundle.golden import NamedFile, golden_arrays, write_golden
 from pipeline.bundle.verify import difference, verify
 from pipeline.cli.lists import inspect_bundle
 from pipeline.cli.tune import run as tune
@@ -184,13 +184,6 @@ def test_an_answer_that_is_not_a_number_is_a_difference(bundle: Path) -> None:
     resealed(bundle)
     with pytest.raises(StageError, match="gives other outputs here"):
         verify(bundle)
-
-
-@pytest.mark.parametrize(("megabytes", "kept"), [(0.9, 4), (1.5, 2), (20.0, 1)])
-def test_large_samples_are_fewer(tmp_path: Path, megabytes: float, kept: int) -> None:
-    image = np.zeros(int(megabytes * 1e6), np.uint8)
-    write_golden(tmp_path, [({"image": image}, {"y": np.zeros(3)})] * 4, list("abcd"))
-    assert (read_golden(tmp_path).samples, read_golden(tmp_path).texts) == (kept, tuple("abcd")[:kept])
 
 
 def test_golden_arrays_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from processes import command, environment
 from warm_process import WarmProcess
 
+from benchmarks.clients import Environments, environments, missing
+
 Edge = Callable[..., "subprocess.CompletedProcess[str]"]
 ExportOnce = Callable[..., tuple[Path, str]]
 
@@ -198,3 +200,16 @@ def exported(plain_export: tuple[Path, str], workspace: Path) -> str:
     """The workspace after `edge export *tiny`, and what the command said, for tests of what comes after it."""
     shutil.copytree(plain_export[0], workspace / "out")
     return plain_export[1]
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
+    """The clients' libraries, from npm and PyPI: in EDGE_CLIENTS, or for the session."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    with environments() as installed:
+        try:
+            installed.node_modules  # noqa: B018  # installs them
+        except subprocess.CalledProcessError:
+            pytest.skip("the npm registry cannot be reached")
+        yield installed

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,9 @@ from tokenizers import Tokenizer
 
 from benchmarks.clients import (
     SENTENCES,
-    Environments,
-    environments,
     in_chromium,
     in_node,
     in_python,
-    missing,
     worst,
 )
 
@@ -175,19 +171,6 @@ def test_an_unknown_layout_is_refused_with_those_that_there_are(edge, tiny) -> N
     done = edge("export", *tiny, "--layout", "coreml")
     assert done.returncode == 2
     assert "layout: Input should be 'single', 'mapped', 'both', 'transformers.js'" in done.stderr
-
-
-@pytest.fixture(scope="session")
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
-    """The clients' libraries, from npm and PyPI: in EDGE_CLIENTS, or for the session."""
-    if lacking := missing():
-        pytest.skip(lacking)
-    with environments() as installed:
-        try:
-            installed.node_modules  # noqa: B018  # installs them
-        except subprocess.CalledProcessError:
-            pytest.skip("the npm registry cannot be reached")
-        yield installed
 
 
 @pytest.mark.slow
