@@ -118,9 +118,10 @@ class Export:
         return Whole(self.files(seconds), seconds, time.perf_counter() - begin)
 
     def files(self, keys: Sequence[str] | dict[str, float]) -> dict[str, str]:
-        """sha256 of what was published, but for the reports, whose figures are measured; and of the records under
-        `keys`, which have those of all files of the store's results."""
-        published = [path for path in self.out.rglob("*") if path.is_file() and path.parent != self.out]
+        """sha256 of what was published, but for the reports and the records of the reference, whose figures are
+        measured; and of the records under `keys`, which have those of all files of the store's results."""
+        measured = (self.out, self.out / "reference")
+        published = [path for path in self.out.rglob("*") if path.is_file() and path.parent not in measured]
         records = [self.store / "objects" / key / "artifact.json" for key in keys]
         return {
             str(path.relative_to(self.place)): sha256(path.read_bytes()).hexdigest() for path in published + records

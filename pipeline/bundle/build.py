@@ -46,7 +46,7 @@ def run(context: StageContext) -> StageMetadata:
     copied = [*_preprocessing_files(context, out), *_client_files(context, out, layout)]
     needed = _requirements(context, graphs)
     metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
-    (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8")
+    (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8", newline="\n")
     runtime = Runtime.model_validate(context.config["runtime"])
     make_golden(out, placed, context.inputs["evaluation"].path / "0", runtime, context.model)
     if context.config["ort"]:
@@ -60,12 +60,14 @@ def _describe(out: Path, context: StageContext) -> None:
     """`labels.json` and `README.md`."""
     metadata = read_metadata(out)
     if labels := ordered_labels(metadata.labels):
-        (out / LABELS).write_text(json.dumps(labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (out / LABELS).write_text(
+            json.dumps(labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n"
+        )
     compared = context.inputs.get("compare")
     check = QuantizationCheck.model_validate(compared.metadata) if compared else None
     target, licence = context.config["provenance"]["target"], context.config["licence"]
     text = readme(metadata, target, read_golden(out), context.model, licence, check)
-    (out / README).write_text(text, encoding="utf-8")
+    (out / README).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _requirements(context: StageContext, graphs: Graphs) -> Requirements:
@@ -106,7 +108,7 @@ def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
         longest = None if spec.language is not None else context.config["max_length"]
         files += write_tokenizer(out, spec, longest, texts_of(evaluation), rows)
     if spec.preprocessing is not None:
-        (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8")
+        (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8", newline="\n")
         files.append(PREPROCESSING)
     return files
 

@@ -133,7 +133,7 @@ def write_client_files(out: Path, layout: Layout, spec: ModelSpec, scheme: Schem
     if layout == "transformers.js":
         config = read_json_object(out / CONFIG)
         config["transformers.js_config"] = {"dtype": _DTYPES[scheme.weights]}
-        (out / CONFIG).write_text(pretty_json(config), encoding="utf-8")
+        (out / CONFIG).write_text(pretty_json(config), encoding="utf-8", newline="\n")
     return _sentence_files(out, spec.path, max_length) if layout == "sentence-transformers" else []
 
 
@@ -145,5 +145,5 @@ def _sentence_files(out: Path, source: Path, max_length: int) -> list[str]:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_bytes((source / name).read_bytes())
     settings = read_json_object(source / _ENCODER) if _ENCODER in found else {}
-    (out / _ENCODER).write_text(pretty_json(settings | {"max_seq_length": max_length}), encoding="utf-8")
+    (out / _ENCODER).write_text(pretty_json(settings | {"max_seq_length": max_length}), encoding="utf-8", newline="\n")
     return [*dict.fromkeys([*found, _ENCODER])]

@@ -36,7 +36,7 @@ def write_genai_config(out: Path, file: str, language: LanguageSpec, threads: in
             "past_present_share_buffer": True,
         },
     }
-    (out / GENAI).write_text(pretty_json(document), encoding="utf-8")
+    (out / GENAI).write_text(pretty_json(document), encoding="utf-8", newline="\n")
     return GENAI
 
 

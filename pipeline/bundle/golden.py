@@ -81,7 +81,7 @@ def write_golden(
         raw=raw[0].name if raw else "",
     )
     (bundle / GOLDEN).mkdir(exist_ok=True)
-    (bundle / GOLDEN / RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
+    (bundle / GOLDEN / RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8", newline="\n")
 
 
 def read_golden(bundle: Path) -> Golden:

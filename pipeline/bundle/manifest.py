@@ -54,7 +54,9 @@ class Manifest(StrictModel):
 def write_manifest(bundle: Path, provenance: dict[str, Json]) -> None:
     """List all files of the folder. No clock, host or path: equal bundles have equal manifests."""
     record = {"format": FORMAT, "provenance": provenance, "files": list_files(bundle)}
-    (bundle / MANIFEST).write_text(pretty_json({**record, "digest": sha256_json(record)}), encoding="utf-8")
+    (bundle / MANIFEST).write_text(
+        pretty_json({**record, "digest": sha256_json(record)}), encoding="utf-8", newline="\n"
+    )
 
 
 def bundle_bytes(bundle: Path) -> int:

@@ -58,9 +58,11 @@ def write_tokenizer(
     for name in found:
         if name == TOKENIZER and document is not None:
             cut = _cut(document, settings, max_length, fixed_length(spec.inputs))
-            (out / name).write_text(json.dumps(cut, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+            (out / name).write_text(
+                json.dumps(cut, ensure_ascii=False, separators=(",", ":")), encoding="utf-8", newline="\n"
+            )
         elif name == SETTINGS:
-            (out / name).write_text(pretty_json(_settings(settings, max_length)), encoding="utf-8")
+            (out / name).write_text(pretty_json(_settings(settings, max_length)), encoding="utf-8", newline="\n")
         else:
             (out / name).write_bytes((folder / name).read_bytes())
     return found

@@ -78,7 +78,7 @@ def write_reference(folder: Path, bundle: str, found: Measurements, tried: Tried
         quantization=records.quantization,
         ranges=records.ranges,
     )
-    (folder / FACTS).write_text(pretty_json(facts.model_dump(mode="json")), encoding="utf-8")
+    (folder / FACTS).write_text(pretty_json(facts.model_dump(mode="json")), encoding="utf-8", newline="\n")
     seal_reference(folder, bundle)
 
 
@@ -86,7 +86,9 @@ def seal_reference(folder: Path, bundle: str) -> None:
     """Write the manifest of a filled folder, for the bundle of that digest."""
     (folder / MANIFEST).unlink(missing_ok=True)
     record = {"format": 1, "bundle": bundle, "files": list_files(folder)}
-    (folder / MANIFEST).write_text(pretty_json({**record, "digest": sha256_json(record)}), encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        pretty_json({**record, "digest": sha256_json(record)}), encoding="utf-8", newline="\n"
+    )
 
 
 def read_reference(folder: Path, bundle: str) -> FloatReference | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -12,7 +11,7 @@ from typer.exceptions import TyperException
 
 from pipeline.core.errors import EdgeError, ExitCode, ResourceError, StageError, UsageError, causes
 from pipeline.core.installed import not_installed
-from pipeline.core.memory import is_out_of_memory
+from pipeline.core.memory import FULL, is_out_of_memory
 from pipeline.core.registry import package_raising
 from pipeline.core.untrusted import shown
 
@@ -48,7 +47,7 @@ def say(error: EdgeError) -> int:
 
 def _refused(error: OSError) -> EdgeError:
     """The operating system refused something outside a stage: a full disk, a folder that may not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in FULL
     where = f"{error.filename}: " if error.filename else ""
     return StageError(f"{where}{error.strerror or error}.", f"Free some space. {RESUME}" if full else "")
 

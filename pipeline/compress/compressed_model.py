@@ -50,7 +50,7 @@ def load_compressed(spec: ModelSpec, inputs: Mapping[str, Artifact]) -> Compress
 
 def save_compressed(folder: Path, model: nn.Module, edits: Sequence[dict[str, Any]], trained: bool) -> None:
     """Write `edits.json`, and with `trained` `weights.safetensors` (float32; tied tensors once)."""
-    (folder / EDITS_FILE).write_text(pretty_json(list(edits)), encoding="utf-8")
+    (folder / EDITS_FILE).write_text(pretty_json(list(edits)), encoding="utf-8", newline="\n")
     if trained:
         save_model(model, str(folder / WEIGHTS_FILE))
 

@@ -82,7 +82,7 @@ def seal(root: Path, stage: str, key: str, identity: Json, metadata: dict[str, J
         "facts": metadata,
         "files": files,
     }
-    (root / RECORD).write_text(pretty_json(record), encoding="utf-8")
+    (root / RECORD).write_text(pretty_json(record), encoding="utf-8", newline="\n")
 
 
 def open_artifact(root: Path) -> Artifact:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import errno
 import gc
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 from pipeline.core.errors import ResourceError, causes
+
+resource: Any = import_module("resource") if find_spec("resource") else None  # Windows has none
+
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
+"""What the system says of a disk that is full, or of a share of it."""
 
 _LEAST = 1_400_000_000  # bytes that the libraries map before any model is there; exporting a tiny one maps 1.5e9
 
 
 def require_address_space() -> None:
     """ResourceError if `ulimit -v` is too low for the libraries. Asked beforehand because OpenBLAS, once loaded with
-    nothing left, tries to get its buffers for ever instead of failing."""
+    nothing left, tries to get its buffers for ever instead of failing. Windows has no such limit."""
+    if resource is None:
+        return
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST:
         raise ResourceError(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -97,13 +94,17 @@ def require_swappable(path: Path, what: str, remedy: str) -> None:
         raise UsageError(f"{what} cannot be replaced: {whole.parent} is read-only for this user.", remedy)
 
 
+PLAIN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
+"""What no link or FIFO is opened with, and no child gets; each system has some of these."""
+
+
 def open_plain(path: Path, flags: int) -> int:
     """A descriptor of the plain file `path`, made if `flags` say so. Links are not followed.
 
     StageError if a link, FIFO, folder or device is in its place.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, flags | PLAIN_FLAGS, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK):
             raise odd_place(path) from error
@@ -117,28 +118,6 @@ def open_plain(path: Path, flags: int) -> int:
 def odd_place(path: Path, belongs: str = "a plain file") -> StageError:
     """What to raise where something else than a file or folder of ours stands."""
     return StageError(f"{path} is {kind_of(path)}, where {belongs} belongs.", "Remove it and run the command again.")
-
-
-@contextmanager
-def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Holds the lock file `path`, which is made but never truncated. The kernel frees it if the holder dies."""
-    descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def locked_folder(path: Path) -> Iterator[None]:
-    """Holds a folder against others that do the same. Nothing is left of it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, content: str, mode: int = 0o644) -> None:

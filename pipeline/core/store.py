@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,9 +12,10 @@ from pathlib import Path
 from pipeline.core.artifact import RECORD, Artifact, open_artifact
 from pipeline.core.digest import SHA256
 from pipeline.core.errors import IntegrityError, UsageError
-from pipeline.core.paths import FOLDER, NOTHING, is_unfinished, kind_of, locked, odd_place, open_plain, require_place
+from pipeline.core.locks import locked
+from pipeline.core.paths import FOLDER, NOTHING, is_unfinished, kind_of, odd_place, open_plain, require_place
 
-_IN_USE, _WORK = "in-use", "work"
+_WORK = "work"
 _REMEDY = "Name a writable folder with --store or the environment variable EDGE_STORE."
 
 
@@ -65,7 +65,7 @@ class Store:
         """Note the time, which `clean` goes by."""
         descriptor = open_plain(self._uses / key, os.O_WRONLY | os.O_CREAT)
         try:
-            os.utime(descriptor)
+            os.utime(descriptor if os.utime in os.supports_fd else self._uses / key)
         finally:
             os.close(descriptor)
 
@@ -135,7 +135,7 @@ class Store:
         Temporary files of the run, and of the processes that it starts, go into a folder of the store; what killed
         runs left there and in `staging` is removed.
         """
-        with locked(self._locks / _IN_USE, fcntl.LOCK_SH), self._workspace() as folder, _temporary_files_in(folder):
+        with self._workspace() as folder, _temporary_files_in(folder):
             self._sweep_staging()
             yield
 
@@ -147,25 +147,26 @@ class Store:
             with self.lock(_WORK):  # nobody sweeps before the lock is held
                 self._sweep_work()
                 folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._work))
-                held.enter_context(locked(self._locks / folder.name))
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                (self._locks / folder.name).unlink(missing_ok=True)
+                lock = self._locks / folder.name
+                held.callback(lock.unlink, missing_ok=True)
+                held.enter_context(locked(lock))
+                held.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield folder
 
-    def _sweep_work(self) -> None:
+    def _sweep_work(self, wait: bool = False) -> None:
+        """Remove the folders of runs that have ended, killed ones too; or `wait` for those in progress to end."""
         for folder in self._work.glob("run-*"):
             lock = self._locks / folder.name
-            with suppress(BlockingIOError), locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with suppress(BlockingIOError), locked(lock, wait):
                 shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
                 lock.unlink(missing_ok=True)
 
     def _sweep_staging(self) -> None:
         for folder in self._staging.iterdir():
             key = folder.name.partition("-")[0]
             if SHA256.fullmatch(key):
-                with suppress(BlockingIOError), locked(self._locks / key, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with suppress(BlockingIOError), locked(self._locks / key, wait=False):
                     shutil.rmtree(folder, ignore_errors=True)
 
     def clean(self, max_bytes: int) -> tuple[int, int]:
@@ -181,10 +182,9 @@ class Store:
                 f"{self.root} is no store: it has no folder objects/.", "Name the store with --store or EDGE_STORE."
             )
         self.prepare()
-        with self.lock(_IN_USE):
+        with self.lock(_WORK):  # no run begins before this is done
+            self._sweep_work(wait=True)
             self._sweep_staging()
-            with self.lock(_WORK):
-                self._sweep_work()
             for leftover in self._scratch.iterdir():
                 if SHA256.fullmatch(leftover.name):
                     shutil.rmtree(leftover)
@@ -221,7 +221,10 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file or folder on disk; Windows has this of files that may be written to alone."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

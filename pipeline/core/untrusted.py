@@ -100,11 +100,14 @@ def require_inside(folder: Path, file: Path, also: tuple[Path, ...] = ()) -> Non
         )
 
 
+_UNBLOCKED = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The bytes of a plain file. UsageError if it is none, is larger than `limit`, or cannot be read."""
     require_file(path, limit)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _UNBLOCKED)
         with os.fdopen(descriptor, "rb") as file:
             return read_at_most(file, limit + 1)
     except OSError as error:

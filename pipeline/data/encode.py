@@ -113,7 +113,7 @@ def training(context: StageContext) -> StageMetadata:
     known = [label for part in labels for label in part or []]
     labelled = len(known) == count and not aligned
     record = {"name": ", ".join(part.name for part in sets), "labels": known if labelled else None, "samples": count}
-    (context.out / DATASET).write_text(pretty_json(record), encoding="utf-8")
+    (context.out / DATASET).write_text(pretty_json(record), encoding="utf-8", newline="\n")
     return {"data": record["name"], "samples": count, "labelled": labelled}
 
 
@@ -152,7 +152,7 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
         "texts": list(texts),
         "pads": _pads(spec) if dataset.kind in ("text", "words", "questions") else {},
     }
-    (folder / DATASET).write_text(pretty_json(record), encoding="utf-8")
+    (folder / DATASET).write_text(pretty_json(record), encoding="utf-8", newline="\n")
     return count
 
 

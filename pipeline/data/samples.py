@@ -209,7 +209,7 @@ def write_samples(
             count += 1
     steps = {"states": dict(states), "sequences": list(sequences)} if sequences else {}
     index = {"samples": count, "inputs": inputs, **steps}
-    (folder / INDEX).write_text(pretty_json(index), encoding="utf-8")
+    (folder / INDEX).write_text(pretty_json(index), encoding="utf-8", newline="\n")
     return count
 
 

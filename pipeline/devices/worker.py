@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -183,6 +185,7 @@ def read_feed(path: str | Path) -> Feed:
         return {name: arrays[str(number)] for number, name in enumerate(names)}
 
 
+_resource: Any = import_module("resource") if find_spec("resource") else None
 _STAT, _CPUINFO = Path("/proc/stat"), Path("/proc/cpuinfo")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -473,20 +476,13 @@ def cpu_time() -> dict[str, Any] | None:
     return {"stat": first, "ticks_per_second": os.sysconf("SC_CLK_TCK"), "own": time.process_time()}
 
 
-if sys.platform == "win32":
-
-    def switches(threads: int) -> int:  # noqa: ARG001  # not told here
-        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
+def switches(threads: int) -> int:
+    """Involuntary context switches so far: of this thread, or of all where it uses `threads`. 0 on Windows, which does
+    not tell them."""
+    if _resource is None:
         return 0
-
-else:
-    import resource
-
-    _THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-
-    def switches(threads: int) -> int:
-        """Involuntary context switches so far: of this thread, or of all where it uses `threads`."""
-        return resource.getrusage(_THREAD if threads == 1 else resource.RUSAGE_SELF).ru_nivcsw
+    own = _resource.RUSAGE_SELF
+    return int(_resource.getrusage(getattr(_resource, "RUSAGE_THREAD", own) if threads == 1 else own).ru_nivcsw)
 
 
 def decoding(request: Decoding) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def record_graphs(folder: Path, models: Mapping[str, ir.Model], feeds: Feeds = _
     """Write the record of graphs, by name, that lie in the folder."""
     specs = [describe(name, model.graph, feeds.get(name, {})) for name, model in models.items()]
     record = [spec.model_dump(mode="json") for spec in specs]
-    (folder / _RECORD).write_text(pretty_json(record), encoding="utf-8")
+    (folder / _RECORD).write_text(pretty_json(record), encoding="utf-8", newline="\n")
 
 
 def graphs_in(folder: Path) -> Graphs:

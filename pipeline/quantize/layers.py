@@ -63,7 +63,7 @@ def run(context: StageContext) -> StageMetadata:
 
 def _record(part: Part, layers: list[Layer], left: list[LeftEntry]) -> StageMetadata:
     record = LayerRecord(nodes=tuple((name_of(layer.node), layer.place) for layer in layers), left=tuple(left))
-    (part.context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8")
+    (part.context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8", newline="\n")
     return {"layers": len(layers), "left": len(left)}
 
 

@@ -46,7 +46,7 @@ CODES = "codes.safetensors"
 def save_plan(folder: Path, plan: QuantizationPlan, arrays: Arrays) -> None:
     """Write `plan.json`, and the arrays of stored weights by name (`<weight>.codes`, `<weight>.scales`)."""
     save_file(arrays, folder / CODES)
-    (folder / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8")
+    (folder / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8", newline="\n")
 
 
 def read_plan(artifact: Artifact) -> tuple[QuantizationPlan, Arrays]:

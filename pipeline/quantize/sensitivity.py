@@ -49,7 +49,7 @@ def _measured(part: Part, scheme: Scheme) -> StageMetadata:
     sensitive = {
         layer.node.name: _reason(sqnr_db(bench.signal, alone[layer.node.name]), scheme) for layer in ordered[:dropped]
     }
-    (context.out / SENSITIVE).write_text(pretty_json(sensitive), encoding="utf-8")
+    (context.out / SENSITIVE).write_text(pretty_json(sensitive), encoding="utf-8", newline="\n")
     return {
         "samples": len(bench.rows),
         "sqnr_db": _rounded(reached),

@@ -11,7 +11,8 @@ from pathlib import Path
 from pipeline.core.artifact import RECORD
 from pipeline.core.digest import tree
 from pipeline.core.errors import UsageError
-from pipeline.core.paths import FOLDER, NOTHING, anchored, is_unfinished, kind_of, locked, locked_folder
+from pipeline.core.locks import locked, locked_folder
+from pipeline.core.paths import FOLDER, NOTHING, anchored, is_unfinished, kind_of
 from pipeline.core.report_types import Report
 from pipeline.report.output_folder import BUNDLE, MODEL, REFERENCE, names_in, require_output
 from pipeline.report.write import REPORTS, write_reports

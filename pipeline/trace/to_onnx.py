@@ -53,7 +53,7 @@ def run(context: StageContext) -> StageMetadata:
     graphs = {source.name: graph.graph for source, graph in zip(sources, made, strict=True)}
     record_graphs(context.out, graphs, {source.name: source.feeds for source in sources})
     if PREVIOUS_PASS in context.inputs and isinstance(model, PreTrainedModel):
-        (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8")
+        (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8", newline="\n")
     context.progress(len(sources) + 2, len(sources) + 2)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {

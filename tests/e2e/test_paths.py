@@ -188,7 +188,7 @@ def test_a_check_writes_its_reports_where_it_is_told(edge, tiny, exported, works
     for folder in ("new/below", "out"):
         done = edge("check", "out/bundle", "--target", "lenient", "-o", folder)
         assert done.returncode == 0, done.stderr
-        assert {path.name for path in (workspace / folder).iterdir()} - {"bundle"} == {
+        assert {path.name for path in (workspace / folder).iterdir()} - {"bundle", "reference"} == {
             *("junit.xml", "report.html", "report.json")
         }
     assert edge("export", *tiny, "--dry-run").returncode == 0

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.core.paths import FILE, FOLDER, is_unfinished, kind_of, locked_folder, require_place, write_whole
+from pipeline.core.locks import locked_folder
+from pipeline.core.paths import FILE, FOLDER, is_unfinished, kind_of, require_place, write_whole
 from pipeline.core.report_types import Comparison
 from pipeline.report.comparison.html import comparison_page
 from pipeline.report.output_folder import BUNDLE, default_output

@@ -72,11 +72,11 @@ def renumbered(value: Any, new: Mapping[int, int]) -> Any:
 
 def write_tokenizer(out: Path, folder: Path, content: dict[str, Any], new: dict[int, int]) -> None:
     """The new tokenizer.json with its settings, and the config, from which transformers tells the tokenizer's class."""
-    (out / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    (out / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8", newline="\n")
     for name, rewrite in (("tokenizer_config.json", rewrite_settings), ("config.json", rewrite_config)):
         if (folder / name).is_file():
             changed = rewrite(json.loads((folder / name).read_text(encoding="utf-8")), new)
-            (out / name).write_text(pretty_json(changed), encoding="utf-8")
+            (out / name).write_text(pretty_json(changed), encoding="utf-8", newline="\n")
     special = folder / "special_tokens_map.json"
     if special.is_file():
         (out / special.name).write_bytes(special.read_bytes())

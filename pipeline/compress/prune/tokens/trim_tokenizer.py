@@ -40,7 +40,7 @@ def run(context: StageContext) -> StageMetadata:
         )
     new = new_ids(keep)
     write_tokenizer(context.out, model.tokenizer_folder, rewrite_tokenizer(content, pieces, new), new)
-    (context.out / KEPT).write_text(json.dumps(keep), encoding="utf-8")
+    (context.out / KEPT).write_text(json.dumps(keep), encoding="utf-8", newline="\n")
     require_same_tokens(context.out / "tokenizer.json", {token: new[old] for token, old in ids.items() if old in new})
     return {
         "tokens_before": len(ids),
