@@ -137,7 +137,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             report,
             made["model"].path if "model" in made else None,
             partial(write_reference, bundle=subject.bundle_digest, found=found, tried=tried_in(made[JUDGE]))
-            if not too_large(held)
+            if plan.job.golden_from == "data" and not too_large(held)
             else None,
         )
     return Result(report, folder)

@@ -48,12 +48,18 @@ def run(context: StageContext) -> StageMetadata:
     metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8", newline="\n")
     runtime = Runtime.model_validate(context.config["runtime"])
-    make_golden(out, placed, context.inputs["evaluation"].path / "0", runtime, context.model)
+    make_golden(out, placed, _golden_samples(context), runtime, context.model)
     if context.config["ort"]:
         write_ort(out, placed, runtime)
     _describe(out, context)
     write_manifest(out, context.config["provenance"] | _digests(context))
     return {"files": len(list(out.rglob("*"))), "notes": [*notes, _oldest_runtime(needed)]}
+
+
+def _golden_samples(context: StageContext) -> Path:
+    """The set that golden samples are made of; one of invented inputs is no evaluation set."""
+    made = context.inputs.get("golden", context.inputs["evaluation"]).path
+    return made / "0" if (made / "0").is_dir() else made
 
 
 def _describe(out: Path, context: StageContext) -> None:

@@ -48,7 +48,9 @@ def _beginning(row: Row) -> Row:
 
 
 def texts_of(evaluation: Path) -> list[str]:
-    """The texts that the first samples came from; empty where they came from something else."""
+    """The texts that the first samples came from; empty where they came from something else, or were invented."""
+    if not (evaluation / DATASET).is_file():
+        return []
     return list(json.loads((evaluation / DATASET).read_text(encoding="utf-8"))["texts"])
 
 

@@ -55,7 +55,7 @@ def _write_operators(files: Sequence[Path]) -> None:
     place = files[0].parent / OPERATORS
     create_config_from_models([*files], place, enable_type_reduction=False)
     lines = [line for line in place.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    place.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    place.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _check(out: Path, made: Graphs, runtime: Runtime) -> None:

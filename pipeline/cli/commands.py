@@ -50,6 +50,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     random_calibration: flag.RandomCalibration = False,
     training_data: flag.TrainingData = None,
     eval_data: flag.EvalData = None,
+    golden_from: flag.GoldenFrom = "data",
     text_column: flag.TextColumn = None,
     label_column: flag.LabelColumn = None,
     save_model: flag.SaveModel = False,

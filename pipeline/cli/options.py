@@ -133,6 +133,13 @@ TrainingData = Annotated[
 SaveModel = Annotated[
     bool, typer.Option("--save-model", help="Publish the compressed PyTorch model too, for transformers to load.")
 ]
+GoldenFrom = Annotated[
+    str,
+    _data(
+        help="What the bundle's golden samples are made of: the evaluation data, shipped data, or invented inputs.",
+        metavar="data|shipped|random",
+    ),
+]
 EvalData = Annotated[list[str] | None, _data(help="Held-out data, as above. Repeatable.")]
 TextColumn = Annotated[
     str | None,

@@ -42,6 +42,9 @@ class Job(StrictModel):
     eval_data: tuple[str, ...] = ()
     text_column: str | None = Field(default=None, description="the column of the texts in .csv, .tsv and .jsonl files")
     label_column: str | None = Field(default=None, description="the column of their labels")
+    golden_from: Literal["data", "shipped", "random"] = Field(
+        default="data", description="what the bundle's golden samples are made of"
+    )
     save_model: bool = Field(default=False, description="publish the compressed PyTorch model too")
     metric: str | None = Field(default=None, description="file.py:name of a function (outputs, references) -> float")
     references: Path | None = Field(default=None, description="a .csv with a row per evaluation sample")

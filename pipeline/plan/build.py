@@ -202,6 +202,7 @@ class _Builder:
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
+            *self._golden(),
             self._trace("trace.float", None),
             *self.reading.with_states(),
             self._probe(),
@@ -313,6 +314,16 @@ class _Builder:
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
         return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
+    def _golden(self) -> list[Stage]:
+        stage = self.reading.golden()
+        self.notes += self.reading.private()
+        if stage is not None and self.passes.tokenizer:
+            raise UsageError(
+                f"--golden-from {self.job.golden_from} does not go with a recipe that trims the vocabulary.",
+                "Leave one of the two out.",
+            )
+        return [] if stage is None else [self.reading.remember("golden", stage)]
+
     def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
         config = {"family": self.reading.family(), "head": self.reading.head()}
@@ -348,6 +359,7 @@ class _Builder:
             "evaluation": self.reading.stages["evaluation"].name,
             PROBE: PROBE,
             "reference": "reference",
+            **({"golden": self.reading.stages["golden"].name} if "golden" in self.reading.stages else {}),
             **(
                 {TOKENIZER: self.passes.tokenizer, SOURCE_EVALUATION: "samples.evaluation"}
                 if self.passes.tokenizer

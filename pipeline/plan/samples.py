@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from pipeline.bundle.golden_samples import GOLDEN_SAMPLES
 from pipeline.checks.user_metric import UserMetric
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
@@ -147,6 +148,46 @@ class Reading:
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
         return Stage(_named("evaluation", streams), 6, run, config, {}, TEXT, local, self.models())
+
+    def golden(self) -> Stage | None:
+        """The samples of the bundle's golden/ where they are not the first of the evaluation data. UsageError if there
+        are none of the kind that was asked for."""
+        if self.job.golden_from == "data":
+            return None
+        if self.job.golden_from == "random":
+            like, states = self._like_given()
+            config = {"random": True, "limit": GOLDEN_SAMPLES, "known": like, "states": states, **self.config()}
+            run = "pipeline.data.encode:calibration"
+            return Stage(_named("golden", bool(states)), 1, run, config, {}, TEXT, {}, self.models())
+        spec = self.source.task.calibration
+        if not spec or not self._has_preprocessing():
+            raise UsageError(
+                f"There is no shipped data for {self.source.task.name} that could become golden samples.",
+                "Use --golden-from random (invented inputs) or data (the evaluation data).",
+            )
+        (first, *_) = (self.as_tensors(dataset) for dataset in load_evaluation(spec))
+        self.check_kind(first)
+        config = {"datasets": [[first.name, first.digest]], **self.config()}
+        config |= {"raw": True} if self.source.task.data in ("image", "audio") else {}
+        run = "pipeline.data.encode:evaluation"
+        return Stage("samples.golden", 1, run, config, {}, TEXT, {"specs": [spec]}, self.models())
+
+    def private(self) -> list[str]:
+        """What of the user's own data the export puts into the bundle and beside it."""
+        names = ", ".join(dataset.name for dataset in self.evaluation_sets())
+        if self.job.golden_from != "data":
+            what = {"shipped": "shipped data", "random": "invented inputs"}[self.job.golden_from]
+            untested = "" if self.job.golden_from == "shipped" else ", so that they test no pre-processing"
+            return [
+                f"golden/ holds {what}{untested}, and no reference/ is written: nothing of {names} leaves with the "
+                "bundle, and only a machine with this store decides on its accuracy."
+            ]
+        if not self.job.eval_data:
+            return []
+        return [
+            f"golden/ in the bundle holds samples of {names}, and reference/ beside it all of them, with their labels. "
+            "If they are private: --golden-from shipped or random."
+        ]
 
     def _with_classes(self) -> dict[str, Any]:
         """The model's config.json, with the classes that an ONNX file's outputs show where nothing names them."""

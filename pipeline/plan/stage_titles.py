@@ -7,6 +7,8 @@ import re
 _TITLES = {
     "samples.calibration": "read calibration samples",
     "samples.evaluation": "read evaluation samples",
+    "samples.golden": "read golden samples",
+    "steps.golden": "read golden sequences",
     "steps.calibration": "read calibration sequences",
     "steps.evaluation": "read evaluation sequences",
     "samples.training": "read training samples",

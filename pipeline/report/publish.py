@@ -9,7 +9,6 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from pipeline.core.artifact import RECORD
-from pipeline.core.digest import tree
 from pipeline.core.errors import UsageError
 from pipeline.core.locks import locked, locked_folder
 from pipeline.core.paths import FOLDER, NOTHING, anchored, is_unfinished, kind_of
@@ -52,12 +51,12 @@ def publish(
 
 def _copy(made: Path, to: Path) -> None:
     """The files of an artifact, readable for everybody (safetensors writes for its owner alone), without its record."""
-    to.mkdir()
-    for name in tree(made):
-        if name != RECORD:
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(made / name, to / name)
-            (to / name).chmod(0o644)
+    shutil.copytree(made, to, ignore=shutil.ignore_patterns(RECORD), copy_function=_readable)
+
+
+def _readable(file: str, to: str) -> None:
+    shutil.copyfile(file, to)
+    Path(to).chmod(0o644)
 
 
 def _swap(fresh: Path, folder: Path) -> None:
