@@ -32,11 +32,12 @@ Answers = dict[str, NDArray[Any]]
 
 class Trial:
     """The float model of a plan, loaded once. Pairs whose sides are embedded, streams and files with loops wait for the
-    stage `judge`, as does a model that cannot run here."""
+    stage `judge`, as does a model that cannot run here. `width`: of the outputs that were judged, if some were."""
 
     def __init__(self, spec: ModelSpec, max_length: int) -> None:
         self._spec, self._max_length = spec, max_length
         self._run: Callable[[Row], Answers] | None = None
+        self.width: int | None = None
 
     def judge(self, dataset: Dataset) -> None:
         """Have the answers to a few samples judged. UsageError for outputs that the kind of output does not take or
@@ -49,6 +50,7 @@ class Trial:
         offered = [Output(name, array.dtype.name, array.shape) for name, array in found[0][1].items()]
         kind = kind.bound(kind.judged(offered), kind.head)
         rows = [kind.rows({name: outputs[name] for name in kind.names}, inputs) for inputs, outputs in found]
+        self.width = rows[0].shape[-1]
         self._score(of_width(kind, rows[0].shape[-1]), dataset, chosen, rows)
 
     @staticmethod

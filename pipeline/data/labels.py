@@ -7,7 +7,7 @@ lists of 0 or 1 for each or the indices of those that hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,17 @@ def class_indices(config: Mapping[str, Any]) -> dict[str, int]:
     return {**indices, **{str(name): int(index) for name, index in dict(given).items()}} if indices else {}
 
 
+def named_classes(sets: Sequence[Dataset], config: Mapping[str, Any]) -> dict[str, int]:
+    """Name -> index of the classes that the labels of data sets name, in the order of their names: for a factory or an
+    ONNX file that says nothing of its classes. Empty if `config` does, or labels are numbers or sub-folders."""
+    if class_indices(config) or any(dataset.classes for dataset in sets):
+        return {}
+    given = [label for dataset in sets if not _placed(dataset) for label in _flat(dataset.labels or ())]
+    if not all(isinstance(label, str) and not is_number(label) for label in given):
+        return {}
+    return {name: index for index, name in enumerate(sorted(set(given)))}
+
+
 def class_count(config: Mapping[str, Any]) -> int:
     """How many classes the model has; 0 if its config.json does not tell."""
     return len(set(class_indices(config).values()))
@@ -157,9 +168,8 @@ def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = T
     """The data set with the indices of `classes` in place of their names; names of sub-folders too, unless none is a
     class: then their sorted positions stay. UsageError if a name is none of them, or a number may be a name or an
     index; without `strict`, no labels then."""
-    placed = (np.ndarray, list) if dataset.kind == "image" else np.ndarray
-    if not dataset.labels or isinstance(dataset.labels[0], placed):
-        return dataset  # objects and pixels of images are numbered already
+    if not dataset.labels or _placed(dataset):
+        return dataset
     labels: list[Any] = list(dataset.labels)
     if all(isinstance(label, str) and is_number(label) for label in labels):  # a table beside files has texts
         labels = [plain(label) for label in labels]
@@ -174,6 +184,12 @@ def number_labels(dataset: Dataset, classes: Mapping[str, int], strict: bool = T
             raise
         return replace(dataset, labels=None)
     return replace(dataset, labels=numbered)
+
+
+def _placed(dataset: Dataset) -> bool:
+    """Are labels objects or pixels of images, which are numbered already?"""
+    kinds = (np.ndarray, list) if dataset.kind == "image" else np.ndarray
+    return bool(dataset.labels) and isinstance((dataset.labels or [0])[0], kinds)
 
 
 def _by_folder(dataset: Dataset, classes: Mapping[str, int]) -> Dataset:

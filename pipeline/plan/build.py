@@ -107,8 +107,20 @@ def _try(plan: Plan, reading: Reading) -> None:
     for dataset in reading.evaluation_sets():
         if source.kind != "huggingface":
             trial.judge(dataset)
+            _require_all_named(reading, trial.width)
         if metric is not None:
             trial.measure(metric, dataset)
+
+
+def _require_all_named(reading: Reading, width: int | None) -> None:
+    """UsageError if labels name fewer classes than the model has: which ones they are is not known then."""
+    named = len(reading.named)
+    if named and width is not None and named < width:
+        raise UsageError(
+            f"The labels name {named} classes, and the model, which names none, has {width}.",
+            "Give data that has every class, class indices (0, 1, ...), or names in the model's files (id2label in a "
+            "config.json).",
+        )
 
 
 def with_recipe(plan: Plan, recipe: Recipe) -> Plan:

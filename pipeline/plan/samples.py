@@ -18,7 +18,16 @@ from pipeline.data.audio import AudioPreprocessing, resampling
 from pipeline.data.datasets import Dataset, load_evaluation, load_training, suited
 from pipeline.data.image_preprocessing import PREPROCESSOR, ImagePreprocessing, own_preprocessing
 from pipeline.data.inputs import Known, as_tensors, tensor_rows
-from pipeline.data.labels import UNNAMED, check_kind, check_labels, class_count, class_indices, number_labels, reduced
+from pipeline.data.labels import (
+    UNNAMED,
+    check_kind,
+    check_labels,
+    class_count,
+    class_indices,
+    named_classes,
+    number_labels,
+    reduced,
+)
 from pipeline.data.lazy import Lazy
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import Row
@@ -47,6 +56,7 @@ class Reading:
         self.stages: dict[str, Stage] = {}
         self.raw: list[str] = []
         self.notes: list[str] = []
+        self.named: dict[str, int] = {}
         self._sets: list[Dataset] | None = None
 
     def remember(self, role: str, stage: Stage) -> Stage:
@@ -230,7 +240,7 @@ class Reading:
         if not OUTPUTS.get(self.source.task.family).numbers_labels:
             return reduced(dataset, self.source.path)
         scored = dataset.pairs or not OUTPUTS.get(self.source.task.family).pairs_apart
-        return number_labels(dataset, class_indices(self.source.config), strict=scored)
+        return number_labels(dataset, self.named or class_indices(self.source.config), strict=scored)
 
     def columns(self, optional: bool = False) -> Columns:
         """The columns that the flags name."""
@@ -254,8 +264,29 @@ class Reading:
         """Read once: their labels tell what a model puts out whose config does not."""
         if self._sets is None:
             read = (dataset for spec in self._evaluation_specs() for dataset in load_evaluation(spec, self.columns()))
-            self._sets = [self.numbered(steps(self.as_tensors(dataset), self.source.inputs)) for dataset in read]
+            sets = [steps(self.as_tensors(dataset), self.source.inputs) for dataset in read]
+            self.named = self._named(sets)
+            self._sets = [self.numbered(dataset) for dataset in sets]
         return self._sets
+
+    def _named(self, sets: Sequence[Dataset]) -> dict[str, int]:
+        """The classes of a model that names none, by the names in label columns of the evaluation data."""
+        kind = OUTPUTS.get(self.source.task.family)
+        if not kind.numbers_labels or not kind.names_classes or kind.pairs_apart or kind.per_token:
+            return {}
+        named = named_classes(sets, self.source.config)
+        if named:
+            self.notes.append(
+                f"Nothing but the labels names the model's {len(named)} classes: they are taken in the order of their "
+                f"names ({', '.join([*named][:_SHOWN])}{', ...' if len(named) > _SHOWN else ''}). If the float model's "
+                "own score is low, theirs is another order: give class indices then."
+            )
+        return named
+
+    def classes(self) -> dict[str, int]:
+        """Name -> index, as the model or else the evaluation data name them."""
+        self.evaluation_sets()
+        return self.named or class_indices(self.source.config)
 
     def family(self, of: ModelSource | None = None) -> str:
         """What the model (or another source) puts out, as far as it is known before its graph is."""
@@ -295,7 +326,7 @@ class Reading:
         return {
             "max_length": self.target.shape.sequence_length,
             "columns": self.columns(optional=True).model_dump(mode="json"),
-            "classes": class_indices(self.source.config),
+            "classes": self.classes(),
         }
 
     def spec(self, of: ModelSource | None = None) -> ModelSpec:
@@ -306,11 +337,13 @@ class Reading:
             language = found.language.within(self.target.shape.context_length)
             found = found.model_copy(update={"language": language})
         if all(name.startswith(UNNAMED) for name in found.labels.values()):
-            found = found.model_copy(update={"labels": self._folder_names() or found.labels})
+            found = found.model_copy(update={"labels": self._names() or found.labels})
         return found
 
-    def _folder_names(self) -> dict[str, str]:
-        """The names of the evaluation data's sub-folders, whose positions are the classes of a model without names."""
+    def _names(self) -> dict[str, str]:
+        """The names in the evaluation data's labels or of its sub-folders, of the classes of a model without names."""
+        if self.named:
+            return {str(index): name for name, index in self.named.items()}
         named = [dataset.classes for dataset in self.evaluation_sets() if dataset.classes]
         return {str(index): name for index, name in enumerate(named[0])} if len(set(named)) == 1 else {}
 
@@ -362,4 +395,5 @@ def _sampling(source: ModelSource) -> dict[str, Any] | None:
     return AudioPreprocessing.from_data({"sampling_rate": int(said[:9])}, f"the metadata of {source.name}").model_dump()
 
 
+_SHOWN = 10
 _RATES = ("sampling_rate", "sample_rate")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.core.errors import UsageError
 from pipeline.data.datasets import Dataset, load_evaluation
-from pipeline.data.labels import check_labels, class_indices, number_labels
+from pipeline.data.labels import check_labels, class_indices, named_classes, number_labels
 from pipeline.data.readers.audio_folder import open_recording
 from pipeline.data.word_labels import align
 from pipeline.tasks.output_kind import LabelKind
@@ -209,6 +209,28 @@ def test_names_that_no_class_has() -> None:
     assert number_labels(labelled(["great"]), THREE, strict=False).labels is None
     with pytest.raises(UsageError, match=r"the model's classes are not named in its config\.json"):
         number_labels(labelled(["good"]), {})
+
+
+@pytest.mark.parametrize(
+    ("labels", "config", "expected"),
+    [
+        (["cat", "ant", "cat"], {}, {"ant": 0, "cat": 1}),
+        ([["cat", "ant"], []], {}, {"ant": 0, "cat": 1}),
+        ([0, "ant"], {}, {}),
+        (["1", "0"], {}, {}),  # a table beside files has texts
+        (["cat"], {"model_type": "bert"}, {}),
+        (["cat"], {"id2label": {"0": "dog"}}, {}),
+    ],
+)
+def test_classes_that_only_labels_name(
+    labels: list[object], config: dict[str, object], expected: dict[str, int]
+) -> None:
+    assert named_classes([labelled(labels), replace(labelled([]), labels=None)], config) == expected
+
+
+def test_names_of_all_sets_count() -> None:
+    assert named_classes([labelled(["b"]), labelled(["a", "c"])], {}) == {"a": 0, "b": 1, "c": 2}
+    assert named_classes([replace(labelled([0]), classes=("x",)), labelled(["a"])], {}) == {}
 
 
 def test_numbers_that_may_be_names_or_indices_are_refused() -> None:
