@@ -115,13 +115,15 @@ def test_random_calibration_is_noted(job: Job) -> None:
     assert plan.notes == (
         "Texts are cut to 64 tokens, and measured so, instead of the target's 128: the model takes no more "
         "(max_position_embeddings in config.json).",
+        "golden/ in the bundle holds samples of texts, and reference/ beside it all of them, with their labels. If they "
+        "are private: --golden-from shipped or random.",
         "Calibrated on random tensors (--random-calibration): accuracy will suffer.",
     )
 
 
 def test_a_set_smaller_than_the_recipes_number_is_used_whole_and_noted(job: Job) -> None:
     plan = make_plan(job.model_copy(update={"calibration_samples": None}))
-    _, note = plan.notes  # the first: the model takes fewer tokens than the target
+    *_, note = plan.notes  # before it: fewer tokens than the target, and what holds the user's data
     assert note == ("The data set 'texts' has 20 samples and is used whole: the recipe w8a8 calibrates with up to 512.")
     (calibration,) = (stage for stage in plan.stages if stage.name == "samples.calibration")
     assert calibration.config["limit"] == 20
