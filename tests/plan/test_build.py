@@ -115,8 +115,8 @@ def test_random_calibration_is_noted(job: Job) -> None:
     assert plan.notes == (
         "Texts are cut to 64 tokens, and measured so, instead of the target's 128: the model takes no more "
         "(max_position_embeddings in config.json).",
-        "golden/ in the bundle holds samples of texts, and reference/ beside it all of them, with their labels. If they "
-        "are private: --golden-from shipped or random.",
+        "golden/ in the bundle holds samples of texts, and reference/ beside it all of them, with their labels. "
+        "If they are private: --golden-from shipped or random.",
         "Calibrated on random tensors (--random-calibration): accuracy will suffer.",
     )
 
