@@ -130,7 +130,8 @@ def _of_news(name: str, make: Callable[[], nn.Module]) -> Path:
 def _kept(
     name: str, make: Callable[[], Any], reader: Any, batches: Callable[[], Iterator[Batch]], example: Batch
 ) -> Path:
-    """The folder `name`, trained and exported with a dynamic batch if it is not there. `reader`: what makes inputs."""
+    """The folder `name`, trained and exported with a dynamic batch and length if it is not there. `reader`: what makes
+    inputs."""
     folder = fetch.folder() / "made" / name
     if not (folder / "graph/model.onnx").is_file():
         torch.manual_seed(0)
@@ -139,13 +140,15 @@ def _kept(
         model.eval().save_pretrained(folder)
         reader.save_pretrained(folder)
         (folder / "graph").mkdir()
+        batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=128)
+        axes = [{0: batch} | ({1: length} if value.ndim == 2 else {}) for value in example.values()]
         torch.onnx.export(
-            _Logits(model),
+            _Logits(model).eval(),
             tuple(example.values()),
             str(folder / "graph/model.onnx"),
             input_names=list(example),
             output_names=["logits"],
-            dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in example),),
+            dynamic_shapes=(tuple(axes),),
             external_data=False,
             dynamo=True,
         )

@@ -50,7 +50,7 @@ class Result:
     @property
     def passing(self) -> bool:
         """A bundle whose accuracy verdict the judge confirms."""
-        if self.code not in {0, 1} or self.kept is None:
+        if self.code not in {0, 1, 4} or self.kept is None:  # 4: a loaded machine decides no speed
             return False
         lost = 100 * (1 - self.kept if self.right is None else self.right[0] - self.right[1])
         refused = any(name in self.failed for name in ("max_accuracy_drop", "min_agreement", "min_top10_overlap"))
