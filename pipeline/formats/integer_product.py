@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.types import Json, Scheme, StrictModel
-from pipeline.formats.format import Arrays, Entry, NumberFormat, Shared
+from pipeline.formats.format import Arrays, Entry, NumberFormat, Shared, read_instead
 from pipeline.graph.edit import add_constant, emit, name_of, replace
 from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import affine_uint8, is_empty
@@ -17,9 +17,9 @@ from pipeline.numerics.affine import affine_uint8, is_empty
 
 class InputRounding(StrictModel):
     """How a product's input is rounded to uint8: with `ranges` found at run time, or with a calibrated `scale` and
-    `zero_point`."""
+    `zero_point`; or not at all ("none"), where it is computed from constants alone."""
 
-    ranges: Literal["run time", "calibrated"]
+    ranges: Literal["none", "run time", "calibrated"]
     scale: float = 0.0
     zero_point: int = 0
 
@@ -77,10 +77,20 @@ class IntegerProduct(NumberFormat):
 def emit_product(node: ir.Node, entry: Entry, weight: Sequence[ir.Value], arrays: Arrays, shared: Shared) -> None:
     """The product with 8-bit weights, its input rounded as the entry's `input` says. `weight`: codes and scales."""
     rounding = InputRounding.model_validate(entry.input)
-    if rounding.ranges == "calibrated":
+    if rounding.ranges == "none":
+        _fixed(node, entry, weight)
+    elif rounding.ranges == "calibrated":
         _static(node, entry, rounding, weight, arrays, shared)
     else:
         _dynamic(node, weight, shared)
+
+
+def _fixed(node: ir.Node, entry: Entry, weight: Sequence[ir.Value]) -> None:
+    """The product in float, behind Cast -> Mul of the weight's codes: ONNX Runtime computes all of it once."""
+    codes, scales = weight
+    (real,) = emit(node, "Cast", [codes], [f"{node.name}/float"], to=ir.DataType.FLOAT)
+    (widened,) = emit(node, "Mul", [real, scales], [f"{node.name}/weight"])
+    read_instead(node, entry.weight, widened)
 
 
 def _dynamic(node: ir.Node, weight: Sequence[ir.Value], shared: Shared) -> None:

@@ -33,6 +33,18 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
+def fixed_values(graph: ir.Graph) -> frozenset[str]:
+    """The names of values that nodes of the graph compute from constants alone, which ONNX Runtime does once, when it
+    loads the model. Nodes with bodies, and those that read nothing but are no Constant (random ones), do not count."""
+    found: set[str] = set()
+    for node in graph:
+        fixed = all(value is None or value.is_initializer() or value.name in found for value in node.inputs)
+        bodies = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+        if fixed and not bodies and (node.inputs or node.op_type == "Constant"):
+            found.update(name_of(value) for value in node.outputs)
+    return frozenset(found)
+
+
 def same_dim(left: int | ir.SymbolicDim, right: int | ir.SymbolicDim) -> bool:
     """Whether two dims are known to be equal: the same number, or the same symbol."""
     return left == right and (isinstance(left, int) or left.value is not None)

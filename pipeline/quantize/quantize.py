@@ -15,7 +15,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.edit import name_of
+from pipeline.graph.edit import fixed_values, name_of
 from pipeline.numerics.affine import is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
@@ -35,13 +35,15 @@ SENSITIVE = "sensitive.json"
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, what layers would lose in 8 bits, and the Hessians of products."""
+    convolutions have, what layers would lose in 8 bits, and the Hessians of products; and `fixed`: tensors that are the
+    same for every sample."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
     values: dict[str, float] | None = None
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     hessians: Hessians | None = None
+    fixed: frozenset[str] = frozenset()
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -168,12 +170,12 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
     all that the graph has."""
     hessians = Hessians(context.inputs["hessians"]) if "hessians" in context.inputs else None
     if "ranges" not in context.inputs:
-        return Calibrated(hessians=hessians)
+        return Calibrated(hessians=hessians, fixed=fixed_values(graph))
     artifact = context.inputs["ranges"]
     ranges = propagated_ranges(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
     values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
     losses = {name: (float(lost[0]), float(lost[1])) for name, lost in load_file(artifact.file(LOSSES)).items()}
-    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians)
+    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians, fixed_values(graph))
 
 
 def decide(
@@ -276,5 +278,7 @@ def _entry(
     encoded = codes.encode(layer, form, Known(curvature))
     if layer.op != "linear":
         return entry_of(layer, form, encoded)
+    if form.integer_products and layer.activation in found.fixed:
+        return entry_of(layer, form, encoded, input={"ranges": "none"})
     ends = found.ranges[layer.activation] if form.ranges == "calibrated" else None
     return entry_of(layer, form, encoded, input=form.input_parameters(ends))
