@@ -17,6 +17,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Scheme
 from pipeline.core.untrusted import read_json, read_json_object
+from pipeline.data.image_preprocessing import PREPROCESSOR, written_out
 from pipeline.source.model import ModelSource
 from pipeline.source.model_config import CONFIG, SENTENCE_ENCODER_FILES
 from pipeline.source.sentence_modules import sentence_modules
@@ -134,6 +135,9 @@ def write_client_files(out: Path, layout: Layout, spec: ModelSpec, scheme: Schem
         config = read_json_object(out / CONFIG)
         config["transformers.js_config"] = {"dtype": _DTYPES[scheme.weights]}
         (out / CONFIG).write_text(pretty_json(config), encoding="utf-8", newline="\n")
+        if spec.data == "image" and (out / PREPROCESSOR).is_file():
+            steps = written_out(read_json_object(out / PREPROCESSOR))
+            (out / PREPROCESSOR).write_text(pretty_json(steps), encoding="utf-8", newline="\n")
     return _sentence_files(out, spec.path, max_length) if layout == "sentence-transformers" else []
 
 

@@ -89,6 +89,14 @@ class ImagePreprocessing(StrictModel):
         return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 
+def written_out(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preprocessor_config.json holds, with the steps that its processor does unless it says otherwise:
+    transformers.js does those alone that are named."""
+    given = {key: value for key, value in config.items() if value is not None}
+    steps = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    return {**steps, "do_center_crop": _kind(given) in CROPPING, **given}
+
+
 def reduces_labels(folder: Path) -> bool:
     """Whether the model's maps count classes from 1, and 0 is none: its processor has `do_reduce_labels`."""
     place = folder / PREPROCESSOR

@@ -128,3 +128,15 @@ def test_transformers_js_is_told_which_file_to_take(tmp_path: Path) -> None:
     assert write_client_files(tmp_path, "transformers.js", spec, Scheme(name="s", weights=4), 48) == []
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == {"model_type": "bert", "transformers.js_config": {"dtype": "q4"}}
+
+
+def test_transformers_js_is_told_the_steps_that_an_image_processor_does_by_default(tmp_path: Path) -> None:
+    """Without do_normalize and do_resize it would do neither."""
+    (tmp_path / "config.json").write_text("{}")
+    given = {"image_processor_type": "MobileNetV2ImageProcessor", "size": {"shortest_edge": 256}, "do_rescale": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    spec = hugging_face(tmp_path, task="image-classification", data="image")
+    write_client_files(tmp_path, "transformers.js", spec, Scheme(name="s"), 48)
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text()) == given | {
+        **{"do_resize": True, "do_normalize": True, "do_center_crop": True, "rescale_factor": 1 / 255},
+    }
