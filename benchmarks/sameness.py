@@ -5,9 +5,9 @@
     python -m benchmarks.sameness check --only default,cnn
 
 Rounded codes and trained weights depend on the CPU's instructions: a record holds for the ISA that it names. Torch runs
-on one thread, since the bytes of trained weights depend on how many there are. `manifest.json`, `metadata.json` and
-`README.md` are left out: their fields and sentences may change. Every check exports anew, unless EDGE_STORE names a
-store that has the stages.
+on one thread, since the bytes of trained weights depend on how many there are. `manifest.json`, `metadata.json`,
+`golden.json` and `README.md` are left out: their fields and sentences may change. Every check exports anew, unless
+EDGE_STORE names a store that has the stages.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 
 from benchmarks.row import Measured, Row
 from benchmarks.training_time import run_plan
+from pipeline.bundle import golden
 from pipeline.bundle.manifest import MANIFEST
 from pipeline.bundle.readme import README
 from pipeline.bundle.records import METADATA
@@ -39,7 +40,7 @@ from pipeline.plan.build import make_plan
 
 REFERENCE = Path(__file__).parent / "reference_bytes.json"
 _TEXTS = Path(__file__).parents[1] / "calibration" / "text-en" / "calibration.txt"
-_LEFT_OUT = {MANIFEST, METADATA, README, RECORD}
+_LEFT_OUT = {MANIFEST, METADATA, README, RECORD, golden.RECORD}
 _FACTORY = """
 import torch
 from torch import nn
