@@ -36,6 +36,7 @@ from pipeline.core.stage import Stage
 from pipeline.core.store import Store, default_store
 from pipeline.core.types import Progress, StrictModel, silent
 from pipeline.devices import RUNNERS
+from pipeline.gate.baseline import Baseline
 from pipeline.plan.build import Plan, apply_overrides, make_plan
 from pipeline.plan.stage_titles import title_of
 from pipeline.quantize.plan import stored_formats
@@ -95,7 +96,7 @@ def export(
 
 def run_export(plan: Plan, store: Store, console: Console) -> Result:
     """Run a plan's stages, publish the bundle, check it and write the reports."""
-    baseline = read_report(plan.job.baseline) if plan.job.baseline else None
+    baseline = _baseline(plan.job.baseline, plan.job.tolerances)
     folder = output_folder(plan.job.output, plan.target.name, plan.source.name, plan.recipe.name)
     store.prepare()
     with store.in_use():
@@ -174,12 +175,14 @@ def check(  # noqa: PLR0913  # all but two are given by name
     budgets: dict[str, float] | None = None,
     metric: UserMetric | None = None,
     reference: str | Path | None = None,
+    tolerances: Mapping[str, float] | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
     The float reference comes from the store, or else from the folder `reference` (if None, the one of that name beside
     the bundle); without it, the budgets that need it are NOT_MEASURED. With `output`, the reports are written there.
-    `metric`: see `load_user_metric`; a bundle remembers none.
+    `metric`: see `load_user_metric`; a bundle remembers none. `tolerances`: metric -> by how much its figure may be
+    worse than the `baseline`'s, in its unit; never less than half of its 95 % interval.
     UsageError if the bundle or its reference is damaged, is none, or belongs to another.
     """
     folder = Path(bundle)
@@ -189,7 +192,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     manifest = read_manifest(folder)
     require_runtime(folder)
     read_graphs(folder)
-    earlier = read_report(Path(baseline)) if baseline else None
+    earlier = _baseline(baseline, tolerances or {})
     aimed = apply_overrides(
         load_target(target).for_task(read_metadata(folder).task), Job(target=target, budgets=budgets or {})
     )
@@ -231,6 +234,15 @@ def check(  # noqa: PLR0913  # all but two are given by name
     if output is not None:
         publish_reports(report, Path(output))
     return report
+
+
+def _baseline(path: str | Path | None, tolerances: Mapping[str, float]) -> Baseline | None:
+    """The earlier report; UsageError for tolerances without one."""
+    if path is not None:
+        return Baseline(read_report(Path(path)), tolerances)
+    if tolerances:
+        raise UsageError("Tolerances are given without a baseline.", "Name an earlier report.json with --baseline.")
+    return None
 
 
 def _carried(

@@ -180,6 +180,15 @@ Baseline = Annotated[
         rich_help_panel="Measuring and budgets",
     ),
 ]
+Tolerances = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tolerance",
+        help="By how much a figure may be worse than the baseline's: METRIC=AMOUNT in its unit. Repeatable.",
+        metavar="METRIC=AMOUNT",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(
@@ -252,26 +261,32 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     scheme = {name: given[name] for name in ("block_size", "per_channel") if given[name] is not None}
     scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
     several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}
-    return {**fields, **several, "scheme": scheme, "budgets": parse_budgets(given.get("budget"))}
+    return {**fields, **several, "scheme": scheme, **_amounts(given)}
 
 
 def check_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
     fields = {name: given[name] for name in ("output", "baseline", "store", "reference")}
-    return {**fields, "budgets": parse_budgets(given["budget"]), "metric": (given["metric"], given["references"])}
+    return {**fields, **_amounts(given), "metric": (given["metric"], given["references"])}
 
 
-def parse_budgets(given: list[str] | None) -> dict[str, float]:
-    """`["bundle_mb=20"]` -> `{"bundle_mb": 20.0}`; UsageError if one is not of that form."""
-    limits: dict[str, float] = {}
+def _amounts(given: dict[str, Any]) -> dict[str, dict[str, float]]:
+    limits, tolerances = given.get("budget"), given.get("tolerance")
+    return {"budgets": parse_amounts(limits, "budget"), "tolerances": parse_amounts(tolerances, "tolerance")}
+
+
+def parse_amounts(given: list[str] | None, flag: str) -> dict[str, float]:
+    """`["bundle_mb=20"]` -> `{"bundle_mb": 20.0}`; UsageError if one is not of that form. `flag`: its name."""
+    amounts: dict[str, float] = {}
     for item in given or []:
-        name, equals, limit = item.partition("=")
-        if name in limits:
-            raise UsageError(f"--budget {name!r} is given twice.", "Give each limit once.")
+        name, equals, amount = item.partition("=")
+        if name in amounts:
+            raise UsageError(f"--{flag} {name!r} is given twice.", "Give each once.")
         try:
-            limits[name] = float(limit)
+            amounts[name] = float(amount)
         except ValueError:
             equals = ""
         if not equals:
-            raise UsageError(f"--budget {item!r} is not METRIC=LIMIT.", "For example: --budget bundle_mb=20.")
-    return limits
+            what = "LIMIT" if flag == "budget" else "AMOUNT"
+            raise UsageError(f"--{flag} {item!r} is not METRIC={what}.", f"For example: --{flag} bundle_mb=20.")
+    return amounts

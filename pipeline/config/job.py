@@ -51,3 +51,6 @@ class Job(StrictModel):
     scheme: dict[str, Json] = Field(default={}, description="fields of the scheme that override the recipe's")
     budgets: dict[str, float] = Field(default={}, description="limits that override the target's")
     baseline: Path | None = None
+    tolerances: dict[str, float] = Field(
+        default={}, description="by how much a figure may be worse than the baseline's"
+    )

@@ -13,7 +13,7 @@ from pipeline.core.report_types import Comparison, Report, TensorFormat, Trial
 from pipeline.core.types import Figure
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.gate.baseline import regressions
+from pipeline.gate.baseline import Baseline, regressions
 from pipeline.gate.gate import judge_budgets, overall
 from pipeline.report.calibration import range_warnings
 from pipeline.report.comparison import text as comparison_text
@@ -26,7 +26,7 @@ def assemble(
     subject: Subject,
     found: Measurements,
     trials: Sequence[Trial],
-    baseline: Report | None,
+    baseline: Baseline | None,
     comparison: Comparison | None = None,
 ) -> Report:
     """Judge the budgets and build the report. A `comparison` warns, and changes no verdict."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.options import parse_budgets
+from pipeline.cli.options import parse_amounts
 from pipeline.config.job import Job
 from pipeline.config.loading import available, load_recipe, load_target, shipped
 from pipeline.core.errors import ExitCode, UsageError
@@ -173,7 +173,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_limit_given_twice() -> None:
     with pytest.raises(UsageError) as caught:
-        parse_budgets(["bundle_mb=1", "bundle_mb=2"])
+        parse_amounts(["bundle_mb=1", "bundle_mb=2"], "budget")
     assert caught.value.message == "--budget 'bundle_mb' is given twice."
 
 

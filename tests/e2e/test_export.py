@@ -123,6 +123,12 @@ def test_a_regression_against_a_baseline_fails(edge, tiny, exported, workspace) 
     assert "baseline.bundle_mb" in same.stdout
     worse = edge("export", *tiny, "--recipe", "fp32", "--baseline", "before.json")
     assert worse.returncode == 1
+    alone = edge("check", "out/bundle", "--target", "lenient", "--tolerance", "bundle_mb=1")
+    assert (alone.returncode, alone.stderr.splitlines()[0]) == (2, "error: Tolerances are given without a baseline.")
+    set_here = edge(
+        "check", "out/bundle", "--target", "lenient", "--baseline", "before.json", "--tolerance", "bundle_mb=9"
+    )
+    assert "baseline.bundle_mb" in set_here.stdout
 
 
 def test_random_calibration_is_said_in_the_report(edge, tiny, workspace) -> None:

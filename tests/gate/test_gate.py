@@ -7,12 +7,12 @@ from measured import SCHEME, figure, measured
 
 from pipeline.checks.budgets.metric import METRICS, Absent
 from pipeline.config.target import Budget
-from pipeline.core.errors import ExitCode
+from pipeline.core.errors import ExitCode, UsageError
 from pipeline.core.report_types import BudgetResult, HostInfo, MemoryResult, Report
 from pipeline.core.types import Doubt, Evidence, Figure, Verdict
 from pipeline.devices.host_info import host_info
 from pipeline.devices.host_runner import HostRunner
-from pipeline.gate.baseline import regressions
+from pipeline.gate.baseline import Baseline, regressions
 from pipeline.gate.gate import judge_budget, overall
 
 
@@ -187,23 +187,23 @@ def sample_report() -> Report:
 )
 def test_regressions(name: str, before: float, now: float, verdict: Verdict, sample_report: Report) -> None:
     baseline = sample_report.model_copy(update={"figures": {name: figure(before)}})
-    (found,) = regressions(baseline, {name: figure(now)})
+    (found,) = regressions(Baseline(baseline), {name: figure(now)})
     assert (found.metric, found.verdict, found.required) == (f"baseline.{name}", verdict, True)
 
 
 def test_a_regression_within_the_doubt_is_not_decided(sample_report: Report) -> None:
     """2.5x may become 2.25x; 2.2x +- 0.1x may be either."""
     baseline = sample_report.model_copy(update={"figures": {"min_speedup": figure(2.5)}})
-    (found,) = regressions(baseline, {"min_speedup": doubtful(2.2, 2.1, 2.3)})
+    (found,) = regressions(Baseline(baseline), {"min_speedup": doubtful(2.2, 2.1, 2.3)})
     assert found.verdict is Verdict.NOT_MEASURED
     assert "the limit 2.25 x lies within [2.1, 2.3]" in found.reason
-    (found,) = regressions(baseline, {"min_speedup": doubtful(2.2, 2.15, 2.24)})
+    (found,) = regressions(Baseline(baseline), {"min_speedup": doubtful(2.2, 2.15, 2.24)})
     assert found.verdict is Verdict.FAIL
 
 
 def test_a_figure_that_is_gone_is_not_measured(sample_report: Report) -> None:
     baseline = sample_report.model_copy(update={"figures": {"bundle_mb": figure(1)}})
-    (found,) = regressions(baseline, {})
+    (found,) = regressions(Baseline(baseline), {})
     assert found.verdict is Verdict.NOT_MEASURED
 
 
@@ -224,3 +224,45 @@ def test_a_limit_inside_the_interval_is_said(
     assert result.verdict is verdict
     assert result.reason.startswith(reason)
     assert bool(result.reason) is bool(reason)
+
+
+def about(value: float, low: float, high: float) -> Figure:
+    return figure(value).model_copy(update={"low": low, "high": high, "unit": "points"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "limit", "reason"),
+    [
+        ({}, Verdict.FAIL, 0.6, "it was 0.5 points in the baseline"),
+        ({"max_accuracy_drop": 0.4}, Verdict.PASS, 0.9, ""),
+        ({"max_accuracy_drop": 0.3}, Verdict.FAIL, 0.8, "it was 0.5 points in the baseline"),
+        (
+            {"max_accuracy_drop": 0.1},
+            Verdict.FAIL,
+            0.75,
+            "it was 0.5 points in the baseline; the samples tell 0.25 points at least, not the 0.1 asked for",
+        ),
+        ({"bundle_mb": 5}, Verdict.FAIL, 0.6, "it was 0.5 points in the baseline"),
+    ],
+)
+def test_a_tolerance_is_settable_and_no_smaller_than_what_the_samples_tell(
+    asked: dict[str, float], verdict: Verdict, limit: float, reason: str, sample_report: Report
+) -> None:
+    before = sample_report.model_copy(update={"figures": {"max_accuracy_drop": about(0.5, 0.3, 0.7)}})
+    (found,) = regressions(Baseline(before, asked), {"max_accuracy_drop": about(0.85, 0.6, 1.1)})
+    assert (found.verdict, found.reason) == (verdict, reason)
+    assert found.limit == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"latency_p95_ms": 3}, "latency_p95_ms is not compared with a baseline, so that it has no tolerance."),
+        ({"bundle_mb": -1}, "The tolerance of bundle_mb is -1."),
+        ({"bundle_mb": float("nan")}, "The tolerance of bundle_mb is nan."),
+    ],
+)
+def test_tolerances_that_mean_nothing(asked: dict[str, float], message: str, sample_report: Report) -> None:
+    with pytest.raises(UsageError) as refused:
+        Baseline(sample_report, asked)
+    assert refused.value.message == message
