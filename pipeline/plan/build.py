@@ -259,7 +259,7 @@ class _Builder:
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
             return self._of_model(name, 7, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 10, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self._of_model(name, 13, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:

@@ -20,6 +20,7 @@ from pipeline.core.model_spec import LanguageSpec
 from pipeline.source.cached import CachedDecoder, cache_argument, positions
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.module import uncollected
+from pipeline.trace.pack_attention import merge_reshapes
 
 _NAME = "edge_cached"
 RMS_OPSET = 23
@@ -280,4 +281,5 @@ def _exported(traced: _Traced, cache: LanguageSpec, opset: int) -> ir.Model:
         verbose=False,
     )
     assert made is not None  # noqa: S101  # it is with dynamo
+    merge_reshapes(made.model)
     return made.model

@@ -100,6 +100,8 @@ def test_one_graph_has_a_free_batch_length_and_past(llama: Traced) -> None:
     operators = [node.op_type for node in graph]
     assert operators.count("GroupQueryAttention") == 2
     assert operators.count("RMSNormalization") == 5
+    assert operators.count("MatMul") == 2 * 5 + 1  # queries, keys and values are one
+    assert "Reshape" not in operators
     assert "Cos" not in operators
     tables = [value.shape for name, value in graph.initializers.items() if "cos" in name]
     assert tables == [(CONTEXT, 8)]
