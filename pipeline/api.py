@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,9 @@ class Result:
 
     report: Report
     folder: Path
+
+    def _repr_html_(self) -> str:
+        return f"{self.report._repr_html_()}<p>{escape(str(self.folder))}</p>"
 
 
 def export(

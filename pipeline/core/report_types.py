@@ -3,6 +3,7 @@ from it."""
 
 from __future__ import annotations
 
+from html import escape
 from typing import Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -426,6 +427,29 @@ class Report(Measured):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = Field(default=(), description="said beside the verdict, which they do not change")
     comparison: Comparison | None = None
+
+    def __repr__(self) -> str:
+        held = sum(result.verdict is Verdict.PASS for result in self.budgets)
+        about = f"{self.model} on {self.target}, recipe {self.recipe}"
+        return f"Report({self.verdict}: {about}; {held} of {len(self.budgets)} budgets held)"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line of `repr`, and a row per budget."""
+        rows = [
+            (
+                result.metric,
+                f"{result.figure.value:.4g}" if result.figure else "-",
+                f"{result.direction} {result.limit:g} {result.unit}",
+                str(result.verdict),
+            )
+            for result in self.budgets
+        ]
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        head = "".join(f"<th>{name}</th>" for name in ("budget", "figure", "limit", "verdict"))
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{body}</table>"
 
     def in_file_order(self) -> Report:
         """With all mappings sorted as in report.json, so that a report read back is shown alike."""

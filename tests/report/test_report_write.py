@@ -6,8 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from pipeline.api import Result
 from pipeline.core.errors import ExitCode, UsageError
 from pipeline.core.report_types import Report
+from pipeline.core.types import Verdict
 from pipeline.report.write import read_report, write_reports
 
 
@@ -63,3 +65,17 @@ def test_all_mistakes_of_a_report_are_named(bare: Report, tmp_path: Path) -> Non
     assert first == "report.json has 2 mistakes:"
     assert any(line.startswith("  - verdict: Input should be 'PASS', 'FAIL' or 'NOT_MEASURED'") for line in lines)
     assert any(line.startswith("  - tarmac: unknown key.") for line in lines)
+
+
+def test_a_report_is_short_where_python_shows_it(report: Report) -> None:
+    held = sum(result.verdict is Verdict.PASS for result in report.budgets)
+    line = (
+        f"Report({report.verdict}: {report.model} on {report.target}, recipe "
+        f"{report.recipe}; {held} of {len(report.budgets)} budgets held)"
+    )
+    assert repr(report) == str(report) == line
+    named = report.model_copy(update={"model": "<b>&"})
+    shown = named._repr_html_()
+    assert "&lt;b&gt;&amp; on" in shown
+    assert shown.count("<tr>") == 1 + len(report.budgets)
+    assert Result(named, Path("a<b"))._repr_html_() == shown + "<p>a&lt;b</p>"
