@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from pipeline.bundle.client_layouts import write_client_files
+from pipeline.bundle.client_files import write_client_files
 from pipeline.bundle.genai import write_genai_config
 from pipeline.bundle.golden import GOLDEN, RECORD, read_golden
 from pipeline.bundle.golden_samples import GOLDEN_SAMPLES, make_golden, texts_of

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import get_args
 
 from pipeline.config.target import Layout
-from pipeline.core.digest import pretty_json
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Scheme
-from pipeline.core.untrusted import read_json, read_json_object
-from pipeline.data.image_preprocessing import PREPROCESSOR, written_out
 from pipeline.source.model import ModelSource
 from pipeline.source.model_config import CONFIG, SENTENCE_ENCODER_FILES
 from pipeline.source.sentence_modules import sentence_modules
 
-_DTYPES = {32: "fp32", 16: "fp16", 8: "q8", 4: "q4"}
-"""Bits of weights -> what transformers.js calls them."""
 _CPUS = {"asimd": "_arm64", "avx512_vnni": "_avx512_vnni", "avx2": "_avx2"}
 """An instruction set that a device has -> how sentence-transformers ends the name of a file for it."""
-_MODULES, _ENCODER, _ = SENTENCE_ENCODER_FILES
+_MODULES, *_ = SENTENCE_ENCODER_FILES
 
 
 @dataclass(frozen=True)
@@ -37,8 +30,8 @@ class ClientLayout:
         loaders: The task that a model has -> what loads it in the client, in the client's words. It has no names for
             other tasks.
         folder: Where its graphs lie in the bundle, with a slash at the end.
-        suffixes: Bits of weights -> how the name of a graph ends.
-        for_cpu: Do names say the instruction set that an 8-bit graph is meant for?
+        suffixes: Bits of weights -> how the name of a graph ends, `{cpu}` standing for the instruction set that it is
+            meant for.
         pooling: How it can make one vector of those of all tokens; empty if it reads the model's own description.
         sentences: Does it take sentence encoders only?
     """
@@ -46,15 +39,13 @@ class ClientLayout:
     loaders: Mapping[str, str]
     folder: str
     suffixes: Mapping[int, str]
-    for_cpu: bool = False
     pooling: Mapping[str, str] = field(default_factory=dict)
     sentences: bool = False
 
     def pattern(self, scheme: Scheme, isa: Sequence[str]) -> str:
         """The file of a graph, `{}` standing for its name: `onnx/{}_quantized.onnx`."""
         cpu = next((name for flag, name in _CPUS.items() if flag in isa), "")
-        suffix = self.suffixes[scheme.weights] + (cpu if self.for_cpu and scheme.weights == 8 else "")
-        return f"{self.folder}{{}}{suffix}.onnx"
+        return f"{self.folder}{{}}{self.suffixes[scheme.weights].format(cpu=cpu)}.onnx"
 
 
 _PIPELINES = (
@@ -86,8 +77,7 @@ CLIENTS = {
     "sentence-transformers": ClientLayout(
         loaders={"feature-extraction": "SentenceTransformer"},
         folder="onnx/",
-        suffixes={32: "", 16: "_fp16", 8: "_qint8", 4: "_q4"},
-        for_cpu=True,
+        suffixes={32: "", 16: "_fp16", 8: "_qint8{cpu}", 4: "_q4"},
         sentences=True,
     ),
 }
@@ -127,27 +117,3 @@ def _problem(layout: Layout, source: ModelSource) -> str:
 def reads_states(layout: Layout, source: ModelSource) -> bool:
     """Does the client pool the states of a sentence encoder's tokens itself?"""
     return layout in CLIENTS and source.sentence_transformer
-
-
-def write_client_files(out: Path, layout: Layout, spec: ModelSpec, scheme: Scheme, max_length: int) -> list[str]:
-    """Write what else the client reads, beside the model's own files; returns the names of those that are new."""
-    if layout == "transformers.js":
-        config = read_json_object(out / CONFIG)
-        config["transformers.js_config"] = {"dtype": _DTYPES[scheme.weights]}
-        (out / CONFIG).write_text(pretty_json(config), encoding="utf-8", newline="\n")
-        if spec.data == "image" and (out / PREPROCESSOR).is_file():
-            steps = written_out(read_json_object(out / PREPROCESSOR))
-            (out / PREPROCESSOR).write_text(pretty_json(steps), encoding="utf-8", newline="\n")
-    return _sentence_files(out, spec.path, max_length) if layout == "sentence-transformers" else []
-
-
-def _sentence_files(out: Path, source: Path, max_length: int) -> list[str]:
-    """The description of a sentence encoder's modules, which cuts texts where the bundle does."""
-    pooling = f"{read_json(source / _MODULES)[1]['path']}/{CONFIG}"  # where `sentence_modules` read it
-    found = [name for name in (*SENTENCE_ENCODER_FILES, pooling) if (source / name).is_file()]
-    for name in found:
-        (out / name).parent.mkdir(exist_ok=True)
-        (out / name).write_bytes((source / name).read_bytes())
-    settings = read_json_object(source / _ENCODER) if _ENCODER in found else {}
-    (out / _ENCODER).write_text(pretty_json(settings | {"max_seq_length": max_length}), encoding="utf-8", newline="\n")
-    return [*dict.fromkeys([*found, _ENCODER])]

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from onnxruntime.tools.ort_format_model import create_config_from_models
 
-from pipeline.bundle.golden import read_golden
 from pipeline.bundle.layout import LARGEST_SINGLE
 from pipeline.bundle.records import ORT_FOLDERS, in_ort_format
-from pipeline.bundle.verify import largest_difference
+from pipeline.bundle.verify import require_golden
 from pipeline.config.target import DISABLED_OPTIMIZERS, Runtime
 from pipeline.core.errors import StageError
 from pipeline.graph.files import Graphs, graph_megabytes
@@ -47,7 +46,7 @@ def write_ort(out: Path, graphs: Graphs, runtime: Runtime) -> None:
         for file, new in zip(graphs.files, made.files, strict=True):
             make_session(file, settings, optimized_model=new)
         _write_operators(made.files)
-        _check(out, made, runtime)
+        require_golden(out, [make_session(made, runtime)], f"The bundle's {made.files[0].relative_to(out).as_posix()}")
 
 
 def _write_operators(files: Sequence[Path]) -> None:
@@ -56,14 +55,3 @@ def _write_operators(files: Sequence[Path]) -> None:
     create_config_from_models([*files], place, enable_type_reduction=False)
     lines = [line for line in place.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     place.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-
-
-def _check(out: Path, made: Graphs, runtime: Runtime) -> None:
-    golden = read_golden(out)
-    worst = largest_difference(out, golden, make_session(made, runtime))
-    if not worst <= golden.tolerance:
-        raise StageError(
-            f"{made.files[0].relative_to(out).as_posix()} gives other outputs than the .onnx file: they differ by "
-            f"{worst:.3g} of the largest value, {golden.tolerance} is allowed.",
-            "Leave --format ort out.",
-        )

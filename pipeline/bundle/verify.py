@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,31 @@ def verify(bundle: str | Path) -> float:
     folder = Path(bundle)
     read_manifest(folder)
     require_runtime(folder)
-    golden = read_golden(folder)
     metadata = read_metadata(folder)
     runtime = metadata.session_runtime()
     try:
         sessions = [make_session(graphs, runtime) for graphs in metadata.variants(folder)]
-        worst = max(largest_difference(folder, golden, session) for session in sessions)
+        return require_golden(folder, sessions, f"The bundle {folder.name}")
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"
         raise IntegrityError(message, "Compare the ONNX Runtime versions, or export it again.") from error
+
+
+def require_golden(folder: Path, sessions: Sequence[ort.InferenceSession], what: str) -> float:
+    """The largest difference of the sessions' answers from the golden outputs of the bundle in `folder`; StageError,
+    which begins with `what`, if that is more than the bundle allows."""
+    golden = read_golden(folder)
+    worst = float(np.max([_largest_difference(folder, golden, session) for session in sessions]))  # NaN if one is
     if not worst <= golden.tolerance:
         raise StageError(
-            f"The bundle {folder.name} gives other outputs here than where it was made: they differ by {worst:.3g} "
-            f"of the largest value, {golden.tolerance} is allowed.",
+            f"{what} gives other outputs here than where it was made: they differ by {worst:.3g} of the largest "
+            f"value, {golden.tolerance} is allowed.",
             "Compare the CPU's instruction sets and the ONNX Runtime versions.",
         )
     return worst
 
 
-def largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
-    """Of a session's answers from the golden outputs of the bundle in `folder`; NaN if one is."""
+def _largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
     names = [entry.name for entry in golden.outputs]
     worst = [0.0]
     for number in range(golden.samples):

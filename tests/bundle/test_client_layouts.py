@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from model_specs import hugging_face
 
-from pipeline.bundle.client_layouts import graph_files, reads_states, require_layout, write_client_files
+from pipeline.bundle.client_files import write_client_files
+from pipeline.bundle.client_layouts import graph_files, reads_states, require_layout
 from pipeline.config.target import Layout
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Scheme

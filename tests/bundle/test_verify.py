@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from rich.console import Console
-from small_bundle import resealed, rewritten
+from small_bundle import WEIGHTS, resealed, rewritten
 
 from pipeline.api import check
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.golden import NamedFile, golden_arrays, write_golden
-from pipeline.bundle.verify import difference, verify
+from pipeline.bundle.verify import difference, require_golden, verify
 from pipeline.cli.lists import inspect_bundle
 from pipeline.cli.tune import run as tune
 from pipeline.config.target import Shape
@@ -184,6 +184,23 @@ def test_an_answer_that_is_not_a_number_is_a_difference(bundle: Path) -> None:
     resealed(bundle)
     with pytest.raises(StageError, match="gives other outputs here"):
         verify(bundle)
+
+
+class Session:
+    """Answers the golden samples of the small bundle, plus something."""
+
+    def __init__(self, more: float) -> None:
+        self._more = more
+
+    def run(self, _: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [feed["x"] @ WEIGHTS + np.float32(self._more)]
+
+
+def test_a_second_form_of_the_graphs_counts_too(bundle: Path) -> None:
+    assert require_golden(bundle, [Session(0), Session(0)], "It") == 0
+    for more, said in ((1, "0.0833"), (NAN, "inf")):
+        with pytest.raises(StageError, match=rf"^It gives other outputs .* differ by {said} of"):
+            require_golden(bundle, [Session(0), Session(more)], "It")
 
 
 def test_golden_arrays_by_name(tmp_path: Path) -> None:
