@@ -67,5 +67,6 @@ def _single(ends: tuple[int, ...]) -> int | list[int] | None:
 
 
 def _pad(language: LanguageSpec) -> int:
-    """It asks for one although a single text needs none."""
-    return language.ends[0] if language.ends else 0
+    """It asks for one although a single text needs none, and takes a prompt that ends with it for a shorter one: a
+    model without a token of its own for that gets a number that no tokenizer makes."""
+    return -1 if language.pad is None else language.pad

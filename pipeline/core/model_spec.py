@@ -109,6 +109,7 @@ class LanguageSpec(StrictModel):
         longest: The most tokens of a text.
         begin: The token before a text; None if there is none.
         ends: The tokens that end one.
+        pad: The token that fills up shorter texts of a batch and stands in none; None if there is none.
     """
 
     layers: Annotated[int, Field(gt=0, le=4096)]
@@ -120,6 +121,7 @@ class LanguageSpec(StrictModel):
     longest: Annotated[int, Field(gt=1)]
     begin: int | None = None
     ends: tuple[int, ...] = ()
+    pad: int | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

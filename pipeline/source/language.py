@@ -33,7 +33,7 @@ def language_of(folder: Path, trust_remote_code: bool) -> LanguageSpec:
             f"config.json of {folder.name!r} does not say how many tokens the model takes.",
             "Add max_position_embeddings.",
         )
-    begin, ends = _special_tokens(config, folder)
+    begin, ends, pad = _special_tokens(config, folder)
     return LanguageSpec(
         layers=int(config.num_hidden_layers),
         heads=int(getattr(config, "num_key_value_heads", None) or queries),
@@ -44,6 +44,7 @@ def language_of(folder: Path, trust_remote_code: bool) -> LanguageSpec:
         longest=longest,
         begin=begin,
         ends=ends,
+        pad=pad,
     )
 
 
@@ -64,8 +65,9 @@ def _longest(config: Any) -> int | None:
     return int(found) if found else None
 
 
-def _special_tokens(config: Any, folder: Path) -> tuple[int | None, tuple[int, ...]]:
-    """(the token before a text, those that end one); generation_config.json wins over config.json."""
+def _special_tokens(config: Any, folder: Path) -> tuple[int | None, tuple[int, ...], int | None]:
+    """(the token before a text, those that end one, one for padding that is none of them); generation_config.json wins
+    over config.json."""
     file = folder / GENERATION
     said = read_json_object(file) if file.is_file() else {}
     begin = said.get("bos_token_id", getattr(config, "bos_token_id", None))
@@ -77,4 +79,6 @@ def _special_tokens(config: Any, folder: Path) -> tuple[int | None, tuple[int, .
             "there are.",
             f"Correct it in {GENERATION} or config.json.",
         )
-    return begin if type(begin) is int else None, tuple(ends)
+    pad = said.get("pad_token_id", getattr(config, "pad_token_id", None))
+    free = type(pad) is int and 0 <= pad < config.vocab_size and pad not in (begin, *ends)
+    return begin if type(begin) is int else None, tuple(ends), pad if free else None

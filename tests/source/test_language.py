@@ -42,6 +42,16 @@ def folder(path: Path, config: dict[str, Any], generation: dict[str, Any] | None
             {"bos_token_id": 5},
             {**SIZES, "heads": 2, "size": 32, "layers": 2, "longest": 128, "begin": 5, "ends": (2,)},
         ),
+        (
+            {**LLAMA, "pad_token_id": 2},
+            None,
+            {**SIZES, "layers": 2, "longest": 128, "begin": 1, "ends": (2,), "pad": None},
+        ),
+        (
+            LLAMA,
+            {"pad_token_id": 7, "eos_token_id": 2},
+            {**SIZES, "layers": 2, "longest": 128, "begin": 1, "ends": (2,), "pad": 7},
+        ),
         (GPT2, None, {**SIZES, "layers": 3, "longest": 96, "begin": 7, "ends": (7,)}),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused() -> None:
     assert raised.value.message == "The tokenizer makes the token 12; the model has 12."
 
 
-@pytest.mark.parametrize(("vocabulary", "every"), [(4096, 1), (32_000, 8), (151_936, 38)])
+@pytest.mark.parametrize(("vocabulary", "every"), [(512, 1), (4096, 2), (32_000, 16), (151_936, 75)])
 def test_large_vocabularies_are_judged_at_fewer_places(vocabulary: int, every: int, tmp_path: object) -> None:
     head = LANGUAGE_MODEL.found_head({"vocab_size": vocabulary}, {}, tmp_path)  # type: ignore[arg-type]
     assert head == {"every": every}
