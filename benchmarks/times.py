@@ -35,7 +35,16 @@ run_stages(stages, store, lambda _: watch, watch)
 print(peak * 1024 / 1e6)
 """
 _TEXTS = {"recipe": "w8a8"}
-_STAGES = ("samples.calibration", "trace.float", "calibrate.channels", "smooth", "calibrate.ranges")
+_STAGES = (
+    "samples.calibration",
+    "samples.evaluation",
+    "trace.float",
+    "probe",
+    "layers",
+    "calibrate.channels",
+    "smooth",
+    "calibrate.ranges",
+)
 
 
 @cache

@@ -29,8 +29,9 @@ SAMPLES = 32
 """Losses of healthy and of ruined layers differ by factors: more samples change no verdict."""
 _UNHEARD = 1e-24
 """Of the loudest channel's power: a spectrum's bands, which are powers themselves, may lie 120 dB apart."""
-PIECE = 256_000_000
-"""Bytes of the weights of layers that are measured in one run: each is there three times then."""
+PIECE = 16_000_000
+"""Bytes of the weights of layers that are measured in one run, each of which is there three times then; or a quarter of
+all, so that there are no more than a few runs."""
 Sums: TypeAlias = NDArray[np.float64]
 
 
@@ -58,8 +59,10 @@ def rounded_layers(
     return [(layer, ends) for layer, ends in found if not is_empty(*map(float, ends))]
 
 
-def pieces(sizes: Sequence[int], most: int = PIECE) -> list[slice]:
-    """Slices of what has these sizes, as long as they hold no more than `most` together; at least one each."""
+def pieces(sizes: Sequence[int], least: int = PIECE) -> list[slice]:
+    """Slices of what has these sizes, as long as they hold no more than `least` together, or a quarter of all; at least
+    one each."""
+    most = max(least, sum(sizes) // 4)
     bounds, held = [0], 0
     for place, size in enumerate(sizes):
         if held and held + size > most:

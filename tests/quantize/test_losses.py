@@ -166,6 +166,7 @@ def test_the_bands_of_a_spectrum_keep_their_decibels(
 def test_layers_are_measured_a_piece_at_a_time() -> None:
     assert pieces([], 10) == []
     assert pieces([4, 4, 4, 20, 1], 10) == [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+    assert pieces([10] * 8, 1) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
 
 
 def test_channels_that_weight_decay_left_do_not_count(tmp_path: Path) -> None:
