@@ -24,6 +24,7 @@ from benchmarks import (
     cases,
     clients,
     cnn,
+    decoding,
     gate_speed,
     installs,
     kill,
@@ -114,6 +115,7 @@ ROWS = [
     *bundles.ROWS,
     *installs.ROWS,
     *clients.ROWS,
+    *decoding.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(
