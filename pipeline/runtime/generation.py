@@ -71,7 +71,7 @@ def sampled(temperature: float, top_p: float, seed: int) -> Choose:
         scaled = logits[order].astype(np.float64) / temperature
         shares = np.exp(scaled - scaled[0])
         shares /= shares.sum()
-        kept = int(np.searchsorted(np.cumsum(shares), top_p)) + 1
+        kept = min(int(np.searchsorted(np.cumsum(shares), top_p)) + 1, len(shares))  # their sum may be below 1
         return int(order[generator.choice(kept, p=shares[:kept] / shares[:kept].sum())])
 
     return choose

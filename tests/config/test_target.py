@@ -200,3 +200,23 @@ def test_a_limit_that_can_never_decide_is_refused(limit: float) -> None:
 
 def test_shipped_targets_are_found_by_name() -> None:
     assert set(NAMES) <= set(available("targets"))
+
+
+def test_what_a_target_asks_of_one_task_is_in_place_of_the_rest() -> None:
+    phone = load_target("phone")
+    own = phone.for_task("text-generation")
+    assert (phone.recipe, own.recipe) == ("w8a8", "w4a8")
+    assert set(own.budgets).isdisjoint({"min_top10_overlap", "max_accuracy_drop"})
+    assert own.shape.context_length == 2048
+    assert (own.device, own.runtime) == (phone.device, phone.runtime)
+    assert phone.for_task("text-classification") is phone
+
+
+def test_a_task_without_budgets_or_with_unknown_ones_is_refused() -> None:
+    data = load_target("phone").model_dump(mode="json")
+    budget = {"limit": 1, "required": True, "evidence": ["host"], "source": "assumption: a test"}
+    with pytest.raises(UsageError, match=r"tasks\.text-generation\.budgets"):
+        Target.from_data({**data, "tasks": {"text-generation": {"budgets": {}}}}, "phone.toml")
+    with pytest.raises(UsageError, match="max_perplexity_increase"):
+        odd = {"text-generation": {"budgets": {"max_perplexity": budget}}}
+        Target.from_data({**data, "tasks": odd}, "phone.toml")

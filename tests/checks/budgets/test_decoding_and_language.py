@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from measured import figure, measured
+
+from pipeline.checks.budgets.decoding import FIRST, RATE
+from pipeline.checks.budgets.language import KL, PERPLEXITY
+from pipeline.checks.budgets.metric import Absent
+from pipeline.checks.float_reference import FloatReference
+from pipeline.checks.measurements import Measurements
+from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime
+from pipeline.core.types import Figure
+from pipeline.runtime.behaviour import Behaviour
+
+SPEEDS = DecodingResult(
+    prompts=tuple(ReadTime(tokens=n, p50=figure(n, "ms"), p95=figure(2 * n, "ms")) for n in (16, 128)),
+    rates={129: figure(90.0, "tokens/s"), 2048: figure(40.0, "tokens/s")},
+    cache_bytes_per_token=64,
+)
+
+
+def result(name: str, **scores: float) -> DatasetAccuracy:
+    return DatasetAccuracy(
+        dataset=name, samples=9, labelled=True, primary="next_token_accuracy", scores=scores, drop=0.0
+    )
+
+
+def judged(family: str, *results: DatasetAccuracy) -> Measurements:
+    found = measured(accuracy=results)
+    behaviour = Behaviour(family=family, batch="free", padding="harmless")
+    reference = FloatReference(Path(), Path(), Path(), Path(), behaviour)
+    return replace(found, case=replace(found.case, reference=reference))
+
+
+def test_the_slowest_place_and_the_targets_prompt_count() -> None:
+    found = measured(decoding=SPEEDS)
+    assert FIRST.figure(found) == figure(256.0, "ms")  # the phone's texts have 128 tokens
+    assert RATE.figure(found) == figure(40.0, "tokens/s")
+
+
+def test_models_that_write_nothing_have_no_such_figures() -> None:
+    for metric in (FIRST, RATE):
+        assert metric.figure(measured()) == Absent("it does not apply to a model that writes no texts", applies=False)
+    for metric in (KL, PERPLEXITY):
+        outcome = metric.figure(judged("embedding", result("a", kl=1.0)))
+        assert isinstance(outcome, Absent)
+        assert not outcome.applies
+
+
+def test_the_worst_set_counts_alone_or_in_batches() -> None:
+    first = result("a", kl=0.01, kl_batched=0.03, perplexity=11.0, perplexity_batched=10.5, perplexity_float=10.0)
+    second = result("b", kl=0.02, perplexity=21.0, perplexity_float=20.0)
+    kl, rise = (metric.figure(judged("language_model", first, second)) for metric in (KL, PERPLEXITY))
+    assert isinstance(kl, Figure)
+    assert isinstance(rise, Figure)
+    assert (kl.value, kl.unit, kl.note) == (0.03, "nats", "worst set: a (mean per token)")
+    assert rise.value == pytest.approx(10.0)
+    assert (rise.unit, rise.note) == ("%", "worst set: a (of float's perplexity)")
+
+
+def test_without_the_float_model_there_is_no_figure() -> None:
+    assert isinstance(KL.figure(measured()), Absent)
