@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipeline.core.errors import UsageError
-from pipeline.data.datasets import load_whole, with_poses
+from pipeline.data.datasets import load_whole, suited
+from pipeline.tasks.registry import OUTPUTS
 
 SIDE = 32
 RECIPE = f"""title = "t"
@@ -62,6 +63,7 @@ def paint(folder: Path, count: int = 12) -> None:
     (folder / "person_keypoints.json").write_text(json.dumps({"images": images, "annotations": entries}))
 
 
+@pytest.mark.slow
 def test_poses_are_scored(edge: Any, workspace: Path) -> None:
     save_finder(workspace / "finder.onnx")
     paint(workspace / "coco")
@@ -81,7 +83,7 @@ def test_points_are_relative_to_the_cutting(tmp_path: Path) -> None:
     paint(tmp_path / "coco", 1)
     whole = load_whole(str(tmp_path / "coco/person_keypoints.json"))
     assert (len(whole.samples), len(whole.labels[0])) == (1, 3), "a detector's objects"
-    poses = with_poses(whole)
+    poses = suited(whole, OUTPUTS.get("keypoints"))
     for sample, label in zip(poses.samples, poses.labels, strict=True):
         assert sample.shape == (64, 64, 3)
         for (x, y, seen), colour in zip(label, ((255, 0, 0), (0, 255, 0)), strict=True):

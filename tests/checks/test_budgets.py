@@ -29,7 +29,7 @@ def test_latencies_of_two_runs_are_not_compared() -> None:
     compared = {name for name, metric in METRICS.usable().items() if metric.tolerance is not None}
     assert compared == {
         *("bundle_mb", "peak_memory_mb", "min_speedup", "min_weight_coverage", "min_mac_coverage"),
-        *("min_top10_overlap", "min_agreement", "max_accuracy_drop"),
+        *("min_top10_overlap", "min_agreement", "max_accuracy_drop", "max_kl_per_token", "max_perplexity_increase"),
     }
 
 

@@ -134,6 +134,7 @@ def test_layout_of_the_target(edge, tiny, workspace) -> None:
     assert edge("verify", "out/bundle").returncode == 0
 
 
+@pytest.mark.slow
 def test_layout_of_a_client(edge, exported, tiny, workspace) -> None:
     """The flag goes before the target's; what is quantized stays the same, and the states that the client pools come
     beside the embedding."""

@@ -63,6 +63,7 @@ def test_every_module_is_imported(elsewhere: dict[str, str], tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_export_a_check_and_a_clean(elsewhere: dict[str, str], small: list[str], workspace: Path) -> None:
     done = run(elsewhere, workspace, "-m", "pipeline", "export", *small, "--budget", "peak_memory_mb=9999")
     assert done.returncode == 4, done.stderr  # Linux is asked for the peak, and does not tell it
