@@ -110,7 +110,10 @@ def _built(environment: dict[str, str]) -> str:
         own = {"HOME": str(home), "EDGE_STORE": str(home / "store"), "PYTHONPATH": str(Path(__file__).parents[1])}
         texts = Path(minilm.__file__).parents[1] / "calibration" / "text-en" / "calibration.txt"
         command = [sys.executable, "-m", "pipeline", "export", "--eval-data", str(texts), "--output", "out"]
-        subprocess.run(command, cwd=place, env={**os.environ, **own, **environment}, capture_output=True, check=False)
+        variables = {**os.environ, **own, **environment}
+        done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, check=False)
+        if not (Path(place) / "out" / "bundle").is_dir():  # a budget may fail on a loaded machine
+            raise RuntimeError(f"the export ended with exit {done.returncode}: {done.stderr[-500:]}")
         return str(json.loads((Path(place) / "out/bundle/manifest.json").read_text(encoding="utf-8"))["digest"])
 
 
