@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from pipeline.core.errors import UsageError, causes
 
-EXPORT = ("torch", "transformers", "optimum", "onnx_ir", "onnxscript", "scipy", "tensorly", "accelerate")
+EXPORT = ("torch", "transformers", "tokenizers", "optimum", "onnx_ir", "onnxscript", "scipy", "tensorly", "accelerate")
 """The modules of the libraries that the extra `export` installs."""
 _REMEDY = "Install what exports need: pip install 'edge-pipeline[export]'"
 
