@@ -85,7 +85,7 @@ def evaluation(context: StageContext) -> StageMetadata:
 def _cut(dataset: Dataset, model: ModelSpec, max_length: int, count: int) -> str:
     """What of a set is cut beyond the texts that a model reads; empty if nothing is. `count`: its samples."""
     if model.language is not None:
-        return unread(dataset, count)
+        return unread(dataset, count, int(model.head["tokens"]))
     said = model.decoder is not None and _says_texts(dataset)
     if not said and dataset.kind != "questions":
         return ""
@@ -180,7 +180,7 @@ def model_rows(dataset: Dataset, spec: ModelSpec, max_length: int, aligned: list
     added to `aligned`."""
     rows = _encoder_rows(dataset, spec, max_length, aligned)
     if spec.language is not None:
-        return _aligned(continued(rows, spec.language, int(spec.head["every"])), aligned)
+        return _aligned(continued(rows, spec), aligned)
     if spec.decoder is None:
         return rows
     most = spec.decoder.most(max_length)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import DecoderSpec, LanguageSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, ModelSpec
 from pipeline.data.datasets import Dataset
 from pipeline.data.samples import Row
-from pipeline.tasks.language_model import TOKENS, next_tokens
+from pipeline.tasks.language_model import LanguageHead, next_tokens
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 
 _TOGETHER = 16
@@ -44,28 +44,32 @@ def labelled(
         yield row | {DECODER_INPUTS: np.array([[decoder.start, *ids[:-1]]], np.int64)}, ids
 
 
-def continued(rows: Iterator[Row], cache: LanguageSpec, every: int) -> Iterator[tuple[Row, list[int]]]:
-    """Texts behind an empty cache, and the tokens that come next in them behind each `every`-th one: as many texts as
-    have `TOKENS` tokens together."""
-    total = 0
+def continued(rows: Iterator[Row], spec: ModelSpec) -> Iterator[tuple[Row, list[int]]]:
+    """Texts behind an empty cache, and the tokens that come next in them where they are judged: as many texts as have
+    the tokens together that are read (see `LanguageHead`)."""
+    language, head, total = spec.language, LanguageHead.model_validate(spec.head), 0
+    assert language is not None  # noqa: S101  # who calls this asked
     for row in rows:
         ids = row["input_ids"]
         if ids.shape[1] < _SHORTEST:
             continue
-        yield {"input_ids": ids, "attention_mask": np.ones_like(ids), **cache.empty()}, next_tokens(ids[0], every)
+        yield (
+            {"input_ids": ids, "attention_mask": np.ones_like(ids), **language.empty()},
+            next_tokens(ids[0], head.every),
+        )
         total += ids.shape[1]
-        if total >= TOKENS:
+        if total >= head.tokens:
             return
     if not total:
         raise UsageError("No text has two tokens or more: there is no next one to predict.", "Give longer texts.")
 
 
-def unread(dataset: Dataset, count: int) -> str:
+def unread(dataset: Dataset, count: int, tokens: int) -> str:
     """Says how many texts a language model is judged on, if that is not all."""
     if count == len(dataset.samples):
         return ""
     return (
-        f"{count} of the {len(dataset.samples)} texts of {dataset.name!r} are read: the first ones, up to {TOKENS:,} "
+        f"{count} of the {len(dataset.samples)} texts of {dataset.name!r} are read: the first ones, up to {tokens:,} "
         "tokens, of two tokens or more."
     )
 

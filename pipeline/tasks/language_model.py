@@ -19,13 +19,17 @@ from pipeline.tasks.token_classification import stretches
 
 VALUES = 2**26
 """Log-probabilities that are kept of each model on an evaluation set: 134 MB."""
-TOKENS = 2**15
-"""Tokens that an evaluation set is cut to."""
+MOST_TOKENS, FEWEST_TOKENS = 2**15, 2**12
+"""Tokens that an evaluation set is cut to: of small models, and of those that take long to run."""
+_WORK = 1e12
+"""Multiply-accumulates that one run over an evaluation set may take."""
 
 
 class LanguageHead(StrictModel):
-    """`every`: of how many tokens one is judged, which bounds the memory that large vocabularies take."""
+    """`tokens`: how many of an evaluation set are read, which bounds the time that large models take; `every`: of how
+    many one is judged, which bounds the memory that large vocabularies take."""
 
+    tokens: Annotated[int, Field(gt=0)] = MOST_TOKENS
     every: Annotated[int, Field(gt=0)] = 1
 
 
@@ -53,8 +57,10 @@ class LanguageModel(OutputKind):
         return output.floats and output.rank in (None, 3) and 0 not in (output.shape or ())
 
     def found_head(self, config: Mapping[str, Any], metadata: Mapping[str, str], folder: Path) -> dict[str, Json]:  # noqa: ARG002
-        words = (config.get("text_config") or config).get("vocab_size")
-        return {"every": max(1, -(-int(words) * TOKENS // VALUES)) if isinstance(words, int) else 1}
+        sizes = {**config, **(config.get("text_config") or {})}
+        words = _size(sizes, "vocab_size")
+        tokens = read_tokens(_size(sizes, "num_hidden_layers", "n_layer"), _size(sizes, "hidden_size", "n_embd"), words)
+        return {"tokens": tokens, "every": max(1, -(-words * tokens // VALUES))}
 
     def rows(self, outputs: Arrays, inputs: Arrays) -> NDArray[Any]:
         """Of the tokens whose next one the text has."""
@@ -103,6 +109,18 @@ class LanguageModel(OutputKind):
 def _joined(labels: Sequence[Any]) -> NDArray[np.int64]:
     """The tokens of all samples, one after the other."""
     return np.concatenate([np.asarray(of_sample, np.int64) for of_sample in labels])
+
+
+def read_tokens(layers: int, hidden: int, vocabulary: int) -> int:
+    """How many tokens of an evaluation set a model of these sizes reads, by its weights: about 12 hidden^2 in a layer
+    (Kaplan et al., arXiv 2001.08361, sec. 2.1), and a table."""
+    weights = 12 * layers * hidden**2 + vocabulary * hidden
+    return int(min(MOST_TOKENS, max(FEWEST_TOKENS, _WORK // max(weights, 1))))
+
+
+def _size(config: Mapping[str, Any], *names: str) -> int:
+    """The first size that is there; 0 if none is."""
+    return next((config[name] for name in names if isinstance(config.get(name), int)), 0)
 
 
 def judged_places(tokens: int, every: int) -> slice:

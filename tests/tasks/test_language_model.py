@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -69,10 +71,24 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused() -> None:
     assert raised.value.message == "The tokenizer makes the token 12; the model has 12."
 
 
-@pytest.mark.parametrize(("vocabulary", "every"), [(512, 1), (4096, 2), (32_000, 16), (151_936, 75)])
-def test_large_vocabularies_are_judged_at_fewer_places(vocabulary: int, every: int, tmp_path: object) -> None:
-    head = LANGUAGE_MODEL.found_head({"vocab_size": vocabulary}, {}, tmp_path)  # type: ignore[arg-type]
-    assert head == {"every": every}
+@pytest.mark.parametrize(
+    ("layers", "hidden", "vocabulary", "tokens", "every"),
+    [
+        (6, 256, 4096, 32_768, 2),
+        (30, 576, 49_152, 6_768, 5),  # SmolLM-135M
+        (16, 2048, 128_256, 4_096, 8),  # Llama-3.2-1B
+        (32, 4096, 128_256, 4_096, 8),
+    ],
+)
+def test_large_models_read_fewer_tokens_and_large_vocabularies_are_judged_at_fewer(
+    layers: int, hidden: int, vocabulary: int, tokens: int, every: int, tmp_path: Path
+) -> None:
+    config = {"num_hidden_layers": layers, "hidden_size": hidden, "vocab_size": vocabulary}
+    assert LANGUAGE_MODEL.found_head(config, {}, tmp_path) == {"tokens": tokens, "every": every}
+    inner = {"text_config": config, "hidden_size": 1}
+    assert LANGUAGE_MODEL.found_head(inner, {}, tmp_path) == {"tokens": tokens, "every": every}
+    older = {"n_layer": layers, "n_embd": hidden, "vocab_size": vocabulary}
+    assert LANGUAGE_MODEL.found_head(older, {}, tmp_path) == {"tokens": tokens, "every": every}
 
 
 def test_it_takes_logits_of_every_token() -> None:
