@@ -131,15 +131,27 @@ def with_recipe(plan: Plan, recipe: Recipe) -> Plan:
 
 def _within(target: Target, source: ModelSource) -> tuple[Target, tuple[str, ...]]:
     """The target with texts that the model takes, and a note if they are shorter than it asks for."""
+    notes = _context_notes(target, source)
     longest, asked = longest_text(source), target.shape.sequence_length
     if longest is None or longest.tokens >= asked:
-        return target, ()
+        return target, notes
     shape = target.shape.model_copy(update={"sequence_length": longest.tokens})
     note = (
         f"Texts are cut to {longest.tokens} tokens, and measured so, instead of the target's {asked}: the model takes "
         f"no more ({longest.said_by})."
     )
-    return target.model_copy(update={"shape": shape}), (note,)
+    return target.model_copy(update={"shape": shape}), (note, *notes)
+
+
+def _context_notes(target: Target, source: ModelSource) -> tuple[str, ...]:
+    """Says if a language model takes shorter texts than the target's context."""
+    asked = target.shape.context_length
+    if source.language is None or source.language.longest >= asked:
+        return ()
+    return (
+        f"The context has {source.language.longest} tokens instead of the target's {asked}: the model takes no more "
+        "(config.json).",
+    )
 
 
 def _build(

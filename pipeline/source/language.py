@@ -9,7 +9,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.untrusted import read_json_object, refused
 from pipeline.source.decoders import GENERATION
+from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
+_SENTENCEPIECE = "tokenizer.model"
 _KEPT = ("full_attention", "sliding_attention")
 """Kinds of layers that keep keys and values of tokens and nothing else."""
 _NEW_TABLES = ("dynamic", "longrope")
@@ -19,6 +21,11 @@ _NEW_TABLES = ("dynamic", "longrope")
 def language_of(folder: Path, trust_remote_code: bool) -> LanguageSpec:
     """Layers, heads, sizes and special tokens. UsageError if the model keeps something other than keys and values, or
     its folder does not say something that is needed."""
+    if not any((folder / name).is_file() for name in (*TOKENIZER_FILES, *VOCABULARY_FILES, _SENTENCEPIECE)):
+        raise UsageError(
+            f"The folder {folder.name!r} has no tokenizer: nothing says how texts become the model's tokens.",
+            "Save the model's tokenizer into it (tokenizer.json).",
+        )
     config = _text_config(folder, trust_remote_code)
     others = sorted(set(getattr(config, "layer_types", None) or ()) - set(_KEPT))
     if others:

@@ -24,6 +24,7 @@ from pipeline.source.model_config import (
     VOCABULARY_FILES,
     check_files,
     check_sizes,
+    check_unquantized,
     read_config,
 )
 from pipeline.source.onnx_file import declared_outputs, metadata_of, read_onnx
@@ -239,6 +240,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
             f"The model {model!r} runs code of its own (auto_map in its config.json).",
             "If you have read that code and trust it, add --trust-remote-code.",
         )
+    check_unquantized(config, path.name)
     check_weights(path, allow_pickle)
     check_sizes(config, count_tensors(path, allow_pickle), path.name)
     adapter = _of_architecture(TASKS.get(task), config, path) if task else infer_task(config, path)

@@ -54,6 +54,18 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value <= LARGEST
 
 
+def check_unquantized(config: dict[str, Any], name: str) -> None:
+    """UsageError for a checkpoint whose weights are codes already (GPTQ, AWQ, ...)."""
+    found = config.get("quantization_config")
+    if found:
+        method = found.get("quant_method") if isinstance(found, dict) else None
+        raise UsageError(
+            f"The weights of {name!r} are quantized already ({method or 'quantization_config in config.json'}): they "
+            "would be rounded a second time.",
+            "Give the checkpoint that it was made from, in float32, float16 or bfloat16.",
+        )
+
+
 def check_sizes(config: dict[str, Any], tensors: int | None, name: str) -> None:
     """UsageError for a size that no model has, and for more layers than the checkpoint has tensors: building them
     would not end."""

@@ -27,6 +27,7 @@ SIZES = {"heads": 4, "size": 16, "queries": 4, "hidden": 64, "vocabulary": 50}
 
 def folder(path: Path, config: dict[str, Any], generation: dict[str, Any] | None = None) -> Path:
     (path / "config.json").write_text(json.dumps(config))
+    (path / "tokenizer.json").write_text("{}")
     if generation is not None:
         (path / "generation_config.json").write_text(json.dumps(generation))
     return path
@@ -84,3 +85,9 @@ def test_names_and_empty_arrays_of_the_cache(tmp_path: Path) -> None:
     assert found.inputs[:2] == ("past_key_values.0.key", "past_key_values.0.value")
     assert found.outputs[-1] == "present.1.value"
     assert {array.shape for array in found.empty(3).values()} == {(3, 4, 0, 16)}
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    (folder(tmp_path, LLAMA) / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match="has no tokenizer: nothing says how texts become the model's tokens"):
+        language_of(tmp_path, trust_remote_code=False)
