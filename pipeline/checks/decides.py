@@ -62,13 +62,17 @@ class Limit:
     @property
     def can_fail(self) -> bool:
         """Could any model miss it? Not a drop of a hundred points or more, nor a share of none."""
-        return self.limit < 100 if self.metric.direction == "at most" else self.limit > 0
+        if self.metric.direction == "at most":
+            return self.limit < 100 or self.name != accuracy.NAME
+        return self.limit > 0
 
     def holds(self, value: float) -> bool:
         return self.metric.margin(value, self.limit) >= 0
 
     def met(self, value: float, result: DatasetAccuracy, who: str) -> str:
         """`a model with destroyed weights drops 0.20 points there, and 1 are allowed`."""
+        if self.metric.direction == "at most" and self.name != accuracy.NAME:
+            return f"{who} has {value:.3g} {self.metric.unit} there, and {self.limit:g} are allowed"
         if self.metric.direction == "at most":
             return f"{who} drops {value:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
         return f"{who} scores {value:.3f} there, and {self.limit:g} are asked for"

@@ -160,10 +160,29 @@ def test_a_metric_that_does_not_fit_is_refused_with_its_contract(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("name", "limit", "can_fail"),
-    [("max_accuracy_drop", 99.9, True), ("max_accuracy_drop", 100, False), ("min_agreement", 0.1, True)],
+    [
+        ("max_accuracy_drop", 99.9, True),
+        ("max_accuracy_drop", 100, False),
+        ("max_perplexity_increase", 150, True),
+        ("min_agreement", 0.1, True),
+    ],
 )
 def test_limits(name: str, limit: float, can_fail: bool) -> None:
     assert Limit(name, limit, required=True).can_fail is can_fail
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "said"),
+    [
+        ("max_accuracy_drop", 5, "it drops 2.50 points there (agreement), and 5 are allowed"),
+        ("max_perplexity_increase", 5, "it has 2.5 % there, and 5 are allowed"),
+        ("max_kl_per_token", 3, "it has 2.5 nats there, and 3 are allowed"),
+        ("min_agreement", 1, "it scores 2.500 there, and 1 are asked for"),
+    ],
+)
+def test_what_is_said_of_a_limit_that_is_met(name: str, limit: float, said: str) -> None:
+    result = DatasetAccuracy(dataset="d", samples=1, labelled=False, primary="agreement", scores={}, drop=2.5)
+    assert Limit(name, limit, required=True).met(2.5, result, "it") == said
 
 
 def test_what_holds_a_limit() -> None:
