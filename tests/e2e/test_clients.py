@@ -105,6 +105,7 @@ def _resealed(bundle: Path) -> None:
     write_manifest(bundle, provenance)
 
 
+@pytest.mark.slow
 def test_an_older_runtime_gets_an_older_opset(edge, tiny, workspace) -> None:
     done = edge("export", *tiny, "--min-onnxruntime", "1.20")
     assert done.returncode == 0, done.stderr

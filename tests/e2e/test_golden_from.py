@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from pipeline import verify
 
 
@@ -24,6 +26,7 @@ def test_what_holds_the_users_data_is_said(exported, workspace) -> None:
     ) in notes_of(workspace)
 
 
+@pytest.mark.slow
 def test_shipped_data_in_their_place(edge, tiny, workspace) -> None:
     done = edge("export", *tiny, "--golden-from", "shipped")
     assert done.returncode == 0, done.stderr
@@ -39,6 +42,7 @@ def test_shipped_data_in_their_place(edge, tiny, workspace) -> None:
     assert not any(text.encode() in held for text in own)
 
 
+@pytest.mark.slow
 def test_invented_inputs_in_their_place(edge, tiny, small, workspace) -> None:
     for model in (tiny, small):
         done = edge("export", *model, "--golden-from", "random")

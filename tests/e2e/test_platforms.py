@@ -58,6 +58,7 @@ def run(environment: dict[str, str], cwd: Path, *arguments: str) -> subprocess.C
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_module_is_imported(elsewhere: dict[str, str], tmp_path: Path) -> None:
     done = run(elsewhere, tmp_path, "-c", EVERYTHING)
     assert done.returncode == 0, done.stderr

@@ -57,6 +57,7 @@ def test_the_gate_decides_what_the_export_decided(elsewhere, workspace: Path) ->
     assert any("(reference/). The speed-up over it is the one that the export measured" in n for n in report["notes"])
 
 
+@pytest.mark.slow
 def test_gate_of_an_output_folder(elsewhere) -> None:
     assert elsewhere("gate", "--output", "elsewhere/out", *STRICT).returncode == 0
 
@@ -82,6 +83,7 @@ def test_without_it_accuracy_is_not_measured(elsewhere, workspace: Path) -> None
     assert (refused.returncode, refused.stderr.splitlines()[-2]) == (2, "error: nowhere is no float reference.")
 
 
+@pytest.mark.slow
 def test_a_metric_of_ones_own_needs_the_float_model(elsewhere, workspace: Path) -> None:
     (workspace / "own.py").write_text("def metric(outputs, references):\n    return 1.0\n")
     done = elsewhere("check", "elsewhere/out/bundle", *STRICT, "--metric", "own.py:metric")
