@@ -12,7 +12,7 @@ DEFAULT = Path(__file__).parents[2] / "shared" / "data"
 
 def folder() -> Path:
     """The folder of data sets; FileNotFoundError that says how to name one."""
-    path = Path(os.environ.get("EDGE_DATA", DEFAULT))
+    path = Path(os.environ.get("EDGE_DATA") or DEFAULT)
     if not path.is_dir():
         raise FileNotFoundError(f"no data sets at {path}: name their folder with EDGE_DATA")
     return path

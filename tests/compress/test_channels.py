@@ -19,7 +19,7 @@ from pipeline.compress.prune.channels.groups import ChannelGroup, find_channels,
 from pipeline.core.errors import StageError
 from pipeline.source.factory import build as make
 
-DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def channels(model: nn.Module) -> list[ChannelGroup]:

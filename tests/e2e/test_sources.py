@@ -34,7 +34,7 @@ rescale = 0.00392156862745098
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]
 """
-DATA = Path(os.environ.get("EDGE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("EDGE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 @pytest.fixture
