@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipeline.data.raw import write_raw
 from pipeline.data.readers.tables import Columns
 from pipeline.data.samples import DATASET, Row, write_label_arrays, write_samples
 from pipeline.data.sequences import load_steps, start, steps
-from pipeline.data.targets import continued, cut_labels, generated, labelled, unread
+from pipeline.data.targets import continued, cut_labels, generated, labelled, readable, unread, up_to
 from pipeline.data.word_labels import word_rows
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import read_config
@@ -47,6 +48,8 @@ def calibration(context: StageContext) -> StageMetadata:
         rows = _random_rows(context.model, config["limit"], config["max_length"], known)
         if context.model.decoder is not None:
             rows = generated(rows, context.model, context.model.decoder.most(config["max_length"]))
+        if context.model.language is not None:
+            rows = (row for row, _ in continued(rows, context.model))
         if states:
             first = {name: start(name, context.model.inputs[name]) for name in states}
             rows = (row | first for row in rows)
@@ -67,7 +70,9 @@ def calibration(context: StageContext) -> StageMetadata:
 
 
 def evaluation(context: StageContext) -> StageMetadata:
-    """Stage function: one folder of held-out samples per evaluation set."""
+    """Stage function: one folder of held-out samples per evaluation set. A language model reads no more tokens of one
+    than its size allows (see `LanguageHead`)."""
+    most = int(context.model.head["tokens"]) if context.model.language is not None else None
     given = [dataset for spec in context.config["specs"] for dataset in load_evaluation(spec, _columns(context.config))]
     arrays = [_as_tensors(context.model, dataset) for dataset in given]
     datasets = [_numbered(steps(dataset, context.model.inputs), context) for dataset in arrays]
@@ -75,7 +80,7 @@ def evaluation(context: StageContext) -> StageMetadata:
     for number, dataset in enumerate(datasets):
         folder = context.out / str(number)
         folder.mkdir()
-        count = _write(dataset, folder, context)
+        count = _write(dataset, folder, context, most)
         if context.config.get("raw"):
             write_raw(folder, given[number], count, _SHOWN)
         notes.append(_cut(dataset, context.model, context.config["max_length"], count))
@@ -133,14 +138,16 @@ def with_tokenizer(model: ModelSpec, inputs: Mapping[str, Artifact]) -> ModelSpe
     return model.model_copy(update={"tokenizer": inputs[TOKENIZER].path}) if TOKENIZER in inputs else model
 
 
-def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
+def _write(dataset: Dataset, folder: Path, context: StageContext, tokens: int | None = None) -> int:
+    """Write the model's inputs, and `dataset.json`; returns how many. `tokens`: the most that are read."""
     spec = with_tokenizer(context.model, context.inputs)
     aligned: list[Any] = []
     rows = model_rows(dataset, spec, context.config["max_length"], aligned)
+    rows = rows if tokens is None else up_to(rows, tokens)
     counted = _counted(rows, len(dataset.samples), context.progress)
     count = write_samples(folder, counted, dataset.states, dataset.sequences)
     embedded_pairs = dataset.pairs and OUTPUTS.get(spec.family).pairs_apart
-    texts = dataset.samples[:_SHOWN] if dataset.kind == "text" and not dataset.pairs else []
+    texts = _shown(dataset, spec) if dataset.kind == "text" and not dataset.pairs else []
     labels = aligned or _given_labels(dataset)
     if dataset.labels and isinstance(dataset.labels[0], np.ndarray):
         write_label_arrays(folder, dataset.labels)
@@ -154,6 +161,14 @@ def _write(dataset: Dataset, folder: Path, context: StageContext) -> int:
     }
     (folder / DATASET).write_text(pretty_json(record), encoding="utf-8", newline="\n")
     return count
+
+
+def _shown(dataset: Dataset, spec: ModelSpec) -> Sequence[str]:
+    """The texts that the first rows are made of."""
+    if spec.language is None:
+        return dataset.samples[:_SHOWN]
+    tokenizer = load_tokenizer(spec.tokenizer_folder, spec.trust_remote_code)
+    return list(islice(readable(dataset.samples, tokenizer), _SHOWN))
 
 
 def _given_labels(dataset: Dataset) -> list[Any] | None:

@@ -8,7 +8,7 @@ decoder's answers are the text's tokens, one place earlier (teacher forcing).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -45,23 +45,33 @@ def labelled(
 
 
 def continued(rows: Iterator[Row], spec: ModelSpec) -> Iterator[tuple[Row, list[int]]]:
-    """Texts behind an empty cache, and the tokens that come next in them where they are judged: as many texts as have
-    the tokens together that are read (see `LanguageHead`)."""
-    language, head, total = spec.language, LanguageHead.model_validate(spec.head), 0
+    """Texts behind an empty cache, and the tokens that come next in them where they are judged. Texts of one token have
+    none, and are left out; UsageError if all are."""
+    language, every, found = spec.language, LanguageHead.model_validate(spec.head).every, False
     assert language is not None  # noqa: S101  # who calls this asked
     for row in rows:
         ids = row["input_ids"]
-        if ids.shape[1] < _SHORTEST:
-            continue
-        yield (
-            {"input_ids": ids, "attention_mask": np.ones_like(ids), **language.empty()},
-            next_tokens(ids[0], head.every),
-        )
-        total += ids.shape[1]
-        if total >= head.tokens:
-            return
-    if not total:
+        if ids.shape[1] >= _SHORTEST:
+            found = True
+            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), **language.empty()}
+            yield given, next_tokens(ids[0], every)
+    if not found:
         raise UsageError("No text has two tokens or more: there is no next one to predict.", "Give longer texts.")
+
+
+def up_to(rows: Iterator[Row], tokens: int) -> Iterator[Row]:
+    """The first rows, as many as have so many tokens together."""
+    total = 0
+    for row in rows:
+        yield row
+        total += row["input_ids"].shape[1]
+        if total >= tokens:
+            return
+
+
+def readable(texts: Iterable[str], tokenizer: Any) -> Iterator[str]:
+    """Those of the texts that `continued` does not leave out."""
+    return (text for text in texts if len(tokenizer(text, verbose=False)["input_ids"]) >= _SHORTEST)
 
 
 def unread(dataset: Dataset, count: int, tokens: int) -> str:

@@ -81,7 +81,7 @@ class Reading:
             config["dataset"] = dataset.digest
             config |= {"limit": limit, "exact": self._exact} if streams else {"limit": len(dataset.samples)}
         run = "pipeline.data.encode:calibration"
-        return Stage(_named("calibration", streams), 5, run, config, {}, TEXT, {"spec": spec}, self.models())
+        return Stage(_named("calibration", streams), 6, run, config, {}, TEXT, {"spec": spec}, self.models())
 
     def _like_given(self) -> tuple[dict[str, Any], dict[str, str]]:
         """What made-up samples take from the evaluation data, and the states of steps (see `Dataset`)."""
@@ -157,7 +157,7 @@ class Reading:
         config |= {"raw": True} if self.source.task.data in ("image", "audio") else {}
         local = {"specs": specs}
         run = "pipeline.data.encode:evaluation"
-        return Stage(_named("evaluation", streams), 6, run, config, {}, TEXT, local, self.models())
+        return Stage(_named("evaluation", streams), 7, run, config, {}, TEXT, local, self.models())
 
     def golden(self) -> Stage | None:
         """The samples of the bundle's golden/ where they are not the first of the evaluation data. UsageError if there

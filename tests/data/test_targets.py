@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from model_specs import hugging_face
 from transformers import T5Config, T5ForConditionalGeneration
 
 from pipeline.core.errors import UsageError
-from pipeline.core.model_spec import DecoderSpec, ModelSpec
+from pipeline.core.model_spec import DecoderSpec, LanguageSpec, ModelSpec
 from pipeline.data.datasets import Dataset
 from pipeline.data.samples import Row
-from pipeline.data.targets import cut_labels, generated, labelled
+from pipeline.data.targets import continued, cut_labels, generated, labelled, readable, up_to
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 
 
@@ -99,3 +102,38 @@ def test_given_decoder_inputs_stay(spec: ModelSpec) -> None:
     own = row() | {DECODER_INPUTS: np.array([[0, 3, 4]])}
     (found,) = generated(iter([own]), spec, 9)
     assert found is own
+
+
+def language(**head: int) -> ModelSpec:
+    sizes = {"layers": 1, "heads": 2, "size": 4, "queries": 2, "hidden": 8, "vocabulary": 50, "longest": 32}
+    return hugging_face(Path(), language=LanguageSpec(**sizes), head={"tokens": 10, "every": 1, **head})
+
+
+def rows_of(*texts: list[int]) -> Iterator[dict[str, Any]]:
+    return ({"input_ids": np.array([ids]), "token_type_ids": np.zeros((1, len(ids)), np.int64)} for ids in texts)
+
+
+def test_a_language_models_texts_stand_behind_an_empty_cache() -> None:
+    found = list(continued(rows_of([5, 6, 7], [8], [9, 4]), language()))
+    assert [ids for _, ids in found] == [[6, 7], [4]]
+    row, _ = found[0]
+    assert list(row) == ["input_ids", "attention_mask", "past_key_values.0.key", "past_key_values.0.value"]
+    assert (row["attention_mask"].tolist(), row["past_key_values.0.key"].shape) == ([[1, 1, 1]], (1, 2, 0, 4))
+
+
+def test_texts_of_one_token_alone_are_refused() -> None:
+    with pytest.raises(UsageError) as raised:
+        list(continued(rows_of([5], [6]), language()))
+    assert raised.value.message == "No text has two tokens or more: there is no next one to predict."
+
+
+def test_rows_are_read_until_they_have_enough_tokens() -> None:
+    lengths = [len(row["input_ids"][0]) for row in up_to(rows_of([1] * 4, [1] * 5, [1] * 2, [1] * 9), 10)]
+    assert lengths == [4, 5, 2]
+
+
+def test_texts_that_are_left_out_are_not_shown() -> None:
+    def words(text: str, verbose: bool) -> dict[str, list[str]]:  # as tokenizers are called
+        return {"input_ids": text.split()}
+
+    assert list(readable(["a b", "c", "d e f"], words)) == ["a b", "d e f"]
