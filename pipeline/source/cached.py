@@ -22,13 +22,13 @@ class CachedDecoder(PreTrainedModel):  # type: ignore[misc]  # transformers ship
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, model: PreTrainedModel, cache: LanguageSpec) -> None:
+    def __init__(self, model: PreTrainedModel, language: LanguageSpec) -> None:
         super().__init__(model.config)
         self.model = model
-        self.cache_inputs = cache.inputs
+        self.past = language.inputs
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **past: Tensor) -> tuple[Tensor, ...]:
-        kept = [past[name] for name in self.cache_inputs]
+        kept = [past[name] for name in self.past]
         cache = DynamicCache()
         for layer, (key, value) in enumerate(zip(kept[::2], kept[1::2], strict=True)):
             cache.update(key, value, layer)
@@ -53,8 +53,8 @@ def positions(attention_mask: Tensor, tokens: int) -> Tensor:
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, attention_mask.shape[1] - tokens :]
 
 
-def random_past(cache: LanguageSpec, batch: int, tokens: int, seed: int) -> dict[str, Tensor]:
+def random_past(language: LanguageSpec, batch: int, tokens: int, seed: int) -> dict[str, Tensor]:
     """Random keys and values of `tokens` tokens before."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, cache.heads, tokens, cache.size)
-    return {name: torch.randn(shape, generator=generator) for name in cache.inputs}
+    shape = (batch, language.heads, tokens, language.size)
+    return {name: torch.randn(shape, generator=generator) for name in language.inputs}

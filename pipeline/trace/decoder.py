@@ -3,6 +3,7 @@ the cache (`com.microsoft.GroupQueryAttention`), which is emitted while the mode
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import AttentionMaskInterface
 
+from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.source.cached import CachedDecoder, cache_argument, positions
 from pipeline.trace.failure import cannot_export
@@ -23,6 +25,7 @@ from pipeline.trace.module import uncollected
 from pipeline.trace.pack_attention import merge_reshapes
 
 _NAME = "edge_cached"
+_ROTARY = "rotary_emb"
 RMS_OPSET = 23
 """The first with RMSNormalization."""
 
@@ -157,7 +160,7 @@ class _Traced(nn.Module):
 def _register_tables(owner: nn.Module, model: PreTrainedModel, context: int) -> list[str] | None:
     """Cosines and sines of rotary positions up to `context`, float32 [positions, size / 2], as buffers of `owner`; by
     the kinds of layers, where a model has several."""
-    (rotary,) = [child for name, child in model.named_modules() if name.endswith("rotary_emb")][:1]
+    rotary = next(child for name, child in model.named_modules() if name.endswith(_ROTARY))
     places = torch.arange(context)[None]
     kinds: list[str] = list(getattr(model.config.get_text_config(), "layer_types", None) or ())
     several = hasattr(rotary, "layer_types")
@@ -214,7 +217,7 @@ def _epsilon(module: nn.Module) -> float:
 def _scale_of(module: nn.Module) -> bool | None:
     """Whether the norm's factor is 1 + its weight (Gemma) or the weight itself; None if it computes something else."""
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor):
+    if not isinstance(weight, Tensor) or len(inspect.signature(module.forward).parameters) != 1:
         return None
     states = torch.linspace(-3.0, 2.0, 2 * weight.numel()).reshape(2, -1)
     plain = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + _epsilon(module))
@@ -226,19 +229,27 @@ def _scale_of(module: nn.Module) -> bool | None:
     return None
 
 
-def decoder_forms(module: CachedDecoder, cache: LanguageSpec, opset: int) -> Iterator[tuple[ir.Model, str]]:
-    """The graph, best form first, and what is said of one that must do."""
+def decoder_forms(module: CachedDecoder, language: LanguageSpec, opset: int) -> Iterator[tuple[ir.Model, str, str]]:
+    """The graph, best form first; what is said of one that must do, and why a better one could not be traced."""
+    why = ""
     if _turns(module.model):
-        yield trace_decoder(module, cache, opset, rotary=True), ""
-    yield trace_decoder(module, cache, opset, rotary=False), "positions that are turned outside of attention"
+        try:
+            best = trace_decoder(module, language, opset, rotary=True)
+        except StageError as error:
+            why = error.message
+        else:
+            yield best, "", ""
+    yield trace_decoder(module, language, opset, rotary=False), "positions that are turned outside of attention", why
 
 
 def _turns(model: nn.Module) -> bool:
-    """Whether rotary positions are turned by the function that models of transformers share by name."""
-    return hasattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb")
+    """Whether rotary positions are turned by the function, of tables from the module, that models of transformers share
+    by name."""
+    shared = hasattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb")
+    return shared and any(name.endswith(_ROTARY) for name, _ in model.named_modules())
 
 
-def trace_decoder(module: CachedDecoder, cache: LanguageSpec, opset: int, rotary: bool) -> ir.Model:
+def trace_decoder(module: CachedDecoder, language: LanguageSpec, opset: int, rotary: bool) -> ir.Model:
     """The graph with a dynamic batch, and dynamic numbers of tokens and of tokens before. `rotary`: whether the
     operator turns queries and keys, or the graph before it does. StageError if the model cannot be traced."""
     model = module.model
@@ -252,16 +263,16 @@ def trace_decoder(module: CachedDecoder, cache: LanguageSpec, opset: int, rotary
             turned,
             _one_operator_norms(model) if opset >= RMS_OPSET else nullcontext(),
         ):
-            return _exported(_Traced(module, rotary, cache.longest).eval(), cache, opset)
+            return _exported(_Traced(module, rotary, language.longest).eval(), language, opset)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise cannot_export(type(model).__name__, opset, error) from error
     finally:
         model.set_attn_implementation(before)
 
 
-def _exported(traced: _Traced, cache: LanguageSpec, opset: int) -> ir.Model:
+def _exported(traced: _Traced, language: LanguageSpec, opset: int) -> ir.Model:
     batch, tokens, past = 2, 3, 5
-    kept = [torch.zeros(batch, cache.heads, past, cache.size) for _ in cache.inputs]
+    kept = [torch.zeros(batch, language.heads, past, language.size) for _ in language.inputs]
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
     mask = torch.ones(batch, past + tokens, dtype=torch.int64)
     dims = {name: torch.export.Dim(name) for name in ("batch", "sequence", "past", "total")}
@@ -274,8 +285,8 @@ def _exported(traced: _Traced, cache: LanguageSpec, opset: int) -> ir.Model:
     made = torch.onnx.export(
         program,
         args=(),
-        input_names=["input_ids", "attention_mask", *cache.inputs],
-        output_names=["logits", *cache.outputs],
+        input_names=["input_ids", "attention_mask", *language.inputs],
+        output_names=["logits", *language.outputs],
         opset_version=opset,
         dynamo=True,
         verbose=False,

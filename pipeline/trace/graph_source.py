@@ -34,24 +34,24 @@ class GraphSource:
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def continuing(model: PreTrainedModel, cache: LanguageSpec, longest: int) -> GraphSource:
+def continuing(model: PreTrainedModel, language: LanguageSpec, longest: int) -> GraphSource:
     """A language model with its cache: prompts, a prompt in parts and single tokens, up to `longest` tokens and to the
     end of the context. Padding is left out: what stands there is of no use."""
     axes: dict[str, tuple[str, ...]] = {"input_ids": ("batch", _LENGTH), "attention_mask": ("batch", "total")}
-    axes |= dict.fromkeys(cache.inputs, ("batch", "heads", "past"))
+    axes |= dict.fromkeys(language.inputs, ("batch", "heads", "past"))
     size = int(model.config.get_text_config(decoder=True).vocab_size)
-    longest = min(longest, cache.longest)
-    shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, cache.longest - 5)), (3, 1, 7), (1, longest, 0)]
-    shapes += [(1, 1, cache.longest - 1)]
-    cases = [_continued(cache, size, *shape, seed) for seed, shape in enumerate(shapes)]
-    return GraphSource(MODEL, CachedDecoder(model, cache).eval(), cases, "model.", axes=axes)
+    longest, room = min(longest, language.longest), max(language.longest - 5, 0)
+    shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, room)), (3, 1, min(7, room)), (1, longest, 0)]
+    shapes += [(1, 1, language.longest - 1)]
+    cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes)]
+    return GraphSource(MODEL, CachedDecoder(model, language).eval(), cases, "model.", axes=axes)
 
 
-def _continued(cache: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:
+def _continued(language: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, size, (batch, tokens), generator=generator)
     mask = torch.ones(batch, past + tokens, dtype=torch.int64)
-    return {"input_ids": ids, "attention_mask": mask, **random_past(cache, batch, past, seed)}
+    return {"input_ids": ids, "attention_mask": mask, **random_past(language, batch, past, seed)}
 
 
 def halves(model: PreTrainedModel, cases: Sequence[Tensors], longest: int) -> list[GraphSource]:

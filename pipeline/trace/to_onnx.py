@@ -119,26 +119,29 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
         except StageError as error:
             failures.append(error)
             continue
-        notes = [f"The graph is exported with {form.title}: {failure.message}" for failure in failures[:1]]
+        reasons = [form.why] if form.why else [failure.message for failure in failures[:1]]
+        notes = [f"The graph is exported with {form.title}: {reason}" for reason in reasons]
         return _Proven(graph, difference, tuple(notes))
     raise failures[-1]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How a graph may be written: by the tracer's operators of which opset, and with fused attention or not."""
+    """How a graph may be written: by the tracer's operators of which opset, and with fused attention or not. `why`: why
+    a better form could not be traced."""
 
     traced: int
     fused: bool
     title: str = ""
+    why: str = ""
 
 
 def _forms(source: GraphSource, spec: ModelSpec, opset: int) -> Iterator[tuple[ir.Model, _Form]]:
     """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
     masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
     if isinstance(source.module, CachedDecoder) and spec.language is not None:
-        for graph, title in decoder_forms(source.module, spec.language, opset):
-            yield graph, _Form(opset, fused=False, title=title)
+        for graph, title, why in decoder_forms(source.module, spec.language, opset):
+            yield graph, _Form(opset, fused=False, title=title, why=why)
         return
     yield _traced(source, spec, opset), _Form(opset, fused=True)
     if opset >= OPSET:

@@ -19,6 +19,7 @@ from pipeline.graph.files import load_model
 from pipeline.runtime.generation import most_likely, written
 from pipeline.source.language import language_of
 from pipeline.source.torch_model import load_float_model
+from pipeline.trace import decoder
 from pipeline.trace.to_onnx import run
 
 TOKENS = 60
@@ -105,6 +106,21 @@ def test_one_graph_has_a_free_batch_length_and_past(llama: Traced) -> None:
     assert "Cos" not in operators
     tables = [value.shape for name, value in graph.initializers.items() if "cos" in name]
     assert tables == [(CONTEXT, 8)]
+
+
+def test_what_the_operator_cannot_turn_is_turned_before_it_and_said(
+    llama: Traced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("tables of another kind")
+
+    monkeypatch.setattr(decoder, "_register_tables", refuse)
+    folder, _ = llama
+    file, language, (note,) = exported(folder, tmp_path / "out")
+    assert note.startswith("The graph is exported with positions that are turned outside of attention: ")
+    assert "tables of another kind" in note
+    assert "RotaryEmbedding" in {node.op_type for node in load_model(file).graph}
+    _same_text(folder, file, language)
 
 
 def test_a_padded_batch_gives_each_text_the_logits_that_it_has_alone(
