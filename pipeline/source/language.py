@@ -12,6 +12,7 @@ from pipeline.source.decoders import GENERATION
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
 _SENTENCEPIECE = "tokenizer.model"
+_SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 _KEPT = ("full_attention", "sliding_attention")
 """Kinds of layers that keep keys and values of tokens and nothing else."""
 _NEW_TABLES = ("dynamic", "longrope")
@@ -33,6 +34,13 @@ def language_of(folder: Path, trust_remote_code: bool) -> LanguageSpec:
             f"{folder.name!r} has layers of the kind {', '.join(others)}, which keep other states than keys and values "
             "of tokens; text-generation takes models whose layers all attend.",
             "Export it with --task feature-extraction, which embeds texts, or choose another model.",
+        )
+    missing = [name for name in _SIZES if getattr(config, name, None) is None]
+    if missing:
+        raise UsageError(
+            f"config.json of {folder.name!r} does not say {', '.join(missing)}: text-generation takes models whose "
+            "layers all attend.",
+            "Choose another model, or add what is missing.",
         )
     queries, longest = int(config.num_attention_heads), _longest(config)
     if longest is None:

@@ -74,6 +74,16 @@ def test_layers_that_keep_other_states_are_refused(tmp_path: Path) -> None:
     assert "linear_attention, which keep other states than keys and values" in raised.value.message
 
 
+def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
+    config = {"architectures": ["RwkvForCausalLM"], "model_type": "rwkv", "hidden_size": 64, "vocab_size": 50}
+    with pytest.raises(UsageError) as raised:
+        language_of(folder(tmp_path, config), trust_remote_code=False)
+    assert raised.value.message == (
+        f"config.json of {tmp_path.name!r} does not say num_attention_heads: text-generation takes models whose layers "
+        "all attend."
+    )
+
+
 @pytest.mark.parametrize("token", ["</s>", -1, 50, True])
 def test_an_end_that_is_no_token_is_refused(token: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not one or several tokens of the 50 that there are"):
