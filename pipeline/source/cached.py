@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
 
+OTHERS = "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
+"""What to do with a model that cannot be continued."""
 
-class CachedDecoder(PreTrainedModel):  # type: ignore[misc]  # transformers ships partial types
+
+class CachedDecoder(nn.Module):
     """Logits of the token behind each given one, and the cache with the given tokens.
 
     Inputs: `input_ids` int64 [batch, tokens]; `attention_mask` int64 [batch, past + tokens]; for each layer the keys
@@ -19,11 +23,8 @@ class CachedDecoder(PreTrainedModel):  # type: ignore[misc]  # transformers ship
     vocabulary], then keys and values [batch, heads, past + tokens, head size].
     """
 
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
     def __init__(self, model: PreTrainedModel, language: LanguageSpec) -> None:
-        super().__init__(model.config)
+        super().__init__()
         self.model = model
         self.past = language.inputs
 
@@ -58,3 +59,36 @@ def random_past(language: LanguageSpec, batch: int, tokens: int, seed: int) -> d
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, language.heads, tokens, language.size)
     return {name: torch.randn(shape, generator=generator) for name in language.inputs}
+
+
+def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
+    """StageError if the model is not one whose layers all attend over keys and values of the sizes in `language`, by a
+    function that can be exchanged, or if its layers choose among experts."""
+    name = type(model).__name__
+    if any(type(module).__name__.endswith("Experts") for module in model.modules()):
+        raise StageError(
+            f"{name} is a mixture of experts; text-generation takes models whose layers are dense.", OTHERS
+        )
+    layers, shapes = _kept_states(model)
+    expected = (1, language.heads, 1, language.size)
+    if layers != language.layers or shapes != {expected}:
+        raise StageError(
+            f"{name} keeps {_words(layers, shapes)} of a token, where its config.json says "
+            f"{_words(language.layers, {expected})}; text-generation takes models whose layers all keep keys and "
+            "values of one size.",
+            OTHERS,
+        )
+
+
+def _kept_states(model: PreTrainedModel) -> tuple[int, set[tuple[int, ...]]]:
+    """(number of layers, shapes of the keys and values that they keep of one token)"""
+    cache, ids = DynamicCache(), torch.zeros(1, 1, dtype=torch.int64)
+    with torch.inference_mode():
+        model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
+    kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return len(cache.layers), {tuple(tensor.shape) for tensor in kept}
+
+
+def _words(layers: int, shapes: set[tuple[int, ...]]) -> str:
+    sizes = " and ".join(f"{shape[1]} x {shape[-1]}" for shape in sorted(shapes))
+    return f"states of {layers} layers with {sizes or 'no'} numbers"

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.graph.files import MODEL
-from pipeline.source.cached import CachedDecoder, random_past
+from pipeline.source.cached import CachedDecoder, check_continues, random_past
 from pipeline.source.halves import DECODER, ENCODER, STATES, Decoder, Encoder
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 from pipeline.tasks.output_kind import MASK
@@ -36,7 +36,9 @@ class GraphSource:
 
 def continuing(model: PreTrainedModel, language: LanguageSpec, longest: int) -> GraphSource:
     """A language model with its cache: prompts, a prompt in parts and single tokens, up to `longest` tokens and to the
-    end of the context. Padding is left out: what stands there is of no use."""
+    end of the context. Padding is left out: what stands there is of no use. StageError if the model does not continue
+    with such a cache."""
+    check_continues(model, language)
     axes: dict[str, tuple[str, ...]] = {"input_ids": ("batch", _LENGTH), "attention_mask": ("batch", "total")}
     axes |= dict.fromkeys(language.inputs, ("batch", "heads", "past"))
     size = int(model.config.get_text_config(decoder=True).vocab_size)

@@ -1,0 +1,49 @@
+"""Which models can be continued with keys and values of their layers: small ones, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transformers
+from transformers import PreTrainedModel
+
+from pipeline.core.errors import StageError
+from pipeline.core.model_spec import LanguageSpec
+from pipeline.source.cached import check_continues
+
+SIZES = {"vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+LANGUAGE = LanguageSpec(
+    layers=2, heads=2, size=16, queries=4, hidden=64, vocabulary=50, longest=32, begin=1, ends=(2,), pad=None
+)
+
+
+def made(architecture: str, **settings: Any) -> PreTrainedModel:
+    config = getattr(transformers, f"{architecture}Config")(**SIZES, **settings)
+    return getattr(transformers, f"{architecture}ForCausalLM")(config).eval()  # type: ignore[no-any-return]
+
+
+def test_a_model_that_keeps_what_its_config_says() -> None:
+    check_continues(made("Llama", num_key_value_heads=2, intermediate_size=64), LANGUAGE)
+
+
+def test_a_mixture_of_experts_is_refused() -> None:
+    model = made("Mixtral", num_key_value_heads=2, num_local_experts=2, intermediate_size=64)
+    with pytest.raises(StageError) as raised:
+        check_continues(model, LANGUAGE)
+    assert raised.value.message == (
+        "MixtralForCausalLM is a mixture of experts; text-generation takes models whose layers are dense."
+    )
+
+
+def test_a_model_that_keeps_other_states_is_refused() -> None:
+    with pytest.raises(StageError) as raised:
+        check_continues(made("Falcon", multi_query=True, new_decoder_architecture=False), LANGUAGE)
+    assert raised.value.message == (
+        "FalconForCausalLM keeps states of 2 layers with 1 x 16 numbers of a token, where its config.json says "
+        "states of 2 layers with 2 x 16 numbers; text-generation takes models whose layers all keep keys and values "
+        "of one size."
+    )
+    assert raised.value.remedy == (
+        "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
+    )
