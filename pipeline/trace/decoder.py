@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
-from pipeline.source.cached import CachedDecoder, cache_argument, positions
+from pipeline.source.cached import OTHERS, CachedDecoder, cache_argument, positions
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.module import uncollected
 from pipeline.trace.pack_attention import merge_reshapes
@@ -160,7 +160,7 @@ class _Traced(nn.Module):
 def _register_tables(owner: nn.Module, model: PreTrainedModel, context: int) -> list[str] | None:
     """Cosines and sines of rotary positions up to `context`, float32 [positions, size / 2], as buffers of `owner`; by
     the kinds of layers, where a model has several."""
-    rotary = next(child for name, child in model.named_modules() if name.endswith(_ROTARY))
+    rotary = _rotary(model)
     places = torch.arange(context)[None]
     kinds: list[str] = list(getattr(model.config.get_text_config(), "layer_types", None) or ())
     several = hasattr(rotary, "layer_types")
@@ -172,16 +172,22 @@ def _register_tables(owner: nn.Module, model: PreTrainedModel, context: int) -> 
     return kinds if several else None
 
 
+def _rotary(model: nn.Module) -> nn.Module:
+    return next(child for name, child in model.named_modules() if name.endswith(_ROTARY))
+
+
 @contextmanager
 def _without_rotation(model: nn.Module) -> Iterator[None]:
-    """Queries and keys as they are: the operator turns them."""
-    module = sys.modules[type(model).__module__]
+    """Queries and keys as they are: the operator turns them, by tables that the model need not compute."""
+    module, rotary = sys.modules[type(model).__module__], _rotary(model)
     own = module.apply_rotary_pos_emb
     module.apply_rotary_pos_emb = lambda query, key, *_, **__: (query, key)  # type: ignore[attr-defined]
+    rotary.forward = lambda states, *_, **__: (states, states)
     try:
         yield
     finally:
         module.apply_rotary_pos_emb = own  # type: ignore[attr-defined]
+        del rotary.forward
 
 
 @contextmanager
@@ -255,19 +261,26 @@ def trace_decoder(module: CachedDecoder, language: LanguageSpec, opset: int, rot
     model = module.model
     before = model.config._attn_implementation
     model.set_attn_implementation(_NAME)
-    turned = _without_rotation(model) if rotary else nullcontext()
     try:
-        with (
-            torch.no_grad(),
-            uncollected(),
-            turned,
-            _one_operator_norms(model) if opset >= RMS_OPSET else nullcontext(),
-        ):
-            return _exported(_Traced(module, rotary, language.longest).eval(), language, opset)
+        if model.config._attn_implementation != _NAME:
+            raise _attends_itself(model)
+        with torch.no_grad(), uncollected():
+            traced = _Traced(module, rotary, language.longest).eval()
+            turned = _without_rotation(model) if rotary else nullcontext()
+            with turned, _one_operator_norms(model) if opset >= RMS_OPSET else nullcontext():
+                return _exported(traced, language, opset)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise cannot_export(type(model).__name__, opset, error) from error
     finally:
         model.set_attn_implementation(before)
+
+
+def _attends_itself(model: PreTrainedModel) -> StageError:
+    return StageError(
+        f"{type(model).__name__} computes attention by itself; text-generation takes models that hand it to a function "
+        "of choice (transformers' AttentionInterface).",
+        OTHERS,
+    )
 
 
 def _exported(traced: _Traced, language: LanguageSpec, opset: int) -> ir.Model:

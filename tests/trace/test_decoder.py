@@ -11,7 +11,9 @@ import pytest
 import torch
 from language_models import ARCHITECTURES, CONTEXT, save_language_model
 from model_specs import hugging_face
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
+from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
@@ -23,6 +25,8 @@ from pipeline.trace import decoder
 from pipeline.trace.to_onnx import run
 
 TOKENS = 60
+OUTSIDE = ("phi4-mini", "smollm3", "cohere", "glm4", "stablelm", "gpt-neox")
+"""Positions that the operator cannot turn: of pairs side by side, of too few values of a head, of some layers only."""
 Traced = tuple[Path, tuple[Path, LanguageSpec, list[str]]]
 
 
@@ -69,7 +73,7 @@ def test_greedy_text_equals_that_of_transformers(llama: Traced) -> None:
 def test_greedy_text_of_other_architectures(name: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
     folder = saved(name)
     file, language, notes = exported(folder, tmp_path / "out")
-    outside = name in ("phi4-mini", "smollm3")
+    outside = name in OUTSIDE
     assert [note.split(":")[0] for note in notes] == (
         ["The graph is exported with positions that are turned outside of attention"] if outside else []
     )
@@ -121,6 +125,27 @@ def test_what_the_operator_cannot_turn_is_turned_before_it_and_said(
     assert "tables of another kind" in note
     assert "RotaryEmbedding" in {node.op_type for node in load_model(file).graph}
     _same_text(folder, file, language)
+
+
+def test_a_model_that_computes_attention_by_itself_is_refused(
+    tmp_path: Path, save_tokenizer: Callable[[Path], int]
+) -> None:
+    sizes = {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global"], 2]],
+        "eos_token_id": 3,
+        "bos_token_id": 2,
+    }
+    config = GPTNeoConfig(vocab_size=save_tokenizer(tmp_path / "neo"), max_position_embeddings=CONTEXT, **sizes)
+    GPTNeoForCausalLM(config).save_pretrained(tmp_path / "neo")
+    with pytest.raises(StageError) as raised:
+        exported(tmp_path / "neo", tmp_path / "out")
+    assert raised.value.message == (
+        "GPTNeoForCausalLM computes attention by itself; text-generation takes models that hand it to a function of "
+        "choice (transformers' AttentionInterface)."
+    )
 
 
 def test_a_padded_batch_gives_each_text_the_logits_that_it_has_alone(
