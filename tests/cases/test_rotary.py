@@ -41,7 +41,10 @@ def unmended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.trace.canonical, "write_out_broadcasts", lambda graph: 0)  # noqa: ARG005
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("ModernBertModel", MODERN), ("Qwen3Model", QWEN)])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("ModernBertModel", MODERN), pytest.param("Qwen3Model", QWEN, marks=pytest.mark.slow)],
+)
 def test_rotary_encoder_keeps_its_operators(
     kind: str, settings: dict[str, Any], save_tokenizer: Any, trace_model: Any, tmp_path: Path
 ) -> None:
@@ -53,6 +56,7 @@ def test_rotary_encoder_keeps_its_operators(
     assert [entry.name for entry in graph.outputs] == ["last_hidden_state"]  # and no cache
 
 
+@pytest.mark.slow  # test_mask_of_keys_only goes the same way
 def test_operator_that_onnx_runtime_refuses_is_written_out_and_said(
     save_tokenizer: Any, trace_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,10 @@ def run_as_an_app(bundle: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.array(scores)
 
 
-@pytest.mark.parametrize("steps", [True, False], ids=["sequences", "one sequence"])
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(True, id="sequences"), pytest.param(False, id="one sequence", marks=pytest.mark.slow)],
+)
 def test_states_are_fed_back_over_whole_sequences(edge: Any, workspace: Path, steps: bool) -> None:
     save_streaming(workspace / "stream.onnx")
     x = save_data(workspace / "data.npz", steps)

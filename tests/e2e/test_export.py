@@ -53,7 +53,7 @@ def test_a_second_export_reuses_every_stage(edge, tiny, exported) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["w8a8", "w4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp32", "w8a8-dynamic"))]
+    "recipe", ["w8a8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("w4", "fp32", "w8a8-dynamic"))]
 )
 def test_same_inputs_give_the_same_bytes(edge, tiny, workspace, recipe, second_store) -> None:
     """Two stores, so that nothing is copied from the first run to the second."""

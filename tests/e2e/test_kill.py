@@ -15,9 +15,10 @@ def export(workspace: Path, small: list[str]) -> Export:
     return Export(workspace, [flag for flag in small if flag not in ("--output", "out")])
 
 
-def test_killed_exports(export: Export) -> None:
+@pytest.mark.parametrize("moments", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_exports(export: Export, moments: int) -> None:
     generator = random.Random(0)  # noqa: S311  # moments, no secrets
-    assert [kill_once(export, generator) for _ in range(3)] == [""] * 3
+    assert [kill_once(export, generator) for _ in range(moments)] == [""] * moments
 
 
 def test_what_is_left_is_seen(export: Export) -> None:

@@ -80,6 +80,7 @@ def test_a_factory_at_half_its_macs(edge, workspace, flags) -> None:
     assert verify(workspace / "out/bundle") < 1e-5
 
 
+@pytest.mark.slow
 def test_a_network_of_transformers(edge, workspace, flags) -> None:
     import torch  # noqa: PLC0415
     from transformers import ResNetConfig, ResNetForImageClassification  # noqa: PLC0415

@@ -116,6 +116,7 @@ def test_a_trained_network_is_judged_by_its_pixels(edge, workspace, weights) -> 
     assert "The evaluation data has the label 9; the model has 3 classes (0 to 2)." in done.stderr
 
 
+@pytest.mark.slow
 def test_a_segformer(edge, workspace, tmp_path_factory) -> None:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation  # noqa: PLC0415
 

@@ -119,6 +119,7 @@ def test_labels_that_the_model_does_not_know(edge, workspace, tiny_tagger) -> No
     assert "The data set 'tags' has the label 3; the model has 3 classes (0 to 2)." in done.stderr
 
 
+@pytest.mark.slow  # test_output_tasks judges a detector that it trained
 def test_object_detection(edge, workspace, tiny_detector) -> None:
     generator = np.random.default_rng(0)
     for name in ("images", "labels"):

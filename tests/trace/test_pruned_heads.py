@@ -24,9 +24,9 @@ GROUPED = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8, "u
 @pytest.mark.parametrize(
     ("prefix", "config", "data"),
     [
-        ("Bert", TEXT | {"num_attention_heads": 4}, "text"),
+        pytest.param("Bert", TEXT | {"num_attention_heads": 4}, "text", marks=pytest.mark.slow),
         ("ViT", {"num_attention_heads": 4, "image_size": 16, "patch_size": 8}, "image"),
-        ("Llama", TEXT | GROUPED, "text"),
+        pytest.param("Llama", TEXT | GROUPED, "text", marks=pytest.mark.slow),
     ],
 )
 def test_other_counts_in_every_layer_export(prefix: str, config: dict[str, object], data: str, tmp_path: Path) -> None:
