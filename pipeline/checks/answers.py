@@ -81,7 +81,7 @@ def run_set(session: ort.InferenceSession, folder: Path, behaviour: Behaviour, p
     on them: padded in the samples' order where it has a mask, else of samples of one shape."""
     samples = open_samples(folder)
     alone = judged_outputs(session, samples, progress, behaviour.kind)
-    if samples.states or behaviour.batch != "free" or behaviour.kind.of_itself or not takes_batches(session):
+    if samples.states or behaviour.batch != "free" or behaviour.kind.self_labelled or not takes_batches(session):
         return Outputs(alone)  # apps let a language model write one text at a time
     pads = read_dataset(folder).get("pads", {}) if behaviour.padding == "harmless" else None
     if not _shared(session, samples, pads):

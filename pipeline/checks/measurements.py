@@ -105,6 +105,7 @@ class Measurements:
         megabytes: Of all files of the bundle.
         weights: As the bundle stores them.
         takes_text: Whether the length of its inputs is counted in tokens.
+        takes_passes: Whether compression passes take such a model: one of a single graph that writes no texts.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
     """
@@ -114,6 +115,7 @@ class Measurements:
     megabytes: float
     weights: tuple[Weight, ...] = ()
     takes_text: bool = False
+    takes_passes: bool = True
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -134,7 +136,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         decoding = _decoding(case, subject, language, begin)
         covered, operators, float_operators = _profile(case, singles, begin("profile"))
         accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
-    models = list(read_graphs(case.bundle).values())
+    models, metadata = list(read_graphs(case.bundle).values()), read_metadata(case.bundle)
     return Measurements(
         case,
         Measured(
@@ -151,7 +153,8 @@ def measure(case: Case, begin: Begin) -> Measurements:
         ),
         bundle_bytes(case.bundle) / 1e6,
         tuple(weight for model in models for weight in Graph(model).weights),
-        takes_text=read_metadata(case.bundle).max_length is not None,
+        takes_text=metadata.max_length is not None,
+        takes_passes=len(models) == 1 and metadata.language is None,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
     )

@@ -220,7 +220,7 @@ def running_texts(dataset: Dataset) -> Dataset:
 
 def suited(dataset: Dataset, kind: OutputKind) -> Dataset:
     """The set with the samples and labels that a model of this kind of output takes."""
-    if kind.of_itself and dataset.kind == "text":
+    if kind.self_labelled and dataset.kind == "text":
         return running_texts(dataset)
     return _with_poses(dataset) if kind.points else dataset
 

@@ -42,7 +42,7 @@ class Behaviour(StrictModel):
         """What a reader of the report must know of it. `by_metric`: a metric of the user's, which sees all outputs,
         decides the drop."""
         found = [] if by_metric else [f"Accuracy compares {OUTPUTS.get(self.family).words}."]
-        if self.others and not by_metric and not OUTPUTS.get(self.family).of_itself:
+        if self.others and not by_metric and not OUTPUTS.get(self.family).self_labelled:
             found.append(
                 f"Accuracy is measured on {', '.join(self.judged)}; the other outputs ({', '.join(self.others)}) are "
                 "not judged."

@@ -30,7 +30,8 @@ class Continuation:
         if self.tokens + len(ids) > self.longest:
             raise UsageError(
                 f"The text has {self.tokens + len(ids)} tokens; the bundle's context is {self.longest}.",
-                "Shorten the prompt, or export with a larger context_length in the target's [shape].",
+                "Shorten the prompt, or export with a larger context_length (in the shape of the target's "
+                "[tasks.text-generation]), if the model takes it.",
             )
         try:
             logits = self._text.read(ids, self.tokens)

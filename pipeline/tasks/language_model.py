@@ -50,7 +50,7 @@ class LanguageModel(OutputKind):
     names_classes = False
     numbers_labels = False
     unnamed_classes = False
-    of_itself = True
+    self_labelled = True
     head_model = LanguageHead
 
     def fits(self, output: Output) -> bool:

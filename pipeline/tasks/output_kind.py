@@ -118,7 +118,7 @@ class OutputKind(ABC):
     numbers_labels: ClassVar[bool] = True
     """Are labels classes or numbers, so that names in their place are those of classes?"""
 
-    of_itself: ClassVar[bool] = False
+    self_labelled: ClassVar[bool] = False
     """Are the samples' own tokens what is predicted? Labels say nothing then, and both sides of a pair are texts."""
 
     head_model: ClassVar[type[StrictModel] | None] = None

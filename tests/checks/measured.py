@@ -27,10 +27,11 @@ def measured(
     megabytes: float = 0.0,
     weights: tuple[Weight, ...] = (),
     takes_text: bool = False,
+    takes_passes: bool = True,
     runtime: Runtime | None = None,
     **records: object,
 ) -> Measurements:
     """What was measured of a bundle of this scheme."""
     target = load_target("phone").model_copy(update={"runtime": runtime or Runtime()})
     case = Case(Path("bundle"), target, scheme, Reasons())
-    return Measurements(case, Measured.model_validate(records), megabytes, weights, takes_text)
+    return Measurements(case, Measured.model_validate(records), megabytes, weights, takes_text, takes_passes)

@@ -32,7 +32,7 @@ def explain_accuracy(_: float, found: Measurements) -> Explained:
     ordered = sorted(found.records.accuracy, key=lambda result: -result.drop)
     worst = tuple(f"{result.dataset}: {result.drop:.2f} points" for result in ordered[:SHOWN])
     finer = finer_formats(found)
-    if found.records.decoding is not None:  # no pass takes a language model
+    if not found.takes_passes:
         return worst, f"Try {any_of(finer)}." if finer else ""
     recover = "Compress less in passes, if there are some, or recover with the distill pass (of a PyTorch model)"
     return worst, f"{recover}; of the number formats, try {any_of(finer)}." if finer else f"{recover}."

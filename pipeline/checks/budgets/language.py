@@ -13,7 +13,6 @@ from pipeline.core.types import computed
 from pipeline.tasks.output_kind import OutputKind
 
 _Score: TypeAlias = Callable[[DatasetAccuracy], float]
-_KL, _PERPLEXITY = "kl", "perplexity"
 
 
 def _worst(score: _Score, unit: str, name: str) -> Callable[[Measurements], Outcome]:
@@ -21,7 +20,7 @@ def _worst(score: _Score, unit: str, name: str) -> Callable[[Measurements], Outc
         if found.case.reference is None:
             return Absent(NO_REFERENCE)
         kind = found.case.reference.behaviour.kind
-        if not kind.of_itself:
+        if not kind.self_labelled:
             return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
         worst = max(found.records.accuracy, key=score)
         return computed(score(worst), unit, f"worst set: {worst.dataset} ({name})")
@@ -29,20 +28,17 @@ def _worst(score: _Score, unit: str, name: str) -> Callable[[Measurements], Outc
     return figure
 
 
-def _on_set(
-    score: Callable[[DatasetAccuracy], float],
-) -> Callable[[OutputKind], Callable[[DatasetAccuracy], float] | None]:
-    return lambda kind: score if kind.of_itself else None
+def _on_set(score: _Score) -> Callable[[OutputKind], _Score | None]:
+    return lambda kind: score if kind.self_labelled else None
 
 
 def _kl(result: DatasetAccuracy) -> float:
-    return max(value for name, value in result.scores.items() if name in (_KL, f"{_KL}_batched"))
+    return result.scores["kl"]
 
 
 def _increase(result: DatasetAccuracy) -> float:
     """Percent of float's perplexity."""
-    worst = max(value for name, value in result.scores.items() if name in (_PERPLEXITY, f"{_PERPLEXITY}_batched"))
-    return 100.0 * (worst / result.scores[f"{_PERPLEXITY}_float"] - 1.0)
+    return 100.0 * (result.scores["perplexity"] / result.scores["perplexity_float"] - 1.0)
 
 
 KL = Metric(

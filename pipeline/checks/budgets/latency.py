@@ -34,10 +34,11 @@ def _slowest(times: Sequence[OperatorTime]) -> tuple[str, ...]:
 
 def _explain_time(_: float, found: Measurements) -> Explained:
     options = ["a smaller --sequence-length"] if found.takes_text else []
-    options.append("the prune pass (of a PyTorch model)")
+    if found.takes_passes:
+        options.append("the prune pass (of a PyTorch model)")
     if not SchemeFormats(found.case.scheme).integer_products:
         options.append("a scheme with INT8 arithmetic (w8a8-dynamic, w8a8)")
-    return _slowest(found.records.operators), f"What takes less time: {any_of(options)}."
+    return _slowest(found.records.operators), f"What takes less time: {any_of(options)}." if options else ""
 
 
 def _explain_speedup(_: float, found: Measurements) -> Explained:
@@ -61,9 +62,10 @@ def _explain_speedup(_: float, found: Measurements) -> Explained:
         static = ", use ranges that calibration finds (w8a8)" if formats.finds_ranges_at_run_time else ""
         return parts, (
             f"Rounding activations costs more than the products gain: leave small layers in float with "
-            f"--nodes-to-exclude{static}, or prune."
+            f"--nodes-to-exclude{static}{', or prune' if found.takes_passes else ''}."
         )
-    return parts, "The products are faster than in float, and what is left no format makes faster: prune."
+    prune = ": prune" if found.takes_passes else ""
+    return parts, f"The products are faster than in float, and what is left no format makes faster{prune}."
 
 
 def _spent(times: Sequence[OperatorTime], kinds: set[str]) -> float:

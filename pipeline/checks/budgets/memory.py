@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
-from pipeline.checks.explain import sizes_in_other_formats
+from pipeline.checks.explain import any_of, sizes_in_other_formats
 from pipeline.checks.measurements import Measurements
 
 PREPACKING = "session.disable_prepacking"
@@ -30,10 +30,14 @@ def _explain_peak(limit: float, found: Measurements) -> Explained:
     parts = tuple(f"{name} peak {figure.value:.1f} MB" for name, figure in peaks.items() if figure)
     stored = sum(group.megabytes for group in found.records.tensors)
     if stored > limit:
-        said = f"The stored tensors alone take {stored:.1f} MB: "
+        options = ["pruning"] if found.takes_passes else []
         if any(size < found.megabytes for size in sizes_in_other_formats(found).values()):
-            return parts, said + "a smaller format or pruning has to come first."
-        return parts, said + "pruning or a smaller model has to come first."
+            options.insert(0, "a smaller format")
+        else:
+            options.append("a smaller model")
+        return parts, f"The stored tensors alone take {stored:.1f} MB: {any_of(options)} has to come first."
+    if found.records.decoding is not None:
+        return parts, "Keys and values of the whole context count: try a smaller context_length in the target's shape."
     if found.case.target.runtime.session_config.get(PREPACKING) == "1":
         return parts, ""
     return parts, f'Try session_config = {{ "{PREPACKING}" = "1" }} in the target: slower, but smaller.'

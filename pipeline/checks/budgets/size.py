@@ -34,7 +34,8 @@ def _smaller_formats(limit: float, found: Measurements) -> str:
     if smaller:
         name = min(smaller, key=lambda option: smaller[option])
         said = f" (the smallest, {name}, comes to about {smaller[name]:.1f} MB)"
-    return f"No format reaches {limit:g} MB alone{said}: prune, or choose a smaller model."
+    others = "prune, or choose a smaller model" if found.takes_passes else "choose a smaller model"
+    return f"No format reaches {limit:g} MB alone{said}: {others}."
 
 
 BUNDLE = Metric("MB", "at most", "size of all files of the bundle on disk", _bundle, _explain, NOISE)

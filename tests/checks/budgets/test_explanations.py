@@ -13,7 +13,15 @@ from pipeline.checks.explain import finer_formats
 from pipeline.checks.measurements import Measurements
 from pipeline.checks.weights import Weight
 from pipeline.config.target import Runtime
-from pipeline.core.report_types import Coverage, DatasetAccuracy, MemoryResult, OperatorTime, SkippedTensor, TensorGroup
+from pipeline.core.report_types import (
+    Coverage,
+    DatasetAccuracy,
+    DecodingResult,
+    MemoryResult,
+    OperatorTime,
+    SkippedTensor,
+    TensorGroup,
+)
 from pipeline.core.types import Scheme
 from pipeline.formats.int8_channel import SLOW
 from pipeline.quantize.schemes import SCHEMES
@@ -185,6 +193,20 @@ def test_latency_names_a_length_only_where_there_is_one() -> None:
     )
 
 
+def test_what_takes_no_passes_is_told_of_none() -> None:
+    slow = _times(MatMul=7.5)
+    found = measured(operators=slow, takes_passes=False, megabytes=24.0, tensors=_groups(), weights=(TABLE, LINEAR))
+    assert explain("latency_p50_ms", 1.0, found)[1] == ""
+    assert explain("bundle_mb", 5.0, found)[1] == (
+        "No format reaches 5 MB alone (the smallest, the scheme w4, comes to about 13.4 MB): choose a smaller model."
+    )
+    faster = measured(operators=slow, float_operators=_times(MatMul=9.0), takes_passes=False)
+    assert explain("min_speedup", 2.0, faster)[1] == (
+        "The products are faster than in float, and what is left no format makes faster."
+    )
+    assert "pass" not in explain("max_accuracy_drop", 1.0, found)[1]
+
+
 def test_memory_that_is_used_already_is_not_saved_again() -> None:
     peaks = MemoryResult(load_ms=figure(1, "ms"), load_peak_mb=figure(50), run_peak_mb=figure(40))
     parts = {"megabytes": 24.0, "memory": peaks, "tensors": _groups()}
@@ -195,6 +217,10 @@ def test_memory_that_is_used_already_is_not_saved_again() -> None:
     assert explain("peak_memory_mb", 20, found)[1] == (
         "The stored tensors alone take 23.0 MB: a smaller format or pruning has to come first."
     )
+    writes = measured(
+        **parts, weights=(TABLE, LINEAR), decoding=DecodingResult(prompts=(), rates={}, cache_bytes_per_token=64)
+    )
+    assert explain("peak_memory_mb", 45, writes)[1].startswith("Keys and values of the whole context count: ")
     smallest = SCHEMES.get("w4")
     packed = measured(smallest, **parts, weights=(replace(TABLE, bits=4), replace(LINEAR, bits=4)))
     assert "pruning or a smaller model" in explain("peak_memory_mb", 20, packed)[1]
