@@ -11,7 +11,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.core.errors import UsageError
-from pipeline.core.untrusted import read_json_object, refused
+from pipeline.core.untrusted import Limit, read_json_object, read_text, refused
 from pipeline.source.model_config import CHAT_TEMPLATE, TOKENIZER_FILES
 
 _SETTINGS = TOKENIZER_FILES[1]
@@ -24,7 +24,7 @@ _LONGEST = 1_000_000
 def chat_template(bundle: Path) -> str | None:
     """The template in `chat_template.jinja` or tokenizer_config.json; None if there is none."""
     if (file := bundle / CHAT_TEMPLATE).is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file, Limit.TEMPLATE)
     settings = _settings(bundle)
     found = settings.get(_KEY)
     if isinstance(found, list):  # several by name

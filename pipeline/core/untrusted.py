@@ -34,6 +34,7 @@ class Limit(IntEnum):
 
     TOML = 1_000_000
     JSON = 256_000_000
+    TEMPLATE = 1_000_000
     LINE = 1_000_000
     TEXT = 1_000_000_000
     ARRAYS = 4_000_000_000

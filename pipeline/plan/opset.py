@@ -56,6 +56,6 @@ def _newest(asked: str) -> int:
 
 def _cost(version: int, asked: str) -> str:
     return (
-        f"The graph is written in opset {version} for ONNX Runtime {asked}, instead of {max(OPSETS)}: attention is "
-        f"written out as products, where opset {max(OPSETS)} has an operator for it."
+        f"The graph is written in opset {version} for ONNX Runtime {asked}, instead of {max(OPSETS)}: what "
+        f"only opset {max(OPSETS)} has an operator for is written out (attention, norms without a mean)."
     )

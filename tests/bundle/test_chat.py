@@ -35,6 +35,12 @@ def test_where_a_template_stands(settings: object, expected: str | None, tmp_pat
     assert chat_template(tmp_path) == "file"
 
 
+def test_a_template_as_large_as_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("a" * 1_000_001)
+    with pytest.raises(UsageError, match=r"'chat_template\.jinja' has 1,000,001 bytes; at most 1,000,000 are read\."):
+        chat_template(tmp_path)
+
+
 @pytest.mark.parametrize(
     "template",
     [

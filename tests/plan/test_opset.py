@@ -32,8 +32,8 @@ def test_opset_for_a_release(asked: Job, given_onnx: bool, opset: int) -> None:
 
 def test_what_a_lower_opset_costs_is_said() -> None:
     assert choose_opset(job(min_onnxruntime="1.20"), given_onnx=False).notes == (
-        "The graph is written in opset 21 for ONNX Runtime 1.20, instead of 23: attention is written out as products, "
-        "where opset 23 has an operator for it.",
+        "The graph is written in opset 21 for ONNX Runtime 1.20, instead of 23: what only opset 23 has an operator for "
+        "is written out (attention, norms without a mean).",
     )
     assert choose_opset(job(min_onnxruntime="1.24"), given_onnx=False).notes == ()
 
