@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cli.export import headline
 from pipeline.cli.terminal import Terminal, output_console
-from pipeline.compare.compare import run_comparison
+from pipeline.comparison.compare import run_comparison
 from pipeline.config.job import Job
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import ExitCode

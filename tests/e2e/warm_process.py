@@ -15,7 +15,7 @@ from pathlib import Path
 
 IMPORTED = (
     "pipeline.cli.main",
-    "pipeline.compare.compare",
+    "pipeline.comparison.compare",
     "pipeline.compress.low_rank.run",
     "pipeline.compress.save_pretrained",
     "pipeline.compress.training.loop",

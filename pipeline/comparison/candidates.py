@@ -16,7 +16,7 @@ from pipeline.checks.answers import Outputs, read_answers
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.user_metric import UserMetric
-from pipeline.compare.pareto_dominance import Estimate
+from pipeline.comparison.pareto_dominance import Estimate
 from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.data.samples import evaluation_folders, read_dataset

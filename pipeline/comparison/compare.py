@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from pipeline.api import Console
+from pipeline.api import Console, console_of
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.bundle.records import bundle_graphs
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
-from pipeline.compare.candidates import Scored, fidelity_name, score
-from pipeline.compare.pareto_dominance import Entry, differences, dominates, nearest, on_pareto_front
-from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
+from pipeline.comparison.candidates import Scored, fidelity_name, score
+from pipeline.comparison.pareto_dominance import Entry, differences, dominates, nearest, on_pareto_front
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job, Options
 from pipeline.core.errors import ResourceError, StageError, UsageError
 from pipeline.core.report_types import Candidate, Comparison, Refusal, Trial
 from pipeline.core.run_stages import Outcome, run_stages
@@ -35,6 +35,10 @@ from pipeline.quantize.baseline_schemes import baseline_schemes, choose
 from pipeline.report.comparison.cache import comparison_key, keep_comparison
 from pipeline.report.trial_log import append_trial, trial_scope
 from pipeline.runtime.feeds import write_feed
+from pipeline.source.in_memory import named
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _KNOWN_WITHIN, _SECONDS = 0.01, 90.0
 """The latencies are measured until the ratios are known within this share, or for so many seconds."""
@@ -57,22 +61,27 @@ class Built:
 
 
 def compare(
-    model: str = DEFAULT_MODEL,
+    model: str | nn.Module = DEFAULT_MODEL,
     target: str = DEFAULT_TARGET,
     *,
+    processor: Any = None,
+    example_inputs: Mapping[str, Any] | None = None,
     against: Sequence[str] = (),
     store: Path | None = None,
     console: Console | None = None,
-    **options: Any,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Unpack[Options],
 ) -> Comparison:
     """Compare a recipe (`options["recipe"]`, else the target's) with plain quantization schemes: those of
     `quantize.baseline_schemes` named in `against`, or all.
 
-    `options` are the fields of `config.job.Job`. Raises UsageError for bad options or files, StageError if the recipe
+    The other arguments are those of `export`. Raises UsageError for bad options or files, StageError if the recipe
     cannot be built, or none of the plain schemes.
     """
-    job = Job.from_data({"model": model, "target": target, **options}, "the options")
-    return run_comparison(make_plan(job), against, Store(store or default_store()), console or Console())
+    with named(model, processor, example_inputs) as name:
+        job = Job.from_data({"model": name, "target": target, **options}, "the options")
+        place = Store(store or default_store())
+        return run_comparison(make_plan(job), against, place, console_of(console, progress))
 
 
 def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Console) -> Comparison:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare.pareto_dominance import (
+from pipeline.comparison.pareto_dominance import (
     ENOUGH_RUNS,
     Entry,
     Estimate,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.checks.accuracy import Outputs, compare, samples_of_rows
-from pipeline.compare.candidates import GROUPS, _scored, _without_each_group, _worst_drop, group_masks
+from pipeline.comparison.candidates import GROUPS, _scored, _without_each_group, _worst_drop, group_masks
 from pipeline.tasks.registry import OUTPUTS
 
 CLASSES = OUTPUTS.get("classifier")
