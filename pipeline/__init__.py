@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import check, export
     from pipeline.bundle.verify import verify
+    from pipeline.comparison.compare import compare
     from pipeline.config.loading import load_recipe, load_target
 
 # ONNX Runtime reports sessions, model names and hashes to its maker unless this is set before it loads (its Privacy.md;
@@ -20,10 +21,11 @@ try:
 except PackageNotFoundError:  # a checkout that nobody installed
     __version__ = "0+unknown"
 
-__all__ = ["check", "export", "load_recipe", "load_target", "verify"]
+__all__ = ["check", "compare", "export", "load_recipe", "load_target", "verify"]
 
 _HOMES = {
     "check": "pipeline.api",
+    "compare": "pipeline.comparison.compare",
     "export": "pipeline.api",
     "load_recipe": "pipeline.config.loading",
     "load_target": "pipeline.config.loading",

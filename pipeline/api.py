@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
@@ -20,7 +20,7 @@ from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, measure
 from pipeline.checks.reference_folder import read_reference, too_large, write_reference
 from pipeline.checks.user_metric import UserMetric
-from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job
+from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job, Options
 from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
@@ -50,6 +50,10 @@ from pipeline.report.subject import Subject
 from pipeline.report.trials import compared_trials
 from pipeline.report.write import read_report
 from pipeline.runtime.behaviour import PROBE
+from pipeline.source.in_memory import named
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Found = TypeVar("Found", bound=StrictModel)
 
@@ -69,6 +73,21 @@ class Console:
         """A stage is done."""
 
 
+class Calls(Console):
+    """Tells a function how far each step is: its title, what is done, and of how much."""
+
+    def __init__(self, progress: Callable[[str, int, int], None]) -> None:
+        self._progress = progress
+
+    def begin(self, title: str) -> Progress:
+        return partial(self._progress, title)
+
+
+def console_of(console: Console | None, progress: Callable[[str, int, int], None] | None) -> Console:
+    """The console that a call gave, else one for its function, else a silent one."""
+    return console or (Calls(progress) if progress else Console())
+
+
 @dataclass(frozen=True)
 class Result:
     """A report, and the folder that holds it and the bundle."""
@@ -76,26 +95,46 @@ class Result:
     report: Report
     folder: Path
 
+    def __repr__(self) -> str:
+        return f"Result({self.report!r}, folder={str(self.folder)!r})"
+
     def _repr_html_(self) -> str:
         return f"{self.report._repr_html_()}<p>{escape(str(self.folder))}</p>"
 
 
 def export(
-    model: str = DEFAULT_MODEL,
+    model: str | nn.Module = DEFAULT_MODEL,
     target: str = DEFAULT_TARGET,
     *,
+    processor: Any = None,
+    example_inputs: Mapping[str, Any] | None = None,
     store: Path | None = None,
     console: Console | None = None,
-    **options: Any,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Unpack[Options],
 ) -> Result:
     """Take a model all the way to a gated bundle.
 
-    `options` are the fields of `config.job.Job` (recipe, output, opset, calibration_data, ...). The verdict is
-    `result.report.verdict`; its budgets failing raises nothing. Raises UsageError for bad options or files,
-    StageError if a stage fails.
+    Args:
+        model: A name as for the command line, or a PyTorch model, with `processor` or `example_inputs`.
+        target: Whose budgets count.
+        processor: The tokenizer, image processor or feature extractor of a transformers model.
+        example_inputs: Tensors by input name of any other PyTorch model; the first axis of each is the batch.
+        store: The folder with what was made before; None: the user's.
+        console: Shows what goes on.
+        progress: Without a console, is called with the title of a step, what is done, and of how much.
+        options: As the flags of `edge export`.
+
+    Returns:
+        The report and its folder. The verdict is `result.report.verdict`: budgets that fail raise nothing.
+
+    Raises:
+        UsageError: For bad options or files.
+        StageError: If a stage fails.
     """
-    job = Job.from_data({"model": model, "target": target, **options}, "the options")
-    return run_export(make_plan(job), Store(store or default_store()), console or Console())
+    with named(model, processor, example_inputs) as name:
+        job = Job.from_data({"model": name, "target": target, **options}, "the options")
+        return run_export(make_plan(job), Store(store or default_store()), console_of(console, progress))
 
 
 def run_export(plan: Plan, store: Store, console: Console) -> Result:
@@ -176,6 +215,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     output: str | Path | None = None,
     store: Path | None = None,
     console: Console | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
     budgets: dict[str, float] | None = None,
     metric: UserMetric | None = None,
     reference: str | Path | None = None,
@@ -203,7 +243,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     RUNNERS.require(aimed.runner)
     place = Store(store or default_store())
     place.prepare()
-    console = console or Console()
+    shown = console_of(console, progress)
     with place.in_use():
         keys = manifest["provenance"]["store"]
         inputs = _stored(place, keys)
@@ -223,7 +263,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
             quantization=facts.quantization if facts else _read(inputs, "compare", QuantizationCheck),
             ranges=facts.ranges if facts else _read(inputs, "outside", RangeCheck),
         )
-        found = measure(case, lambda title: console.begin(f"check {title}"))
+        found = measure(case, lambda title: shown.begin(f"check {title}"))
     comparison = None
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)

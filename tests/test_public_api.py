@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
 import pipeline
+from pipeline.config.job import Job, Options
 from pipeline.core.artifact import Artifact
 from pipeline.quantize.plan import stored_formats
 
@@ -24,9 +26,13 @@ def test_public_names_are_functions(name: str) -> None:
 
 def test_public_names_are_functions_in_a_fresh_process() -> None:
     code = (
-        "from pipeline import check, export, load_recipe, load_target, verify; assert callable(export), callable(check)"
+        "from pipeline import check, compare, export, load_target, verify; assert callable(export), callable(compare)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_calls_are_typed_with_all_that_a_job_has() -> None:
+    assert typing.get_type_hints(Options).keys() == Job.model_fields.keys() - {"model", "target"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

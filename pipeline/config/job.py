@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field
 
@@ -14,6 +15,38 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_TARGET = "phone"
 OPSETS = (21, 22, 23)
 """INT4 tensors need 21, the Attention operator 23; newer ones are not tried yet."""
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Job` beside model and target, as Python calls take them."""
+
+    recipe: str | None
+    task: str | None
+    output: str | Path | None
+    opset: int | None
+    min_onnxruntime: str | None
+    layout: Layout | None
+    format: Literal["onnx", "ort"]
+    batch_size: int | None
+    sequence_length: int | None
+    threads: int | None
+    trust_remote_code: bool
+    allow_pickle: bool
+    calibration_data: str | None
+    calibration_samples: int | None
+    random_calibration: bool
+    training_data: Sequence[str]
+    eval_data: Sequence[str]
+    text_column: str | None
+    label_column: str | None
+    golden_from: Literal["data", "shipped", "random"]
+    save_model: bool
+    metric: str | None
+    references: str | Path | None
+    scheme: Mapping[str, Json]
+    budgets: Mapping[str, float]
+    baseline: str | Path | None
+    tolerances: Mapping[str, float]
 
 
 class Job(StrictModel):

@@ -5,32 +5,31 @@ A factory is code that the user names, and is run as such.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
-import inspect
 import re
-import site
 import sys
-import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import UsageError, suggest
 from pipeline.core.model_spec import InputSpec
 from pipeline.core.silence import silence_output
 from pipeline.core.untrusted import user_path, users_code, words
+from pipeline.source.module_digest import module_digest
 
 if TYPE_CHECKING:
     from torch import nn
 
 EXAMPLES = "example_inputs"
+_HELD: dict[str, Built] = {}
+"""Models in memory, by the names that they have for a time."""
 _FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -54,6 +53,34 @@ def factory_name(model: str) -> str:
 @cache
 def build(model: str) -> Built:
     """Run the factory that `model` names. UsageError if it cannot be found, raises, or returns no model."""
+    return _HELD.get(model) or _built(model)
+
+
+@contextmanager
+def held(model: nn.Module, example_inputs: Mapping[str, Any]) -> Iterator[str]:
+    """The name of a factory that returns `model`, as long as the context lasts. UsageError as for `build`."""
+    name = f"in_memory:{type(_unwrapped(model)).__name__}"
+    with silence_output(), users_code(lambda error: f"The model {name!r} raised {_said(error)}"):
+        checked = _checked(model, name)
+        mode = {part: part.training for part in checked.modules()}
+        inputs = _input_specs(example_inputs, "example_inputs")
+        _HELD[name] = Built(checked.eval(), inputs, module_digest(checked, set(), settings=True))
+    try:
+        yield name
+    finally:
+        del _HELD[name]
+        build.cache_clear()  # another model may have the name next
+        for part, training in mode.items():
+            part.training = training
+
+
+def is_model(found: Any) -> bool:
+    from torch import nn  # noqa: PLC0415  # seconds to import, and names of models need it not
+
+    return isinstance(found, nn.Module)
+
+
+def _built(model: str) -> Built:
     match = _FACTORY.fullmatch(model)
     assert match is not None  # noqa: S101  # asked by is_factory
     with silence_output():
@@ -61,7 +88,7 @@ def build(model: str) -> Built:
         made = _call(_attribute(module, match["name"]), f"The factory {model!r}")
     with silence_output(), users_code(lambda error: f"The model of the factory {model!r} raised {_said(error)}"):
         made = _checked(made, model).eval()
-        return Built(made, _examples(module), _digest(made, module))
+        return Built(made, _examples(module), module_digest(made, {Path(str(module.__file__))}))
 
 
 def _import(place: str) -> ModuleType:
@@ -149,11 +176,14 @@ def _examples(module: ModuleType) -> dict[str, InputSpec]:
     if not hasattr(module, EXAMPLES):
         return {}
     where = f"{EXAMPLES}() of {_file(module)}"
-    given = _call(getattr(module, EXAMPLES), where)
+    return _input_specs(_call(getattr(module, EXAMPLES), where), where)
+
+
+def _input_specs(given: Any, where: str) -> dict[str, InputSpec]:
     if not isinstance(given, dict) or not all(
         hasattr(value, "dtype") and value.ndim > 0 and value.numel() for value in given.values()
     ):
-        raise UsageError(f"{where} must return a dict of tensors by input name, each with a batch axis.")
+        raise UsageError(f"{where} must be a dict of tensors by input name, each with a batch axis.")
     return {str(name): _spec(value, f"{where}, {name!r}") for name, value in given.items()}
 
 
@@ -165,42 +195,6 @@ def _spec(value: Any, where: str) -> InputSpec:
     if not value.dtype.is_floating_point and data["dtype"] != "bool":
         data["values"] = int(value.max()) + 1
     return InputSpec.from_data(data, where)
-
-
-def _digest(model: nn.Module, module: ModuleType) -> str:
-    """Weights, and the code that computes with them as far as it is the user's own."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not hasattr(tensor, "is_meta") or tensor.is_meta:
-            raise UsageError(
-                f"The model's state {name!r} holds no values that can be hashed ({type(tensor).__name__}).",
-                "Keep state in parameters and buffers, and load the weights in the factory.",
-            )
-        array = tensor.detach().cpu().contiguous()
-        weights.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
-        weights.update(array.flatten().view(_bytes_type()).numpy().tobytes())
-    files = {Path(str(module.__file__))} | {_source_file(type(part)) for part in model.modules()}
-    own = sorted((path.name, sha256_file(path)) for path in files if path is not None and not _installed(path))
-    return sha256_json({"weights": weights.hexdigest(), "code": own})
-
-
-def _bytes_type() -> Any:
-    import torch  # noqa: PLC0415
-
-    return torch.uint8
-
-
-def _source_file(kind: type) -> Path | None:
-    try:
-        return Path(inspect.getfile(kind))
-    except (TypeError, OSError):  # a class made at run time: its weights still count
-        return None
-
-
-def _installed(path: Path) -> bool:
-    """In a package or the standard library, whose versions are in the stage's key."""
-    roots = [*site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
-    return any(path.resolve().is_relative_to(Path(root).resolve()) for root in roots)
 
 
 def _file(module: ModuleType) -> str:

@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_imported(file) -> None:
 def test_examples_that_are_no_tensors(file) -> None:
     file.write_text(NET + "\ndef example_inputs():\n    return [1, 2]\n")
     message = refusal(file, recipe=RECIPE.model_copy(update={"inputs": {}}))
-    assert message == "example_inputs() of nets.py must return a dict of tensors by input name, each with a batch axis."
+    assert message == "example_inputs() of nets.py must be a dict of tensors by input name, each with a batch axis."
 
 
 @pytest.mark.parametrize(
