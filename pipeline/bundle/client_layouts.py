@@ -43,7 +43,14 @@ class ClientLayout:
     sentences: bool = False
 
     def pattern(self, scheme: Scheme, isa: Sequence[str]) -> str:
-        """The file of a graph, `{}` standing for its name: `onnx/{}_quantized.onnx`."""
+        """The file of a graph, `{}` standing for its name: `onnx/{}_quantized.onnx`. UsageError for weights of
+        which the client has no name."""
+        if scheme.weights not in self.suffixes:
+            known = ", ".join(map(str, self.suffixes))
+            raise UsageError(
+                f"The bundle's layout has no name for a graph of {scheme.weights}-bit weights.",
+                f"It has names for weights of {known} bits; --layout single takes any.",
+            )
         cpu = next((name for flag, name in _CPUS.items() if flag in isa), "")
         return f"{self.folder}{{}}{self.suffixes[scheme.weights].format(cpu=cpu)}.onnx"
 

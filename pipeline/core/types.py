@@ -89,10 +89,12 @@ class Scheme(StrictModel):
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
     `block_size`, `embedding_block_size`: how many values share a scale where weights or embeddings are stored in
-    blocks, and `scale_bits` its bits. With `dynamic` activations, 4-bit blocks are widened to 8-bit codes when the
-    model is loaded: a small file, and the arithmetic of 8 bits.
-    `rounding` of 4-bit weights: each to the `nearest` code, or together so that products on calibration samples change
-    least (`gptq`, arXiv 2210.17323).
+    blocks, and `scale_bits` its bits. `symmetric`: the middle code is the zero of every block; otherwise each block
+    stores its own, of as many bits as a code. `block_scales`: how scales and zero points of blocks are chosen, from
+    the extremes of their values (`minmax`) or for the least squared error (`mse`). With `dynamic` activations, 4-bit
+    blocks are widened to 8-bit codes when the model is loaded: a small file, and the arithmetic of 8 bits.
+    `rounding` of weights in 4 or 2 bits: each to the `nearest` code, or together so that products on calibration
+    samples change least (`gptq`, arXiv 2210.17323).
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
@@ -102,14 +104,16 @@ class Scheme(StrictModel):
     """
 
     name: str
-    weights: Literal[32, 16, 8, 4] = 32
+    weights: Literal[32, 16, 8, 4, 2] = 32
     activations: Literal["float", "dynamic", "static"] = "float"
-    embeddings: Literal[32, 16, 8, 4] = 32
+    embeddings: Literal[32, 16, 8, 4, 2] = 32
     per_channel: bool = True
     reduce_range: bool = True
     block_size: Literal[16, 32, 64, 128, 256] = 32
     embedding_block_size: Literal[16, 32, 64, 128, 256] = 32
     scale_bits: Literal[32, 16] = 32
+    symmetric: bool = True
+    block_scales: Literal["minmax", "mse"] = "mse"
     rounding: Literal["nearest", "gptq"] = "nearest"
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None

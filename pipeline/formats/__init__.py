@@ -20,6 +20,7 @@ NUMBER_FORMATS: Registry[type[NumberFormat]] = Registry(
         "int8-stored": "pipeline.formats.int8_stored:Int8Stored",
         "int8-block": "pipeline.formats.int_block:Int8Block",
         "int4-block": "pipeline.formats.int_block:Int4Block",
+        "int2-block": "pipeline.formats.int_block:Int2Block",
         "int4-widened": "pipeline.formats.int4_widened:Int4Widened",
     },
     words="number format",

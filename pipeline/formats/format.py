@@ -163,6 +163,12 @@ class NumberFormat(ABC):
         return False
 
     @property
+    def objection(self) -> tuple[str, str] | None:
+        """What is wrong with the scheme's settings for products in this format (the predicate of a sentence about the
+        scheme), and what to do; None if nothing is."""
+        return None
+
+    @property
     def has_smaller_blocks(self) -> bool:
         """Whether weights could share a scale among fewer values than now."""
         return False

@@ -10,11 +10,11 @@ from onnx import TensorProto, helper
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass
-from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, four_bit_codes, stored_scales
+from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, add_int4, emit, graph_of
 from pipeline.numerics.affine import Float, largest_code
-from pipeline.numerics.blocks import pack_nibbles, two_level_scales, unpack_nibbles
+from pipeline.numerics.blocks import BlockFormat, pack_codes, two_level_scales, unpack_codes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +33,7 @@ class Int4Widened(IntegerProduct):
     def __init__(self, scheme: Scheme) -> None:
         super().__init__(scheme)
         self._size, self._scale_bits, self._gptq = scheme.block_size, scheme.scale_bits, scheme.rounding == "gptq"
+        self._search, self._symmetric = scheme.block_scales, scheme.symmetric
 
     def refuses(self, op: TensorClass) -> str:
         reasons: dict[TensorClass, str] = {
@@ -46,14 +47,14 @@ class Int4Widened(IntegerProduct):
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
         """`codes` are signed, [K, N], packed as ONNX's INT4 is (two a byte, one after the other); divided by their
         `divisors` [blocks, N] they are 8-bit codes, whose `scales` are float32 [N]."""
-        form = block_format(weight, self._size, 4, self._scale_bits)
+        form = block_format(weight, BlockFormat(self._size, 4, self._scale_bits))
         rows = np.ascontiguousarray(weight.T)
-        codes, scale = four_bit_codes(rows, form, known, self._gptq)
-        divisor, row = two_level_scales(scale, form, largest_code(self.reduce_range))
-        signed = (codes - np.uint8(form.zero_point)) & np.uint8(0x0F)  # two's complement
+        codes, grid = rounded_rows(rows, form, known, self._gptq, self._search)
+        divisor, row = two_level_scales(grid.scale, form, largest_code(self.reduce_range))
+        signed = (codes - grid.zero[..., None]) & np.uint8(0x0F)  # two's complement
         flat = signed.reshape(len(rows), -1)[:, : len(weight)].T.reshape(-1)
         arrays = {
-            "codes": pack_nibbles(np.pad(flat, (0, flat.size % 2))),
+            "codes": pack_codes(flat, 4),
             "divisors": stored_scales(np.ascontiguousarray(divisor.T), form),
             "scales": row,
         }
@@ -62,7 +63,7 @@ class Int4Widened(IntegerProduct):
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
         """As ONNX Runtime widens them: the quotient is of the divisors' type."""
         rows, columns = shape
-        nibbles = unpack_nibbles(encoded.arrays["codes"])[: rows * columns].reshape(rows, columns).astype(np.int8)
+        nibbles = unpack_codes(encoded.arrays["codes"], 4)[: rows * columns].reshape(rows, columns).astype(np.int8)
         signed = np.where(nibbles > 7, nibbles - 16, nibbles)
         divisors = np.repeat(encoded.arrays["divisors"], encoded.parameters["block_size"], axis=0)[:rows]
         codes = np.rint(signed.astype(divisors.dtype) / divisors).astype(np.float32)
@@ -84,6 +85,13 @@ class Int4Widened(IntegerProduct):
             f"4-bit integers, one {self._scale_bits}-bit scale per block of {self._size}{rounding}, widened to 8 bits "
             "when the model is loaded"
         )
+
+    @property
+    def objection(self) -> tuple[str, str] | None:
+        if self._symmetric:
+            return None
+        remedy = 'Use activations = "float" with accuracy_level = 4, or symmetric = true.'
+        return "has zero points (symmetric = false), which blocks widened to 8 bits do not", remedy
 
     @property
     def uses_curvature(self) -> bool:

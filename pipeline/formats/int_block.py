@@ -1,8 +1,9 @@
-"""Codes of 8 or 4 bits with a scale per block of values. Only weights are rounded; ONNX Runtime's MatMulNBits widens
-them block by block, or rounds its inputs to 8 bits itself (`accuracy_level` 4)."""
+"""Codes of 8, 4 or 2 bits with a scale, and a zero point if wanted, per block of values. Only weights are rounded; ONNX
+Runtime's MatMulNBits widens them block by block, or rounds its inputs to 8 bits itself (`accuracy_level` 4)."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -22,17 +23,18 @@ from pipeline.formats.format import (
     constant_of,
     constants,
 )
-from pipeline.formats.int8_channel import RANGES_AT_RUN_TIME
-from pipeline.graph.edit import CONTRIB, emit, replace
+from pipeline.graph.edit import CONTRIB, add_constant, emit, graph_of, replace
 from pipeline.numerics.affine import Bytes, Float
+from pipeline.numerics.block_grids import Search, quantize_blocks
 from pipeline.numerics.blocks import (
+    Bits,
     BlockFormat,
+    Grid,
     dequantize_blocks,
     fits_half,
-    pack_nibbles,
-    quantize_blocks,
+    pack_codes,
     split_blocks,
-    unpack_nibbles,
+    unpack_codes,
 )
 from pipeline.numerics.gptq import gptq_blocks
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 SMALLEST_BLOCK = 16
+SMALLEST_BLOCK_OF_2_BITS = 64
 _PRODUCTS = {
     0: "left to ONNX Runtime (accuracy_level 0)",
     1: "in 32-bit float (accuracy_level 1)",
@@ -48,49 +51,118 @@ _PRODUCTS = {
 
 
 class Blocks(StrictModel):
-    """How a weight is stored in blocks, and how MatMulNBits is to multiply with it."""
+    """How a weight is stored in blocks, and how MatMulNBits is to multiply with it. `zero_points`: whether blocks have
+    their own."""
 
     block_size: int
     scale_bits: Literal[32, 16]
+    zero_points: bool = False
     accuracy_level: int = 0
 
 
 class _IntBlock(NumberFormat):
-    """Blocks along the inputs of a product, symmetric around zero."""
+    """Blocks along the inputs of a product, or along the rows of a table."""
 
-    code_bits: ClassVar[Literal[8, 4]]
+    code_bits: ClassVar[Bits]
 
     def __init__(self, scheme: Scheme) -> None:
-        self._size, self._scale_bits = scheme.block_size, scheme.scale_bits
-        self._accuracy_level = scheme.accuracy_level
+        self._size, self._scale_bits, self._symmetric = scheme.block_size, scheme.scale_bits, scheme.symmetric
+        self._accuracy_level, self._search = scheme.accuracy_level, scheme.block_scales
+        self._table_size, self._gptq = scheme.embedding_block_size, self.code_bits < 8 and scheme.rounding == "gptq"
+
+    def refuses(self, op: TensorClass) -> str:
+        if op in ("lstm", "other"):
+            return NO_KERNEL
+        return f"ONNX Runtime has no {self.code_bits}-bit convolution: use w8a8" if op == "conv" else ""
+
+    def leaves(self, op: TensorClass, weight: Float) -> str:
+        columns, each = weight.shape[1], 8 // self.code_bits
+        if op == "table" and columns % each:
+            several, number = {2: ("two", "even"), 4: ("four", "a multiple of four")}[each]
+            codes = f"{several} {self.code_bits}-bit codes"
+            return f"its rows have {columns} values: {codes} share a byte, so that the number must be {number}"
+        return self.refuses(op)
 
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
-        """Codes uint8 [N, blocks, bytes of a block] and scales [N, blocks] of `weight` [K, N], as MatMulNBits reads
-        them."""
-        form = block_format(weight, self._size, self.code_bits, self._scale_bits)
-        codes, scale = self._codes(np.ascontiguousarray(weight.T), form, known)
-        return Encoded(
-            {"codes": codes if form.bits == 8 else pack_nibbles(codes), "scales": stored_scales(scale, form)},
-            Blocks(block_size=form.size, scale_bits=form.scale_bits, accuracy_level=self._accuracy_level).model_dump(),
-        )
+        """Of a product's weight [K, N], as MatMulNBits reads them: codes uint8 [N, blocks, bytes of a block], scales
+        [N, blocks], and zero points uint8 [N, bytes of a row's]. A table [rows, columns] is packed row by row; unlike
+        MatMulNBits, GatherBlockQuantized takes rows without padding."""
+        if op == "table":
+            form = self._form(weight, self._table_size, each_row=True)
+            codes, grid = quantize_blocks(weight, form, search=self._search)
+            packed = pack_codes(codes, form.bits).reshape(len(weight), -1)[:, : weight.shape[1] * form.bits // 8]
+            return self._encoded(np.ascontiguousarray(packed), grid, form, accuracy_level=0)
+        form = self._form(weight, self._size)
+        rows = np.ascontiguousarray(weight.T)
+        codes, grid = rounded_rows(rows, form, known, self._gptq, self._search)
+        return self._encoded(pack_codes(codes, form.bits), grid, form, self._accuracy_level)
 
-    def _codes(self, rows: Float, form: BlockFormat, known: Known) -> tuple[Bytes, Float]:
-        return quantize_blocks(rows, form)
+    def _form(self, weight: Float, size: int, each_row: bool = False) -> BlockFormat:
+        return block_format(weight, BlockFormat(size, self.code_bits, self._scale_bits, self._symmetric), each_row)
+
+    @staticmethod
+    def _encoded(packed: Bytes, grid: Grid, form: BlockFormat, accuracy_level: int) -> Encoded:
+        arrays: Arrays = {"codes": packed, "scales": stored_scales(grid.scale, form)}
+        if not form.symmetric:
+            arrays["zero_points"] = pack_codes(grid.zero, form.bits)
+        blocks = Blocks(
+            block_size=form.size,
+            scale_bits=form.scale_bits,
+            zero_points=not form.symmetric,
+            accuracy_level=accuracy_level,
+        )
+        return Encoded(arrays, blocks.model_dump())
 
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
-        codes = encoded.arrays["codes"]
-        codes = codes if self.code_bits == 8 else unpack_nibbles(codes)
-        return dequantize_blocks(codes, encoded.arrays["scales"].astype(np.float32), shape[0], self.code_bits).T
+        codes = unpack_codes(encoded.arrays["codes"], self.code_bits)
+        if op == "table":
+            return dequantize_blocks(
+                split_blocks(codes, encoded.parameters["block_size"]), self._grid(encoded), shape[1]
+            )
+        return dequantize_blocks(codes, self._grid(encoded), shape[0]).T
+
+    def _grid(self, encoded: Encoded) -> Grid:
+        scale = encoded.arrays["scales"].astype(np.float32)
+        if "zero_points" not in encoded.arrays:
+            return Grid(scale, np.full(scale.shape, 1 << (self.code_bits - 1), np.uint8))
+        return Grid(scale, unpack_codes(encoded.arrays["zero_points"], self.code_bits)[:, : scale.shape[1]])
+
+    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
+        return type(product) is type(self) and shape[1] % product.block_size == 0
+
+    @property
+    def block_size(self) -> int:
+        """Of a product's weight."""
+        return self._size
 
     @staticmethod
     def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
-        _product(node, entry, arrays)
+        if entry.stored_as:
+            _rows_of_product(node, entry, arrays)
+        elif entry.op == "table":
+            _rows(node, entry, arrays)
+        else:
+            _product(node, entry, arrays)
 
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
-        return 32 if self.refuses(op) else self.code_bits + self._scale_bits / self._size
+        if self.refuses(op) or (op == "table" and dims[-1] * self.code_bits % 8):
+            return 32
+        beside = self._scale_bits + (0 if self._symmetric else self.code_bits)
+        return self.code_bits + beside / (self._table_size if op == "table" else self._size)
 
     def words(self, op: TensorClass) -> str:
-        return f"{self.code_bits}-bit integers, one {self._scale_bits}-bit scale per block of {self._size}"
+        size = self._table_size if op == "table" else self._size
+        beside = f"one {self._scale_bits}-bit scale" + ("" if self._symmetric else " and zero point")
+        rounding = ", rounded with GPTQ" if self._gptq and op != "table" else ""
+        return f"{self.code_bits}-bit integers, {beside} per block of {size}{rounding}"
+
+    @property
+    def uses_curvature(self) -> bool:
+        return self._gptq
+
+    @property
+    def has_smaller_blocks(self) -> bool:
+        return self._size > SMALLEST_BLOCK
 
     @property
     def integer_products(self) -> bool:
@@ -111,19 +183,14 @@ class _IntBlock(NumberFormat):
 class Int8Block(_IntBlock):
     name = "int8-block"
     meaning = "8-bit integers, one scale per block; activations stay in float (MatMulNBits)"
-    code_bits: ClassVar[Literal[8, 4]] = 8
+    code_bits: ClassVar[Bits] = 8
 
     def finer(self, op: TensorClass) -> str:
         return "" if op == "table" else "the scheme fp16"
 
-    def refuses(self, op: TensorClass) -> str:
-        reasons: dict[TensorClass, str] = {
-            "conv": RANGES_AT_RUN_TIME,
-            "lstm": NO_KERNEL,
-            "other": NO_KERNEL,
-            "table": "ONNX Runtime looks up no 8-bit blocks: use int8-channel",
-        }
-        return reasons.get(op, "")
+    @property
+    def has_smaller_blocks(self) -> bool:
+        return False
 
 
 class Int4Block(_IntBlock):
@@ -131,111 +198,70 @@ class Int4Block(_IntBlock):
 
     name = "int4-block"
     meaning = "4-bit integers, one scale per block; activations stay in float (MatMulNBits)"
-    code_bits: ClassVar[Literal[8, 4]] = 4
+    code_bits: ClassVar[Bits] = 4
     integer_schemes = "w4a8, w4a8-dynamic or w8a8-dynamic"
-
-    def __init__(self, scheme: Scheme) -> None:
-        super().__init__(scheme)
-        self._table_size, self._gptq = scheme.embedding_block_size, scheme.rounding == "gptq"
-
-    def refuses(self, op: TensorClass) -> str:
-        if op in ("lstm", "other"):
-            return NO_KERNEL
-        return "ONNX Runtime has no 4-bit convolution: use w8a8" if op == "conv" else ""
-
-    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
-        return isinstance(product, Int4Block) and shape[1] % product.block_size == 0
-
-    @property
-    def block_size(self) -> int:
-        """Of a product's weight."""
-        return self._size
 
     def finer(self, op: TensorClass) -> str:
         return "embeddings = 8" if op == "table" else "the scheme w8"
 
-    def leaves(self, op: TensorClass, weight: Float) -> str:
-        columns = weight.shape[1]
-        if op == "table" and columns % 2:
-            return f"its rows have {columns} values: two 4-bit codes share a byte, so that the number must be even"
-        return self.refuses(op)
 
-    def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
-        """A table is packed row by row; unlike MatMulNBits, GatherBlockQuantized takes rows without padding."""
-        if op != "table":
-            return super().encode(op, weight, known)
-        form = block_format(weight, self._table_size, 4, self._scale_bits, each_row=True)
-        codes, scale = quantize_blocks(weight, form)
-        packed = pack_nibbles(codes).reshape(len(weight), -1)[:, : weight.shape[1] // 2]
-        return Encoded(
-            {"codes": np.ascontiguousarray(packed), "scales": stored_scales(scale, form)},
-            Blocks(block_size=form.size, scale_bits=form.scale_bits).model_dump(),
-        )
+class Int2Block(_IntBlock):
+    """As `Int4Block`, with four values for each scale."""
 
-    def _codes(self, rows: Float, form: BlockFormat, known: Known) -> tuple[Bytes, Float]:
-        return four_bit_codes(rows, form, known, self._gptq)
+    name = "int2-block"
+    meaning = "2-bit integers, one scale per block of 64 and more; activations stay in float (MatMulNBits)"
+    code_bits: ClassVar[Bits] = 2
+    integer_schemes = "w4a8, w4a8-dynamic or w8a8-dynamic"
 
-    def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
-        if op != "table":
-            return super().decode(op, encoded, shape)
-        codes = split_blocks(unpack_nibbles(encoded.arrays["codes"]), encoded.parameters["block_size"])
-        return dequantize_blocks(codes, encoded.arrays["scales"].astype(np.float32), shape[1])
-
-    @staticmethod
-    def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
-        if entry.stored_as:
-            _rows_of_product(node, entry, arrays)
-        elif entry.op == "table":
-            _rows(node, entry, arrays)
-        else:
-            _product(node, entry, arrays)
-
-    def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
-        if op == "table":
-            return 32 if dims[-1] % 2 else 4 + self._scale_bits / self._table_size
-        return super().bits(op, dims)
-
-    def words(self, op: TensorClass) -> str:
-        if op == "table":
-            return f"4-bit integers, one {self._scale_bits}-bit scale per block of {self._table_size}"
-        return super().words(op) + (", rounded with GPTQ" if self._gptq else "")
+    def finer(self, op: TensorClass) -> str:
+        return "embeddings = 4" if op == "table" else "the scheme w4a8"
 
     @property
-    def uses_curvature(self) -> bool:
-        return self._gptq
+    def objection(self) -> tuple[str, str] | None:
+        """Against blocks of 32 with 4 bits, one token at a time (ONNX Runtime 1.32, x86 with AVX512-VNNI): blocks of 64
+        run 1.2 to 2 times as fast, blocks of 32 0.6 times; products that are not of 8-bit inputs 0.01 times."""
+        if self._size < SMALLEST_BLOCK_OF_2_BITS:
+            said = f"stores products in 2-bit blocks of {self._size}, slower in ONNX Runtime than those of 4 bits"
+            return said, "Use block_size = 64 or more."
+        if self._accuracy_level != 4:
+            said = f"stores products in 2 bits with accuracy_level = {self._accuracy_level}"
+            return said, "Use accuracy_level = 4: ONNX Runtime computes others 100 times slower."
+        return None
 
     @property
     def has_smaller_blocks(self) -> bool:
-        return self._size > SMALLEST_BLOCK
+        return self._size > SMALLEST_BLOCK_OF_2_BITS
 
 
-def block_format(
-    weight: Float, size: int, bits: Literal[8, 4], scale_bits: Literal[32, 16], each_row: bool = False
-) -> BlockFormat:
-    """With scales of `scale_bits`, but of 32 where float16 cannot hold those of `weight`."""
-    fits = fits_half(weight, BlockFormat(size, bits), each_row)
-    return BlockFormat(size, bits, scale_bits if fits else 32)
+def block_format(weight: Float, form: BlockFormat, each_row: bool = False) -> BlockFormat:
+    """`form`, with scales of 32 bits where float16 cannot hold those of `weight`."""
+    return form if fits_half(weight, form, each_row) else dataclasses.replace(form, scale_bits=32)
 
 
-def four_bit_codes(rows: Float, form: BlockFormat, known: Known, gptq: bool) -> tuple[Bytes, Float]:
-    """Codes and scales of a product's weight [N, K]: with GPTQ where that is asked for and the inputs are known."""
+def rounded_rows(rows: Float, form: BlockFormat, known: Known, gptq: bool, search: Search) -> tuple[Bytes, Grid]:
+    """Codes and grid of a product's weight [N, K]: with GPTQ where that is asked for and the inputs are known."""
     curvature = known.curvature() if gptq else None
-    return quantize_blocks(rows, form) if curvature is None else gptq_blocks(rows, curvature, form)
+    if curvature is None:
+        return quantize_blocks(rows, form, search=search)
+    return gptq_blocks(rows, curvature, form, search)
 
 
 def stored_scales(scale: Float, form: BlockFormat) -> NDArray[np.float16] | Float:
     return scale.astype(np.float16) if form.scale_bits == 16 else scale
 
 
-def _stored(node: ir.Node, entry: Entry, arrays: Arrays) -> tuple[ir.Value, ir.Value, Blocks]:
-    codes, scales = constants(node, entry.weight, arrays, "codes", "scales")
-    return codes, scales, Blocks.model_validate(entry.parameters)
+def _stored(node: ir.Node, entry: Entry, weight: str, arrays: Arrays) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+    """Codes, scales, and the zero points if blocks have their own."""
+    blocks = Blocks.model_validate(entry.parameters)
+    codes, scales = constants(node, weight, arrays, "codes", "scales")
+    return codes, scales, constants(node, weight, arrays, "zero_points") if blocks.zero_points else []
 
 
 def _product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
-    """MatMulNBits with symmetric blocks. Its scales are of the activation's type: float16 ones are cast, which ONNX
-    Runtime does once, when it loads the model."""
-    codes, scales, blocks = _stored(node, entry, arrays)
+    """MatMulNBits. Its scales are of the activation's type: float16 ones are cast, which ONNX Runtime does once, when
+    it loads the model."""
+    blocks = Blocks.model_validate(entry.parameters)
+    codes, scales, zero_points = _stored(node, entry, entry.weight, arrays)
     if blocks.scale_bits == 16:
         (scales,) = emit(node, "Cast", [scales], [f"{node.name}/scales"], to=TensorProto.FLOAT)
     activation = node.inputs[0]
@@ -243,33 +269,38 @@ def _product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     (result,) = emit(
         node,
         "MatMulNBits",
-        [activation, codes, scales],
+        [activation, codes, scales, *zero_points],
         [f"{node.name}/product"],
         domain=CONTRIB,
         K=entry.shape[0],
         N=entry.shape[1],
-        bits=8 if entry.format == Int8Block.name else 4,
+        bits=_bits(entry),
         block_size=blocks.block_size,
         accuracy_level=blocks.accuracy_level,
     )
     replace(node, result)
 
 
+def _bits(entry: Entry) -> Bits:
+    return {kind.name: kind.code_bits for kind in (Int8Block, Int4Block, Int2Block)}[entry.format]
+
+
 def _rows(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
-    """GatherBlockQuantized, whose zero point is 8 where none is given. Its rows are of the scales' type, and
-    lose nothing that counts in float16: 2^-11 of a value beside half a step of a 16-step scale."""
-    codes, scales, blocks = _stored(node, entry, arrays)
-    replace(node, _as_float(node, _looked_up(node, codes, scales, blocks, axis=1), blocks))
+    """GatherBlockQuantized. Its rows are of the scales' type, and lose nothing that counts in float16: 2^-11 of a value
+    beside half a step of a 16-step scale."""
+    read = _stored(node, entry, entry.weight, arrays)
+    replace(node, _as_float(node, _looked_up(node, entry, read, axis=1), entry))
 
 
 def _rows_of_product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     """The same from the codes [rows, blocks, bytes] of a product that multiplies with the table: they are not copied
-    so, and only the scales need another shape."""
-    weight, blocks = entry.stored_as, Blocks.model_validate(entry.parameters)
-    codes, scales = constants(node, weight, arrays, "codes", "scales")
+    so, and only the others need another shape."""
+    weight = entry.stored_as
+    codes, scales, zero_points = _stored(node, entry, weight, arrays)
     shape = constant_of(node, f"{weight}.scales/shape", [*arrays[f"{weight}.scales"].shape, 1])
     (apart,) = emit(node, "Reshape", [scales, shape], [f"{node.name}/scales"])
-    found = _as_float(node, _looked_up(node, codes, apart, blocks, axis=2), blocks)
+    unpacked = [_unpacked(node, entry, value, shape, arrays) for value in zero_points]
+    found = _as_float(node, _looked_up(node, entry, (codes, apart, unpacked), axis=2), entry)
     indices = node.inputs[1]
     rank = None if indices is None or indices.shape is None else len(indices.shape)
     if rank is None:
@@ -281,16 +312,38 @@ def _rows_of_product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     replace(node, result)
 
 
-def _looked_up(node: ir.Node, codes: ir.Value, scales: ir.Value, blocks: Blocks, axis: int) -> ir.Value:
-    indices = node.inputs[1]
+def _unpacked(node: ir.Node, entry: Entry, packed: ir.Value, shape: ir.Value, arrays: Arrays) -> ir.Value:
+    """A product's zero points, [rows, bytes of a row's], one to a byte: [rows, blocks, 1]. ONNX Runtime computes them
+    once, when it loads the model."""
+    weight, bits = entry.stored_as, _bits(entry)
+    rows, blocks = arrays[f"{weight}.scales"].shape
+    if bits == 8:
+        return emit(node, "Reshape", [packed, shape], [f"{node.name}/zero_points"])[0]
+    graph, name = graph_of(node), f"{node.name}/zero_points"
+    places = add_constant(graph, f"{name}/places", np.arange(0, 8, bits, dtype=np.uint8))
+    mask = add_constant(graph, f"{name}/mask", np.array([(1 << bits) - 1], np.uint8))
+    (apart,) = emit(
+        node, "Reshape", [packed, constant_of(node, f"{name}/bytes/shape", [rows, -1, 1])], [f"{name}/apart"]
+    )
+    (moved,) = emit(node, "BitShift", [apart, places], [f"{name}/moved"], direction="RIGHT")
+    (codes,) = emit(node, "BitwiseAnd", [moved, mask], [f"{name}/codes"])
+    (flat,) = emit(node, "Reshape", [codes, constant_of(node, f"{name}/flat/shape", [rows, -1])], [f"{name}/flat"])
+    ends = [constant_of(node, f"{name}/{end}", [place]) for end, place in (("from", 0), ("to", blocks), ("axis", 1))]
+    (kept,) = emit(node, "Slice", [flat, *ends], [f"{name}/kept"])
+    return emit(node, "Reshape", [kept, shape], [name])[0]
+
+
+def _looked_up(node: ir.Node, entry: Entry, read: tuple[ir.Value, ir.Value, list[ir.Value]], axis: int) -> ir.Value:
+    codes, scales, zero_points = read
+    blocks, indices = Blocks.model_validate(entry.parameters), node.inputs[1]
     assert indices is not None  # noqa: S101
     (result,) = emit(
         node,
         "GatherBlockQuantized",
-        [codes, indices, scales],
+        [codes, indices, scales, *zero_points],
         [f"{node.name}/{'half' if blocks.scale_bits == 16 else 'rows'}"],
         domain=CONTRIB,
-        bits=4,
+        bits=_bits(entry),
         block_size=blocks.block_size,
         gather_axis=0,
         quantize_axis=axis,
@@ -298,7 +351,7 @@ def _looked_up(node: ir.Node, codes: ir.Value, scales: ir.Value, blocks: Blocks,
     return result
 
 
-def _as_float(node: ir.Node, rows: ir.Value, blocks: Blocks) -> ir.Value:
-    if blocks.scale_bits == 16:
+def _as_float(node: ir.Node, rows: ir.Value, entry: Entry) -> ir.Value:
+    if Blocks.model_validate(entry.parameters).scale_bits == 16:
         (rows,) = emit(node, "Cast", [rows], [f"{node.name}/rows"], to=TensorProto.FLOAT)
     return rows

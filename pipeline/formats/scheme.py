@@ -95,6 +95,11 @@ class SchemeFormats:
         return any(form.uses_curvature for form in self._products)
 
     @property
+    def objections(self) -> list[tuple[str, str]]:
+        """What formats of products have against the scheme's settings, and what to do."""
+        return [said for form in self._products if (said := form.objection) is not None]
+
+    @property
     def finds_ranges_at_run_time(self) -> bool:
         return any(form.ranges == "run time" for form in self._products)
 
@@ -165,8 +170,9 @@ def _names(scheme: Scheme) -> dict[TensorClass, str]:
     """The formats that the bits of a scheme stand for. Convolutions run in integers only with calibrated ranges."""
     integer = scheme.activations != "float"
     eight = ("int8-channel" if scheme.per_channel else "int8-tensor") if integer else "int8-block"
-    products = {32: "fp32", 16: "fp16", 8: eight, 4: "int4-widened" if integer else "int4-block"}[scheme.weights]
-    tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block"}[scheme.embeddings]
+    four = "int4-widened" if integer else "int4-block"
+    products = {32: "fp32", 16: "fp16", 8: eight, 4: four, 2: "int2-block"}[scheme.weights]
+    tables = {32: "fp32", 16: "fp16", 8: "int8-channel", 4: "int4-block", 2: "int2-block"}[scheme.embeddings]
     convolutions = products if scheme.weights >= 16 else "int8-stored"
     if scheme.activations == "static" and scheme.weights < 16:
         convolutions = eight  # there is no convolution of 4 bits
@@ -178,7 +184,7 @@ def _names(scheme: Scheme) -> dict[TensorClass, str]:
 def check_scheme(scheme: Scheme) -> None:
     """UsageError if the fields contradict each other, or an override names no format."""
     formats = SchemeFormats(scheme)
-    if scheme.activations != "float" and not formats.classes["linear"].integer_products:
+    if scheme.activations != "float" and formats.classes["linear"].ranges == "none":
         raise UsageError(
             f"The scheme {scheme.name!r} rounds activations to 8 bits ({scheme.activations}) but stores weights in "
             f"{scheme.weights}.",
@@ -187,8 +193,10 @@ def check_scheme(scheme: Scheme) -> None:
     if scheme.rounding == "gptq" and not formats.needs_curvature:
         raise UsageError(
             f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
-            'Use weights = 4, or rounding = "nearest": from 8 bits on it costs next to nothing.',
+            'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',
         )
+    for what, remedy in formats.objections:
+        raise UsageError(f"The scheme {scheme.name!r} {what}.", remedy)
     if not 50 < scheme.percentile <= 100:
         raise UsageError(
             f"The scheme {scheme.name!r} has the percentile {scheme.percentile:g}.",

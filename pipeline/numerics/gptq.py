@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.numerics.affine import Bytes, Float
-from pipeline.numerics.blocks import BlockFormat, block_scales, nonzero_scales, split_blocks
+from pipeline.numerics.block_grids import Search, block_grid
+from pipeline.numerics.blocks import BlockFormat, Grid, nearest_codes, split_blocks
 
 Double = NDArray[np.float64]
 _DAMPING = 0.01
@@ -69,40 +70,54 @@ def _upper_of_inverse(matrix: Double) -> Double:
     return np.linalg.inv(np.ascontiguousarray(flipped[::-1, ::-1]))
 
 
-def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat) -> tuple[Bytes, Float]:
-    """Codes and scales of `weight` [rows, columns], in the form that `quantize_blocks` returns.
+def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Search = "mse") -> tuple[Bytes, Grid]:
+    """Codes and grid of `weight` [rows, columns], in the form that `quantize_blocks` returns.
 
-    Scales are chosen before anything is rounded, each error weighed by its channel's activity; so the order of
+    Grids are chosen before anything is rounded, each error weighed by its channel's activity; so the order of
     rounding is free, though blocks are of neighbours. A weight that is exactly 0 was pruned and stays so: what it would
     have made up for is left to the others (Frantar & Alistarh, arXiv 2301.00774, sec. 3.5).
     """
     rows, columns = weight.shape
-    scales = block_scales(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size))
-    by_column = np.ascontiguousarray(scales.T)[inputs.order // form.size]
+    grid = block_grid(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size), search)
     rest = weight.T[inputs.order].astype(np.float32)  # [columns, rows], in the order of rounding
-    pruned = rest == 0
+    by_column = _by_column(grid, inputs.order // form.size, rest == 0)
     rounded = np.empty(rest.shape, np.uint8)
     for begin in range(0, columns, _BATCH):
         batch, after = slice(begin, begin + _BATCH), slice(begin + _BATCH, columns)
-        factor = inputs.factor[batch, batch]
-        rounded[batch], errors = _round_batch(rest[batch], pruned[batch], by_column[batch], factor, form)
+        rounded[batch], errors = _round_batch(rest[batch], by_column[batch], inputs.factor[batch, batch], form)
         rest[after] -= inputs.factor[batch, after].T @ errors
-    codes = np.full((rows, scales.shape[1] * form.size), form.zero_point, np.uint8)
+    codes = np.repeat(grid.zero, form.size, axis=1)
     codes[:, inputs.order] = rounded.T
-    return codes.reshape(rows, -1, form.size), scales
+    return codes.reshape(rows, -1, form.size), grid
 
 
-def _round_batch(
-    rest: Float, pruned: NDArray[np.bool_], scales: Float, factor: Float, form: BlockFormat
-) -> tuple[Bytes, Float]:
+@dataclass(frozen=True)
+class _Columns:
+    """Of columns in the order of rounding: scales and zero points, float32 [columns, rows], and which weights are to
+    stay 0."""
+
+    scale: Float
+    shift: Float
+    pruned: NDArray[np.bool_]
+
+    def __getitem__(self, part: slice | int) -> _Columns:
+        return _Columns(self.scale[part], self.shift[part], self.pruned[part])
+
+
+def _by_column(grid: Grid, blocks: NDArray[np.int64], pruned: NDArray[np.bool_]) -> _Columns:
+    """`blocks`: the block of each column."""
+    scale, shift = (np.ascontiguousarray(of_blocks.T)[blocks] for of_blocks in (grid.scale, grid.shift))
+    return _Columns(scale, shift, pruned)
+
+
+def _round_batch(rest: Float, columns: _Columns, factor: Float, form: BlockFormat) -> tuple[Bytes, Float]:
     """Codes of a batch of columns [batch, rows], each rounded after what was left over before it (changes `rest`), or
-    0's where `pruned`; and their errors over the factor's diagonal."""
+    0's where pruned; and their errors over the factor's diagonal."""
     codes, errors = np.empty(rest.shape, np.uint8), np.empty_like(rest)
-    zero_point = np.float32(form.zero_point)
-    for j, (column, scale) in enumerate(zip(rest, scales, strict=True)):
-        nearest = np.clip(np.rint(column / nonzero_scales(scale)) + zero_point, 0, 2 * zero_point - 1)
-        code = np.where(pruned[j], zero_point, nearest)
-        errors[j] = (column - (code - zero_point) * scale) / factor[j, j]
+    for j, column in enumerate(rest):
+        scale, shift = columns[j].scale, columns[j].shift
+        code = np.where(columns[j].pruned, shift, nearest_codes(column, scale, shift, form))
+        errors[j] = (column - (code - shift) * scale) / factor[j, j]
         rest[j + 1 :] -= factor[j, j + 1 :, None] * errors[j]
         codes[j] = code
     return codes, errors

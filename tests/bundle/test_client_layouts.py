@@ -40,6 +40,13 @@ def test_names_of_graphs(layout: Layout, bits: Any, isa: tuple[str, ...], expect
     assert graph_files(layout, Scheme(name="s", weights=bits), isa) == expected
 
 
+def test_weights_that_a_client_has_no_name_for_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        graph_files("optimum", Scheme(name="s", weights=2), PHONE)
+    assert caught.value.message == "The bundle's layout has no name for a graph of 2-bit weights."
+    assert caught.value.remedy == "It has names for weights of 32, 16, 8, 4 bits; --layout single takes any."
+
+
 def encoder(folder: Path, pooling: str = "mean") -> Path:
     """The description of a sentence encoder."""
     (folder / "1_Pooling").mkdir()

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from pipeline import verify
-from pipeline.numerics.blocks import unpack_nibbles
+from pipeline.numerics.blocks import unpack_codes
 
 SPARSE_W4 = """
 title = "2:4, then 4-bit weights rounded with GPTQ"
@@ -89,7 +89,7 @@ def test_two_of_four_survives_gptq_at_four_bits(edge, tiny, workspace) -> None:
     packed = [codes for codes in stored(workspace).values() if codes.dtype == np.uint8 and codes.ndim == 3]
     assert len(packed) == 4  # two products of each FFN; attention's are too small to be rounded
     for codes in packed:
-        zeros = unpack_nibbles(codes).reshape(len(codes), -1, 4) == 8
+        zeros = unpack_codes(codes, 4).reshape(len(codes), -1, 4) == 8
         assert (zeros.sum(-1) >= 2).all()
         assert zeros.mean() < 0.65
     assert "50.0 % of the weights of 12 layers are zero, and run dense: no speed-up on this target" in " ".join(

@@ -16,9 +16,10 @@ from pipeline.formats.format import Entry, Known, TensorClass
 
 SCHEME = Scheme(name="t", block_size=16, embedding_block_size=16, scale_bits=16)
 STATIC = Scheme(name="s", weights=8, activations="static")
+BLOCKS = ("int8-block", "int4-block", "int2-block")
 TAKEN: list[tuple[str, TensorClass]] = [
-    *((name, "linear") for name in ("fp16", "int8-channel", "int8-tensor", "int8-block", "int4-block", "int4-widened")),
-    *((name, "table") for name in ("fp16", "int8-channel", "int4-block")),
+    *((name, "linear") for name in ("fp16", "int8-channel", "int8-tensor", *BLOCKS, "int4-widened")),
+    *((name, "table") for name in ("fp16", "int8-channel", *BLOCKS)),
 ]
 
 
@@ -43,10 +44,14 @@ def run(op: TensorClass, entry: Entry, arrays: dict[str, NDArray[Any]], weight: 
     return session.run(None, {"x": np.eye(rows, dtype=np.float32) if op == "linear" else np.arange(rows)})[0]
 
 
-@pytest.mark.parametrize(("name", "op"), TAKEN)
-def test_onnx_runtime_reads_what_decode_gives(name: str, op: TensorClass) -> None:
+@pytest.mark.parametrize(
+    ("name", "op", "zero_points"),
+    [(*taken, False) for taken in TAKEN] + [(*taken, True) for taken in TAKEN if taken[0] in BLOCKS],
+)
+def test_onnx_runtime_reads_what_decode_gives(name: str, op: TensorClass, zero_points: bool) -> None:
     """The unit vectors are exact in 8 bits: [0, 1] has the codes 0 and 255."""
-    form, weight = NUMBER_FORMATS.get(name)(SCHEME), weight_of(op)
+    scheme = SCHEME.model_copy(update={"symmetric": not zero_points})
+    form, weight = NUMBER_FORMATS.get(name)(scheme), weight_of(op) + np.float32(zero_points)
     encoded = form.encode(op, weight, Known())
     entry = Entry(
         node="n",
@@ -59,7 +64,7 @@ def test_onnx_runtime_reads_what_decode_gives(name: str, op: TensorClass) -> Non
     )
     arrays = {f"W.{part}": array for part, array in encoded.arrays.items()}
     decoded = form.decode(op, encoded, weight.shape)
-    atol = 2e-3 if (name, op) == ("int4-block", "table") else 1e-5  # whose float16 scales give float16 rows
+    atol = 2e-3 if op == "table" and name in BLOCKS else 1e-5  # whose float16 scales give float16 rows
     np.testing.assert_allclose(run(op, entry, arrays, weight), decoded, atol=atol)
 
 
@@ -72,7 +77,7 @@ def test_rounding_is_decoding_of_codes_and_counts_their_bytes(name: str, op: Ten
     assert values.shape == weight.shape
     assert size == sum(array.nbytes for array in encoded.arrays.values()) == encoded.bytes
     noise = np.square(values - weight).sum() / np.square(weight).sum()
-    assert noise < {16: 1e-6, 8: 1e-3, 4: 2e-2}[form.code_bits]
+    assert noise < {16: 1e-6, 8: 1e-3, 4: 2e-2, 2: 0.3}[form.code_bits]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +154,25 @@ def test_calibrated_ranges_let_convolutions_run_in_integers() -> None:
     [
         ("int8-channel", "linear", 8),
         ("int8-block", "linear", 8 + 1),
+        ("int8-block", "table", 8 + 1),
         ("int4-block", "table", 4 + 1),
+        ("int2-block", "linear", 2 + 1),
         ("int4-widened", "linear", 4 + 1),
         ("fp16", "conv", 16),
     ],
 )
 def test_bits_of_a_value_with_its_share_of_scales(name: str, op: TensorClass, bits: float) -> None:
     assert NUMBER_FORMATS.get(name)(SCHEME).bits(op, (64, 64)) == bits
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("int8-block", 8 + 1.5), ("int4-block", 4 + 1.25), ("int2-block", 2 + 1.125)]
+)
+def test_zero_points_have_the_bits_of_a_code(name: str, bits: float) -> None:
+    form = NUMBER_FORMATS.get(name)(SCHEME.model_copy(update={"symmetric": False}))
+    assert form.bits("linear", (64, 64)) == bits
+    _, stored = form.round("linear", np.ones((64, 64), np.float32))
+    assert stored == 64 * 64 * bits / 8
 
 
 @pytest.mark.parametrize("name", list(NUMBER_FORMATS))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.numerics.blocks import BlockFormat, dequantize_blocks, quantize_blocks
+from pipeline.numerics.block_grids import quantize_blocks
+from pipeline.numerics.blocks import Bits, BlockFormat, Grid, dequantize_blocks
 from pipeline.numerics.gptq import curvature, gptq_blocks, output_error
 
 Floats = NDArray[np.float32]
@@ -21,37 +24,59 @@ def drawn(seed: int, rows: int, columns: int, rank: int = 4) -> tuple[Floats, Do
     return draw.normal(size=(rows, columns)).astype(np.float32), x.T @ x
 
 
-def one_by_one(weight: Floats, scales: Floats, hessian: Doubles) -> Doubles:
+def one_by_one(weight: Floats, grid: Grid, largest: int, hessian: Doubles) -> Doubles:
     """Optimal brain quantization in a fixed order, literally: after each column the rest is solved again by the inverse
-    of what is left of the Hessian (arXiv 2210.17323, eq. 2, without the Cholesky factor). `scales` is per column."""
+    of what is left of the Hessian (arXiv 2210.17323, eq. 2, without the Cholesky factor). `grid` is per column."""
     rest = weight.astype(np.float64)
     rounded = np.empty_like(rest)
     left = np.argsort(-np.diagonal(hessian), kind="stable")
     while left.size:
         j = left[0]
-        rounded[:, j] = (np.clip(np.rint(rest[:, j] / scales[:, j]) + 8, 0, 15) - 8) * scales[:, j]
+        zero, scale = grid.zero[:, j].astype(np.float64), grid.scale[:, j]
+        rounded[:, j] = (np.clip(np.rint(rest[:, j] / scale) + zero, 0, largest) - zero) * scale
         inverse = np.linalg.inv(hessian[np.ix_(left, left)])
         rest[:, left] -= np.outer((rest[:, j] - rounded[:, j]) / inverse[0, 0], inverse[0])
         left = left[1:]
     return rounded
 
 
-@pytest.mark.parametrize(("columns", "size"), [(32, 16), (48, 16), (40, 16), (64, 64), (24, 32)])
-def test_equals_rounding_and_solving_one_column_at_a_time(columns: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("columns", "form"),
+    [
+        (32, BlockFormat(16)),
+        (48, BlockFormat(16)),
+        (40, BlockFormat(16)),
+        (64, BlockFormat(64, symmetric=False)),
+        (24, BlockFormat(32)),
+        (48, BlockFormat(16, symmetric=False)),
+        (96, BlockFormat(32, 2, symmetric=False)),
+        (96, BlockFormat(32, 2)),
+    ],
+)
+def test_equals_rounding_and_solving_one_column_at_a_time(columns: int, form: BlockFormat) -> None:
     weight, hessian = drawn(columns, 12, columns)
-    codes, scales = gptq_blocks(weight, curvature(hessian), BlockFormat(size))
+    codes, grid = gptq_blocks(weight, curvature(hessian), form)
     damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(columns)
-    expected = one_by_one(weight, np.repeat(scales, size, axis=1)[:, :columns], damped)
-    actual = dequantize_blocks(codes, scales, columns)
+    wide = Grid(*(np.repeat(part, form.size, axis=1)[:, :columns] for part in (grid.scale, grid.zero)))
+    actual = dequantize_blocks(codes, grid, columns)
+    expected = one_by_one(weight, wide, 2**form.bits - 1, damped)
     assert (np.abs(actual - expected) > 1e-4).mean() < 0.01  # a tie may fall either way
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10**6), st.sampled_from([(48, 16), (64, 32), (100, 32)]), st.sampled_from([16, 32]))
-def test_outputs_change_less_than_with_rounding_to_nearest(seed: int, shape: tuple[int, int], scale_bits: int) -> None:
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(48, 16), (64, 32), (100, 32)]),
+    st.sampled_from([16, 32]),
+    st.sampled_from([2, 4]),
+    st.booleans(),
+)
+def test_outputs_change_less_than_with_rounding_to_nearest(
+    seed: int, shape: tuple[int, int], scale_bits: Literal[32, 16], bits: Bits, symmetric: bool
+) -> None:
     columns, size = shape
     weight, hessian = drawn(seed, 16, columns)
-    form = BlockFormat(size, 4, scale_bits)
+    form = BlockFormat(size, bits, scale_bits, symmetric)
     nearest = dequantize_blocks(*quantize_blocks(weight, form), columns)
     together = dequantize_blocks(*gptq_blocks(weight, curvature(hessian), form), columns)
     assert output_error(weight, together, hessian) <= 1.01 * output_error(weight, nearest, hessian)
@@ -60,10 +85,10 @@ def test_outputs_change_less_than_with_rounding_to_nearest(seed: int, shape: tup
 def test_independent_inputs_leave_nothing_to_make_up_for() -> None:
     weight = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)
     form = BlockFormat(16)
-    codes, scales = gptq_blocks(weight, curvature(np.eye(40)), form)
+    codes, grid = gptq_blocks(weight, curvature(np.eye(40)), form)
     nearest, expected = quantize_blocks(weight, form)
     np.testing.assert_array_equal(codes, nearest)
-    np.testing.assert_array_equal(scales, expected)
+    np.testing.assert_array_equal(grid.scale, expected.scale)
 
 
 def test_factor_is_that_of_the_damped_inverse() -> None:
@@ -80,8 +105,8 @@ def test_factor_is_that_of_the_damped_inverse() -> None:
 def test_channels_that_were_never_active_are_rounded_to_nearest() -> None:
     weight, hessian = drawn(2, 8, 32)
     hessian[:, 5] = hessian[5] = 0
-    codes, scales = gptq_blocks(weight, curvature(hessian), BlockFormat(32))
-    nearest = np.clip(np.rint(weight[:, 5] / scales[:, 0]) + 8, 0, 15)
+    codes, grid = gptq_blocks(weight, curvature(hessian), BlockFormat(32))
+    nearest = np.clip(np.rint(weight[:, 5] / grid.scale[:, 0]) + 8, 0, 15)
     np.testing.assert_array_equal(codes[:, 0, 5], nearest)
     assert curvature(np.zeros((4, 4))).factor.tolist() == np.eye(4).tolist()
 

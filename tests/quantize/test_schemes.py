@@ -108,7 +108,31 @@ def test_unknown_observer() -> None:
             "w4",
             {"weights": 8},
             "The scheme 'w4' asks for GPTQ but stores weights in 8 bits.",
-            'Use weights = 4, or rounding = "nearest": from 8 bits on it costs next to nothing.',
+            'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',
+        ),
+        (
+            "w4a8",
+            {"weights": 2},
+            "The scheme 'w4a8' stores products in 2-bit blocks of 32, slower in ONNX Runtime than those of 4 bits.",
+            "Use block_size = 64 or more.",
+        ),
+        (
+            "w4",
+            {"weights": 2, "block_size": 64},
+            "The scheme 'w4' stores products in 2 bits with accuracy_level = 0.",
+            "Use accuracy_level = 4: ONNX Runtime computes others 100 times slower.",
+        ),
+        (
+            "w4a8-dynamic",
+            {"weights": 2, "block_size": 64},
+            "The scheme 'w4a8-dynamic' rounds activations to 8 bits (dynamic) but stores weights in 2.",
+            'Use weights = 8 or 4, or activations = "float".',
+        ),
+        (
+            "w4a8-static",
+            {"symmetric": False},
+            "The scheme 'w4a8-static' has zero points (symmetric = false), which blocks widened to 8 bits do not.",
+            'Use activations = "float" with accuracy_level = 4, or symmetric = true.',
         ),
         (
             "w8a8",

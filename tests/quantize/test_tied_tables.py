@@ -13,13 +13,15 @@ from onnx import helper
 from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.core.types import Scheme
-from pipeline.numerics.blocks import dequantize_blocks, unpack_nibbles
+from pipeline.numerics.blocks import Grid, dequantize_blocks, unpack_codes
 from pipeline.quantize import quantize
 from pipeline.quantize import write as writing
 from pipeline.runtime.session import make_session
 
 ROWS = 96
 W4 = Scheme(name="t", weights=4, embeddings=4, block_size=32, embedding_block_size=64)
+
+ASYMMETRIC_2 = {"symmetric": False, "weights": 2, "embeddings": 2, "block_size": 64}
 
 
 @pytest.fixture
@@ -48,7 +50,10 @@ def written(graph: Artifact, scheme: Scheme, run_stage: Callable[..., Artifact])
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("scheme", [W4, W4.model_copy(update={"scale_bits": 16})])
+@pytest.mark.parametrize(
+    "scheme",
+    [W4.model_copy(update=change) for change in ({}, {"scale_bits": 16}, {"symmetric": False}, ASYMMETRIC_2)],
+)
 def test_both_read_the_codes_of_the_product(
     rank: int, scheme: Scheme, tied: Callable[..., Artifact], run_stage: Callable[..., Artifact]
 ) -> None:
@@ -58,9 +63,13 @@ def test_both_read_the_codes_of_the_product(
         for name, value in ir.load(model).graph.initializers.items()
         if value.const_value is not None
     }
-    assert sorted(name for name in constants if constants[name].dtype != np.int64) == ["head.codes", "head.scales"]
-    codes, scales = unpack_nibbles(constants["head.codes"]), constants["head.scales"].astype(np.float32)
-    table = dequantize_blocks(codes, scales, 64)
+    stored = sorted(name for name, array in constants.items() if array.dtype != np.int64 and array.size > 4)
+    assert stored == ["head.codes", "head.scales", *([] if scheme.symmetric else ["head.zero_points"])]
+    codes, scales = unpack_codes(constants["head.codes"], scheme.weights), constants["head.scales"].astype(np.float32)
+    zero = np.full(scales.shape, 8, np.uint8)
+    if not scheme.symmetric:
+        zero = unpack_codes(constants["head.zero_points"], scheme.weights)[:, : scales.shape[1]]
+    table = dequantize_blocks(codes, Grid(scales, zero), 64)
     ids = np.random.default_rng(1).integers(0, ROWS, (2, 3, 4)[:rank])
     rows, y = make_session(model, Runtime()).run(["rows", "y"], {"ids": ids})
     np.testing.assert_allclose(rows, table[ids], atol=1e-3 if scheme.scale_bits == 16 else 1e-6)

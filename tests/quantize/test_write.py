@@ -21,7 +21,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Entry
-from pipeline.numerics.blocks import dequantize_blocks, unpack_nibbles
+from pipeline.numerics.blocks import Bits, Grid, dequantize_blocks, unpack_codes
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
 from pipeline.quantize.plan import CODES, QuantizationPlan
@@ -40,6 +40,14 @@ METHODS = {
     **{f"block{size}": Scheme(name="t", weights=4, block_size=size) for size in (16, 32, 128)},
     "table8": Scheme(name="t", embeddings=8),
     **{f"half-scales{size}": Scheme(name="t", weights=4, block_size=size, scale_bits=16) for size in (16, 64)},
+    **{f"block2-{size}": Scheme(name="t", weights=2, block_size=size) for size in (64, 128)},
+    **{
+        f"zero-points{bits}": Scheme(name="t", weights=bits, block_size=64, symmetric=False, scale_bits=16)
+        for bits in (2, 4, 8)
+    },
+    "zero-points-gptq": Scheme(name="t", weights=4, embeddings=4, symmetric=False, rounding="gptq"),
+    "block2-gptq": Scheme(name="t", weights=2, embeddings=4, block_size=64, symmetric=False, rounding="gptq"),
+    "table2": Scheme(name="t", embeddings=2, symmetric=False, embedding_block_size=64),
     "block8": Scheme(name="t", weights=8),
     "block8-half-scales": Scheme(name="t", weights=8, scale_bits=16),
     "half": Scheme(name="t", weights=16),
@@ -103,21 +111,24 @@ def rows_of(table: NDArray[np.float32], ids: NDArray[np.int64], scheme: Scheme, 
     if scheme.embeddings == 8:
         scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
         return (np.rint(table / scale) * scale)[ids]
-    rows = from_blocks("table", table.shape, scheme.embedding_block_size, 4, arrays)[ids]
+    rows = from_blocks("table", table.shape, scheme.embedding_block_size, scheme.embeddings, arrays)[ids]
     return rows if scheme.scale_bits == 32 else rows.astype(np.float16).astype(np.float32)
 
 
-def from_blocks(name: str, shape: tuple[int, ...], size: int, bits: int, arrays: Arrays) -> NDArray[np.float32]:
+def from_blocks(name: str, shape: tuple[int, ...], size: int, bits: Bits, arrays: Arrays) -> NDArray[np.float32]:
     """The stored codes as floats; that they are good codes is what test_blocks checks."""
     codes, scales = arrays[f"{name}.codes"], arrays[f"{name}.scales"].astype(np.float32)
-    flat = (unpack_nibbles(codes) if bits == 4 else codes).reshape(shape[0], -1)
+    flat = unpack_codes(codes, bits).reshape(shape[0], -1)
     padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % size)))
-    return dequantize_blocks(padded.reshape(shape[0], -1, size), scales, shape[1], bits)
+    zero = np.full(scales.shape, 2 ** (bits - 1), np.uint8)
+    if f"{name}.zero_points" in arrays:
+        zero = unpack_codes(arrays[f"{name}.zero_points"], bits)[:, : scales.shape[1]]
+    return dequantize_blocks(padded.reshape(shape[0], -1, size), Grid(scales, zero), shape[1])
 
 
 def widen(name: str, shape: tuple[int, int], scheme: Scheme, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """8-bit codes of the stored 4-bit ones, and their scales; float16 divides in float16."""
-    codes = unpack_nibbles(arrays[f"{name}.codes"])[: shape[0] * shape[1]].reshape(shape).astype(np.int8)
+    codes = unpack_codes(arrays[f"{name}.codes"], 4)[: shape[0] * shape[1]].reshape(shape).astype(np.int8)
     signed = np.where(codes > 7, codes - 16, codes)
     divisors = np.repeat(arrays[f"{name}.divisors"], scheme.block_size, axis=0)[: shape[0]]
     return np.rint(signed.astype(divisors.dtype) / divisors).astype(np.float64), arrays[f"{name}.scales"]
