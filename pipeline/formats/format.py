@@ -15,6 +15,7 @@ from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.edit import add_constant, drop_unused
 from pipeline.graph.onnx_ir import ir
 from pipeline.numerics.affine import Float
+from pipeline.numerics.coded import Coded
 from pipeline.numerics.gptq import Curvature
 
 TensorClass = Literal["linear", "table", "conv", "lstm", "other"]
@@ -50,10 +51,12 @@ class Layer:
 class Known:
     """What is known of a weight beside its values. `curvature`: of the inputs of its products on calibration samples,
     computed when it is asked for; None where nothing was calibrated. `floor`: the smallest scales that leave room for
-    a bias (`numerics.affine.bias_floor`), which broadcast against the weight."""
+    a bias (`numerics.affine.bias_floor`), which broadcast against the weight. `given`: the codes that the checkpoint
+    has of it, in rows of outputs; they are stored as they are."""
 
     curvature: Callable[[], Curvature | None] = lambda: None
     floor: Float | None = None
+    given: Coded | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
+from pydantic import Field
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import (
@@ -23,6 +24,7 @@ from pipeline.formats.format import (
     constant_of,
     constants,
 )
+from pipeline.formats.given_blocks import in_order, rows_with_minima, with_minima
 from pipeline.graph.edit import CONTRIB, add_constant, emit, graph_of, replace
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.block_grids import Search, quantize_blocks
@@ -36,6 +38,7 @@ from pipeline.numerics.blocks import (
     split_blocks,
     unpack_codes,
 )
+from pipeline.numerics.coded import Coded
 from pipeline.numerics.gptq import gptq_blocks
 
 if TYPE_CHECKING:
@@ -52,12 +55,15 @@ _PRODUCTS = {
 
 class Blocks(StrictModel):
     """How a weight is stored in blocks, and how MatMulNBits is to multiply with it. `zero_points`: whether blocks have
-    their own."""
+    their own. `ordered`, `minima`: of codes that the checkpoint has, whether they are in another order than the
+    product's inputs, and whether a value is added to each block (`formats.given_blocks`)."""
 
     block_size: int
     scale_bits: Literal[32, 16]
     zero_points: bool = False
     accuracy_level: int = 0
+    ordered: bool = Field(default=False, exclude_if=lambda ordered: not ordered)
+    minima: bool = Field(default=False, exclude_if=lambda minima: not minima)
 
 
 class _IntBlock(NumberFormat):
@@ -87,6 +93,8 @@ class _IntBlock(NumberFormat):
         """Of a product's weight [K, N], as MatMulNBits reads them: codes uint8 [N, blocks, bytes of a block], scales
         [N, blocks], and zero points uint8 [N, bytes of a row's]. A table [rows, columns] is packed row by row; unlike
         MatMulNBits, GatherBlockQuantized takes rows without padding."""
+        if known.given is not None:
+            return self._given(op, known.given)
         if op == "table":
             form = self._form(weight, self._table_size, each_row=True)
             codes, grid = quantize_blocks(weight, form, search=self._search)
@@ -96,6 +104,20 @@ class _IntBlock(NumberFormat):
         rows = np.ascontiguousarray(weight.T)
         codes, grid = rounded_rows(rows, form, known, self._gptq, self._search)
         return self._encoded(pack_codes(codes, form.bits), grid, form, self._accuracy_level)
+
+    def _given(self, op: TensorClass, coded: Coded) -> Encoded:
+        """The stored form of codes that the checkpoint has."""
+        codes, grid, form = coded.in_blocks()
+        packed = pack_codes(codes, form.bits)
+        if op == "table":
+            columns, form = coded.codes.shape[1], dataclasses.replace(form, scale_bits=32)  # its rows are then exact
+            packed = np.ascontiguousarray(packed.reshape(len(packed), -1)[:, : columns * form.bits // 8])
+        encoded = self._encoded(packed, grid, form, 0 if op == "table" else self._accuracy_level)
+        more: Arrays = {} if coded.order is None else {"order": coded.order}
+        if coded.minima is not None:
+            more["minima"] = coded.minima if op == "table" else np.ascontiguousarray(coded.minima.T)
+        said = {"ordered": coded.order is not None, "minima": coded.minima is not None}
+        return Encoded(encoded.arrays | more, encoded.parameters | {name: True for name, has in said.items() if has})
 
     def _form(self, weight: Float, size: int, each_row: bool = False) -> BlockFormat:
         return block_format(weight, BlockFormat(size, self.code_bits, self._scale_bits, self._symmetric), each_row)
@@ -116,10 +138,17 @@ class _IntBlock(NumberFormat):
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:
         codes = unpack_codes(encoded.arrays["codes"], self.code_bits)
         if op == "table":
-            return dequantize_blocks(
-                split_blocks(codes, encoded.parameters["block_size"]), self._grid(encoded), shape[1]
-            )
-        return dequantize_blocks(codes, self._grid(encoded), shape[0]).T
+            codes = split_blocks(codes, encoded.parameters["block_size"])
+            return self._widened(codes, encoded, shape[1], encoded.arrays.get("minima"))
+        minima = encoded.arrays.get("minima")
+        return self._widened(codes, encoded, shape[0], None if minima is None else minima.T).T
+
+    def _widened(self, codes: Bytes, encoded: Encoded, columns: int, minima: Float | None) -> Float:
+        """float32 [rows, columns] of codes [rows, blocks, size]."""
+        values, arrays = dequantize_blocks(codes, self._grid(encoded), columns), encoded.arrays
+        if minima is not None:
+            values += np.repeat(minima, encoded.parameters["block_size"], axis=1)[:, :columns]
+        return values[:, np.argsort(arrays["order"])] if "order" in arrays else values
 
     def _grid(self, encoded: Encoded) -> Grid:
         scale = encoded.arrays["scales"].astype(np.float32)
@@ -142,7 +171,7 @@ class _IntBlock(NumberFormat):
         elif entry.op == "table":
             _rows(node, entry, arrays)
         else:
-            _product(node, entry, arrays)
+            _product(node, entry, arrays, shared)
 
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         if self.refuses(op) or (op == "table" and dims[-1] * self.code_bits % 8):
@@ -257,14 +286,14 @@ def _stored(node: ir.Node, entry: Entry, weight: str, arrays: Arrays) -> tuple[i
     return codes, scales, constants(node, weight, arrays, "zero_points") if blocks.zero_points else []
 
 
-def _product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
+def _product(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:
     """MatMulNBits. Its scales are of the activation's type: float16 ones are cast, which ONNX Runtime does once, when
     it loads the model."""
     blocks = Blocks.model_validate(entry.parameters)
     codes, scales, zero_points = _stored(node, entry, entry.weight, arrays)
     if blocks.scale_bits == 16:
         (scales,) = emit(node, "Cast", [scales], [f"{node.name}/scales"], to=TensorProto.FLOAT)
-    activation = node.inputs[0]
+    activation = in_order(node, entry, arrays, shared) if blocks.ordered else node.inputs[0]
     assert activation is not None  # noqa: S101
     (result,) = emit(
         node,
@@ -278,7 +307,7 @@ def _product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
         block_size=blocks.block_size,
         accuracy_level=blocks.accuracy_level,
     )
-    replace(node, result)
+    replace(node, with_minima(node, entry, arrays, activation, result) if blocks.minima else result)
 
 
 def _bits(entry: Entry) -> Bits:
@@ -289,7 +318,8 @@ def _rows(node: ir.Node, entry: Entry, arrays: Arrays) -> None:
     """GatherBlockQuantized. Its rows are of the scales' type, and lose nothing that counts in float16: 2^-11 of a value
     beside half a step of a 16-step scale."""
     read = _stored(node, entry, entry.weight, arrays)
-    replace(node, _as_float(node, _looked_up(node, entry, read, axis=1), entry))
+    rows = _as_float(node, _looked_up(node, entry, read, axis=1), entry)
+    replace(node, rows_with_minima(node, entry, arrays, rows) if "minima" in entry.parameters else rows)
 
 
 def _rows_of_product(node: ir.Node, entry: Entry, arrays: Arrays) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.artifact import Artifact
@@ -45,7 +46,8 @@ CODES = "codes.safetensors"
 
 def save_plan(folder: Path, plan: QuantizationPlan, arrays: Arrays) -> None:
     """Write `plan.json`, and the arrays of stored weights by name (`<weight>.codes`, `<weight>.scales`)."""
-    save_file(arrays, folder / CODES)
+    # save_file writes what lies in memory, whatever the order of axes
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / CODES)
     (folder / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8", newline="\n")
 
 
