@@ -31,7 +31,7 @@ from pipeline.graph.files import MODEL, Graphs, file_of, graphs_in, load_model
 from pipeline.runtime.behaviour import PROBE
 from pipeline.runtime.releases import ONNX, Requirements, parse_release, requirements
 from pipeline.source.decoders import GENERATION
-from pipeline.source.model_config import CHAT_TEMPLATE, CONFIG, PREPROCESSOR_FILES
+from pipeline.source.model_config import CHAT_TEMPLATE, CONFIG, PREPROCESSOR_FILES, read_float_config
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
@@ -130,6 +130,8 @@ def _config(spec: ModelSpec, out: Path) -> list[str]:
     found = [name for name in names if (spec.path / name).is_file()]
     for name in found:
         shutil.copyfile(spec.path / name, out / name)
+    if spec.coded:
+        (out / CONFIG).write_text(pretty_json(read_float_config(spec.path)), encoding="utf-8", newline="\n")
     return found
 
 

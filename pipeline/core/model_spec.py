@@ -152,9 +152,10 @@ class ModelSpec(StrictModel):
     puts out (a name in `tasks.registry.OUTPUTS`), as far as that is known before its graph is; `output`: the name of
     the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
     `preprocessing`: a recipe's image processing; `labels`: class names by index; `head`: how outputs are decoded.
-    `decoder`: of a model with an encoder and a decoder; `language`: of a language model.
-    Outside the key: `path`, its folder; `entry`, the factory or ONNX file; `tokenizer`, the folder of a tokenizer in
-    place of its own.
+    `decoder`: of a model with an encoder and a decoder; `language`: of a language model; `coded`: whether its weights
+    are codes already.
+    Outside the key: `path`, its folder; `entry`, the factory, ONNX or GGUF file; `tokenizer`, the folder of a tokenizer
+    in place of its own.
     """
 
     name: str
@@ -174,6 +175,7 @@ class ModelSpec(StrictModel):
     head: dict[str, Any] = Field(default={})
     decoder: DecoderSpec | None = Field(default=None, exclude_if=lambda decoder: decoder is None)
     language: LanguageSpec | None = Field(default=None, exclude_if=lambda language: language is None)
+    coded: bool = Field(default=False, exclude_if=lambda coded: not coded)
     path: Path
     entry: str = ""
     tokenizer: Path | None = None

@@ -235,13 +235,13 @@ class _Builder:
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
                 [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside()]
-                if self.formats.rounds
+                if self._stores_codes
                 else []
             ),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
-            self._bundle("write" if self.formats.rounds else self._traced),
-            self._answers("write" if self.formats.rounds else self._traced),
+            self._bundle("write" if self._stores_codes else self._traced),
+            self._answers("write" if self._stores_codes else self._traced),
         ]
 
     def _of_model(
@@ -255,6 +255,11 @@ class _Builder:
     ) -> Stage:
         """A stage that is told of the model source."""
         return Stage(name, version, run, config, inputs, libraries, models=self.reading.models())
+
+    @property
+    def _stores_codes(self) -> bool:
+        """Whether the scheme rounds weights, or the checkpoint has codes that are kept whatever the scheme."""
+        return self.formats.rounds or self.source.coded
 
     @property
     def _traced(self) -> str:
@@ -309,7 +314,8 @@ class _Builder:
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=7))
             inputs["sensitivity"] = "sensitivity"
-        stages.append(self._onnx("quantize", "quantize:run", config, inputs, version=13))
+        chosen = self._onnx("quantize", "quantize:run", config, inputs, version=13)
+        stages.append(replace(chosen, models=self.reading.models()) if self.source.coded else chosen)
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages

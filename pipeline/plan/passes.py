@@ -55,6 +55,13 @@ class Passes:
                 "has an encoder and a decoder.",
                 "Use a recipe without passes (`edge recipes` lists them).",
             )
+        if source.coded and (recipe.passes or scheme.smoothing is not None):
+            what = "compression passes" if recipe.passes else f"smoothing (alpha {scheme.smoothing:g})"
+            raise UsageError(
+                f"The recipe {recipe.name!r} has {what}, which would change the weights of {source.name!r}: its "
+                "checkpoint is quantized already, and these codes could not be kept.",
+                "Use a recipe without passes and smoothing, or give the float checkpoint that it was made from.",
+            )
         if recipe.passes and source.language is not None:
             raise UsageError(
                 f"The recipe {recipe.name!r} has compression passes, which are not made for {source.task.name} yet.",

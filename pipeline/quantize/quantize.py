@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,14 +13,15 @@ from safetensors.numpy import load_file
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress, Scheme
-from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
+from pipeline.formats.format import Arrays, Entry, Known, Layer
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.edit import fixed_values, name_of
-from pipeline.numerics.affine import is_empty
+from pipeline.graph.edit import constant, fixed_values, name_of
+from pipeline.numerics.affine import Float, is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
+from pipeline.quantize.given import Choice, Choices, GivenCodes, given_codes, require_exact
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
@@ -35,8 +36,8 @@ SENSITIVE = "sensitive.json"
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, what layers would lose in 8 bits, and the Hessians of products; and `fixed`: tensors that are the
-    same for every sample."""
+    convolutions have, what layers would lose in 8 bits, and the Hessians of products; `fixed`: tensors that are the
+    same for every sample; `given`: codes that the checkpoint has."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
@@ -44,12 +45,15 @@ class Calibrated:
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     hessians: Hessians | None = None
     fixed: frozenset[str] = frozenset()
+    given: GivenCodes = field(default_factory=lambda: GivenCodes({}))
 
 
 def run(context: StageContext) -> StageMetadata:
     """Writes `plan.json` (QuantizationPlan) and `codes.safetensors` (`<weight>.codes`, `<weight>.scales`)."""
     scheme = Scheme.model_validate(context.config["scheme"])
-    made = [_quantized(part, scheme) for part in parts(context)]
+    given = given_codes(context)
+    made = [_quantized(part, scheme, given) for part in parts(context)]
+    given.require_seen(weight for graph in made for weight in graph.kept)
     _refuse_nothing(made, scheme)
     return joined(graph.metadata for graph in made)
 
@@ -57,18 +61,19 @@ def run(context: StageContext) -> StageMetadata:
 @dataclass(frozen=True)
 class _Quantized:
     """The plan of one graph and what was found out about it. `takes`: whether it has layers that a scheme could take;
-    `sensitive`: whether some stay in float for that."""
+    `sensitive`: whether some stay in float for that; `kept`: the weights that stay in float."""
 
     plan: QuantizationPlan
     metadata: StageMetadata
     takes: bool
     sensitive: bool
+    kept: tuple[Float, ...]
 
 
-def _quantized(part: Part, scheme: Scheme) -> _Quantized:
+def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
     context, formats, graph = part.context, SchemeFormats(scheme), part.load().graph
     layers, left = read_layers(context.inputs["layers"], graph)
-    found = calibrated(context, graph, layers, formats)
+    found = replace(calibrated(context, graph, layers, formats), given=given)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
     region = region_of(graph, layers, formats, found.values, found.losses)
@@ -91,7 +96,8 @@ def _quantized(part: Part, scheme: Scheme) -> _Quantized:
         },
         "formats": _stored(plan, formats, arrays),
     }
-    return _Quantized(plan, metadata, bool(layers), bool(sensitive))
+    kept = tuple(constant(graph.initializers.get(entry.weight)) for entry in plan.left_in_float)
+    return _Quantized(plan, metadata, bool(layers), bool(sensitive), tuple(each for each in kept if each is not None))
 
 
 def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> list[dict[str, Json]]:
@@ -189,29 +195,26 @@ def decide(
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan for `layers`, whose convolutions are those of `region`, and its arrays. `stored`: products that are
     computed in float."""
-    codes, in_float = Codes(), {id(layer) for layer in stored}
-    kept = list(left)
+    codes, in_float = Codes(), {id(layer): stored_form(formats) for layer in stored}
+    choices, kept = Choices(formats, found.given, in_float), list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
     tied = tied_products(others)
     entries: list[Entry] = []
     for done, layer in enumerate(others, start=1):
-        reason = formats.leaves(layer.op, str(layer.node.name), layer.weight)
-        if reason:
-            kept.append(left_entry(layer, reason))
+        choice, product = choices.of(layer), tied.get(layer.weight_name)
+        if choice.reason:
+            kept.append(left_entry(layer, choice.reason))
         else:
-            form = stored_form(formats) if id(layer) in in_float else formats.of(layer.op, str(layer.node.name))
-            product = tied.get(layer.weight_name)
+            made = None
             if product is not None and id(product) not in in_float:
-                made = _tied_entry(layer, form, product, formats, found, readers, codes)
-            else:
-                made = None
-            entries.append(made or _entry(layer, form, found, readers, codes))
+                made = _tied_entry(layer, choice, product, choices.of(product), found, readers, codes)
+            entries.append(made or _entry(layer, choice, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
     isolated += [(layer, stored_form(formats)) for layer, _ in region.stored]
-    widened = tuple(_entry(layer, form, found, readers, codes) for layer, form in isolated)
+    widened = tuple(_entry(layer, Choice(form, None, ""), found, readers, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),
@@ -247,35 +250,33 @@ def tied_products(layers: Sequence[Layer]) -> dict[str, Layer]:
 
 def _tied_entry(
     layer: Layer,
-    form: NumberFormat,
+    choice: Choice,
     product: Layer,
-    formats: SchemeFormats,
+    other: Choice,
     found: Calibrated,
     readers: dict[str, tuple[str, ...]],
     codes: Codes,
 ) -> Entry | None:
     """The entry of a table whose rows are read from what its product stores; None if they cannot be."""
-    if formats.leaves("linear", str(product.node.name), product.weight):
-        return None
-    other = formats.of("linear", str(product.node.name))
-    if not form.reads_rows_of(other, layer.weight.shape):
+    if other.reason or not other.plain or not choice.form.reads_rows_of(other.form, layer.weight.shape):
         return None
     made = _entry(product, other, found, readers, codes)
     return made.model_copy(
         update={
-            **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table", "format": form.name},
+            **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table", "format": choice.form.name},
             **{"shape": layer.weight.shape, "stored_as": product.weight_name, "input": {}},
         }
     )
 
 
-def _entry(
-    layer: Layer, form: NumberFormat, found: Calibrated, readers: dict[str, tuple[str, ...]], codes: Codes
-) -> Entry:
+def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, tuple[str, ...]], codes: Codes) -> Entry:
     def curvature() -> Curvature | None:
         return found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
 
-    encoded = codes.encode(layer, form, Known(curvature))
+    form = choice.form
+    encoded = codes.encode(layer, form, Known(curvature, given=choice.given))
+    if choice.given is not None:
+        require_exact(layer, form.decode(layer.op, encoded, layer.weight.shape))
     if layer.op != "linear":
         return entry_of(layer, form, encoded)
     if form.integer_products and layer.activation in found.fixed:

@@ -12,7 +12,8 @@ from pipeline.config.recipe import Recipe
 from pipeline.core.digest import sha256_file, sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
 from pipeline.core.model_spec import DecoderSpec, InputSpec, LanguageSpec, ModelSpec
-from pipeline.core.untrusted import read_json_object, user_path
+from pipeline.core.untrusted import read_json_object, require_inside, user_path
+from pipeline.source.coded.checkpoint import GGUF, coded_checkpoint
 from pipeline.source.declared import whole
 from pipeline.source.decoders import decoder_of, generates
 from pipeline.source.factory import build, factory_name, is_factory
@@ -20,11 +21,11 @@ from pipeline.source.language import language_of
 from pipeline.source.metadata import beside, config_of, home
 from pipeline.source.model_config import (
     CHAT_TEMPLATE,
+    CONFIG,
     TOKENIZER_FILES,
     VOCABULARY_FILES,
     check_files,
     check_sizes,
-    check_unquantized,
     read_config,
 )
 from pipeline.source.onnx_file import declared_outputs, metadata_of, read_onnx
@@ -45,9 +46,9 @@ _EXECUTABLE = ("*.py",)
 @dataclass(frozen=True)
 class ModelSource:
     """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
-    tokenizer or image processing. `entry`: the factory or ONNX file, as it was named. `inputs`: what the graph takes,
-    of sources that have no Hugging Face `config`; `outputs`, `metadata`: what an ONNX file says that it gives, and of
-    itself. `notes`: what was assumed of it."""
+    tokenizer or image processing. `entry`: the factory, ONNX or GGUF file. `inputs`: what the graph takes, of
+    sources that have no Hugging Face `config`; `outputs`, `metadata`: what an ONNX file says that it gives, and of
+    itself. `coded`: whether the weights are codes already. `notes`: what was assumed of it."""
 
     name: str
     kind: Literal["huggingface", "factory", "onnx"]
@@ -65,6 +66,7 @@ class ModelSource:
     config: dict[str, Any] = field(default_factory=dict)
     decoder: DecoderSpec | None = None
     language: LanguageSpec | None = None
+    coded: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -95,6 +97,7 @@ class ModelSource:
             head=head or {},
             decoder=self.decoder,
             language=self.language,
+            coded=self.coded,
             path=self.path,
             entry=self.entry,
         )
@@ -108,7 +111,7 @@ def resolve_model(
     recipe: Recipe | None = None,
 ) -> ModelSource:
     """The source that `model` names: a folder, a packaged model, a hub id (`owner/name`), a PyTorch factory
-    (`file.py:name`, `package.module:name`), or an ONNX file.
+    (`file.py:name`, `package.module:name`), an ONNX file, or a GGUF file beside its config.json.
 
     UsageError if it names nothing, or what it names cannot be used; StageError if a hub id cannot be fetched or
     weights are damaged.
@@ -137,7 +140,7 @@ def model_name(model: str) -> str:
     if is_factory(model):
         return factory_name(model)
     path = Path(model).expanduser()
-    if model.endswith(".onnx"):
+    if model.endswith((".onnx", GGUF)):
         return path.stem
     return path.resolve().name or "model" if path.is_dir() else path.name
 
@@ -232,7 +235,7 @@ def _fed(task: Task, inputs: dict[str, InputSpec], folder: Path, images: bool) -
 
 
 def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_pickle: bool) -> ModelSource:
-    path = _locate(model, trust_remote_code)
+    path, gguf = _gguf_file(model) if model.endswith(GGUF) else _with_gguf(_locate(model, trust_remote_code))
     config = read_config(path)
     check_files(path)
     if "auto_map" in config and not trust_remote_code:
@@ -240,24 +243,54 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
             f"The model {model!r} runs code of its own (auto_map in its config.json).",
             "If you have read that code and trust it, add --trust-remote-code.",
         )
-    check_unquantized(config, path.name)
-    check_weights(path, allow_pickle)
-    check_sizes(config, count_tensors(path, allow_pickle), path.name)
+    if not gguf:
+        check_weights(path, allow_pickle)
+    coded = coded_checkpoint(path, config, str(gguf or ""))
+    check_sizes(config, count_tensors(path, allow_pickle) if coded is None else coded.tensors, path.name)
     adapter = _of_architecture(TASKS.get(task), config, path) if task else infer_task(config, path)
     return ModelSource(
         name=model_name(model),
         kind="huggingface",
         path=path,
-        entry="",
-        digest=_digest(path, trust_remote_code, allow_pickle),
+        entry=str(gguf or ""),
+        digest=_digest(path, [gguf] if gguf else weight_files(path, allow_pickle), trust_remote_code),
         task=adapter,
         sentence_transformer=(path / "modules.json").is_file() and adapter.name == "feature-extraction",
-        pickle=weight_files(path, allow_pickle)[0].name == PICKLE,
+        pickle=not gguf and weight_files(path, allow_pickle)[0].name == PICKLE,
         trust_remote_code=trust_remote_code,
         config=config,
         decoder=decoder_of(config, adapter, path) if adapter.decodes else None,
         language=language_of(path, trust_remote_code) if adapter.continues else None,
+        coded=coded is not None,
+        notes=(coded.note(),) if coded else (),
     )
+
+
+def _gguf_file(model: str) -> tuple[Path, Path]:
+    """The folder of a GGUF file and the file. UsageError if it is not there."""
+    file = user_path(model).resolve()
+    if not file.exists():
+        raise UsageError(f"There is no file {model!r}.", "Give the path of a .gguf file.")
+    if not (file.parent / CONFIG).is_file():
+        raise UsageError(
+            f"There is no {CONFIG} beside {file.name!r}: a GGUF file says too little of its architecture.",
+            f"Put {CONFIG} and the tokenizer of the model that it was made from into its folder.",
+        )
+    return file.parent, file
+
+
+def _with_gguf(folder: Path) -> tuple[Path, Path | None]:
+    """The folder, and its GGUF file where that is all that it has of weights. UsageError for several."""
+    files = sorted(folder.glob(f"*{GGUF}"))
+    if not files or any(folder.glob("*.safetensors")):
+        return folder, None
+    if len(files) > 1:
+        raise UsageError(
+            f"The folder {folder.name!r} has {len(files)} GGUF files: {', '.join(file.name for file in files)}.",
+            "Name the one to export.",
+        )
+    require_inside(folder, files[0])
+    return folder, files[0]
 
 
 def _of_architecture(task: Task, config: dict[str, Any], path: Path) -> Task:
@@ -365,7 +398,7 @@ def infer_task(config: dict[str, Any], path: Path) -> Task:
     )
 
 
-def _digest(path: Path, trust_remote_code: bool, allow_pickle: bool) -> str:
+def _digest(path: Path, weights: list[Path], trust_remote_code: bool) -> str:
     """Weights, config, tokenizer and (if trusted) code: what an export reads. Documentation is left out."""
     patterns = (
         "*.json",
@@ -375,5 +408,5 @@ def _digest(path: Path, trust_remote_code: bool, allow_pickle: bool) -> str:
         CHAT_TEMPLATE,
         *(_EXECUTABLE if trust_remote_code else ()),
     )
-    found = {file for pattern in patterns for file in path.glob(pattern)} | set(weight_files(path, allow_pickle))
+    found = {file for pattern in patterns for file in path.glob(pattern)} | set(weights)
     return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(found)})

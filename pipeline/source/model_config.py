@@ -12,6 +12,7 @@ from pipeline.core.paths import read_at_most
 from pipeline.core.untrusted import Limit, read_json_object, require_file, require_inside
 
 CONFIG = "config.json"
+QUANTIZATION = "quantization_config"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHAT_TEMPLATE = "chat_template.jinja"
 VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -37,6 +38,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def read_float_config(path: Path) -> dict[str, Any]:
+    """As `read_config`, without what tells how the codes of the checkpoint are packed."""
+    return {key: value for key, value in read_config(path).items() if key != QUANTIZATION}
+
+
 def _check_types(config: dict[str, Any], name: str) -> None:
     """Of what is read here; the rest is for transformers to judge."""
     architectures = config.get("architectures") or []
@@ -52,18 +58,6 @@ def _check_types(config: dict[str, Any], name: str) -> None:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value <= LARGEST
-
-
-def check_unquantized(config: dict[str, Any], name: str) -> None:
-    """UsageError for a checkpoint whose weights are codes already (GPTQ, AWQ, ...)."""
-    found = config.get("quantization_config")
-    if found:
-        method = found.get("quant_method") if isinstance(found, dict) else None
-        raise UsageError(
-            f"The weights of {name!r} are quantized already ({method or 'quantization_config in config.json'}): they "
-            "would be rounded a second time.",
-            "Give the checkpoint that it was made from, in float32, float16 or bfloat16.",
-        )
 
 
 def check_sizes(config: dict[str, Any], tensors: int | None, name: str) -> None:

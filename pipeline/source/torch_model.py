@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.untrusted import refused, users_code, words
+from pipeline.source.coded.checkpoint import CodedCheckpoint, coded_checkpoint
 from pipeline.source.factory import build
-from pipeline.source.model_config import read_config
+from pipeline.source.model_config import QUANTIZATION, read_config
 from pipeline.source.sentence_modules import sentence_modules
 
 
@@ -28,7 +31,44 @@ def load_source(spec: ModelSpec) -> nn.Module:
     if spec.kind == "factory":
         with users_code(lambda error: f"The model of {spec.entry!r} cannot be copied as float32: {words(error)}."):
             return copy.deepcopy(build(spec.entry).model).float()
+    if spec.coded:
+        return _decoded_model(spec)
     return load_float_model(spec.path, spec.auto_class, spec.trust_remote_code, spec.pickle)
+
+
+def _decoded_model(spec: ModelSpec) -> PreTrainedModel:
+    """The float32 model that a checkpoint of codes stands for. StageError as `load_float_model`."""
+    checkpoint = coded_checkpoint(spec.path, read_config(spec.path), spec.entry)
+    assert checkpoint is not None  # noqa: S101  # the source was vetted as one
+    loader = getattr(transformers, _encoder_class(spec.path, spec.auto_class))
+    with _loading(spec.path.name, spec.auto_class):
+        config = AutoConfig.from_pretrained(spec.path)
+        if hasattr(config, QUANTIZATION):
+            delattr(config, QUANTIZATION)
+        with torch.device("meta"):
+            kind = type(loader.from_config(config))
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=_decoded(checkpoint), **_LOADED, output_loading_info=True
+        )
+    _require_products(spec.path.name, model, checkpoint)
+    return _whole(spec.path.name, spec.auto_class, model, info)
+
+
+def _decoded(checkpoint: CodedCheckpoint) -> dict[str, Tensor]:
+    """All weights in float32, by name."""
+    codes = {name: torch.from_numpy(read().values()) for name, read in checkpoint.codes.items()}
+    return codes | {name: torch.from_numpy(read()) for name, read in checkpoint.floats.items()}
+
+
+def _require_products(name: str, model: PreTrainedModel, checkpoint: CodedCheckpoint) -> None:
+    """Codes are of weights [outputs, inputs], and GPT-2's products store theirs the other way round."""
+    turned = [path for path, module in model.named_modules() if isinstance(module, Conv1D)]
+    if turned:
+        raise StageError(
+            f"The checkpoint {name!r} ({checkpoint.title}) is of a {type(model).__name__}, whose weights ({turned[0]}, "
+            "...) lie the other way round than codes do.",
+            "Give the float checkpoint that it was made from.",
+        )
 
 
 def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickle: bool = False) -> PreTrainedModel:
@@ -37,23 +77,38 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
     transformers cannot build it or weights are missing."""
     auto_class = _encoder_class(path, auto_class)
     loader = getattr(transformers, auto_class)
-    with refused(
-        f"transformers {transformers.__version__} cannot load {path.name!r} as {auto_class}",
-        "Check config.json (model_type, architectures, sizes), or name another --task.",
-        StageError,
-    ):
+    with _loading(path.name, auto_class):
         model, info = loader.from_pretrained(
             path,
-            dtype=torch.float32,
-            attn_implementation="eager",
+            **_LOADED,
             use_safetensors=not pickle,
             weights_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # else its error names neither the weight nor the sizes
         )
-    _refuse_mismatched(path.name, info)
-    _refuse_random_weights(path.name, auto_class, info)
+    return _whole(path.name, auto_class, model, info)
+
+
+_LOADED: dict[str, Any] = {
+    "dtype": torch.float32,
+    "attn_implementation": "eager",
+    "ignore_mismatched_sizes": True,  # else transformers' error names neither the weight nor the sizes
+}
+
+
+def _loading(name: str, auto_class: str) -> AbstractContextManager[None]:
+    """Around transformers, which checks little of what a checkpoint says."""
+    return refused(
+        f"transformers {transformers.__version__} cannot load {name!r} as {auto_class}",
+        "Check config.json (model_type, architectures, sizes), or name another --task.",
+        StageError,
+    )
+
+
+def _whole(name: str, auto_class: str, model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
+    """The model in evaluation mode. StageError if weights are missing or of other shapes."""
+    _refuse_mismatched(name, info)
+    _refuse_random_weights(name, auto_class, info)
     return model.eval()
 
 

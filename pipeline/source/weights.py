@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,39 @@ def count_tensors(path: Path, allow_pickle: bool = False) -> int | None:
     if files[0].name == PICKLE:
         return None
     return sum(len(_header(file, file.stat().st_size)[0].keys() - {_METADATA}) for file in files)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a safetensors file, as its header has it; its data begin at the byte `begin` of the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """The tensors of the model in `path`, whose files `check_weights` has passed."""
+    found = {}
+    for file in weight_files(path):
+        entries, begin = _header(file, file.stat().st_size)
+        for name, entry in entries.items():
+            if name != _METADATA:
+                found[name] = _stored(file, name, entry, begin)
+    return found
+
+
+_ITEM = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+"""Bytes of a value."""
+
+
+def _stored(file: Path, name: str, entry: dict[str, Any], begin: int) -> Stored:
+    first, last, _ = _range(file, name, entry)
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    if dtype in _ITEM and math.prod(shape) * _ITEM[dtype] != last - first:
+        raise _invalid(file, f"{name!r} is {dtype} {list(shape)} and has {last - first} bytes")
+    return Stored(file, dtype, shape, begin + first)
 
 
 def _expected_bytes(file: Path, size: int) -> int:

@@ -18,7 +18,7 @@ from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_tied_tables, fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
-from pipeline.trace.pack_attention import pack_attention
+from pipeline.trace.pack_attention import Alike, always_alike, pack_attention
 from pipeline.trace.simplify_gather_nd import simplify_gathers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -27,12 +27,14 @@ Axes = Mapping[str, tuple[str, ...]]
 _AS_PLACED: Axes = MappingProxyType({})
 
 
-def canonicalize(model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _AS_PLACED) -> None:
+def canonicalize(
+    model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _AS_PLACED, alike: Alike = always_alike
+) -> None:
     """In place: gathers of everything -> Unsqueeze, written-out hard-sigmoids -> HardSigmoid, written-out attention ->
     Attention if `fuse` and the opset has it, what ONNX Runtime does not broadcast written out, factors and shifts of
     channels folded into the convolution before, Gemm -> MatMul + Add, name nodes and weights after modules (without
     `prefix`), name the dynamic axes (after `axes`, by input), one product for the queries, keys and values of attention
-    over a cache, and drop metadata, which holds stack traces with file paths."""
+    over a cache (if their modules are `alike`), and drop metadata, which holds stack traces with file paths."""
     graph = model.graph
     changed = simplify_gathers(graph) + fuse_hard_sigmoids(graph)
     if model.opset_imports[""] >= OPSET:
@@ -50,7 +52,7 @@ def canonicalize(model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _
     for node in graph:
         name_after_module(node, prefix)
     name_parameters(graph, prefix)
-    pack_attention(graph)
+    pack_attention(graph, alike)
     strip_metadata(model)
     model.producer_name, model.producer_version = "edge-pipeline", None
     graph.name = "main"

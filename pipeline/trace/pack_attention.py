@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,15 +56,24 @@ class _Projection:
         return str(self.product.name).rpartition("/")[0]
 
 
-def pack_attention(graph: ir.Graph) -> int:
+Alike = Callable[[Sequence[str]], bool]
+"""Whether the weights of modules, by name, can be stored as one."""
+
+
+def always_alike(_: Sequence[str]) -> bool:
+    return True
+
+
+def pack_attention(graph: ir.Graph, alike: Alike = always_alike) -> int:
     """In place: queries, keys and values that are products of one input become one product, which the operator takes
-    as they are. Nodes must have their modules' names. Returns how many attentions changed."""
+    as they are, where their modules are `alike`. Nodes must have their modules' names. Returns how many attentions
+    changed."""
     packed = 0
     for node in list(graph):
         if node.op_type == ATTENTION and node.domain == CONTRIB:
             found = [_projection(value) for value in node.inputs[:_SIDES]]
             parts = [part for part in found if part is not None]
-            if len(parts) == _SIDES and _together(parts):
+            if len(parts) == _SIDES and _together(parts) and alike([part.module for part in parts]):
                 _pack(graph, node, parts)
                 packed += 1
     return packed

@@ -21,7 +21,8 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
 from pipeline.source.cached import CachedDecoder
-from pipeline.source.model_config import CONFIG
+from pipeline.source.coded.checkpoint import coded_checkpoint
+from pipeline.source.model_config import CONFIG, read_config
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.decoder import decoder_forms
@@ -30,6 +31,7 @@ from pipeline.trace.failure import cannot_export
 from pipeline.trace.fuse_attention import OPSET
 from pipeline.trace.graph_source import GraphSource, continuing, halves
 from pipeline.trace.module import trace_module, uncollected
+from pipeline.trace.pack_attention import Alike, always_alike
 from pipeline.trace.parity import check_parity, fresh
 
 Tensors = dict[str, torch.Tensor]
@@ -111,7 +113,7 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
     for graph, form in _forms(source, spec, opset):
-        canonicalize(graph, source.prefix, form.fused, source.axes)
+        canonicalize(graph, source.prefix, form.fused, source.axes, _alike(spec))
         rename_axes(graph.graph, spec.inputs)
         save_model(graph, path)
         try:
@@ -123,6 +125,15 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
         notes = [f"The graph is exported with {form.title}: {reason}" for reason in reasons]
         return _Proven(graph, difference, tuple(notes))
     raise failures[-1]
+
+
+def _alike(spec: ModelSpec) -> Alike:
+    """Codes of different forms cannot be those of one product."""
+    if not spec.coded:
+        return always_alike
+    checkpoint = coded_checkpoint(spec.path, read_config(spec.path), spec.entry)
+    assert checkpoint is not None  # noqa: S101  # the source was vetted as one
+    return checkpoint.alike
 
 
 @dataclass(frozen=True)

@@ -96,13 +96,14 @@ def test_pickles_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"), [({"quant_method": "gptq", "bits": 4}, "gptq"), ("awq", "quantization_config in config.json")]
+    ("found", "said"), [({"quant_method": "fp8"}, "fp8"), ("awq", "quantization_config in config.json")]
 )
-def test_a_checkpoint_of_codes_is_refused(folder: Path, found: object, said: str) -> None:
+def test_a_checkpoint_of_other_codes_is_refused(folder: Path, found: object, said: str) -> None:
     config = {"model_type": "bert", "architectures": ["BertModel"], "quantization_config": found}
     (folder / "config.json").write_text(json.dumps(config))
     assert refusal(folder).message == (
-        f"The weights of 'model' are quantized already ({said}): they would be rounded a second time."
+        f"The weights of 'model' are quantized already ({said}), in a form that is not read; gptq, awq, "
+        "compressed-tensors and GGUF are."
     )
 
 
