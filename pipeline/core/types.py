@@ -88,6 +88,9 @@ class Scheme(StrictModel):
     `dynamic` (ranges found at run time), `static` (calibrated).
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
+    `head`: bits of the blocks of the last products, whose results are outputs of the model (a language model's logits,
+    a classifier's scores); null for those of other products. A table of embeddings that is also the head's weight is
+    read from the head's blocks if they have as many bits as `embeddings`, or more.
     `block_size`, `embedding_block_size`: how many values share a scale where weights or embeddings are stored in
     blocks, and `scale_bits` its bits. `symmetric`: the middle code is the zero of every block; otherwise each block
     stores its own, of as many bits as a code. `block_scales`: how scales and zero points of blocks are chosen, from
@@ -107,6 +110,7 @@ class Scheme(StrictModel):
     weights: Literal[32, 16, 8, 4, 2] = 32
     activations: Literal["float", "dynamic", "static"] = "float"
     embeddings: Literal[32, 16, 8, 4, 2] = 32
+    head: Literal[8, 4, 2] | None = None
     per_channel: bool = True
     reduce_range: bool = True
     block_size: Literal[16, 32, 64, 128, 256] = 32

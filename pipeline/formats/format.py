@@ -141,9 +141,10 @@ class NumberFormat(ABC):
         encoded = self.encode(op, weight, Known())
         return self.decode(op, encoded, weight.shape), encoded.bytes
 
-    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
-        """Whether a table of this format, and of `shape`, can be read from what a product of the other format stores of
-        it, so that it need not be stored twice."""
+    def lends_rows(self, table: NumberFormat, shape: tuple[int, ...]) -> bool:
+        """Whether the rows of a table of `shape`, which the scheme wants in the format `table`, can be read from what
+        this format stores of the product that multiplies with the same values, so that they need not be stored
+        twice."""
         return False
 
     def input_parameters(self, ends: NDArray[np.float32] | None) -> dict[str, Json]:

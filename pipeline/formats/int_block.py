@@ -156,13 +156,9 @@ class _IntBlock(NumberFormat):
             return Grid(scale, np.full(scale.shape, 1 << (self.code_bits - 1), np.uint8))
         return Grid(scale, unpack_codes(encoded.arrays["zero_points"], self.code_bits)[:, : scale.shape[1]])
 
-    def reads_rows_of(self, product: NumberFormat, shape: tuple[int, ...]) -> bool:
-        return type(product) is type(self) and shape[1] % product.block_size == 0
-
-    @property
-    def block_size(self) -> int:
-        """Of a product's weight."""
-        return self._size
+    def lends_rows(self, table: NumberFormat, shape: tuple[int, ...]) -> bool:
+        """If the rows fill blocks, and are wanted in no more bits."""
+        return table.code_bits <= self.code_bits and shape[1] % self._size == 0
 
     @staticmethod
     def emit(node: ir.Node, entry: Entry, arrays: Arrays, shared: Shared) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -33,13 +33,18 @@ class SchemeFormats:
         scheme: The record with the settings.
         tensors: What an export stored in which format, where that is known: an override that took no product then has
             no part in what is said of products.
+        chosen: Node -> format, where neither a tensor class nor an override decides.
     """
 
-    def __init__(self, scheme: Scheme, tensors: Sequence[TensorFormat] = ()) -> None:
+    def __init__(
+        self, scheme: Scheme, tensors: Sequence[TensorFormat] = (), chosen: Mapping[str, str] | None = None
+    ) -> None:
         self.scheme = scheme
         self.classes: dict[TensorClass, NumberFormat] = {
             op: NUMBER_FORMATS.get(name)(scheme) for op, name in _names(scheme).items()
         }
+        self._head = NUMBER_FORMATS.get(block_format_name(scheme.head))(scheme) if scheme.head else None
+        self._chosen = {node: NUMBER_FORMATS.get(name)(scheme) for node, name in (chosen or {}).items()}
         self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
         multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
         recurrent = any(tensor.op == "lstm" and not tensor.override for tensor in tensors)
@@ -50,6 +55,7 @@ class SchemeFormats:
         self._products = [
             self.classes["linear"],
             *self._lstms,
+            *([self._head] if self._head else []),
             *(form for _, form in self._product_overrides),
         ]
         stored = {tensor.override for tensor in tensors}
@@ -70,7 +76,9 @@ class SchemeFormats:
     def of(self, op: TensorClass, node: str) -> NumberFormat:
         """The format of a weight that `node` reads."""
         pattern = self.override(node)
-        return dict(self._overrides)[pattern] if pattern else self.classes[op]
+        if pattern:
+            return dict(self._overrides)[pattern]
+        return self._chosen[node] if op == "linear" and node in self._chosen else self.classes[op]
 
     def of_module(self, op: TensorClass, module: str) -> NumberFormat:
         """The format that the weight of a PyTorch module gets, whose node the traced graph names after it."""
@@ -136,6 +144,7 @@ class SchemeFormats:
         words = {
             "Weights": self.classes["linear"].words("linear"),
             "Activations": self.rounded_inputs,
+            **({"Head": self._head.words("linear")} if self._head else {}),
             "Embeddings": self.classes["table"].words("table"),
         }
         for form in self._products:
@@ -164,6 +173,11 @@ class SchemeFormats:
     def cpu_notes(self, vnni: bool) -> list[str]:
         """What a reader must know before trusting a score across CPUs."""
         return list(dict.fromkeys(note for form in self._products if (note := form.cpu_note(vnni))))
+
+
+def block_format_name(bits: int) -> str:
+    """The name of the format of blocks of that many bits."""
+    return f"int{bits}-block"
 
 
 def _names(scheme: Scheme) -> dict[TensorClass, str]:

@@ -312,9 +312,9 @@ class _Builder:
             stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2))
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=7))
+            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=8))
             inputs["sensitivity"] = "sensitivity"
-        chosen = self._onnx("quantize", "quantize:run", config, inputs, version=13)
+        chosen = self._onnx("quantize", "quantize:run", config, inputs, version=14)
         stages.append(replace(chosen, models=self.reading.models()) if self.source.coded else chosen)
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))

@@ -27,6 +27,7 @@ from pipeline.graph.files import saved
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
+from pipeline.quantize.heads import formats_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.losses import attach_losses, layer_losses, pieces, rounded_layers
@@ -77,7 +78,7 @@ def seen_ranges(artifact: Artifact) -> dict[str, NDArray[Any]]:
 def _ranges(part: Part) -> StageMetadata:
     context = part.context
     scheme = Scheme.model_validate(context.config["scheme"])
-    formats = SchemeFormats(scheme)
+    formats = formats_of(scheme, read_layers(context.inputs["layers"], part.load().graph)[0])
     observer = OBSERVERS.get(scheme.observer)
 
     def watch(graph: ir.Graph, layers: list[Layer]) -> list[Watched]:

@@ -22,6 +22,7 @@ from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
 from pipeline.quantize.given import Choice, Choices, GivenCodes, given_codes, require_exact
+from pipeline.quantize.heads import formats_of
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
@@ -71,8 +72,9 @@ class _Quantized:
 
 
 def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
-    context, formats, graph = part.context, SchemeFormats(scheme), part.load().graph
+    context, graph = part.context, part.load().graph
     layers, left = read_layers(context.inputs["layers"], graph)
+    formats = formats_of(scheme, layers)
     found = replace(calibrated(context, graph, layers, formats), given=given)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
@@ -258,12 +260,12 @@ def _tied_entry(
     codes: Codes,
 ) -> Entry | None:
     """The entry of a table whose rows are read from what its product stores; None if they cannot be."""
-    if other.reason or not other.plain or not choice.form.reads_rows_of(other.form, layer.weight.shape):
+    if other.reason or not other.plain or not other.form.lends_rows(choice.form, layer.weight.shape):
         return None
     made = _entry(product, other, found, readers, codes)
     return made.model_copy(
         update={
-            **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table", "format": choice.form.name},
+            **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table"},
             **{"shape": layer.weight.shape, "stored_as": product.weight_name, "input": {}},
         }
     )

@@ -15,10 +15,10 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme, silent
 from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
-from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.files import saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
+from pipeline.quantize.heads import formats_of
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
@@ -83,9 +83,10 @@ class _Bench:
 
     def __init__(self, part: Part, scheme: Scheme) -> None:
         context = part.context
-        self._part, self._context, self._formats = part, context, SchemeFormats(scheme)
+        self._part, self._context = part, context
         graph = part.load().graph
         every, _ = read_layers(context.inputs["layers"], graph)
+        self._formats = formats_of(scheme, every)
         self._found = calibrated(context, graph, every, self._formats)
         region = region_of(graph, every, self._formats, self._found.values, self._found.losses)
         taken = {layer.node.name for layer in region.convolutions}

@@ -52,7 +52,15 @@ def written(graph: Artifact, scheme: Scheme, run_stage: Callable[..., Artifact])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(
     "scheme",
-    [W4.model_copy(update=change) for change in ({}, {"scale_bits": 16}, {"symmetric": False}, ASYMMETRIC_2)],
+    [
+        W4.model_copy(update=change)
+        for change in (
+            *({}, {"scale_bits": 16}, {"symmetric": False}, ASYMMETRIC_2),
+            {"weights": 8},
+            {"weights": 8, "embeddings": 8, "symmetric": False},
+            {"head": 8, "embeddings": 8, "rounding": "gptq"},
+        )
+    ],
 )
 def test_both_read_the_codes_of_the_product(
     rank: int, scheme: Scheme, tied: Callable[..., Artifact], run_stage: Callable[..., Artifact]
@@ -65,10 +73,11 @@ def test_both_read_the_codes_of_the_product(
     }
     stored = sorted(name for name, array in constants.items() if array.dtype != np.int64 and array.size > 4)
     assert stored == ["head.codes", "head.scales", *([] if scheme.symmetric else ["head.zero_points"])]
-    codes, scales = unpack_codes(constants["head.codes"], scheme.weights), constants["head.scales"].astype(np.float32)
-    zero = np.full(scales.shape, 8, np.uint8)
+    bits = scheme.head or scheme.weights
+    codes, scales = unpack_codes(constants["head.codes"], bits), constants["head.scales"].astype(np.float32)
+    zero = np.full(scales.shape, 1 << (bits - 1), np.uint8)
     if not scheme.symmetric:
-        zero = unpack_codes(constants["head.zero_points"], scheme.weights)[:, : scales.shape[1]]
+        zero = unpack_codes(constants["head.zero_points"], bits)[:, : scales.shape[1]]
     table = dequantize_blocks(codes, Grid(scales, zero), 64)
     ids = np.random.default_rng(1).integers(0, ROWS, (2, 3, 4)[:rank])
     rows, y = make_session(model, Runtime()).run(["rows", "y"], {"ids": ids})
@@ -82,7 +91,7 @@ def test_both_read_the_codes_of_the_product(
         (80, 0.0, W4, "rows that fill no blocks"),
         (64, 1e-3, W4, "another weight"),
         (64, 0.0, W4.model_copy(update={"embeddings": 8}), "a table of 8 bits"),
-        (64, 0.0, W4.model_copy(update={"weights": 8}), "a product of 8 bits"),
+        (64, 0.0, W4.model_copy(update={"head": 2, "block_size": 64}), "a product of 2 bits"),
         (64, 0.0, W4.model_copy(update={"nodes_to_exclude": ("product",)}), "a product that stays in float"),
     ],
 )
@@ -102,4 +111,4 @@ def test_a_table_is_stored_by_itself_where_it_must_be(
     rows, y = make_session(model, Runtime()).run(["rows", "y"], {"ids": ids})
     exact = make_session(graph.path / "model.onnx", Runtime()).run(["rows", "y"], {"ids": ids})
     assert np.abs(rows - exact[0]).max() < 0.8
-    assert np.corrcoef(y.ravel(), exact[1].ravel())[0, 1] > 0.97
+    assert np.corrcoef(y.ravel(), exact[1].ravel())[0, 1] > (0.95 if scheme.head == 2 else 0.97)
