@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-import venv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
@@ -73,16 +73,24 @@ class Environments:
         return place
 
     def python(self, name: str, packages: tuple[str, ...]) -> Path:
-        """The interpreter of an environment with these packages of PyPI."""
+        """The interpreter of an environment with these packages of PyPI: Python 3.12 where the machine has it."""
         place = self.folder / name
         interpreter = place / ("Scripts" if os.name == "nt" else "bin") / "python"
         done = place / "installed.txt"
-        if not done.is_file() or done.read_text(encoding="utf-8").split() != list(packages):
-            venv.create(place, with_pip=True, clear=True)
+        own = _python()
+        if not done.is_file() or done.read_text(encoding="utf-8").split() != [own, *packages]:
+            subprocess.run([own, "-m", "venv", "--clear", str(place)], check=True, capture_output=True)
             command = [str(interpreter), "-m", "pip", "install", "--quiet", *packages]
             subprocess.run(command, check=True, capture_output=True, env=_own())
-            done.write_text("\n".join(packages), encoding="utf-8")
+            done.write_text("\n".join((own, *packages)), encoding="utf-8")
         return interpreter
+
+
+def _python() -> str:
+    """An app's: another one than this project runs on, if there is one."""
+    found = shutil.which("python3.12")
+    works = found and subprocess.run([found, "--version"], check=False, capture_output=True).returncode == 0
+    return found if found and works else sys.executable
 
 
 def _own() -> dict[str, str]:

@@ -175,13 +175,25 @@ def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, Destr
     found: Destroyed = {}
     with ExitStack() as stack:
         for number, (spec, file) in enumerate(zip(graphs, graphs.files, strict=True)):
-            model = load_model(file)
-            if destroy(model):
-                scratch = stack.enter_context(saved(model, context.out / f"{number}-{_SCRATCH}"))
+            scratch = stack.enter_context(_destroyed(file, context.out / f"{number}-{_SCRATCH}"))
+            if scratch is not None:
                 files = [scratch if other == file else other for other in graphs.files]
                 words = DESTROYED if len(graphs) == 1 else f"{DESTROYED} in {spec.file}"
                 found[words] = chained(files, graphs, parallel_session)
         yield parallel_session(graphs), found
+
+
+@contextmanager
+def _destroyed(file: Path, scratch: Path) -> Iterator[Path | None]:
+    """A file of the graph with its weights destroyed; None if it has none."""
+    model = load_model(file)
+    if not destroy(model):
+        yield None
+        return
+    spoiled = saved(model, scratch)
+    del model
+    with spoiled as path:
+        yield path
 
 
 class _Tried:

@@ -158,9 +158,10 @@ def load_model(path: Path) -> ir.Model:
 
 @contextmanager
 def saved(model: ir.Model, path: Path) -> Iterator[Path]:
-    """The graph as the file `path`, as long as the context lasts."""
+    """The graph as the file `path`, as long as the context lasts; it is not kept in memory for that."""
     try:
         save_model(model, path)
+        del model
         yield path
     finally:
         for file in (path, path.with_name(f"{path.name}.data")):

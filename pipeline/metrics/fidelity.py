@@ -13,6 +13,7 @@ Array: TypeAlias = NDArray[Any]
 
 _PAIR_ROWS = 1000  # half a million pairs: 4 MB a vector of similarities, ranked in a quarter of a second
 _BLOCK_ROWS = 256
+_CHUNK = 2**22  # values that are widened to float64 at a time
 _STEP = 1 / 127  # a quantized sigmoid may end this far beyond 0 or 1
 _LEAST_CHANCE = 1e-6  # rounding makes nothing of small ones, and their logarithms infinite
 _OF_SPREAD, _OF_LARGEST = 1e-3, 1e-5  # ONNX Runtime's own sums differ by about 1e-6 between batch sizes
@@ -122,8 +123,15 @@ def kl_divergence(logits_ref: Array, logits: Array) -> float:
 def sqnr_db(reference: Array, other: Array) -> float:
     """Signal to quantization noise, 10 log10(sum ref^2 / sum (ref - other)^2), of arrays of one shape; inf if
     they are identical, -inf if only the reference is all zeros."""
-    first, second = _same_shape(reference, other)
-    return noise.sqnr_db(noise.power(first), noise.power(first - second))
+    if reference.shape != other.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {other.shape}")
+    signal = lost = 0.0
+    first, second = (array.reshape(-1) for array in (_finite(reference), _finite(other)))
+    for begin in range(0, len(first), _CHUNK):
+        part = first[begin : begin + _CHUNK].astype(np.float64)
+        signal += noise.power(part)
+        lost += noise.power(part - second[begin : begin + _CHUNK])
+    return noise.sqnr_db(signal, lost)
 
 
 def same_answers(expected: Array, found: Array) -> bool:
@@ -147,11 +155,15 @@ def _same_rows(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _checked(values: Array) -> Array:
+    return np.asarray(_finite(values), dtype=np.float64)
+
+
+def _finite(values: Array) -> Array:
     if values.ndim == 0 or values.size == 0:
         raise ValueError(f"expected at least one value, not shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("values must be finite")
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def _unit(rows: Array) -> Array:

@@ -138,6 +138,12 @@ def test_sqnr_by_hand() -> None:
     assert sqnr_db(np.array([0.0]), np.array([1.0])) == -math.inf
 
 
+def test_sqnr_of_more_values_than_are_widened_at_once() -> None:
+    """Float16 rows as a large vocabulary's: the sum goes over parts, and the last one is smaller."""
+    rows = np.ones((3, 2**21), np.float16)
+    assert sqnr_db(rows, rows * np.float16(0.5)) == pytest.approx(10 * math.log10(4))
+
+
 @given(ROWS)
 def test_identity_is_perfect(rows: Rows) -> None:
     assert agreement(rows, rows) == 1.0
