@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import MODEL, StageContext
-from pipeline.core.types import Scheme
-from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.format import Layer, NumberFormat
-from pipeline.formats.scheme import SchemeFormats
+from pipeline.formats.format import Layer
 from pipeline.numerics.affine import Float
 from pipeline.numerics.coded import Coded, stacked
 from pipeline.source.coded.checkpoint import coded_checkpoint
@@ -103,44 +99,6 @@ def _gathered(parts: list[Coded], names: list[str], places: list[_Row]) -> Coded
     """The rows at `places`, in their order."""
     begins = dict(zip(names, np.cumsum([0, *(len(part.codes) for part in parts[:-1])]), strict=True))
     return stacked(parts).taken(np.array([begins[name] + row for name, row in places], np.int64))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What becomes of a weight: its number format, the codes that the checkpoint has of it, and why it stays in float
-    (empty if it does not)."""
-
-    form: NumberFormat
-    given: Coded | None
-    reason: str
-
-    @property
-    def plain(self) -> bool:
-        """Whether the rows of its product are those of a table: not so of codes in another order, or with minima."""
-        return self.given is None or (self.given.order is None and self.given.minima is None)
-
-
-class Choices:
-    """The format of each weight: of the checkpoint's codes, or as the scheme says. `stored`: products that are computed
-    in float, with the format that stores them."""
-
-    def __init__(self, formats: SchemeFormats, given: GivenCodes, stored: Mapping[int, NumberFormat]) -> None:
-        self._formats, self._given, self._stored = formats, given, stored
-
-    def of(self, layer: Layer) -> Choice:
-        given, node = self._given.of(layer), str(layer.node.name)
-        if given is not None:
-            form = _format_of(given, self._formats.scheme)
-            return Choice(form, given, form.leaves(layer.op, layer.weight))
-        form = self._stored.get(id(layer)) or self._formats.of(layer.op, node)
-        return Choice(form, None, self._formats.leaves(layer.op, node, layer.weight))
-
-
-def _format_of(coded: Coded, scheme: Scheme) -> NumberFormat:
-    """Blocks of the codes' width and size, with the scheme's products."""
-    _, _, form = coded.in_blocks()
-    sizes = {"block_size": form.size, "embedding_block_size": form.size, "symmetric": form.symmetric}
-    return NUMBER_FORMATS.get(f"int{coded.bits}-block")(scheme.model_copy(update=sizes))
 
 
 def given_codes(context: StageContext) -> GivenCodes:

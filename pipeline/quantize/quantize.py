@@ -19,9 +19,10 @@ from pipeline.graph.edit import constant, fixed_values, name_of
 from pipeline.numerics.affine import Float, is_empty
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
+from pipeline.quantize.choice import Choice, Choices
 from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
-from pipeline.quantize.given import Choice, Choices, GivenCodes, given_codes, require_exact
+from pipeline.quantize.given import GivenCodes, given_codes, require_exact
 from pipeline.quantize.heads import formats_of
 from pipeline.quantize.hessians import Hessians
 from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
