@@ -30,6 +30,7 @@ from pipeline.core.report_types import (
     QuantizationCheck,
     RangeCheck,
     Report,
+    WrittenTexts,
 )
 from pipeline.core.run_stages import Outcome, execute, run_stages
 from pipeline.core.silence import silence_output
@@ -199,6 +200,7 @@ def _case(plan: Plan, made: Mapping[str, Artifact], reference: FloatReference) -
         answers=made[ANSWERS].path,
         quantization=_read(made, "compare", QuantizationCheck),
         ranges=_read(made, "outside", RangeCheck),
+        texts=_read(made, "texts", WrittenTexts),
     )
 
 
@@ -262,6 +264,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
             metric=metric,
             quantization=facts.quantization if facts else _read(inputs, "compare", QuantizationCheck),
             ranges=facts.ranges if facts else _read(inputs, "outside", RangeCheck),
+            texts=facts.texts if facts else _read(inputs, "texts", WrittenTexts),
         )
         found = measure(case, lambda title: shown.begin(f"check {title}"))
     comparison = None

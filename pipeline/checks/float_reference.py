@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.report_types import DatasetAccuracy, QuantizationCheck, RangeCheck
+from pipeline.core.report_types import DatasetAccuracy, QuantizationCheck, RangeCheck, WrittenTexts
 from pipeline.core.types import Figure, StrictModel
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 
@@ -25,6 +25,7 @@ class Facts(StrictModel):
         tried: What became of models with destroyed weights (see `checks.decides`).
         quantization: What the stage `compare` found, if there was one.
         ranges: What the stage `outside` found, if there was one.
+        texts: What the stage `texts` found, of a language model.
     """
 
     behaviour: Behaviour
@@ -34,6 +35,7 @@ class Facts(StrictModel):
     tried: Tried
     quantization: QuantizationCheck | None
     ranges: RangeCheck | None
+    texts: WrittenTexts | None = None
 
 
 @dataclass(frozen=True)

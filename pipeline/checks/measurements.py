@@ -35,6 +35,7 @@ from pipeline.core.report_types import (
     OperatorTime,
     QuantizationCheck,
     RangeCheck,
+    WrittenTexts,
 )
 from pipeline.core.types import Figure, Progress, Scheme
 from pipeline.data.samples import evaluation_folders, read_dataset
@@ -67,6 +68,7 @@ class Case:
         answers: The bundle's outputs on the evaluation sets, where its export has just made them.
         quantization: What the stage `compare` found, if there is one.
         ranges: What the stage `outside` found, if there is one.
+        texts: What the stage `texts` found, of a language model.
     """
 
     bundle: Path
@@ -78,6 +80,7 @@ class Case:
     answers: Path | None = None
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
+    texts: WrittenTexts | None = None
 
     @property
     def model(self) -> Graphs:
@@ -150,6 +153,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
             tensors=tensor_groups(*models),
             quantization=case.quantization,
             ranges=case.ranges,
+            texts=case.texts,
         ),
         bundle_bytes(case.bundle) / 1e6,
         tuple(weight for model in models for weight in Graph(model).weights),

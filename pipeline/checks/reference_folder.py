@@ -77,6 +77,7 @@ def write_reference(folder: Path, bundle: str, found: Measurements, tried: Tried
         tried=tried,
         quantization=records.quantization,
         ranges=records.ranges,
+        texts=records.texts,
     )
     (folder / FACTS).write_text(pretty_json(facts.model_dump(mode="json")), encoding="utf-8", newline="\n")
     seal_reference(folder, bundle)

@@ -35,6 +35,7 @@ BUDGETS: Registry[Limited] = Registry(
         "min_agreement": "pipeline.checks.budgets.accuracy:AGREEMENT",
         "max_kl_per_token": "pipeline.checks.budgets.language:KL",
         "max_perplexity_increase": "pipeline.checks.budgets.language:PERPLEXITY",
+        "max_repetition_increase": "pipeline.checks.budgets.language:REPETITION",
         "min_weight_coverage": "pipeline.checks.budgets.coverage:WEIGHTS",
         "min_mac_coverage": "pipeline.checks.budgets.coverage:MACS",
         "min_speedup": "pipeline.checks.budgets.latency:SPEEDUP",

@@ -128,6 +128,20 @@ class DecodingResult(StrictModel):
     cache_bytes_per_token: int
 
 
+class WrittenTexts(StrictModel):
+    """What a language model writes behind the beginnings of evaluation texts, beside the float model. `texts`, each of
+    `tokens`; `same`: share of a text before it first differs from float's; `first_difference`: the token where that is,
+    median of the texts that differ; `repeated`, `repeated_float`: shares of sequences of four tokens that the text has
+    had before."""
+
+    texts: int
+    tokens: int
+    same: float
+    first_difference: int | None
+    repeated: float
+    repeated_float: float
+
+
 class OperatorTime(StrictModel):
     """Time of all nodes of one operator type in the graph that ONNX Runtime executed, per inference."""
 
@@ -398,6 +412,7 @@ class Measured(StrictModel):
     coverage: Coverage | None = None
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
+    texts: WrittenTexts | None = None
 
 
 class Report(Measured):

@@ -234,7 +234,7 @@ class _Builder:
             *self.passes.stages(),
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
-                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside()]
+                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._texts()]
                 if self._stores_codes
                 else []
             ),
@@ -340,6 +340,15 @@ class _Builder:
         }
         return [Stage("outside", 1, "pipeline.checks.outside:run", {}, inputs, _ONNX)]
 
+    def _texts(self) -> list[Stage]:
+        """What a language model writes by itself, of as many texts as the time allows in which others are judged."""
+        if self.source.language is None:
+            return []
+        inputs = {"float": "trace.float", "model": "write", "samples": self.reading.stages["evaluation"].name}
+        tokens = {"tokens": self.reading.head()["tokens"]}
+        libraries = ("onnxruntime", "numpy")
+        return [self._of_model("texts", 1, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
         return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
@@ -397,6 +406,7 @@ class _Builder:
             ),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
+            **({"texts": "texts"} if model == "write" and self.source.language else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
         return self._of_model("bundle", 19, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

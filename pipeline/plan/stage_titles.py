@@ -29,6 +29,7 @@ _TITLES = {
     "write": "write ONNX",
     "compare": "compare with float",
     "outside": "test calibrated ranges",
+    "texts": "write texts",
     "reference": "run float reference",
     "bundle": "bundle",
     "answers": "run bundle",

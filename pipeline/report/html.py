@@ -40,6 +40,7 @@ def html(report: Report) -> str:
         report=report,
         summary=text.summary(report),
         host_sentence=text.host_sentence(report),
+        texts_sentence=text.texts_sentence(report),
         range_sentence=range_sentence(report),
         meters=meters(report),
         other_figures=report.other_figures(),

@@ -22,6 +22,7 @@ from pipeline.report.text import (
     printable,
     quantization_sentence,
     summary,
+    texts_sentence,
     value_text,
 )
 from pipeline.report.wrapping import fits, print_wrapped
@@ -39,7 +40,9 @@ def render(report: Report, console: Console) -> None:
     for warning in report.warnings:
         print_wrapped(Text("Warning: ", "bold yellow") + Text(printable(warning)), console, indent=2)
     nearest = () if report.comparison is None else nearest_sentences(report.comparison)
-    for sentence in filter(None, [quantization_sentence(report), range_sentence(report), *nearest]):
+    for sentence in filter(
+        None, [quantization_sentence(report), texts_sentence(report), range_sentence(report), *nearest]
+    ):
         print_wrapped(sentence, console, indent=2)
     for note in filter(None, [host_sentence(report), *report.notes]):
         print_wrapped(f"Note: {note}", console, indent=2)

@@ -143,6 +143,19 @@ def _drift_sentence(drift: Drift | None) -> str:
     )
 
 
+def texts_sentence(report: Report) -> str:
+    """How the texts that a language model writes compare with float's; empty for other models."""
+    texts = report.texts
+    if texts is None or not texts.texts:
+        return ""
+    place = "" if texts.first_difference is None else f" (median token {texts.first_difference})"
+    return (
+        f"Written behind the beginnings of {count(texts.texts, 'evaluation text')}, {texts.tokens} tokens each: "
+        f"{texts.same:.0%} of a text until the first token that float does not write{place}; repeated sequences "
+        f"{texts.repeated:.1%}, in float {texts.repeated_float:.1%}."
+    )
+
+
 def plain(value: Json) -> str:
     """JSON data as a reader would write it down: `a, b`, `alpha 0.5, steps 200`, `yes`, `none`."""
     if isinstance(value, dict):

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from pipeline.checks.budgets.accuracy import SCORE_NOISE, explain_accuracy
-from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome, Tolerance
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import computed
 from pipeline.tasks.output_kind import OutputKind
 
+_REPETITION_NOISE = Tolerance(amount=2.0)
 _Score: TypeAlias = Callable[[DatasetAccuracy], float]
 
 
@@ -41,6 +42,16 @@ def _increase(result: DatasetAccuracy) -> float:
     return 100.0 * (result.scores["perplexity"] / result.scores["perplexity_float"] - 1.0)
 
 
+def _repetition(found: Measurements) -> Outcome:
+    texts = found.records.texts
+    if texts is None:
+        return Absent("it does not apply to a model that writes no texts, or in float", applies=False)
+    if not texts.texts:
+        return Absent("no evaluation text is long enough to begin with")
+    note = f"{100 * texts.repeated_float:.1f} % in float"
+    return computed(100.0 * (texts.repeated - texts.repeated_float), "points", note)
+
+
 KL = Metric(
     "nats",
     "at most",
@@ -58,4 +69,12 @@ PERPLEXITY = Metric(
     explain_accuracy,
     SCORE_NOISE,
     _on_set(_increase),
+)
+REPETITION = Metric(
+    "points",
+    "at most",
+    "sequences of four tokens that a written text has had before, in a hundred, above float's",
+    _repetition,
+    explain_accuracy,
+    _REPETITION_NOISE,
 )

@@ -7,11 +7,11 @@ import pytest
 from measured import figure, measured
 
 from pipeline.checks.budgets.decoding import FIRST, RATE
-from pipeline.checks.budgets.language import KL, PERPLEXITY
+from pipeline.checks.budgets.language import KL, PERPLEXITY, REPETITION
 from pipeline.checks.budgets.metric import Absent
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.measurements import Measurements
-from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime
+from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime, WrittenTexts
 from pipeline.core.types import Figure
 from pipeline.runtime.behaviour import Behaviour
 
@@ -59,6 +59,19 @@ def test_the_worst_set_counts() -> None:
     assert (kl.value, kl.unit, kl.note) == (0.03, "nats", "worst set: a (mean per token)")
     assert rise.value == pytest.approx(10.0)
     assert (rise.unit, rise.note) == ("%", "worst set: a (of float's perplexity)")
+
+
+def test_repetition_is_counted_above_that_of_float() -> None:
+    written = {"texts": 4, "tokens": 64, "same": 0.5, "first_difference": 20, "repeated": 0.3, "repeated_float": 0.25}
+    found = REPETITION.figure(measured(texts=WrittenTexts(**written)))
+    assert isinstance(found, Figure)
+    assert found.value == pytest.approx(5.0)
+    assert (found.unit, found.note) == ("points", "25.0 % in float")
+    assert REPETITION.figure(measured()) == Absent(
+        "it does not apply to a model that writes no texts, or in float", applies=False
+    )
+    none = REPETITION.figure(measured(texts=WrittenTexts(**{**written, "texts": 0})))
+    assert none == Absent("no evaluation text is long enough to begin with")
 
 
 def test_without_the_float_model_there_is_no_figure() -> None:

@@ -1,0 +1,93 @@
+"""Stage function: texts that a language model writes by itself, beside those that its float model writes.
+
+A model can be given right texts and predict their tokens well, and still go round in circles when it reads its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config.target import Runtime
+from pipeline.core.model_spec import LanguageSpec
+from pipeline.core.report_types import WrittenTexts
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.data.samples import evaluation_folders, open_samples
+from pipeline.graph.files import graphs_in
+from pipeline.runtime.generation import most_likely, written
+from pipeline.runtime.session import make_session
+
+_PROMPT, _WRITTEN = 16, 64
+"""Tokens of each evaluation text that are given, and that are written behind them."""
+_FEWEST = 4
+_GRAM = 4
+
+Texts = list[list[int]]
+
+
+def run(context: StageContext) -> StageMetadata:
+    """The metadata are the record `WrittenTexts`; nothing is written. It has no texts where the evaluation sets have
+    none that are long enough."""
+    language = context.model.language
+    assert language is not None  # noqa: S101  # the plan has this stage for language models only
+    prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
+    of_float, own = (list(_answers(context, role, language, prompts)) for role in ("float", "model"))
+    return compared(of_float, own).model_dump(mode="json")
+
+
+def compared(of_float: Texts, own: Texts) -> WrittenTexts:
+    """What both models wrote behind the same prompts, always the most likely token."""
+    same = [_same(one, other) for one, other in zip(of_float, own, strict=True)]
+    differing = sorted(place for place, text in zip(same, of_float, strict=True) if place < len(text))
+    return WrittenTexts(
+        texts=len(own),
+        tokens=max(map(len, own), default=0),
+        same=float(np.mean([place / len(text) for place, text in zip(same, own, strict=True)])) if own else 0.0,
+        first_difference=differing[len(differing) // 2] if differing else None,
+        repeated=_repeated(own),
+        repeated_float=_repeated(of_float),
+    )
+
+
+def _count(tokens: int) -> int:
+    """Of how many texts, for a model that reads so many tokens of an evaluation set. Token by token it takes about four
+    times as long."""
+    return max(_FEWEST, tokens // (32 * _WRITTEN))
+
+
+def _prompts(evaluation: Path, language: LanguageSpec, count: int) -> Texts:
+    """The beginnings of texts that are spread evenly over all sets."""
+    length = min(_PROMPT, language.longest // 2)
+    found: Texts = []
+    for folder in evaluation_folders(evaluation):
+        samples = open_samples(folder)
+        places = range(0, len(samples), max(1, len(samples) // count))
+        found += [ids for place in places if len(ids := samples[place]["input_ids"][0, :length].tolist()) == length]
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def _answers(context: StageContext, role: str, language: LanguageSpec, prompts: Texts) -> Iterator[list[int]]:
+    """What the graph of a role writes, past tokens that would end a text."""
+    session = make_session(graphs_in(context.inputs[role].path), Runtime())
+    endless = language.model_copy(update={"ends": ()})
+    for number, prompt in enumerate(prompts, start=1):
+        yield list(islice(written(session, endless, prompt, most_likely), _WRITTEN))
+        context.progress(number + (0 if role == "float" else len(prompts)), 2 * len(prompts))
+
+
+def _same(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens are equal before the first that is not."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+
+
+def _repeated(texts: Texts) -> float:
+    """The share of sequences of four tokens that a text has had before, mean over texts: seq-rep-4 of Welleck et al.,
+    arXiv 1908.04319, sec. 4."""
+    shares = []
+    for text in texts:
+        grams = [tuple(text[begin : begin + _GRAM]) for begin in range(len(text) - _GRAM + 1)]
+        shares.append(1.0 - len(set(grams)) / len(grams) if grams else 0.0)
+    return float(np.mean(shares)) if shares else 0.0
