@@ -101,6 +101,8 @@ class Scheme(StrictModel):
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
+    `average_bits`: store each product in blocks of 2, 4 or 8 bits so that they have so many on average (scales and
+    zero points counted) and the output, on calibration samples, loses least; null stores all in `weights`.
     `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
     `overrides`: pairs of a name pattern of nodes and the number format (`edge formats`) that their weights get in place
     of the one above; a recipe writes them as a table. Of several patterns that match, the last decides.
@@ -125,6 +127,7 @@ class Scheme(StrictModel):
     percentile: float = 99.99
     bias_correction: bool = True
     min_sqnr_db: float | None = None
+    average_bits: Annotated[float, Field(gt=2, le=16)] | None = None
     nodes_to_exclude: tuple[str, ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
 

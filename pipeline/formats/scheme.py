@@ -44,6 +44,8 @@ class SchemeFormats:
             op: NUMBER_FORMATS.get(name)(scheme) for op, name in _names(scheme).items()
         }
         self._head = NUMBER_FORMATS.get(block_format_name(scheme.head))(scheme) if scheme.head else None
+        blocks = [NUMBER_FORMATS.get(block_format_name(bits))(scheme) for bits in (2, 4, 8)]
+        self._offered = [form for form in blocks if form.objection is None]
         self._chosen = {node: NUMBER_FORMATS.get(name)(scheme) for node, name in (chosen or {}).items()}
         self._overrides = [(pattern, NUMBER_FORMATS.get(name)(scheme)) for pattern, name in scheme.overrides]
         multiplied = {tensor.override for tensor in tensors if tensor.op != "table"}
@@ -56,6 +58,7 @@ class SchemeFormats:
             self.classes["linear"],
             *self._lstms,
             *([self._head] if self._head else []),
+            *(self._offered if scheme.average_bits is not None else []),
             *(form for _, form in self._product_overrides),
         ]
         stored = {tensor.override for tensor in tensors}
@@ -63,6 +66,16 @@ class SchemeFormats:
             pattern for pattern, form in self._overrides if tensors and form.code_bits < 32 and pattern not in stored
         ]
         """The patterns that no weight of the export follows, though their formats store some."""
+
+    @property
+    def offered(self) -> list[str]:
+        """The formats among which a measurement chooses under `average_bits`, what takes fewest bits first: those of
+        blocks that have nothing against the scheme's settings."""
+        return [form.name for form in self._offered]
+
+    def is_decided(self, node: str) -> bool:
+        """Whether the scheme speaks of this very product."""
+        return node in self._chosen or bool(self.override(node))
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -122,6 +135,11 @@ class SchemeFormats:
         return self.scheme.smoothing is not None
 
     @property
+    def allocates(self) -> bool:
+        """Whether products get the bits that their measured sensitivity asks for."""
+        return self.scheme.average_bits is not None
+
+    @property
     def keeps_sensitive(self) -> bool:
         """Whether the layers that cost the output most are measured and left in float."""
         return self.scheme.min_sqnr_db is not None
@@ -147,6 +165,11 @@ class SchemeFormats:
             **({"Head": self._head.words("linear")} if self._head else {}),
             "Embeddings": self.classes["table"].words("table"),
         }
+        if scheme.average_bits is not None:
+            bits = ", ".join(str(form.code_bits) for form in self._offered)
+            words["Weights"] = (
+                f"{bits} bits by measured loss, {scheme.average_bits:g} on average, in blocks of {scheme.block_size}"
+            )
         for form in self._products:
             words |= form.details()
         words["Smoothing"] = "none" if scheme.smoothing is None else f"SmoothQuant, alpha {scheme.smoothing:g}"
@@ -166,7 +189,9 @@ class SchemeFormats:
             settings.append('observer = "percentile"')
         if table.finer("table") and "table" in low_bit:
             settings.append(table.finer("table"))
-        if linear.code_bits < 16 and not self.keeps_sensitive:
+        if self.allocates:
+            settings.append("a larger average_bits")
+        elif linear.code_bits < 16 and not self.keeps_sensitive:
             settings.append("min_sqnr_db, which leaves sensitive layers in float,")
         return settings
 
@@ -208,6 +233,13 @@ def check_scheme(scheme: Scheme) -> None:
         raise UsageError(
             f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
             'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',
+        )
+    if formats.allocates and (scheme.activations != "float" or formats.keeps_sensitive):
+        raise UsageError(
+            f"The scheme {scheme.name!r} has average_bits = {scheme.average_bits:g} beside "
+            + ("min_sqnr_db." if formats.keeps_sensitive else f'activations = "{scheme.activations}".'),
+            "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
+            "leaves nothing in float.",
         )
     for what, remedy in formats.objections:
         raise UsageError(f"The scheme {scheme.name!r} {what}.", remedy)

@@ -221,7 +221,7 @@ class _Builder:
 
     def _stages(self) -> list[Stage]:
         formats = self.formats
-        measured = formats.smooths or formats.keeps_sensitive
+        measured = formats.smooths or formats.keeps_sensitive or formats.allocates
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -314,6 +314,9 @@ class _Builder:
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=8))
             inputs["sensitivity"] = "sensitivity"
+        if self.formats.allocates:
+            stages.append(self._onnx("allocation", "allocate:run", config, inputs | samples))
+            inputs["allocation"] = "allocation"
         chosen = self._onnx("quantize", "quantize:run", config, inputs, version=14)
         stages.append(replace(chosen, models=self.reading.models()) if self.source.coded else chosen)
         written = {"graph": inputs["graph"], "plan": "quantize"}

@@ -25,6 +25,7 @@ _TITLES = {
     "calibrate.hessians": "calibrate hessians",
     "smooth": "smooth outlier channels",
     "sensitivity": "measure sensitivity",
+    "allocation": "measure what fewer bits lose",
     "quantize": "quantize",
     "write": "write ONNX",
     "compare": "compare with float",

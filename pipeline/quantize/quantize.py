@@ -33,6 +33,8 @@ from pipeline.quantize.ruined import ruined, stored_form, unfit_to_store
 
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
+ALLOCATED = "formats.json"
+"""Node -> the number format that its measured sensitivity gave it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class _Quantized:
 def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
     context, graph = part.context, part.load().graph
     layers, left = read_layers(context.inputs["layers"], graph)
-    formats = formats_of(scheme, layers)
+    formats = formats_of(scheme, layers, _allocated(context))
     found = replace(calibrated(context, graph, layers, formats), given=given)
     layers, sensitive = _split(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
@@ -136,6 +138,10 @@ def _refuse_nothing(made: Sequence[_Quantized], scheme: Scheme) -> None:
         if any(graph.takes for graph in made)
         else "No other scheme does: export it as it is, with --recipe fp32.",
     )
+
+
+def _allocated(context: StageContext) -> dict[str, str]:
+    return dict(context.inputs["allocation"].read_json(ALLOCATED)) if "allocation" in context.inputs else {}
 
 
 def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftEntry]]:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Scheme, silent
+from pipeline.core.types import Scheme
 from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
-from pipeline.graph.files import saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.heads import formats_of
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.parts import Part, for_each
-from pipeline.quantize.quantize import SENSITIVE, calibrated, decide
-from pipeline.quantize.write import write
+from pipeline.quantize.quantize import SENSITIVE, calibrated
+from pipeline.quantize.trial import Trial
 
 _SAMPLES = 32
 """Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
-
-_TRIAL = "trial.onnx"
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -83,7 +77,7 @@ class _Bench:
 
     def __init__(self, part: Part, scheme: Scheme) -> None:
         context = part.context
-        self._part, self._context = part, context
+        self._context = context
         graph = part.load().graph
         every, _ = read_layers(context.inputs["layers"], graph)
         self._formats = formats_of(scheme, every)
@@ -92,7 +86,8 @@ class _Bench:
         taken = {layer.node.name for layer in region.convolutions}
         self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)
-        self._reference = list(self._outputs(part.file))
+        self._trial = Trial(part, self._found)
+        self._reference = list(self._trial.exact(self.rows))
         self.signal = sum(map(power, self._reference))
         if self.signal == 0:
             raise StageError(
@@ -105,22 +100,9 @@ class _Bench:
 
     def noise(self, layers: Sequence[Layer]) -> float:
         """Power of what rounding `layers` changes, summed over samples and the values of the first output."""
-        names = {layer.node.name for layer in layers}
-        model = self._part.load()
-        every, _ = read_layers(self._context.inputs["layers"], model.graph)
-        chosen = [layer for layer in every if layer.node.name in names]
-        region = region_of(model.graph, chosen, self._formats)
-        write(model, *decide(chosen, [], region, self._formats, self._found, silent))
-        with saved(model, self._context.out / _TRIAL) as trial:
-            pairs = zip(self._reference, self._outputs(trial), strict=True)
-            found = sum(power(actual - expected) for expected, actual in pairs)
+        pairs = zip(self._reference, self._trial.outputs(layers, self._formats, self.rows), strict=True)
+        found = sum(power(actual - expected) for expected, actual in pairs)
         self._steps += 1
         total = 2 * len(self.layers)  # each alone, then as many as must go
         self._context.progress(min(self._steps, total), total)
         return found
-
-    def _outputs(self, path: Path) -> Iterator[NDArray[Any]]:
-        session = self._part.session(path)
-        output = session.get_outputs()[0].name
-        for row in self.rows.select([entry.name for entry in session.get_inputs()]):
-            yield session.run([output], row)[0]

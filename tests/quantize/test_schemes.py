@@ -136,6 +136,20 @@ def test_unknown_observer() -> None:
         ),
         (
             "w8a8",
+            {"average_bits": 3.0},
+            "The scheme 'w8a8' has average_bits = 3 beside activations = \"static\".",
+            "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
+            "leaves nothing in float.",
+        ),
+        (
+            "w4a8",
+            {"average_bits": 3.0, "min_sqnr_db": 20.0},
+            "The scheme 'w4a8' has average_bits = 3 beside min_sqnr_db.",
+            "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
+            "leaves nothing in float.",
+        ),
+        (
+            "w8a8",
             {"percentile": 0.999},
             "The scheme 'w8a8' has the percentile 0.999.",
             "It is the share of values that a range holds, in percent: above 50, at most 100.",
