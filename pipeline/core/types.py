@@ -97,7 +97,8 @@ class Scheme(StrictModel):
     the extremes of their values (`minmax`) or for the least squared error (`mse`). With `dynamic` activations, 4-bit
     blocks are widened to 8-bit codes when the model is loaded: a small file, and the arithmetic of 8 bits.
     `rounding` of weights in 4 or 2 bits: each to the `nearest` code, or together so that products on calibration
-    samples change least (`gptq`, arXiv 2210.17323).
+    samples change least (`gptq`, arXiv 2210.17323), and after that each code and scale once more in turn (`descent`,
+    as arXiv 2403.07134 and 2406.17542 do).
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
@@ -120,7 +121,7 @@ class Scheme(StrictModel):
     scale_bits: Literal[32, 16] = 32
     symmetric: bool = True
     block_scales: Literal["minmax", "mse"] = "mse"
-    rounding: Literal["nearest", "gptq"] = "nearest"
+    rounding: Literal["nearest", "gptq", "descent"] = "nearest"
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass
-from pipeline.formats.int_block import SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
+from pipeline.formats.int_block import ROUNDED, SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, add_int4, emit, graph_of
 from pipeline.numerics.affine import Float, largest_code
@@ -32,7 +32,7 @@ class Int4Widened(IntegerProduct):
 
     def __init__(self, scheme: Scheme) -> None:
         super().__init__(scheme)
-        self._size, self._scale_bits, self._gptq = scheme.block_size, scheme.scale_bits, scheme.rounding == "gptq"
+        self._size, self._scale_bits, self._rounding = scheme.block_size, scheme.scale_bits, scheme.rounding
         self._search, self._symmetric = scheme.block_scales, scheme.symmetric
 
     def refuses(self, op: TensorClass) -> str:
@@ -49,7 +49,7 @@ class Int4Widened(IntegerProduct):
         `divisors` [blocks, N] they are 8-bit codes, whose `scales` are float32 [N]."""
         form = block_format(weight, BlockFormat(self._size, 4, self._scale_bits))
         rows = np.ascontiguousarray(weight.T)
-        codes, grid = rounded_rows(rows, form, known, self._gptq, self._search)
+        codes, grid = rounded_rows(rows, form, known, self._rounding, self._search)
         divisor, row = two_level_scales(grid.scale, form, largest_code(self.reduce_range))
         signed = (codes - grid.zero[..., None]) & np.uint8(0x0F)  # two's complement
         flat = signed.reshape(len(rows), -1)[:, : len(weight)].T.reshape(-1)
@@ -80,7 +80,7 @@ class Int4Widened(IntegerProduct):
         return "" if op == "table" else "the scheme w8"
 
     def words(self, op: TensorClass) -> str:
-        rounding = ", rounded with GPTQ" if self._gptq else ""
+        rounding = ROUNDED[self._rounding]
         return (
             f"4-bit integers, one {self._scale_bits}-bit scale per block of {self._size}{rounding}, widened to 8 bits "
             "when the model is loaded"
@@ -95,7 +95,7 @@ class Int4Widened(IntegerProduct):
 
     @property
     def uses_curvature(self) -> bool:
-        return self._gptq
+        return self._rounding != "nearest"
 
     @property
     def has_smaller_blocks(self) -> bool:

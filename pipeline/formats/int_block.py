@@ -39,6 +39,7 @@ from pipeline.numerics.blocks import (
     unpack_codes,
 )
 from pipeline.numerics.coded import Coded
+from pipeline.numerics.descent import descended
 from pipeline.numerics.gptq import gptq_blocks
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 SMALLEST_BLOCK = 16
 SMALLEST_BLOCK_OF_2_BITS = 64
+ROUNDED = {"nearest": "", "gptq": ", rounded with GPTQ", "descent": ", rounded with GPTQ and coordinate descent"}
+"""The `rounding` of a scheme in words."""
 _PRODUCTS = {
     0: "left to ONNX Runtime (accuracy_level 0)",
     1: "in 32-bit float (accuracy_level 1)",
@@ -74,7 +77,8 @@ class _IntBlock(NumberFormat):
     def __init__(self, scheme: Scheme) -> None:
         self._size, self._scale_bits, self._symmetric = scheme.block_size, scheme.scale_bits, scheme.symmetric
         self._accuracy_level, self._search = scheme.accuracy_level, scheme.block_scales
-        self._table_size, self._gptq = scheme.embedding_block_size, self.code_bits < 8 and scheme.rounding == "gptq"
+        self._table_size = scheme.embedding_block_size
+        self._rounding = scheme.rounding if self.code_bits < 8 else "nearest"
 
     def refuses(self, op: TensorClass) -> str:
         if op in ("lstm", "other"):
@@ -102,7 +106,7 @@ class _IntBlock(NumberFormat):
             return self._encoded(np.ascontiguousarray(packed), grid, form, accuracy_level=0)
         form = self._form(weight, self._size)
         rows = np.ascontiguousarray(weight.T)
-        codes, grid = rounded_rows(rows, form, known, self._gptq, self._search)
+        codes, grid = rounded_rows(rows, form, known, self._rounding, self._search)
         return self._encoded(pack_codes(codes, form.bits), grid, form, self._accuracy_level)
 
     def _given(self, op: TensorClass, coded: Coded) -> Encoded:
@@ -178,12 +182,12 @@ class _IntBlock(NumberFormat):
     def words(self, op: TensorClass) -> str:
         size = self._table_size if op == "table" else self._size
         beside = f"one {self._scale_bits}-bit scale" + ("" if self._symmetric else " and zero point")
-        rounding = ", rounded with GPTQ" if self._gptq and op != "table" else ""
+        rounding = ROUNDED[self._rounding] if op != "table" else ""
         return f"{self.code_bits}-bit integers, {beside} per block of {size}{rounding}"
 
     @property
     def uses_curvature(self) -> bool:
-        return self._gptq
+        return self._rounding != "nearest"
 
     @property
     def has_smaller_blocks(self) -> bool:
@@ -263,12 +267,14 @@ def block_format(weight: Float, form: BlockFormat, each_row: bool = False) -> Bl
     return form if fits_half(weight, form, each_row) else dataclasses.replace(form, scale_bits=32)
 
 
-def rounded_rows(rows: Float, form: BlockFormat, known: Known, gptq: bool, search: Search) -> tuple[Bytes, Grid]:
-    """Codes and grid of a product's weight [N, K]: with GPTQ where that is asked for and the inputs are known."""
-    curvature = known.curvature() if gptq else None
+def rounded_rows(rows: Float, form: BlockFormat, known: Known, rounding: str, search: Search) -> tuple[Bytes, Grid]:
+    """Codes and grid of a product's weight [N, K]: the nearest codes where nothing else is asked for, or the inputs are
+    not known."""
+    curvature = known.curvature() if rounding != "nearest" else None
     if curvature is None:
         return quantize_blocks(rows, form, search=search)
-    return gptq_blocks(rows, curvature, form, search)
+    codes, grid = gptq_blocks(rows, curvature, form, search)
+    return descended(rows, codes, grid, curvature, form) if rounding == "descent" else (codes, grid)
 
 
 def stored_scales(scale: Float, form: BlockFormat) -> NDArray[np.float16] | Float:

@@ -229,7 +229,7 @@ def check_scheme(scheme: Scheme) -> None:
             f"{scheme.weights}.",
             'Use weights = 8 or 4, or activations = "float".',
         )
-    if scheme.rounding == "gptq" and not formats.needs_curvature:
+    if scheme.rounding != "nearest" and not formats.needs_curvature:
         raise UsageError(
             f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
             'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',

@@ -37,12 +37,12 @@ def block_grid(blocks: Float, form: BlockFormat, importance: Float | None = None
     al., arXiv 2106.08295, sec. 3.1, "MSE"). With 8 bits it never pays.
     """
     full = _full_range(blocks, form)
-    best = _storable(full, form)
+    best = Grid(storable(full.scale, form), full.zero)
     if form.bits == 8 or search == "minmax":
         return best
     least = _error(blocks, best, form, importance)
     for shrink in _SHRINK[1:]:
-        tried = _storable(Grid(full.scale * shrink, full.zero), form)
+        tried = Grid(storable(full.scale * shrink, form), full.zero)
         error = _error(blocks, tried, form, importance)
         better = error < least
         best = Grid(np.where(better, tried.scale, best.scale), np.where(better, tried.zero, best.zero))
@@ -72,14 +72,13 @@ def _between(low: Float, high: Float, form: BlockFormat) -> Grid:
     return Grid(scale, np.clip(zero, 0, form.largest).astype(np.uint8))
 
 
-def _storable(grid: Grid, form: BlockFormat) -> Grid:
+def storable(scale: Float, form: BlockFormat) -> Float:
     """The nearest scales that the format can hold, 0 for a block of zeros alone; codes are rounded with these, not with
     the exact ones."""
     if form.scale_bits == 32:
-        return grid
-    half = grid.scale.astype(np.float16).astype(np.float32)
-    kept = np.where((half == 0) & (grid.scale != 0), np.copysign(_TINY_HALF, grid.scale), half)
-    return Grid(kept, grid.zero)
+        return scale
+    half = scale.astype(np.float16).astype(np.float32)
+    return np.where((half == 0) & (scale != 0), np.copysign(_TINY_HALF, scale), half)
 
 
 def _error(blocks: Float, grid: Grid, form: BlockFormat, importance: Float | None) -> Float:

@@ -28,12 +28,14 @@ class Curvature:
 
     `order`: int64 [columns], in which they are rounded. `factor`: float32 [columns, columns], upper, in that order,
     with factor^T factor the damped inverse. `importance`: float32 [columns], the diagonal. `damping`: what was needed.
+    `hessian`: float32 [columns, columns], damped, in the columns' own order.
     """
 
     order: NDArray[np.int64]
     factor: Float
     importance: Float
     damping: float
+    hessian: Float
 
 
 def curvature(hessian: Double, active_first: bool = True) -> Curvature:
@@ -60,7 +62,9 @@ def curvature(hessian: Double, active_first: bool = True) -> Curvature:
             damping *= 10
         else:
             importance = np.where(diagonal == 0, mean, diagonal) / mean
-            return Curvature(order, factor, importance.astype(np.float32), damping)
+            back = np.argsort(order)
+            whole = damped[np.ix_(back, back)].astype(np.float32)
+            return Curvature(order, factor, importance.astype(np.float32), damping, whole)
 
 
 def _upper_of_inverse(matrix: Double) -> Double:

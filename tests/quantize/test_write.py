@@ -47,6 +47,7 @@ METHODS = {
     },
     "zero-points-gptq": Scheme(name="t", weights=4, embeddings=4, symmetric=False, rounding="gptq"),
     "block2-gptq": Scheme(name="t", weights=2, embeddings=4, block_size=64, symmetric=False, rounding="gptq"),
+    "descent": Scheme(name="t", weights=4, symmetric=False, rounding="descent"),
     "table2": Scheme(name="t", embeddings=2, symmetric=False, embedding_block_size=64),
     "block8": Scheme(name="t", weights=8),
     "block8-half-scales": Scheme(name="t", weights=8, scale_bits=16),
@@ -76,7 +77,7 @@ def plan_of(graph: Artifact, samples: Artifact, run_stage: Callable[..., Artifac
         inputs = {"graph": graph}
         if scheme.activations == "static":
             inputs["ranges"] = run_stage(calibrate.ranges, scheme, graph=graph, samples=samples)
-        if scheme.rounding == "gptq":
+        if scheme.rounding != "nearest":
             inputs["hessians"] = run_stage(calibrate.hessians, scheme, graph=graph, samples=samples)
         return run_stage(quantize.run, scheme, **inputs)
 
