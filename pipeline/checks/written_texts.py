@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config.target import Runtime
 from pipeline.core.model_spec import LanguageSpec
@@ -17,12 +18,13 @@ from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import evaluation_folders, open_samples
 from pipeline.graph.files import graphs_in
+from pipeline.numerics.student_t import student_t_quantile
 from pipeline.runtime.generation import most_likely, written
 from pipeline.runtime.session import make_session
 
 _PROMPT, _WRITTEN = 16, 64
 """Tokens of each evaluation text that are given, and that are written behind them."""
-_FEWEST = 4
+_FEWEST = 8
 _GRAM = 4
 
 Texts = list[list[int]]
@@ -42,20 +44,22 @@ def compared(of_float: Texts, own: Texts) -> WrittenTexts:
     """What both models wrote behind the same prompts, always the most likely token."""
     same = [_same(one, other) for one, other in zip(of_float, own, strict=True)]
     differing = sorted(place for place, text in zip(same, of_float, strict=True) if place < len(text))
+    repeated, before = _repeated(own), _repeated(of_float)
     return WrittenTexts(
         texts=len(own),
         tokens=max(map(len, own), default=0),
         same=float(np.mean([place / len(text) for place, text in zip(same, own, strict=True)])) if own else 0.0,
         first_difference=differing[len(differing) // 2] if differing else None,
-        repeated=_repeated(own),
-        repeated_float=_repeated(of_float),
+        repeated=float(repeated.mean()) if own else 0.0,
+        repeated_float=float(before.mean()) if own else 0.0,
+        interval=_interval(repeated - before),
     )
 
 
 def _count(tokens: int) -> int:
     """Of how many texts, for a model that reads so many tokens of an evaluation set. Token by token it takes about four
     times as long."""
-    return max(_FEWEST, tokens // (32 * _WRITTEN))
+    return max(_FEWEST, tokens // (16 * _WRITTEN))
 
 
 def _prompts(evaluation: Path, language: LanguageSpec, count: int) -> Texts:
@@ -83,11 +87,16 @@ def _same(one: Sequence[int], other: Sequence[int]) -> int:
     return next((place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-def _repeated(texts: Texts) -> float:
-    """The share of sequences of four tokens that a text has had before, mean over texts: seq-rep-4 of Welleck et al.,
-    arXiv 1908.04319, sec. 4."""
-    shares = []
-    for text in texts:
-        grams = [tuple(text[begin : begin + _GRAM]) for begin in range(len(text) - _GRAM + 1)]
-        shares.append(1.0 - len(set(grams)) / len(grams) if grams else 0.0)
-    return float(np.mean(shares)) if shares else 0.0
+def _repeated(texts: Texts) -> NDArray[np.float64]:
+    """Of each text the share of sequences of four tokens that it has had before: seq-rep-4 of Welleck et al., arXiv
+    1908.04319, sec. 4."""
+    grams = [[tuple(text[begin : begin + _GRAM]) for begin in range(len(text) - _GRAM + 1)] for text in texts]
+    return np.array([1.0 - len(set(of_text)) / len(of_text) if of_text else 0.0 for of_text in grams])
+
+
+def _interval(differences: NDArray[np.float64]) -> float:
+    """Half of the 95 % confidence interval of their mean, by Student's t."""
+    count = len(differences)
+    if count < 2:  # one has no spread
+        return 0.0
+    return student_t_quantile(0.975, count - 1) * float(differences.std(ddof=1)) / count**0.5

@@ -132,7 +132,7 @@ class WrittenTexts(StrictModel):
     """What a language model writes behind the beginnings of evaluation texts, beside the float model. `texts`, each of
     `tokens`; `same`: share of a text before it first differs from float's; `first_difference`: the token where that is,
     median of the texts that differ; `repeated`, `repeated_float`: shares of sequences of four tokens that the text has
-    had before."""
+    had before; `interval`: half of the 95 % confidence interval of their difference over the choice of texts."""
 
     texts: int
     tokens: int
@@ -140,6 +140,7 @@ class WrittenTexts(StrictModel):
     first_difference: int | None
     repeated: float
     repeated_float: float
+    interval: float
 
 
 class OperatorTime(StrictModel):

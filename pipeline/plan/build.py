@@ -350,7 +350,7 @@ class _Builder:
         inputs = {"float": "trace.float", "model": "write", "samples": self.reading.stages["evaluation"].name}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
-        return [self._of_model("texts", 1, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+        return [self._of_model("texts", 2, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
 
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:

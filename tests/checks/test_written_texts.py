@@ -17,12 +17,13 @@ def test_the_first_difference_and_repeated_sequences() -> None:
     assert found.same == pytest.approx((1 + 0 + 7 / 8) / 3)
     assert found.repeated == pytest.approx((1 / 5 + 4 / 5 + 0) / 3)
     assert found.repeated_float == pytest.approx((1 / 5) / 3)
+    assert found.interval == pytest.approx(4.303 * (0.8 / 3**0.5) / 3**0.5, rel=1e-3)  # of 0, 0.8 and 0; t(2) at 97.5 %
 
 
 def test_equal_texts_never_differ() -> None:
     text = [[1, 2, 3, 4, 5]]
     assert compared(text, text) == WrittenTexts(
-        texts=1, tokens=5, same=1.0, first_difference=None, repeated=0.0, repeated_float=0.0
+        texts=1, tokens=5, same=1.0, first_difference=None, repeated=0.0, repeated_float=0.0, interval=0.0
     )
 
 

@@ -91,9 +91,9 @@ def test_a_llama_from_its_folder_to_a_bundle_that_writes(
     assert [read["tokens"] for read in report["decoding"]["prompts"]] == [16, 24]
     assert report["decoding"]["cache_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
     texts = report["texts"]
-    assert (texts["texts"], texts["tokens"]) == (16, 49)  # the last one is behind the 64 of the context
+    assert (texts["texts"], texts["tokens"]) == (32, 49)  # the last one is behind the 64 of the context
     assert 0 <= texts["same"] <= 1
-    assert "Written behind the beginnings of 16 evaluation texts, 49 tokens each: " in " ".join(done.stdout.split())
+    assert "Written behind the beginnings of 32 evaluation texts, 49 tokens each: " in " ".join(done.stdout.split())
     metadata = json.loads((bundle / "metadata.json").read_text())
     assert metadata["language"]["longest"] == 64
     assert metadata["max_length"] == 64

@@ -49,7 +49,8 @@ def _repetition(found: Measurements) -> Outcome:
     if not texts.texts:
         return Absent("no evaluation text is long enough to begin with")
     note = f"{100 * texts.repeated_float:.1f} % in float"
-    return computed(100.0 * (texts.repeated - texts.repeated_float), "points", note)
+    value, doubt = 100.0 * (texts.repeated - texts.repeated_float), 100.0 * texts.interval
+    return computed(value, "points", note).model_copy(update={"low": value - doubt, "high": value + doubt})
 
 
 KL = Metric(

@@ -63,9 +63,11 @@ def test_the_worst_set_counts() -> None:
 
 def test_repetition_is_counted_above_that_of_float() -> None:
     written = {"texts": 4, "tokens": 64, "same": 0.5, "first_difference": 20, "repeated": 0.3, "repeated_float": 0.25}
+    written["interval"] = 0.02
     found = REPETITION.figure(measured(texts=WrittenTexts(**written)))
     assert isinstance(found, Figure)
     assert found.value == pytest.approx(5.0)
+    assert (found.low, found.high) == (pytest.approx(3.0), pytest.approx(7.0))
     assert (found.unit, found.note) == ("points", "25.0 % in float")
     assert REPETITION.figure(measured()) == Absent(
         "it does not apply to a model that writes no texts, or in float", applies=False
