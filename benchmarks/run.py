@@ -25,6 +25,7 @@ from benchmarks import (
     clients,
     cnn,
     decoding,
+    forecast,
     gate_speed,
     installs,
     kill,
@@ -116,6 +117,7 @@ ROWS = [
     *installs.ROWS,
     *clients.ROWS,
     *decoding.ROWS,
+    *forecast.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

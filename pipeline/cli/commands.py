@@ -255,6 +255,32 @@ def generate(  # noqa: PLR0913  # as export
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(help="A folder, a config.json, or a hub id (only its config.json is fetched).", metavar="MODEL"),
+    ],
+    target: flag.Target = DEFAULT_TARGET,
+    context: Annotated[
+        int | None, typer.Option("--context", help="Tokens of a text at most.", min=1, show_default="the target's")
+    ] = None,
+    device_memory: Annotated[
+        str | None,
+        typer.Option("--device-memory", help="Memory of one device, like 80GB.", show_default="the target's"),
+    ] = None,
+    json: flag.Json = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Predict size, memory and speed of a language model from its config.json, for every scheme.
+
+    Exits with 0 if a scheme fits the target's required budgets, 1 if none can, 4 if the intervals leave it open.
+    """
+    from pipeline.cli.plan import run  # noqa: PLC0415
+
+    raise typer.Exit(run(model, target, context, device_memory, json))
+
+
+@app.command()
 def targets() -> None:
     """List the device profiles and their budgets."""
     from pipeline.cli.lists import list_targets  # noqa: PLC0415

@@ -55,6 +55,9 @@ class Float16(NumberFormat):
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         return 16
 
+    def loaded_bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
+        return 16 if op == "table" else 32  # whose rows are cast when they are looked up
+
     def finer(self, op: TensorClass) -> str:
         return "" if op == "table" else "the scheme fp32"
 

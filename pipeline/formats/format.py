@@ -128,6 +128,10 @@ class NumberFormat(ABC):
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         """Bits of a stored value, with its share of the scales of blocks; 32 where the weight stays in float."""
 
+    def loaded_bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
+        """Bits of a value once ONNX Runtime has loaded it, which are read for each use."""
+        return self.bits(op, dims)
+
     @abstractmethod
     def words(self, op: TensorClass) -> str:
         """How weights of this class are stored, for the report."""

@@ -76,6 +76,9 @@ class Int4Widened(IntegerProduct):
     def bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
         return 32 if self.refuses(op) else 4 + self._scale_bits / self._size
 
+    def loaded_bits(self, op: TensorClass, dims: tuple[int, ...]) -> float:
+        return 32 if self.refuses(op) else 8
+
     def finer(self, op: TensorClass) -> str:
         return "" if op == "table" else "the scheme w8"
 

@@ -1,0 +1,1 @@
+"""What a language model would take on a device: size, memory and speed, predicted from its config.json alone."""
