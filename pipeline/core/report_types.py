@@ -172,7 +172,8 @@ class SkippedTensor(StrictModel):
 
 class TensorFormat(StrictModel):
     """How one weight is stored. `node`: the first that reads it, as `op`: the factor of a product, a table, or a
-    convolution's kernel; `override`: the pattern of the scheme's overrides that chose the format, empty if none did."""
+    convolution's kernel; `override`: the pattern of the scheme's overrides that chose the format, empty if none did;
+    `given`: whether its codes are those of a checkpoint that is quantized already."""
 
     name: str
     node: str
@@ -180,6 +181,7 @@ class TensorFormat(StrictModel):
     format: str
     override: str = ""
     megabytes: float
+    given: bool = Field(default=False, exclude_if=lambda given: not given)
 
 
 class OutputError(StrictModel):

@@ -74,7 +74,7 @@ class Encoded:
 class Entry(StrictModel):
     """One node of the quantization plan: `format` stores its weight, of `shape`, in the arrays `<weight>.<part>`.
     `parameters`, and `input` for the node's input, are the format's own. `stored_as`: of a table, the weight of the
-    product that multiplies with it too, whose arrays are this one's."""
+    product that multiplies with it too, whose arrays are this one's. `given`: whether the checkpoint has the codes."""
 
     node: str
     weight: str
@@ -84,6 +84,7 @@ class Entry(StrictModel):
     parameters: dict[str, Json] = Field(default={})
     input: dict[str, Json] = Field(default={})
     stored_as: str = Field(default="", exclude_if=lambda name: not name)
+    given: bool = Field(default=False, exclude_if=lambda given: not given)
 
 
 class NumberFormat(ABC):

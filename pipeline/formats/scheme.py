@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -61,6 +62,7 @@ class SchemeFormats:
             *(self._offered if scheme.average_bits is not None else []),
             *(form for _, form in self._product_overrides),
         ]
+        self._given = [tensor for tensor in tensors if tensor.given]
         stored = {tensor.override for tensor in tensors}
         self.idle_overrides = [
             pattern for pattern, form in self._overrides if tensors and form.code_bits < 32 and pattern not in stored
@@ -156,6 +158,16 @@ class SchemeFormats:
         others = [(name, words) for name, form in named if (words := _INPUTS[form.ranges]) != usual]
         return "; ".join([usual, *(f"{name}: {words}" for name, words in others)])
 
+    def _given_words(self, words: Mapping[str, str]) -> dict[str, str]:
+        """What is said of products and tables of which the checkpoint has the codes, before what the scheme says of the
+        rest."""
+        found: dict[str, str] = {}
+        for subject, op in (("Weights", "linear"), ("Embeddings", "table")):
+            kinds = Counter(tensor.format for tensor in self._given if tensor.op == op)
+            listed = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+            found |= {subject: f"codes of the checkpoint ({listed}); others: {words[subject]}"} if kinds else {}
+        return found
+
     def words(self) -> dict[str, str]:
         """What is rounded and how, by subject; settings without effect on these formats are left out."""
         scheme = self.scheme
@@ -170,6 +182,7 @@ class SchemeFormats:
             words["Weights"] = (
                 f"{bits} bits by measured loss, {scheme.average_bits:g} on average, in blocks of {scheme.block_size}"
             )
+        words |= self._given_words(words)
         for form in self._products:
             words |= form.details()
         words["Smoothing"] = "none" if scheme.smoothing is None else f"SmoothQuant, alpha {scheme.smoothing:g}"

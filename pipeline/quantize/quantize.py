@@ -119,6 +119,7 @@ def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> l
             "format": entry.format,
             "override": formats.override(entry.node),
             "megabytes": sizes[entry.weight] / 1e6,
+            **({"given": True} if entry.given else {}),
         }
         for entry in reversed(first.values())
     ]
@@ -286,6 +287,7 @@ def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, t
     encoded = codes.encode(layer, form, Known(curvature, given=choice.given))
     if choice.given is not None:
         require_exact(layer, form.decode(layer.op, encoded, layer.weight.shape))
+        return entry_of(layer, form, encoded, given=True)
     if layer.op != "linear":
         return entry_of(layer, form, encoded)
     if form.integer_products and layer.activation in found.fixed:

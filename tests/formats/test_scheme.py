@@ -211,3 +211,14 @@ def test_words_name_the_overrides() -> None:
         "*.attention.*: int8-channel; *.attention.out*: fp32; words/*: fp16"
     )
     assert "Overrides" not in scheme_words(SCHEMES.get("w4"))
+
+
+def test_codes_of_the_checkpoint_are_told_apart() -> None:
+    tensors = [
+        TensorFormat(name=f"W{number}", node="n", op="linear", format=form, megabytes=1.0, given=given)
+        for number, (form, given) in enumerate([("int4-block", True), ("int8-block", True), ("int4-block", False)])
+    ]
+    scheme = Scheme(name="t", weights=4, embeddings=4)
+    plain, told = SchemeFormats(scheme).words(), SchemeFormats(scheme, tensors).words()
+    assert told["Weights"] == f"codes of the checkpoint (1 x int4-block, 1 x int8-block); others: {plain['Weights']}"
+    assert told["Embeddings"] == plain["Embeddings"]
