@@ -114,6 +114,8 @@ def _notes(shapes: ModelShapes) -> Iterator[str]:
             "Each token is sent to some of several experts: those count for speed, all of them for size. Such models "
             "are not exported yet."
         )
+    if shapes.senses:
+        yield "The parts for images and sound are not counted: figures are of the language part."
     if shapes.others:
         yield (
             f"{shapes.others} layers keep other states than keys and values, which are not counted. Such models are "

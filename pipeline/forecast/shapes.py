@@ -15,6 +15,7 @@ from pipeline.tasks.registry import TASKS
 
 MOST_LAYERS = 2000
 """More would take minutes to lay out, and no model has them."""
+_SENSES = ("vision_config", "audio_config")
 _EXPERTS = ".experts."
 _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k")
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -45,7 +46,7 @@ class Attention:
 class ModelShapes:
     """`weights`: how many there are of each; `floats`: parameters that are no matrices; `tied`: whether the head is the
     embedding table; `experts`: whether tokens are sent to some of several experts; `others`: layers that keep other
-    states than keys and values."""
+    states than keys and values; `senses`: whether it has parts for images or sound, which are not in `weights`."""
 
     weights: Mapping[Weight, int]
     floats: int
@@ -56,6 +57,7 @@ class ModelShapes:
     longest: int | None
     experts: bool
     others: int
+    senses: bool = False
 
     @property
     def parameters(self) -> int:
@@ -95,17 +97,22 @@ def shapes_of(config: Mapping[str, Any], name: str) -> ModelShapes:
             weights[Weight("linear", (parameter.shape[2], parameter.shape[1]), read=read)] += parameter.shape[0]
         else:
             floats += parameter.numel()
+    tied = bool(head is not None and head.weight is model.get_input_embeddings().weight)
+    if head is None:
+        weights[Weight("linear", (int(settings.hidden_size), int(settings.vocab_size)), head=True)] += 1
+        tied = bool(config.get("tie_word_embeddings", getattr(settings, "tie_word_embeddings", False)))
     attention = tuple(_attention(model, settings))
     return ModelShapes(
         weights=dict(weights),
         floats=floats,
-        tied=bool(head is not None and head.weight is model.get_input_embeddings().weight),
+        tied=tied,
         attention=attention,
         vocabulary=int(settings.vocab_size),
         hidden=int(settings.hidden_size),
         longest=getattr(settings, "max_position_embeddings", None),
         experts=read < 1,
         others=max(0, int(settings.num_hidden_layers) - len(attention)),
+        senses=any(config.get(part) for part in _SENSES),
     )
 
 
@@ -123,7 +130,7 @@ def _require_language_model(config: Mapping[str, Any], name: str) -> None:
 def _laid_out(config: dict[str, Any], name: str) -> tuple[Any, Any]:
     """The model without memory for its weights, and the config of its language part."""
     import torch  # noqa: PLC0415  # seconds to import, as transformers
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM  # noqa: PLC0415
 
     kind = config.pop("model_type", None)
     if not isinstance(kind, str):
@@ -137,8 +144,9 @@ def _laid_out(config: dict[str, Any], name: str) -> tuple[Any, Any]:
             raise UsageError(
                 f"config.json of {name!r} has {layers!r} layers; 1 to {MOST_LAYERS:,} are laid out.", "Correct it."
             )
+        writes = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING  # the text part of some multimodal models is no such
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(settings)
+            model = (AutoModelForCausalLM if writes else AutoModel).from_config(settings)
         model.tie_weights()
         return model, settings
 

@@ -71,6 +71,16 @@ def test_windows_and_layers_without_a_cache() -> None:
     assert found.attention[0].queries == 64  # not the gate, which is in the same projection
 
 
+def test_the_language_part_of_a_multimodal_model() -> None:
+    """One that transformers knows no causal form of: its head follows from the vocabulary."""
+    text = {key: value for key, value in LLAMA.items() if key not in ("model_type", "tie_word_embeddings")}
+    config = {"model_type": "qwen3_vl", "text_config": text, "vision_config": {"depth": 2}, "tie_word_embeddings": True}
+    found = shapes_of(config, "tiny")
+    assert found.weights[Weight("linear", (64, 100), head=True)] == 1
+    assert (found.tied, found.senses, len(found.attention)) == (True, True, 2)
+    assert found.multiplied == shapes_of(LLAMA, "tiny").multiplied
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
