@@ -138,13 +138,15 @@ def _laid_out(config: dict[str, Any], name: str) -> tuple[Any, Any]:
     with refused(
         f"transformers cannot lay out {name!r} as a language model", "Give the config.json of a ...ForCausalLM."
     ):
-        settings = AutoConfig.for_model(kind, **config).get_text_config(decoder=True)
+        whole = AutoConfig.for_model(kind, **config)
+        settings = whole.get_text_config(decoder=True)
         layers = settings.num_hidden_layers
         if type(layers) is not int or not 0 < layers <= MOST_LAYERS:
             raise UsageError(
                 f"config.json of {name!r} has {layers!r} layers; 1 to {MOST_LAYERS:,} are laid out.", "Correct it."
             )
-        writes = type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING  # the text part of some multimodal models is no such
+        # the text part of some multimodal models has no form of its own that writes
+        writes = settings is whole or type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
         with torch.device("meta"):
             model = (AutoModelForCausalLM if writes else AutoModel).from_config(settings)
         model.tie_weights()
