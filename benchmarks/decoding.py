@@ -83,9 +83,9 @@ def _run(command: list[str], packages: Path | None = None) -> str:
 
 
 def _bundle() -> Path:
-    """The phone's bundle of the small Llama."""
+    """The phone's bundle of the small Llama, with the builder's bits: 4 in the output's product too."""
     place = folder() / "weights" / "tinylm"
-    return run_plan(make_plan(Job(model=str(place), target="phone")))["bundle"].path
+    return run_plan(make_plan(Job(model=str(place), target="phone", recipe="w4a8")))["bundle"].path
 
 
 def _built(packages: Path, out: Path) -> Path:

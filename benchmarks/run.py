@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import (
     batching,
+    blocks,
     bundles,
     cases,
     clients,
@@ -118,6 +119,7 @@ ROWS = [
     *clients.ROWS,
     *decoding.ROWS,
     *forecast.ROWS,
+    *blocks.ROWS,
     Row("pipeline.cold_s", "s", "limit", times.cold),
     Row("pipeline.cold_ratio", "x", "optimum-cli export + quantize, s (same run)", peers.cold_ratio),
     Row(

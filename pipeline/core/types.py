@@ -94,7 +94,8 @@ class Scheme(StrictModel):
     `block_size`, `embedding_block_size`: how many values share a scale where weights or embeddings are stored in
     blocks, and `scale_bits` its bits. `symmetric`: the middle code is the zero of every block; otherwise each block
     stores its own, of as many bits as a code. `block_scales`: how scales and zero points of blocks are chosen, from
-    the extremes of their values (`minmax`) or for the least squared error (`mse`). With `dynamic` activations, 4-bit
+    the extremes of their values (`minmax`), for the least squared error (`mse`), or so that outliers count little
+    (`hqq`, half-quadratic splitting). With `dynamic` activations, 4-bit
     blocks are widened to 8-bit codes when the model is loaded: a small file, and the arithmetic of 8 bits.
     `rounding` of weights in 4 or 2 bits: each to the `nearest` code, or together so that products on calibration
     samples change least (`gptq`, arXiv 2210.17323), and after that each code and scale once more in turn (`descent`,
@@ -120,7 +121,7 @@ class Scheme(StrictModel):
     embedding_block_size: Literal[16, 32, 64, 128, 256] = 32
     scale_bits: Literal[32, 16] = 32
     symmetric: bool = True
-    block_scales: Literal["minmax", "mse"] = "mse"
+    block_scales: Literal["minmax", "mse", "hqq"] = "mse"
     rounding: Literal["nearest", "gptq", "descent"] = "nearest"
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -205,7 +205,7 @@ def test_shipped_targets_are_found_by_name() -> None:
 def test_what_a_target_asks_of_one_task_is_in_place_of_the_rest() -> None:
     phone = load_target("phone")
     own = phone.for_task("text-generation")
-    assert (phone.recipe, own.recipe) == ("w8a8", "w4a8")
+    assert (phone.recipe, own.recipe) == ("w8a8", "w4a8-language")
     assert set(own.budgets).isdisjoint({"min_top10_overlap", "max_accuracy_drop"})
     assert own.shape.context_length == 2048
     assert (own.device, own.runtime) == (phone.device, phone.runtime)
