@@ -77,7 +77,8 @@ def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") ->
     settings = config.get(QUANTIZATION)
     if not settings:
         return None
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    said = settings.get("quant_method") if isinstance(settings, dict) else None
+    method = said if isinstance(said, str) else None
     if method not in _METHODS:
         raise UsageError(
             f"The weights of {folder.name!r} are quantized already ({method or f'{QUANTIZATION} in config.json'}), in "

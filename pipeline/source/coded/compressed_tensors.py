@@ -29,7 +29,8 @@ def compressed_modules(tensors: Tensors, settings: Mapping[str, Any]) -> Iterato
     """UsageError for another format, for rotations that the model must do when it runs, and for shapes that contradict
     each other."""
     groups = settings.get("config_groups")
-    named = [group.get("format") for group in groups.values()] if isinstance(groups, dict) else []
+    each = groups.values() if isinstance(groups, dict) else ()
+    named = [group.get("format") for group in each if isinstance(group, dict)]
     formats = sorted({str(form) for form in (settings.get("format"), *named) if form} - {_FORMAT, "mixed-precision"})
     if formats:
         raise UsageError(

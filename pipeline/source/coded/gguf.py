@@ -6,6 +6,7 @@ and types of tensors, then their data. Sizes are written with the inner axis fir
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_LAYER_NUMBER = re.compile(r"[0-9]{1,6}")
 _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _TURNED = {"llama": ("attn_q", "attn_k"), "qwen2": (), "qwen3": ()}
 """Architectures whose tensors have these names; and the modules of each whose rows llama.cpp has in another order, in
@@ -105,16 +107,16 @@ def _tensor(path: Path, name: str, stored: _Stored, heads: dict[str, Any], turne
     module, _, end = name.rpartition(".")
     part = module.rpartition(".")[2]
     full = _full_name(path, module, part, end)
-    rows = _rows(path, name, stored, heads[part]) if part in turned else None
     kind = _TYPE_NAMES.get(stored.kind, f"number {stored.kind}")
-    if stored.kind in _FLOATS:
-        return GgufTensor(full, kind, False, partial(_floats, path, stored, rows))
-    if stored.kind not in GGUF_BLOCKS or len(stored.shape) != 2:
+    if stored.kind not in _FLOATS and (stored.kind not in GGUF_BLOCKS or len(stored.shape) != 2):
         raise UsageError(
             f"{path.name!r} has {name!r} as {kind} {list(stored.shape)}; of codes, matrices of "
             f"{', '.join(_TYPE_NAMES[number] for number in GGUF_BLOCKS)} are read.",
             "Quantize the model to one of these types (llama-quantize), or give its safetensors.",
         )
+    rows = _rows(path, name, stored, heads[part]) if part in turned else None
+    if stored.kind in _FLOATS:
+        return GgufTensor(full, kind, False, partial(_floats, path, stored, rows))
     return GgufTensor(full, kind, True, partial(_codes, path, stored, rows))
 
 
@@ -123,7 +125,7 @@ def _full_name(path: Path, module: str, part: str, end: str) -> str:
     pieces = module.split(".")
     if module in _WHOLE:
         return f"{_WHOLE[module]}.{end}"
-    if len(pieces) == 3 and pieces[0] == "blk" and pieces[1].isdigit() and part in _LAYER:
+    if len(pieces) == 3 and pieces[0] == "blk" and _LAYER_NUMBER.fullmatch(pieces[1]) and part in _LAYER:
         return f"model.layers.{int(pieces[1])}.{_LAYER[part]}.{end}"
     raise UsageError(
         f"{path.name!r} has a tensor {module!r}, which no layer of its architecture is known to have.",
@@ -248,6 +250,6 @@ class _Reader:
     def placed(self, name: str, shape: tuple[int, ...], kind: int, begin: int, size: int) -> _Stored:
         """UsageError if the tensor's bytes are not all there."""
         values, bytes_each = GGUF_BLOCKS.get(kind, (1, {0: 4, 1: 2, 30: 2}.get(kind, 0)))
-        if not shape or shape[-1] % values or begin + _count(shape) // values * bytes_each > size:
+        if not shape or min(shape) < 1 or shape[-1] % values or begin + _count(shape) // values * bytes_each > size:
             raise self.invalid(f"{name!r} has the shape {list(shape)} and ends beyond the file's {size:,} bytes")
         return _Stored(shape, kind, begin)

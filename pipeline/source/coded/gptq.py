@@ -27,7 +27,7 @@ _FORMS = {"gptq": 1, "gptq_v2": 0}
 def gptq_modules(tensors: Tensors, settings: Mapping[str, Any]) -> Iterator[CodedModule]:
     """UsageError for a form that only some GPUs read, and for shapes that contradict each other."""
     form = settings.get("checkpoint_format") or ("marlin" if settings.get("is_marlin_format") else "gptq")
-    if form not in _FORMS:
+    if not isinstance(form, str) or form not in _FORMS:
         raise UsageError(
             f"{tensors.folder.name!r} has its codes in the form {form!r} of GPTQ; {' and '.join(_FORMS)} are read.",
             "Save it again as gptq (GPTQModel: `format=FORMAT.GPTQ`); others are laid out for one kind of GPU.",
@@ -50,7 +50,8 @@ def _module(tensors: Tensors, module: str, settings: Mapping[str, Any], added: i
     tensors.require(weight, ("I32",), (inputs * known // 32, outputs))
     tensors.require(f"{module}.scales", FLOATS, (groups, outputs))
     tensors.require(f"{module}.qzeros", ("I32",), (groups, -(-outputs * known // 32)))
-    size = group_of(weight, inputs, groups, settings.get("group_size"))
+    said = settings.get("group_size")
+    size = group_of(weight, inputs, groups, said if type(said) is int else None)
     read = partial(_read, tensors, module, known, size, added)
     named = tuple(f"{module}.{part}" for part in ("qweight", "qzeros", "scales", "g_idx"))
     return CodedModule(f"{module}.weight", known, size, tuple(name for name in named if name in tensors.stored), read)

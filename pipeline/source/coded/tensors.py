@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import refused
 from pipeline.numerics.coded import sorted_groups
 from pipeline.source.weights import Stored, stored_tensors
 
@@ -52,7 +53,10 @@ class Tensors:
         entry = self.stored[name]
         if entry.dtype == _BFLOAT16:
             return _bfloat16(entry)
-        with safe_open(entry.file, framework="np") as file:
+        with (
+            refused(f"The weights file {entry.file.name} cannot be read", "Download or copy it again."),
+            safe_open(entry.file, framework="np") as file,
+        ):
             return file.get_tensor(name)
 
     def words(self, name: str) -> NDArray[np.uint32]:
