@@ -44,6 +44,7 @@ def _recipe() -> dict[str, Any]:
         tables.append(table)
     schema["properties"]["passes"]["items"] = {"anyOf": tables}
     scheme = Scheme.model_json_schema()
+    definitions |= scheme.pop("$defs", {})
     scheme["properties"] = {"base": {"type": "string"}, **scheme["properties"]}
     scheme["properties"].pop("name")
     scheme["required"] = ["base"]

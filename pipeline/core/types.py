@@ -80,6 +80,25 @@ class Verdict(StrEnum):
     NOT_MEASURED = "NOT_MEASURED"
 
 
+class Learning(StrictModel):
+    """How codes and scales are learned (`Scheme.rounding` `learned`).
+
+    `window`: tokens of a text at a time. `batch`: windows of one update. `epochs`: how often each block sees all
+    windows. `rate`: Adam's, of weights in units of their block's scale; `scale_rate`: of scales, in shares of
+    themselves. `tuning_steps`: updates of all scales together, by distillation, once all codes are decided
+    (EfficientQAT, arXiv 2407.11062, sec. 3.3): gradients go through the whole model then, which must fit into memory
+    with them.
+    """
+
+    window: Annotated[int, Field(ge=2, le=131072)] = 256
+    batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 2
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    scale_rate: Annotated[float, Field(gt=0, le=1)] = 0.003
+    tuning_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
 class Scheme(StrictModel):
     """Number formats of a quantized model.
 
@@ -97,9 +116,10 @@ class Scheme(StrictModel):
     the extremes of their values (`minmax`), for the least squared error (`mse`), or so that outliers count little
     (`hqq`, half-quadratic splitting). With `dynamic` activations, 4-bit
     blocks are widened to 8-bit codes when the model is loaded: a small file, and the arithmetic of 8 bits.
-    `rounding` of weights in 4 or 2 bits: each to the `nearest` code, or together so that products on calibration
-    samples change least (`gptq`, arXiv 2210.17323), and after that each code and scale once more in turn (`descent`,
-    as arXiv 2403.07134 and 2406.17542 do).
+    `rounding` of weights in 4 or 2 bits: each to the `nearest` code; together so that products on calibration samples
+    change least (`gptq`, arXiv 2210.17323), and after that each code and scale once more in turn (`descent`, as arXiv
+    2403.07134 and 2406.17542 do); or `learned` with their scales, block by block of a language model, as `learning`
+    says.
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
@@ -122,7 +142,8 @@ class Scheme(StrictModel):
     scale_bits: Literal[32, 16] = 32
     symmetric: bool = True
     block_scales: Literal["minmax", "mse", "hqq"] = "mse"
-    rounding: Literal["nearest", "gptq", "descent"] = "nearest"
+    rounding: Literal["nearest", "gptq", "descent", "learned"] = "nearest"
+    learning: Learning | None = Field(default=None, exclude_if=lambda learning: learning is None)
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
     observer: str = "minmax"

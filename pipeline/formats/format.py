@@ -14,7 +14,8 @@ from pydantic import Field
 from pipeline.core.types import Json, Scheme, StrictModel
 from pipeline.graph.edit import add_constant, drop_unused
 from pipeline.graph.onnx_ir import ir
-from pipeline.numerics.affine import Float
+from pipeline.numerics.affine import Bytes, Float
+from pipeline.numerics.blocks import BlockFormat, Grid
 from pipeline.numerics.coded import Coded
 from pipeline.numerics.gptq import Curvature
 
@@ -29,6 +30,9 @@ OPERATORS: dict[TensorClass, tuple[str, int]] = {"linear": ("MatMul", 1), "table
 
 NO_KERNEL = "ONNX Runtime multiplies it in float only, or has a kernel of its own for it: use int8-stored"
 """Why formats of products do not take other weights."""
+
+BY_CURVATURE = ("gptq", "descent")
+"""Ways of `Scheme.rounding` that ask for the curvature of a product's inputs."""
 
 Arrays = dict[str, NDArray[Any]]
 Shared: TypeAlias = "dict[str, list[ir.Value]]"
@@ -52,11 +56,13 @@ class Known:
     """What is known of a weight beside its values. `curvature`: of the inputs of its products on calibration samples,
     computed when it is asked for; None where nothing was calibrated. `floor`: the smallest scales that leave room for
     a bias (`numerics.affine.bias_floor`), which broadcast against the weight. `given`: the codes that the checkpoint
-    has of it, in rows of outputs; they are stored as they are."""
+    has of it, in rows of outputs; they are stored as they are. `learned`: of a product's weight [K, N], the codes uint8
+    [N, blocks, size] and the grid [N, blocks] that training decided."""
 
     curvature: Callable[[], Curvature | None] = lambda: None
     floor: Float | None = None
     given: Coded | None = None
+    learned: tuple[Bytes, Grid] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,15 @@ class NumberFormat(ABC):
         """What is wrong with the scheme's settings for products in this format (the predicate of a sentence about the
         scheme), and what to do; None if nothing is."""
         return None
+
+    @property
+    def learns(self) -> bool:
+        """Whether the codes and scales of products are learned (`quantize.learned`), from what `begin` gives."""
+        return False
+
+    def begin(self, weight: Float) -> tuple[BlockFormat, Grid]:
+        """Of a product's weight [K, N] that is learned: how it is stored, and the grid [N, blocks] to begin with."""
+        raise NotImplementedError
 
     @property
     def has_smaller_blocks(self) -> bool:

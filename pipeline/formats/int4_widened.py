@@ -32,7 +32,8 @@ class Int4Widened(IntegerProduct):
 
     def __init__(self, scheme: Scheme) -> None:
         super().__init__(scheme)
-        self._size, self._scale_bits, self._rounding = scheme.block_size, scheme.scale_bits, scheme.rounding
+        self._size, self._scale_bits = scheme.block_size, scheme.scale_bits
+        self._rounding = "nearest" if scheme.rounding == "learned" else scheme.rounding  # nothing is learned for it
         self._search, self._symmetric = scheme.block_scales, scheme.symmetric
 
     def refuses(self, op: TensorClass) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.formats.format import (
+    BY_CURVATURE,
     NO_KERNEL,
     Arrays,
     Encoded,
@@ -47,7 +48,12 @@ if TYPE_CHECKING:
 
 SMALLEST_BLOCK = 16
 SMALLEST_BLOCK_OF_2_BITS = 64
-ROUNDED = {"nearest": "", "gptq": ", rounded with GPTQ", "descent": ", rounded with GPTQ and coordinate descent"}
+ROUNDED = {
+    "nearest": "",
+    "gptq": ", rounded with GPTQ",
+    "descent": ", rounded with GPTQ and coordinate descent",
+    "learned": ", learned block by block",
+}
 """The `rounding` of a scheme in words."""
 _PRODUCTS = {
     0: "left to ONNX Runtime (accuracy_level 0)",
@@ -123,6 +129,14 @@ class _IntBlock(NumberFormat):
         said = {"ordered": coded.order is not None, "minima": coded.minima is not None}
         return Encoded(encoded.arrays | more, encoded.parameters | {name: True for name, has in said.items() if has})
 
+    @property
+    def learns(self) -> bool:
+        return self._rounding == "learned"
+
+    def begin(self, weight: Float) -> tuple[BlockFormat, Grid]:
+        form = self._form(weight, self._size)
+        return form, quantize_blocks(np.ascontiguousarray(weight.T), form, search=self._search)[1]
+
     def _form(self, weight: Float, size: int, each_row: bool = False) -> BlockFormat:
         return block_format(weight, BlockFormat(size, self.code_bits, self._scale_bits, self._symmetric), each_row)
 
@@ -187,7 +201,7 @@ class _IntBlock(NumberFormat):
 
     @property
     def uses_curvature(self) -> bool:
-        return self._rounding != "nearest"
+        return self._rounding in BY_CURVATURE
 
     @property
     def has_smaller_blocks(self) -> bool:
@@ -268,9 +282,11 @@ def block_format(weight: Float, form: BlockFormat, each_row: bool = False) -> Bl
 
 
 def rounded_rows(rows: Float, form: BlockFormat, known: Known, rounding: str, search: Search) -> tuple[Bytes, Grid]:
-    """Codes and grid of a product's weight [N, K]: the nearest codes where nothing else is asked for, or the inputs are
-    not known."""
-    curvature = known.curvature() if rounding != "nearest" else None
+    """Codes and grid of a product's weight [N, K]: those that were learned; the nearest codes where nothing else is
+    asked for, or the inputs are not known."""
+    if known.learned is not None:
+        return known.learned
+    curvature = known.curvature() if rounding in BY_CURVATURE else None
     if curvature is None:
         return quantize_blocks(rows, form, search=search)
     codes, grid = gptq_blocks(rows, curvature, form, search)

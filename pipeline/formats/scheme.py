@@ -12,7 +12,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import Scheme
 from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.format import OPERATORS, Entry, NumberFormat, TensorClass
+from pipeline.formats.format import BY_CURVATURE, OPERATORS, Entry, NumberFormat, TensorClass
 from pipeline.numerics.affine import Float
 
 _INPUTS = {
@@ -116,6 +116,11 @@ class SchemeFormats:
     @property
     def needs_curvature(self) -> bool:
         return any(form.uses_curvature for form in self._products)
+
+    @property
+    def learns(self) -> bool:
+        """Whether codes and scales of products are learned."""
+        return any(form.learns for form in self._products)
 
     @property
     def objections(self) -> list[tuple[str, str]]:
@@ -242,7 +247,7 @@ def check_scheme(scheme: Scheme) -> None:
             f"{scheme.weights}.",
             'Use weights = 8 or 4, or activations = "float".',
         )
-    if scheme.rounding != "nearest" and not formats.needs_curvature:
+    if scheme.rounding in BY_CURVATURE and not formats.needs_curvature:
         raise UsageError(
             f"The scheme {scheme.name!r} asks for GPTQ but stores weights in {scheme.weights} bits.",
             'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',
@@ -254,12 +259,31 @@ def check_scheme(scheme: Scheme) -> None:
             "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
             "leaves nothing in float.",
         )
+    _check_learning(scheme, formats)
     for what, remedy in formats.objections:
         raise UsageError(f"The scheme {scheme.name!r} {what}.", remedy)
     if not 50 < scheme.percentile <= 100:
         raise UsageError(
             f"The scheme {scheme.name!r} has the percentile {scheme.percentile:g}.",
             "It is the share of values that a range holds, in percent: above 50, at most 100.",
+        )
+
+
+def _check_learning(scheme: Scheme, formats: SchemeFormats) -> None:
+    if scheme.rounding == "learned" and not formats.learns:
+        raise UsageError(
+            f"The scheme {scheme.name!r} asks for learned rounding but stores no products in blocks of 4 or 2 bits.",
+            'Use weights = 4 or 2 with activations = "float", or rounding = "nearest".',
+        )
+    if scheme.rounding == "learned" and scheme.smoothing is not None:
+        raise UsageError(
+            f"The scheme {scheme.name!r} learns the codes of weights that smoothing = {scheme.smoothing:g} changes.",
+            "Leave smoothing out: it helps products on rounded inputs, and learned ones are of float inputs.",
+        )
+    if scheme.learning is not None and scheme.rounding != "learned":
+        raise UsageError(
+            f"The scheme {scheme.name!r} has [scheme.learning], but rounding = {scheme.rounding!r}.",
+            'Add rounding = "learned", or remove the table.',
         )
 
 

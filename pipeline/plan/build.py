@@ -30,6 +30,7 @@ from pipeline.core.types import Scheme
 from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
 from pipeline.devices import RUNNERS
+from pipeline.devices.host_info import training_hardware
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.opset import choose_opset
@@ -221,7 +222,7 @@ class _Builder:
 
     def _stages(self) -> list[Stage]:
         formats = self.formats
-        measured = formats.smooths or formats.keeps_sensitive or formats.allocates
+        measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -317,11 +318,30 @@ class _Builder:
         if self.formats.allocates:
             stages.append(self._onnx("allocation", "allocate:run", config, inputs | samples))
             inputs["allocation"] = "allocation"
+        if self.formats.learns:
+            stages.append(self._learn(config, inputs | samples))
+            inputs["learned"] = "learn"
         chosen = self._onnx("quantize", "quantize:run", config, inputs, version=14)
         stages.append(replace(chosen, models=self.reading.models()) if self.source.coded else chosen)
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages
+
+    def _learn(self, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
+        if self.source.language is None:
+            raise UsageError(
+                f"The scheme {self.scheme.name!r} learns codes block by block of a language model; "
+                f"{self.source.name!r} does {self.source.task.name}.",
+                'Use rounding = "gptq" or "nearest".',
+            )
+        if self.source.coded:
+            raise UsageError(
+                f"The scheme {self.scheme.name!r} learns codes, but the checkpoint {self.source.name!r} has its "
+                "own, which are kept.",
+                'Use rounding = "nearest", or give the float checkpoint that it was made from.',
+            )
+        run = "pipeline.quantize.learned.run:run"
+        return self._of_model("learn", 1, run, {**config, "hardware": training_hardware()}, inputs, _TORCH)
 
     def _compare(self, calibrated: bool) -> Stage:
         """The quantized graph against the one that it was made from, not against the model before pruning."""

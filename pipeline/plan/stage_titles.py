@@ -23,6 +23,7 @@ _TITLES = {
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
     "calibrate.hessians": "calibrate hessians",
+    "learn": "learn codes and scales",
     "smooth": "smooth outlier channels",
     "sensitivity": "measure sensitivity",
     "allocation": "measure what fewer bits lose",

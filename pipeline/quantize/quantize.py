@@ -10,13 +10,15 @@ import numpy as np
 import onnx_ir as ir
 from safetensors.numpy import load_file
 
+from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant, fixed_values, name_of
-from pipeline.numerics.affine import Float, is_empty
+from pipeline.numerics.affine import Bytes, Float, is_empty
+from pipeline.numerics.blocks import Grid
 from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.choice import Choice, Choices
@@ -35,19 +37,23 @@ SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
 ALLOCATED = "formats.json"
 """Node -> the number format that its measured sensitivity gave it."""
+LEARNED = "learned.safetensors"
+"""Of weights whose codes are learned: `<weight>.codes` uint8 [N, blocks, size], `.scales` float32 [N, blocks],
+`.zero_points` uint8 [N, blocks]."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, what layers would lose in 8 bits, and the Hessians of products; `fixed`: tensors that are the
-    same for every sample; `given`: codes that the checkpoint has."""
+    convolutions have, what layers would lose in 8 bits, and the Hessians of products; `learned`: codes and grids that
+    training decided; `fixed`: tensors that are the same for every sample; `given`: codes that the checkpoint has."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
     values: dict[str, float] | None = None
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     hessians: Hessians | None = None
+    learned: dict[str, tuple[Bytes, Grid]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     given: GivenCodes = field(default_factory=lambda: GivenCodes({}))
 
@@ -77,9 +83,9 @@ class _Quantized:
 def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
     context, graph = part.context, part.load().graph
     layers, left = read_layers(context.inputs["layers"], graph)
-    formats = formats_of(scheme, layers, _allocated(context))
+    formats = formats_of(scheme, layers, allocated(context))
     found = replace(calibrated(context, graph, layers, formats), given=given)
-    layers, sensitive = _split(layers, context)
+    layers, sensitive = without_sensitive(layers, context)
     layers, unseen = _without_unseen(layers, found.ranges)
     region = region_of(graph, layers, formats, found.values, found.losses)
     layers, stored, unfit = _without_ruined(layers, formats, found)
@@ -141,11 +147,12 @@ def _refuse_nothing(made: Sequence[_Quantized], scheme: Scheme) -> None:
     )
 
 
-def _allocated(context: StageContext) -> dict[str, str]:
+def allocated(context: StageContext) -> dict[str, str]:
+    """The formats that measured sensitivity gave, by node."""
     return dict(context.inputs["allocation"].read_json(ALLOCATED)) if "allocation" in context.inputs else {}
 
 
-def _split(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftEntry]]:
+def without_sensitive(layers: list[Layer], context: StageContext) -> tuple[list[Layer], list[LeftEntry]]:
     """Layers to round, and those that their measured sensitivity leaves in float."""
     reasons = context.inputs["sensitivity"].read_json(SENSITIVE) if "sensitivity" in context.inputs else {}
     kept = [layer for layer in layers if layer.node.name not in reasons]
@@ -185,13 +192,23 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
     """What calibration found, for every tensor that may be rounded; nothing for schemes that need nothing. `layers`:
     all that the graph has."""
     hessians = Hessians(context.inputs["hessians"]) if "hessians" in context.inputs else None
+    learned = read_learned(context.inputs["learned"]) if "learned" in context.inputs else {}
     if "ranges" not in context.inputs:
-        return Calibrated(hessians=hessians, fixed=fixed_values(graph))
+        return Calibrated(hessians=hessians, learned=learned, fixed=fixed_values(graph))
     artifact = context.inputs["ranges"]
     ranges = propagated_ranges(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
     values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
     losses = {name: (float(lost[0]), float(lost[1])) for name, lost in load_file(artifact.file(LOSSES)).items()}
-    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians, fixed_values(graph))
+    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians, learned, fixed_values(graph))
+
+
+def read_learned(artifact: Artifact) -> dict[str, tuple[Bytes, Grid]]:
+    """Codes and grids of the graph's weights, by name."""
+    arrays = load_file(artifact.file(LEARNED))
+    names = [name.removesuffix(".codes") for name in arrays if name.endswith(".codes")]
+    return {
+        name: (arrays[f"{name}.codes"], Grid(arrays[f"{name}.scales"], arrays[f"{name}.zero_points"])) for name in names
+    }
 
 
 def decide(
@@ -284,7 +301,8 @@ def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, t
         return found.hessians.curvature(readers[layer.weight_name]) if found.hessians else None
 
     form = choice.form
-    encoded = codes.encode(layer, form, Known(curvature, given=choice.given))
+    learned = found.learned.get(layer.weight_name) if layer.op == "linear" else None
+    encoded = codes.encode(layer, form, Known(curvature, given=choice.given, learned=learned))
     if choice.given is not None:
         require_exact(layer, form.decode(layer.op, encoded, layer.weight.shape))
         return entry_of(layer, form, encoded, given=True)

@@ -61,6 +61,14 @@ def test_stages_in_order(job: Job, recipe: str, names: list[str]) -> None:
         assert callable(load_attribute(stage.run))
 
 
+def test_codes_are_learned_of_language_models_only(job: Job) -> None:
+    with pytest.raises(UsageError) as raised:
+        stages(job, recipe="w4a8-learned")
+    assert raised.value.message == (
+        "The scheme 'w4a8' learns codes block by block of a language model; 'tiny-encoder' does feature-extraction."
+    )
+
+
 def test_sensitivity_is_measured_only_where_the_scheme_asks(job: Job) -> None:
     given = {"layers": "layers", "samples": "samples.calibration"}
     for recipe, inputs in {

@@ -111,6 +111,30 @@ def test_unknown_observer() -> None:
             'Use weights = 4 or 2, or rounding = "nearest": from 8 bits on it costs next to nothing.',
         ),
         (
+            "w8",
+            {"rounding": "learned"},
+            "The scheme 'w8' asks for learned rounding but stores no products in blocks of 4 or 2 bits.",
+            'Use weights = 4 or 2 with activations = "float", or rounding = "nearest".',
+        ),
+        (
+            "w4a8-dynamic",
+            {"rounding": "learned"},
+            "The scheme 'w4a8-dynamic' asks for learned rounding but stores no products in blocks of 4 or 2 bits.",
+            'Use weights = 4 or 2 with activations = "float", or rounding = "nearest".',
+        ),
+        (
+            "w4a8",
+            {"rounding": "learned", "smoothing": 0.5},
+            "The scheme 'w4a8' learns the codes of weights that smoothing = 0.5 changes.",
+            "Leave smoothing out: it helps products on rounded inputs, and learned ones are of float inputs.",
+        ),
+        (
+            "w4a8",
+            {"learning": {"epochs": 3}},
+            "The scheme 'w4a8' has [scheme.learning], but rounding = 'gptq'.",
+            'Add rounding = "learned", or remove the table.',
+        ),
+        (
             "w4a8",
             {"weights": 2},
             "The scheme 'w4a8' stores products in 2-bit blocks of 32, slower in ONNX Runtime than those of 4 bits.",

@@ -1,0 +1,1 @@
+"""Codes and scales of a language model's weights, learned block by block on calibration texts."""
