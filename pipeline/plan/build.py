@@ -310,7 +310,7 @@ class _Builder:
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=7))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
-            stages.append(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2))
+            stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
             inputs["hessians"] = "calibrate.hessians"
         if self.formats.keeps_sensitive:
             stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=8))
@@ -321,8 +321,7 @@ class _Builder:
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        chosen = self._onnx("quantize", "quantize:run", config, inputs, version=14)
-        stages.append(replace(chosen, models=self.reading.models()) if self.source.coded else chosen)
+        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=14)))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages
@@ -371,6 +370,10 @@ class _Builder:
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
         return [self._of_model("texts", 2, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+
+    def _told(self, stage: Stage) -> Stage:
+        """A stage that reads the codes of the model's checkpoint, where it has any."""
+        return replace(stage, models=self.reading.models()) if self.source.coded else stage
 
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:

@@ -27,6 +27,7 @@ from pipeline.graph.files import saved
 from pipeline.numerics.affine import is_empty
 from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
+from pipeline.quantize.given import GivenCodes, given_codes
 from pipeline.quantize.heads import formats_of
 from pipeline.quantize.hessians import HESSIANS, HessianObserver
 from pipeline.quantize.layers import read_layers
@@ -65,8 +66,10 @@ def channels(context: StageContext) -> StageMetadata:
 
 
 def hessians(context: StageContext) -> StageMetadata:
-    """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor."""
-    return for_each(context, _hessians)
+    """Stage function: sum x x^T over the rows x of the same tensors, float32 [K, K] per tensor; not of products whose
+    codes the checkpoint has."""
+    given = given_codes(context)
+    return for_each(context, lambda part: _hessians(part, given))
 
 
 def seen_ranges(artifact: Artifact) -> dict[str, NDArray[Any]]:
@@ -136,11 +139,12 @@ def _channels(part: Part) -> StageMetadata:
     return {"tensors": len(observed), "samples": len(_samples(context))}
 
 
-def _hessians(part: Part) -> StageMetadata:
+def _hessians(part: Part, given: GivenCodes) -> StageMetadata:
     context = part.context
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
-        return [(name, HessianObserver) for name in _linear_inputs(layers)]
+        rounded = [layer for layer in layers if given.of(layer) is None]
+        return [(name, HessianObserver) for name in _linear_inputs(rounded)]
 
     observed = _observe(part, watch)
     save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)
