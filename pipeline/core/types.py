@@ -121,6 +121,8 @@ class Scheme(StrictModel):
     2403.07134 and 2406.17542 do); or `learned` with their scales, block by block of a language model, as `learning`
     says.
     `smoothing`: alpha of SmoothQuant (arXiv 2211.10438, eq. 4), or null for none.
+    `activation_aware`: scale the channels of products so that rounding their weights costs less, where the operators
+    before can take the factors over (AWQ, arXiv 2306.00978).
     `min_sqnr_db`: leave the fewest layers in float with which the output, on calibration samples, reaches this ratio
     of signal to quantization noise; null leaves none.
     `average_bits`: store each product in blocks of 2, 4 or 8 bits so that they have so many on average (scales and
@@ -146,6 +148,7 @@ class Scheme(StrictModel):
     learning: Learning | None = Field(default=None, exclude_if=lambda learning: learning is None)
     accuracy_level: Literal[0, 1, 4] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
+    activation_aware: bool = False
     observer: str = "minmax"
     percentile: float = 99.99
     bias_correction: bool = True

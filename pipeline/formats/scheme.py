@@ -191,6 +191,8 @@ class SchemeFormats:
         for form in self._products:
             words |= form.details()
         words["Smoothing"] = "none" if scheme.smoothing is None else f"SmoothQuant, alpha {scheme.smoothing:g}"
+        if scheme.activation_aware:
+            words["Smoothing"] = "AWQ, where the operators before take factors over"
         words["Left out on request"] = ", ".join(scheme.nodes_to_exclude) or "nothing"
         if scheme.overrides:
             words["Overrides"] = "; ".join(f"{pattern}: {name}" for pattern, name in scheme.overrides)
@@ -259,6 +261,11 @@ def check_scheme(scheme: Scheme) -> None:
             "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
             "leaves nothing in float.",
         )
+    if formats.smooths and scheme.activation_aware:
+        raise UsageError(
+            f"The scheme {scheme.name!r} has smoothing and activation_aware, which scale the same channels.",
+            "Leave one of the two out: smoothing is for inputs rounded to 8 bits, activation_aware for weights.",
+        )
     _check_learning(scheme, formats)
     for what, remedy in formats.objections:
         raise UsageError(f"The scheme {scheme.name!r} {what}.", remedy)
@@ -279,6 +286,11 @@ def _check_learning(scheme: Scheme, formats: SchemeFormats) -> None:
         raise UsageError(
             f"The scheme {scheme.name!r} learns the codes of weights that smoothing = {scheme.smoothing:g} changes.",
             "Leave smoothing out: it helps products on rounded inputs, and learned ones are of float inputs.",
+        )
+    if scheme.rounding == "learned" and scheme.activation_aware:
+        raise UsageError(
+            f"The scheme {scheme.name!r} learns the codes of weights that activation_aware changes.",
+            "Leave activation_aware out.",
         )
     if scheme.learning is not None and scheme.rounding != "learned":
         raise UsageError(

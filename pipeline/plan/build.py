@@ -223,6 +223,7 @@ class _Builder:
     def _stages(self) -> list[Stage]:
         formats = self.formats
         measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
+        measured = measured or self.scheme.activation_aware
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -305,6 +306,11 @@ class _Builder:
             smoothed = {**inputs, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=4))
             inputs["graph"] = "smooth"
+        if self.scheme.activation_aware:
+            stages.append(self._onnx("calibrate.moments", "calibrate:hessians", {}, inputs | observed, version=2))
+            scaled = {**inputs, "hessians": "calibrate.moments"}
+            stages.append(self._onnx("scale", "awq:run", config, scaled))
+            inputs["graph"] = "scale"
         observed |= inputs
         if self.formats.needs_ranges:
             stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=7))

@@ -55,8 +55,10 @@ class Passes:
                 "has an encoder and a decoder.",
                 "Use a recipe without passes (`edge recipes` lists them).",
             )
-        if source.coded and (recipe.passes or scheme.smoothing is not None):
-            what = "compression passes" if recipe.passes else f"smoothing (alpha {scheme.smoothing:g})"
+        changes = scheme.smoothing is not None or scheme.activation_aware
+        if source.coded and (recipe.passes or changes):
+            what = "activation_aware" if scheme.activation_aware else f"smoothing (alpha {scheme.smoothing or 0:g})"
+            what = "compression passes" if recipe.passes else what
             raise UsageError(
                 f"The recipe {recipe.name!r} has {what}, which would change the weights of {source.name!r}: its "
                 "checkpoint is quantized already, and these codes could not be kept.",

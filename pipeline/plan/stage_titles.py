@@ -25,6 +25,8 @@ _TITLES = {
     "calibrate.hessians": "calibrate hessians",
     "learn": "learn codes and scales",
     "smooth": "smooth outlier channels",
+    "calibrate.moments": "observe the inputs of products",
+    "scale": "scale channels for rounding",
     "sensitivity": "measure sensitivity",
     "allocation": "measure what fewer bits lose",
     "quantize": "quantize",

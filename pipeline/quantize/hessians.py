@@ -72,7 +72,7 @@ class Hessians:
         """Of a weight whose products read `activations`."""
         if self._last is None or self._last[0] != activations:
             try:
-                found = curvature(self._sum(activations))
+                found = curvature(self.sum(activations))
             except np.linalg.LinAlgError as error:
                 raise StageError(
                     f"GPTQ: the inputs {', '.join(activations)} have no invertible Hessian, however much it is damped.",
@@ -82,7 +82,8 @@ class Hessians:
             self.damping |= dict.fromkeys(activations, found.damping)
         return self._last[1]
 
-    def _sum(self, activations: tuple[str, ...]) -> Double:
+    def sum(self, activations: tuple[str, ...]) -> Double:
+        """The sum of x x^T over the inputs x of all of them, float64 [channels, channels]."""
         with safe_open(self._path, framework="numpy") as file:
             matrices = [file.get_tensor(name).astype(np.float64) for name in activations]
         return np.sum(matrices, axis=0)

@@ -38,7 +38,7 @@ def _smoothed(part: Part, alpha: float, models: dict[str, ir.Model]) -> StageMet
     context, model = part.context, part.load()
     magnitudes = load_file(context.inputs["channels"].file(CHANNELS))
     layers, _ = read_layers(context.inputs["layers"], model.graph)
-    groups = _groups([layer for layer in layers if layer.op == "linear"])
+    groups = groups_of([layer for layer in layers if layer.op == "linear"])
     absorbed = never_seen = 0
     for group in groups:
         largest = np.max([magnitudes[layer.activation] for layer in group], axis=0)
@@ -56,7 +56,7 @@ def _smoothed(part: Part, alpha: float, models: dict[str, ir.Model]) -> StageMet
     }
 
 
-def _groups(layers: list[Layer]) -> list[list[Layer]]:
+def groups_of(layers: list[Layer]) -> list[list[Layer]]:
     """Products that must have the same factors, since they read the same activation or the same weight."""
     groups: list[list[Layer]] = []
     for layer in layers:
@@ -81,7 +81,7 @@ def _smooth(group: list[Layer], factors: Float) -> bool:
     for layer in group:
         if not absorbed:
             _multiply(layer, inverse, smoothed)
-        _scale_rows(layer, factors)
+        scale_rows(layer, factors)
     return absorbed
 
 
@@ -96,7 +96,7 @@ def _multiply(layer: Layer, inverse: Float, smoothed: dict[str, ir.Value]) -> No
     node.replace_input_with(0, smoothed[name])
 
 
-def _scale_rows(layer: Layer, factors: Float) -> None:
+def scale_rows(layer: Layer, factors: Float) -> None:
     """From what the weight is now: factors of an activation behind the layer may have gone into its columns."""
     weight, graph = layer.node.inputs[1], layer.node.graph
     array = constant(weight)

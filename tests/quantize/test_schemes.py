@@ -160,6 +160,12 @@ def test_unknown_observer() -> None:
         ),
         (
             "w8a8",
+            {"activation_aware": True},
+            "The scheme 'w8a8' has smoothing and activation_aware, which scale the same channels.",
+            "Leave one of the two out: smoothing is for inputs rounded to 8 bits, activation_aware for weights.",
+        ),
+        (
+            "w8a8",
             {"average_bits": 3.0},
             "The scheme 'w8a8' has average_bits = 3 beside activations = \"static\".",
             "It chooses among blocks of 2, 4 and 8 bits, with float activations (accuracy_level 4 rounds them), and "
