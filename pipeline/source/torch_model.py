@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers.utils import ModelOutput
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.untrusted import refused, users_code, words
-from pipeline.source.coded.checkpoint import CodedCheckpoint, coded_checkpoint
+from pipeline.source.coded.checkpoint import coded_checkpoint
 from pipeline.source.factory import build
 from pipeline.source.model_config import QUANTIZATION, read_config
 from pipeline.source.sentence_modules import sentence_modules
@@ -48,24 +49,28 @@ def _decoded_model(spec: ModelSpec) -> PreTrainedModel:
         with torch.device("meta"):
             kind = type(loader.from_config(config))
         model, info = kind.from_pretrained(
-            None, config=config, state_dict=_decoded(checkpoint), **_LOADED, output_loading_info=True
+            None,
+            config=config,
+            state_dict=_decoded(checkpoint.codes, checkpoint.floats),
+            **_LOADED,
+            output_loading_info=True,
         )
-    _require_products(spec.path.name, model, checkpoint)
+    _require_products(spec.path.name, model, checkpoint.title)
     return _whole(spec.path.name, spec.auto_class, model, info)
 
 
-def _decoded(checkpoint: CodedCheckpoint) -> dict[str, Tensor]:
+def _decoded(codes: Mapping[str, Callable[[], Any]], floats: Mapping[str, Callable[[], Any]]) -> dict[str, Tensor]:
     """All weights in float32, by name."""
-    codes = {name: torch.from_numpy(read().values()) for name, read in checkpoint.codes.items()}
-    return codes | {name: torch.from_numpy(read()) for name, read in checkpoint.floats.items()}
+    decoded = {name: torch.from_numpy(read().values()) for name, read in codes.items()}
+    return decoded | {name: torch.from_numpy(read()) for name, read in floats.items()}
 
 
-def _require_products(name: str, model: PreTrainedModel, checkpoint: CodedCheckpoint) -> None:
+def _require_products(name: str, model: PreTrainedModel, title: str) -> None:
     """Codes are of weights [outputs, inputs], and GPT-2's products store theirs the other way round."""
     turned = [path for path, module in model.named_modules() if isinstance(module, Conv1D)]
     if turned:
         raise StageError(
-            f"The checkpoint {name!r} ({checkpoint.title}) is of a {type(model).__name__}, whose weights ({turned[0]}, "
+            f"The checkpoint {name!r} ({title}) is of a {type(model).__name__}, whose weights ({turned[0]}, "
             "...) lie the other way round than codes do.",
             "Give the float checkpoint that it was made from.",
         )

@@ -25,7 +25,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from pipeline.core.errors import UsageError
-from pipeline.source.coded.checkpoint import CodedCheckpoint, coded_checkpoint
+from pipeline.source.coded.checkpoint import coded_checkpoint
+from pipeline.source.coded.contents import CodedCheckpoint
 from pipeline.source.model import resolve_model
 
 LLAMA = {"general.architecture": "llama", "llama.attention.head_count": 2, "llama.attention.head_count_kv": 1}

@@ -1,64 +1,20 @@
-"""A checkpoint of codes: what it is told by, what it holds, and the float weights that it stands for."""
+"""A checkpoint of codes: what it is told by, and opening it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
-from pipeline.numerics.affine import Float
-from pipeline.numerics.coded import Coded
-from pipeline.source.coded.awq import awq_modules
-from pipeline.source.coded.compressed_tensors import compressed_modules
+from pipeline.source.coded.contents import CodedCheckpoint
 from pipeline.source.coded.gguf import gguf_tensors
-from pipeline.source.coded.gptq import gptq_modules
-from pipeline.source.coded.module import CodedModule
+from pipeline.source.coded.methods import METHODS, Modules
 from pipeline.source.coded.tensors import Tensors
 from pipeline.source.model_config import QUANTIZATION
 
 GGUF = ".gguf"
-_METHODS: dict[str, tuple[str, Callable[[Tensors, Mapping[str, Any]], Iterator[CodedModule]]]] = {
-    "gptq": ("GPTQ", gptq_modules),
-    "awq": ("AWQ", awq_modules),
-    "compressed-tensors": ("compressed-tensors", compressed_modules),
-}
-
-
-@dataclass(frozen=True)
-class CodedCheckpoint:
-    """`title`: what kind of checkpoint, for messages. `codes`: the weights that are codes, by name, `floats` the others
-    (float32), each read when it is called for. `kinds`: how the codes are stored, with how many weights are so."""
-
-    title: str
-    codes: Mapping[str, Callable[[], Coded]]
-    floats: Mapping[str, Callable[[], Float]]
-    kinds: Mapping[str, int]
-
-    @property
-    def tensors(self) -> int:
-        """How many weights it has."""
-        return len(self.codes) + len(self.floats)
-
-    def alike(self, modules: Sequence[str]) -> bool:
-        """Whether the weights of modules have codes of one form, or none. Modules may lack the first parts of their
-        names."""
-        return len({self._form(f"{module}.weight") for module in modules}) == 1
-
-    def _form(self, weight: str) -> tuple[object, ...] | None:
-        name = next((name for name in self.codes if f".{name}".endswith(f".{weight}")), None)
-        return None if name is None else self.codes[name]().form()
-
-    def note(self) -> str:
-        """For the report."""
-        kinds = "; ".join(f"{count} x {kind}" for kind, count in self.kinds.items())
-        return (
-            f"The checkpoint is quantized already ({self.title}; {kinds}): these codes, scales and zero points are "
-            "written as they are, and the rest follows the recipe. Float means the weights that the checkpoint stands "
-            "for."
-        )
 
 
 def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") -> CodedCheckpoint | None:
@@ -79,20 +35,20 @@ def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") ->
         return None
     said = settings.get("quant_method") if isinstance(settings, dict) else None
     method = said if isinstance(said, str) else None
-    if method not in _METHODS:
+    if method not in METHODS:
         raise UsageError(
             f"The weights of {folder.name!r} are quantized already ({method or f'{QUANTIZATION} in config.json'}), in "
-            f"a form that is not read; {', '.join(_METHODS)} and GGUF are.",
+            f"a form that is not read; {', '.join(METHODS)} and GGUF are.",
             "Give one of these, or the checkpoint that it was made from, in float32, float16 or bfloat16.",
         )
-    title, modules = _METHODS[method]
+    title, modules = METHODS[method]
     return _of_modules(title, Tensors.of(folder), modules, settings)
 
 
 def _of_modules(
     title: str,
     tensors: Tensors,
-    modules: Callable[[Tensors, Mapping[str, Any]], Iterator[CodedModule]],
+    modules: Modules,
     settings: Mapping[str, Any],
 ) -> CodedCheckpoint:
     found = list(modules(tensors, settings))
@@ -107,7 +63,7 @@ def _of_modules(
     return CodedCheckpoint(title, {module.name: module.read for module in found}, floats, kinds)
 
 
-def _reading(tensors: Tensors, name: str) -> Callable[[], Float]:
+def _reading(tensors: Tensors, name: str) -> Callable[[], Any]:
     return lambda: tensors.read(name).astype("float32")
 
 
