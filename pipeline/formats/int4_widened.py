@@ -9,8 +9,8 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from pipeline.core.types import Scheme, StrictModel
+from pipeline.formats.block_rounding import ROUNDED, SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
 from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Shared, TensorClass
-from pipeline.formats.int_block import ROUNDED, SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, add_int4, emit, graph_of
 from pipeline.numerics.affine import Float, largest_code
