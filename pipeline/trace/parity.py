@@ -61,6 +61,7 @@ def _case_difference(model: nn.Module, session: ort.InferenceSession, case: Tens
     for reference, other in zip(expected, actual, strict=True):
         difference, largest = compare(reference, np.asarray(other))
         if not difference <= RELATIVE_TOLERANCE * largest:
+            _require_finite(model)
             raise StageError(
                 f"The exported graph differs from the PyTorch model by {difference:.3g} "
                 f"(largest output {largest:.3g}) on {shape_of(case)}.",
@@ -68,3 +69,14 @@ def _case_difference(model: nn.Module, session: ort.InferenceSession, case: Tens
             )
         worst = max(worst, difference)
     return float(f"{worst:.1e}")
+
+
+def _require_finite(model: nn.Module) -> None:
+    """StageError if weights are no numbers, which no graph can equal."""
+    spoiled = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if spoiled:
+        others = f" and {len(spoiled) - 1} more" if len(spoiled) > 1 else ""
+        raise StageError(
+            f"The model's weights {spoiled[0]!r}{others} hold values that are not finite (NaN or infinity).",
+            "Copy the checkpoint again, or take one from before its training diverged.",
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_output_that_is_not_a_number_is_found(
     path = changed(tiny_trace, tmp_path / "copy", "encoder.layer.0.output.dense.weight", float("nan"))
     with pytest.raises(StageError, match="differs from the PyTorch model by nan"):
         check_parity(model, path, cases)
+
+
+def test_weights_that_are_no_numbers_are_named(
+    model: torch.nn.Module, tiny_trace: Path, cases: list[dict[str, torch.Tensor]]
+) -> None:
+    """Both are the model's own, so that it is no error of the export."""
+    spoiled = copy.deepcopy(model)
+    spoiled.get_parameter("encoder.layer.0.output.dense.weight").data[0, 0] = float("nan")
+    spoiled.get_parameter("encoder.layer.1.output.dense.bias").data[0] = float("inf")
+    with pytest.raises(StageError) as caught:
+        check_parity(spoiled, tiny_trace / "model.onnx", cases)
+    assert caught.value.message == (
+        "The model's weights 'encoder.layer.0.output.dense.weight' and 1 more hold values that are not finite (NaN or "
+        "infinity)."
+    )
+    assert caught.value.remedy == "Copy the checkpoint again, or take one from before its training diverged."
