@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,22 @@ def test_codes_stand_for_the_weight_bit_for_bit(
     np.testing.assert_array_equal(found.codes["layer.weight"]().values(), weight)
     assert list(found.floats) == ["norm.weight"]
     assert found.floats["norm.weight"]().dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "packed"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False}, gptq(16, 96)),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 32, "version": "GEMM"}, awq(16, 96)),
+    ],
+)
+def test_settings_in_a_file_of_their_own(file: str, settings: dict[str, Any], packed: Packed, tmp_path: Path) -> None:
+    """As older AutoGPTQ and AutoAWQ write them; config.json says nothing then."""
+    (tmp_path / file).write_text(json.dumps(settings))
+    save_file({f"layer.{part}": array for part, array in packed[0].items()}, tmp_path / "model.safetensors")
+    found = coded_checkpoint(tmp_path, {})
+    assert found is not None
+    np.testing.assert_array_equal(found.codes["layer.weight"]().values(), packed[1])
 
 
 def test_a_zero_point_of_0_is_stored_as_the_largest_code(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
+from pipeline.core.untrusted import read_json_object
 from pipeline.source.coded.contents import CodedCheckpoint
 from pipeline.source.coded.gguf import gguf_tensors
 from pipeline.source.coded.methods import METHODS, Modules
@@ -15,6 +16,7 @@ from pipeline.source.coded.tensors import Tensors
 from pipeline.source.model_config import QUANTIZATION
 
 GGUF = ".gguf"
+_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
 def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") -> CodedCheckpoint | None:
@@ -30,7 +32,7 @@ def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") ->
     """
     if file:
         return _of_gguf(Path(file))
-    settings = config.get(QUANTIZATION)
+    settings = config.get(QUANTIZATION) or _beside(folder)
     if not settings:
         return None
     said = settings.get("quant_method") if isinstance(settings, dict) else None
@@ -43,6 +45,14 @@ def coded_checkpoint(folder: Path, config: Mapping[str, Any], file: str = "") ->
         )
     title, modules = METHODS[method]
     return _of_modules(title, Tensors.of(folder), modules, settings)
+
+
+def _beside(folder: Path) -> dict[str, Any] | None:
+    """The settings in a file of their own, as older AutoGPTQ and AutoAWQ write them."""
+    for name, method in _FILES.items():
+        if (folder / name).is_file():
+            return {"quant_method": method, **read_json_object(folder / name)}
+    return None
 
 
 def _of_modules(
