@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.config.target import Target
 from pipeline.core.types import Scheme, StrictModel
 from pipeline.forecast.rates import Range, Rates, rates_of
-from pipeline.forecast.shapes import ModelShapes, Weight
+from pipeline.forecast.shapes import ModelShapes
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import NumberFormat
 from pipeline.formats.scheme import SchemeFormats, block_format_name
@@ -154,7 +154,7 @@ def _bytes(shapes: ModelShapes, formats: SchemeFormats) -> tuple[float, float, f
     stored = loaded = read = 4.0 * shapes.floats
     for weight, count in shapes.weights.items():
         form = head if weight.head else formats.classes[weight.op]
-        if weight.op == "table" and shapes.tied and _shared(weight, form, head):
+        if weight.op == "table" and shapes.tied and head.lends_rows(form, weight.dims):
             continue
         values = count * weight.dims[0] * weight.dims[1]
         stored += values * form.bits(weight.op, weight.dims) / 8
@@ -166,11 +166,6 @@ def _bytes(shapes: ModelShapes, formats: SchemeFormats) -> tuple[float, float, f
 def _head_format(formats: SchemeFormats) -> NumberFormat:
     bits = formats.scheme.head
     return formats.classes["linear"] if bits is None else NUMBER_FORMATS.get(block_format_name(bits))(formats.scheme)
-
-
-def _shared(table: Weight, form: NumberFormat, head: NumberFormat) -> bool:
-    """Whether rows are read from what the head stores, or both stay as they are."""
-    return head.lends_rows(form, table.dims) or (form.code_bits == head.code_bits == 32)
 
 
 def _cache_bytes(shapes: ModelShapes) -> int:

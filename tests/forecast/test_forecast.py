@@ -66,6 +66,11 @@ def test_a_table_of_its_own_is_stored_but_not_read(monkeypatch: pytest.MonkeyPat
     assert apart.tokens_per_s == tied.tokens_per_s
 
 
+def test_a_tied_table_in_float_is_stored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph's product reads a transposed copy."""
+    assert one(monkeypatch, FP32).bundle_mb == one(monkeypatch, FP32, tied=False).bundle_mb
+
+
 def test_the_cache_slows_long_texts_down(monkeypatch: pytest.MonkeyPatch) -> None:
     short, long = one(monkeypatch, W4A8), one(monkeypatch, W4A8, context=4096)
     assert short.tokens_per_s == short.tokens_per_s_full == long.tokens_per_s
