@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,10 @@ def _decoded_model(spec: ModelSpec) -> PreTrainedModel:
             delattr(config, QUANTIZATION)
         with torch.device("meta"):
             kind = type(loader.from_config(config))
-        model, info = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=_decoded(checkpoint.codes, checkpoint.floats),
-            **_LOADED,
-            output_loading_info=True,
-        )
+        decoded = _decoded(checkpoint.codes, checkpoint.floats)
+        model, info = kind.from_pretrained(None, config=config, state_dict=decoded, **_LOADED, output_loading_info=True)
     _require_products(spec.path.name, model, checkpoint.title)
+    _refuse_biases(spec.path.name, model, [key for key in info["unexpected_keys"] if decoded[key].any()])
     return _whole(spec.path.name, spec.auto_class, model, info)
 
 
@@ -73,6 +69,16 @@ def _require_products(name: str, model: PreTrainedModel, title: str) -> None:
             f"The checkpoint {name!r} ({title}) is of a {type(model).__name__}, whose weights ({turned[0]}, "
             "...) lie the other way round than codes do.",
             "Give the float checkpoint that it was made from.",
+        )
+
+
+def _refuse_biases(name: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
+    """Older libraries write biases of zeros beside all codes; others count."""
+    biases = sorted(key for key in unexpected if key.endswith(".bias"))
+    if biases:
+        raise StageError(
+            f"The checkpoint {name!r} has {biases[0]!r}, which a {type(model).__name__} does not have.",
+            "Config and weights must be of one model.",
         )
 
 

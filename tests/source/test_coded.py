@@ -306,3 +306,20 @@ def test_modules_of_one_form_are_alike(tmp_path: Path) -> None:
     assert not found.alike(["q", "v"])
     assert not found.alike(["q", "o"])
     assert found.alike(["o", "p"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "stands for."),
+        ({"kv_cache_scheme": {"num_bits": 8}}, "It asks for rounded keys and values too: those follow the recipe."),
+        (
+            {"config_groups": {"all": {"input_activations": {"num_bits": 8}}}, "kv_cache_scheme": {"num_bits": 8}},
+            "It asks for rounded activations and keys and values too: those follow the recipe.",
+        ),
+    ],
+)
+def test_what_else_the_checkpoint_rounds_is_told(more: dict[str, Any], said: str, tmp_path: Path) -> None:
+    found = checkpoint(tmp_path, COMPRESSED | more, compressed(16, 96))
+    assert found is not None
+    assert found.note().endswith(said)

@@ -70,7 +70,17 @@ def _of_modules(
     used = {name for module in found for name in module.tensors}
     floats = {name: _reading(tensors, name) for name in tensors.stored if name not in used}
     kinds = Counter(f"{module.bits} bits in groups of {module.group}" for module in found)
-    return CodedCheckpoint(title, {module.name: module.read for module in found}, floats, kinds)
+    codes = {module.name: module.read for module in found}
+    return CodedCheckpoint(title, codes, floats, kinds, _left_out(settings))
+
+
+def _left_out(settings: Mapping[str, Any]) -> str:
+    """What compressed-tensors' settings say of values that are no weights."""
+    groups = settings.get("config_groups")
+    each = groups.values() if isinstance(groups, dict) else ()
+    inputs = any(isinstance(group, dict) and group.get("input_activations") for group in each)
+    named = [*(["activations"] if inputs else []), *(["keys and values"] if settings.get("kv_cache_scheme") else [])]
+    return f" It asks for rounded {' and '.join(named)} too: those follow the recipe." if named else ""
 
 
 def _reading(tensors: Tensors, name: str) -> Callable[[], Any]:

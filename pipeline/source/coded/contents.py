@@ -12,12 +12,14 @@ from pipeline.numerics.coded import Coded
 @dataclass(frozen=True)
 class CodedCheckpoint:
     """`title`: what kind of checkpoint, for messages. `codes`: the weights that are codes, by name, `floats` the others
-    (float32), each read when it is called for. `kinds`: how the codes are stored, with how many weights are so."""
+    (float32), each read when it is called for. `kinds`: how the codes are stored, with how many weights are so;
+    `left_out`: what else the checkpoint wants to be rounded, and is not."""
 
     title: str
     codes: Mapping[str, Callable[[], Coded]]
     floats: Mapping[str, Callable[[], Float]]
     kinds: Mapping[str, int]
+    left_out: str = ""
 
     @property
     def tensors(self) -> int:
@@ -39,5 +41,5 @@ class CodedCheckpoint:
         return (
             f"The checkpoint is quantized already ({self.title}; {kinds}): these codes, scales and zero points are "
             "written as they are, and the rest follows the recipe. Float means the weights that the checkpoint stands "
-            "for."
+            f"for.{self.left_out}"
         )
