@@ -20,6 +20,7 @@ from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
 from pipeline.trace.pack_attention import Alike, always_alike, pack_attention
 from pipeline.trace.simplify_gather_nd import simplify_gathers
+from pipeline.trace.split_prelu import split_prelus
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _AXES = ("batch", "sequence")
@@ -30,13 +31,14 @@ _AS_PLACED: Axes = MappingProxyType({})
 def canonicalize(
     model: ir.Model, prefix: str, fuse: bool = True, axes: Axes = _AS_PLACED, alike: Alike = always_alike
 ) -> None:
-    """In place: gathers of everything -> Unsqueeze, written-out hard-sigmoids -> HardSigmoid, written-out attention ->
-    Attention if `fuse` and the opset has it, what ONNX Runtime does not broadcast written out, factors and shifts of
-    channels folded into the convolution before, Gemm -> MatMul + Add, name nodes and weights after modules (without
-    `prefix`), name the dynamic axes (after `axes`, by input), one product for the queries, keys and values of attention
-    over a cache (if their modules are `alike`), and drop metadata, which holds stack traces with file paths."""
+    """In place: gathers of everything -> Unsqueeze, written-out hard-sigmoids -> HardSigmoid, PRelu in faster
+    operators, written-out attention -> Attention if `fuse` and the opset has it, what ONNX Runtime does not broadcast
+    written out, factors and shifts of channels folded into the convolution before, Gemm -> MatMul + Add, name nodes and
+    weights after modules (without `prefix`), name the dynamic axes (after `axes`, by input), one product for the
+    queries, keys and values of attention over a cache (if their modules are `alike`), and drop metadata, which holds
+    stack traces with file paths."""
     graph = model.graph
-    changed = simplify_gathers(graph) + fuse_hard_sigmoids(graph)
+    changed = simplify_gathers(graph) + fuse_hard_sigmoids(graph) + split_prelus(graph)
     if model.opset_imports[""] >= OPSET:
         changed += write_out_broadcasts(graph)
         changed += fuse_attentions(graph) if fuse else 0

@@ -36,6 +36,8 @@ from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
+from pipeline.trace.resolve_branches import resolve_branches
+from pipeline.trace.split_prelu import split_prelus
 from pipeline.trace.widen import HALF, widen
 
 _FIRST = 2
@@ -62,6 +64,7 @@ def run(context: StageContext) -> StageMetadata:
     context.progress(1, 3)
     with refused(f"The graph of {path.name} cannot be worked with", "Export it again.", StageError):
         model, widened = raised(path, opset)
+        model = resolve_branches(model)
         tidy(model)
         model.metadata_props.update(metadata_of(path))  # alphabets, class names, sizes: an app reads them there
         name_axes(model.graph, spec.inputs)
@@ -74,7 +77,7 @@ def run(context: StageContext) -> StageMetadata:
     context.progress(3, 3)
     graphs = [model.graph, *model.graph.subgraphs()]
     weights = [value for graph in graphs for value in graph.initializers.values()]
-    values = sum(int(np.prod(value.shape.numpy())) for value in weights if value.shape)
+    values = sum(value.const_value.size for value in weights if value.const_value is not None)
     return {
         "max_difference_to_source": difference,
         "parameters": values,
@@ -120,9 +123,9 @@ def _settle(model: ir.Model) -> None:
 
 
 def tidy(model: ir.Model) -> None:
-    """In place: local functions inlined, constants and weights as initializers, written-out hard-sigmoids fused,
-    factors and shifts of channels folded into the convolution before, Gemm -> MatMul + Add, every node and value named,
-    no metadata."""
+    """In place: local functions inlined, constants and weights as initializers, PRelu in faster operators, written-out
+    hard-sigmoids fused, factors and shifts of channels folded into the convolution before, Gemm -> MatMul + Add, every
+    node and value named, no metadata."""
     passes = (
         InlinePass(),
         RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]  # its constructor has no annotations
@@ -134,9 +137,10 @@ def tidy(model: ir.Model) -> None:
         step(model)
     for graph in [model.graph, *model.graph.subgraphs()]:
         _drop_identities(graph)
-    fold_computed_weights(model.graph)
-    if fuse_hard_sigmoids(model.graph):
-        RemoveUnusedNodesPass()(model)
+        fold_computed_weights(graph)
+    split_prelus(model.graph)
+    fuse_hard_sigmoids(model.graph)
+    RemoveUnusedNodesPass()(model)
     fold_norms(model.graph)
     for node in list(model.graph):
         if node.op_type == "Gemm":
