@@ -18,3 +18,13 @@ def sqnr_db(signal: float, noise: float) -> float:
 def power(values: NDArray[Any]) -> float:
     """Sum of squares, in float64."""
     return float(np.square(values.astype(np.float64)).sum())
+
+
+def noise_power(reference: NDArray[Any], other: NDArray[Any]) -> float:
+    """Sum of squares of the difference, in float64; places that are equal, infinities too, or NaN in both have none.
+    The reference's own power if the shapes differ (numbers of detections may) or the difference is not finite."""
+    if reference.shape != other.shape:
+        return power(reference)
+    differs = ~np.isclose(reference, other, rtol=0.0, atol=0.0, equal_nan=True)
+    found = power(reference[differs].astype(np.float64) - other[differs])
+    return found if np.isfinite(found) else power(reference[np.isfinite(reference)])

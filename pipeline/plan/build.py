@@ -276,9 +276,9 @@ class _Builder:
         inputs = {PREVIOUS_PASS: compressed} if compressed else {}
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 7, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+            return self._of_model(name, 8, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 13, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self._of_model(name, 14, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:
@@ -313,21 +313,18 @@ class _Builder:
             inputs["graph"] = "scale"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=7))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=8))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
             inputs["hessians"] = "calibrate.hessians"
-        if self.formats.keeps_sensitive:
-            stages.append(self._onnx("sensitivity", "sensitivity:run", config, inputs | samples, version=8))
-            inputs["sensitivity"] = "sensitivity"
-        if self.formats.allocates:
-            stages.append(self._onnx("allocation", "allocate:run", config, inputs | samples))
-            inputs["allocation"] = "allocation"
+        for name, run, version in self._measuring():
+            stages.append(self._onnx(name, run, config, inputs | samples, version=version))
+            inputs[name] = name
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=14)))
+        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=15)))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages
@@ -347,6 +344,15 @@ class _Builder:
             )
         run = "pipeline.quantize.learned.run:run"
         return self._of_model("learn", 1, run, {**config, "hardware": training_hardware()}, inputs, _TORCH)
+
+    def _measuring(self) -> list[tuple[str, str, int]]:
+        """Name, function and version of the stages that measure what rounding costs the outputs."""
+        wanted = [
+            (self.formats.needs_ranges, ("noise", "noise:run", 1)),
+            (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 8)),
+            (self.formats.allocates, ("allocation", "allocate:run", 1)),
+        ]
+        return [stage for asked, stage in wanted if asked]
 
     def _compare(self, calibrated: bool) -> Stage:
         """The quantized graph against the one that it was made from, not against the model before pruning."""

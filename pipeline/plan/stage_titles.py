@@ -27,6 +27,7 @@ _TITLES = {
     "smooth": "smooth outlier channels",
     "calibrate.moments": "observe the inputs of products",
     "scale": "scale channels for rounding",
+    "noise": "measure each layer's noise",
     "sensitivity": "measure sensitivity",
     "allocation": "measure what fewer bits lose",
     "quantize": "quantize",

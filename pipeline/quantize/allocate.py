@@ -24,7 +24,7 @@ from pipeline.quantize.heads import formats_of
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.quantize import ALLOCATED, calibrated
-from pipeline.quantize.sensitivity import Trial
+from pipeline.quantize.trial import Trial
 
 _SAMPLES = 32
 _HELD = 2**27

@@ -4,7 +4,6 @@ around them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pipeline.quantize.codes import Codes, entry_of
 from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.qdq_region import QdqRegion, find_region
-from pipeline.quantize.ruined import Losses, ruined, unfit_to_store
+from pipeline.quantize.ruined import NONE, Damage, Stored, in_float, ruined
 from pipeline.quantize.stretches import slow_convolutions
 
 
@@ -29,29 +28,29 @@ def region_of(
     layers: list[Layer],
     formats: SchemeFormats,
     values: Mapping[str, float] | None = None,
-    losses: Losses = MappingProxyType({}),
+    damage: Damage = NONE,
 ) -> QdqRegion:
     """The region that integer convolutions run in, as `find_region`; with convolutions that are stored in other
     formats, those that stay in float, and why. `values`: how many values each tensor around convolutions has, where
-    that is known: convolutions that would be slower in integers then run in float. `losses`: of convolutions in
-    integers, and stored (see `quantize.losses`): those that integers ruin run in float too."""
+    that is known: convolutions that would be slower in integers then run in float. `damage`: what 8 bits do
+    to convolutions: those that integers ruin run in float too."""
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
     integer = [layer for layer in taken if formats.of("conv", str(layer.node.name)).integer_products]
-    why = ruined(integer, formats, losses)
+    why = ruined(integer, formats, damage)
     region = find_region(graph, [layer for layer in integer if id(layer) not in why])
     slow = _slow(graph, region, formats, values) if values is not None else []
     region = find_region(graph, _without(region.convolutions, slow)) if slow else region
     kept = [*slow, *(layer for layer in integer if id(layer) in why)]
     why |= {id(layer): SLOW for layer in slow}
-    unfit = {id(layer): unfit_to_store(layer, formats, losses) for layer in kept}
-    reasons |= {layer: f"{why[layer]}, and {reason}" for layer, reason in unfit.items() if reason}
+    found = {id(layer): in_float(layer, why[id(layer)], formats, damage) for layer in kept}
+    reasons |= {layer: reason for layer, reason in found.items() if isinstance(reason, str)}
     return QdqRegion(
         region.convolutions,
         region.tensors,
         isolated=tuple(_without(taken, integer)),
-        stored=tuple((layer, why[id(layer)]) for layer in kept if not unfit[id(layer)]),
+        stored=tuple(stored for stored in found.values() if isinstance(stored, Stored)),
         left=tuple(left_entry(layer, reasons[id(layer)]) for layer in convolutions if reasons[id(layer)]),
     )
 

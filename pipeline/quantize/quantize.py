@@ -31,12 +31,14 @@ from pipeline.quantize.layers import LeftEntry, left_entry, read_layers
 from pipeline.quantize.parts import Part, joined, parts
 from pipeline.quantize.plan import QuantizationPlan, save_plan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
-from pipeline.quantize.ruined import ruined, stored_form, unfit_to_store
+from pipeline.quantize.ruined import NONE, Damage, Stored, form_of, in_float, ruined
 
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
 ALLOCATED = "formats.json"
 """Node -> the number format that its measured sensitivity gave it."""
+NOISE = "noise.json"
+"""`noisy` and `wide` of `Damage`."""
 LEARNED = "learned.safetensors"
 """Of weights whose codes are learned: `<weight>.codes` uint8 [N, blocks, size], `.scales` float32 [N, blocks],
 `.zero_points` uint8 [N, blocks]."""
@@ -45,13 +47,13 @@ LEARNED = "learned.safetensors"
 @dataclass(frozen=True)
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
-    convolutions have, what layers would lose in 8 bits, and the Hessians of products; `learned`: codes and grids that
+    convolutions have, what 8 bits do to layers, and the Hessians of products; `learned`: codes and grids that
     training decided; `fixed`: tensors that are the same for every sample; `given`: codes that the checkpoint has."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
     values: dict[str, float] | None = None
-    losses: dict[str, tuple[float, float]] = field(default_factory=dict)
+    damage: Damage = NONE
     hessians: Hessians | None = None
     learned: dict[str, tuple[Bytes, Grid]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
@@ -86,11 +88,9 @@ def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
     formats = formats_of(scheme, layers, allocated(context))
     found = replace(calibrated(context, graph, layers, formats), given=given)
     layers, sensitive = without_sensitive(layers, context)
-    layers, unseen = _without_unseen(layers, found.ranges)
-    region = region_of(graph, layers, formats, found.values, found.losses)
-    layers, stored, unfit = _without_ruined(layers, formats, found)
-    left = [*left, *sensitive, *unseen, *region.left, *unfit]
-    plan, arrays = decide(layers, left, region, formats, found, context.progress, [layer for layer, _ in stored])
+    chosen = choose(graph, layers, formats, found)
+    left = [*left, *sensitive, *chosen.left]
+    plan, arrays = decide(chosen.layers, left, chosen.region, formats, found, context.progress, chosen.stored)
     save_plan(context.out, plan, arrays)
     metadata = {
         "linears": len(plan.linears),
@@ -101,14 +101,13 @@ def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
-        "stored_only": {
-            layer.weight_name: f"stored in 8 bits and computed in float: {reason}"
-            for layer, reason in (*region.stored, *stored)
-        },
+        "stored_only": _stored_only(chosen, found.damage),
         "formats": _stored(plan, formats, arrays),
     }
     kept = tuple(constant(graph.initializers.get(entry.weight)) for entry in plan.left_in_float)
-    return _Quantized(plan, metadata, bool(layers), bool(sensitive), tuple(each for each in kept if each is not None))
+    return _Quantized(
+        plan, metadata, bool(chosen.layers), bool(sensitive), tuple(each for each in kept if each is not None)
+    )
 
 
 def _stored(plan: QuantizationPlan, formats: SchemeFormats, arrays: Arrays) -> list[dict[str, Json]]:
@@ -170,18 +169,47 @@ def _without_unseen(layers: list[Layer], ranges: Arrays) -> tuple[list[Layer], l
     return [layer for layer in layers if id(layer) not in unseen], left
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The layers of a graph to round, its region, the products among them to store and compute in float, and those that
+    stay in float."""
+
+    layers: list[Layer]
+    region: QdqRegion
+    stored: list[Stored]
+    left: list[LeftEntry]
+
+
+def choose(graph: ir.Graph, layers: list[Layer], formats: SchemeFormats, found: Calibrated) -> Chosen:
+    """What becomes of each of `layers`, by what calibration found."""
+    layers, unseen = _without_unseen(layers, found.ranges)
+    region = region_of(graph, layers, formats, found.values, found.damage)
+    layers, stored, unfit = _without_ruined(layers, formats, found.damage)
+    return Chosen(layers, region, stored, [*unseen, *region.left, *unfit])
+
+
 def _without_ruined(
-    layers: list[Layer], formats: SchemeFormats, found: Calibrated
-) -> tuple[list[Layer], list[tuple[Layer, str]], list[LeftEntry]]:
-    """Layers to round; of these the products to store in 8 bits and compute in float, and why; and the products that
-    stay in float. (`region_of` sees to convolutions.)"""
+    layers: list[Layer], formats: SchemeFormats, damage: Damage
+) -> tuple[list[Layer], list[Stored], list[LeftEntry]]:
+    """Layers to round; of these the products to store and compute in float; and the products that stay in float.
+    (`region_of` sees to convolutions.)"""
     products = [layer for layer in layers if layer.op == "linear"]
-    why = ruined(products, formats, found.losses)
-    unfit = {id(layer): unfit_to_store(layer, formats, found.losses) for layer in products if id(layer) in why}
-    kept = [layer for layer in products if unfit.get(id(layer))]
-    left = [left_entry(layer, f"{why[id(layer)]}, and {unfit[id(layer)]}") for layer in kept]
-    stored = [(layer, why[id(layer)]) for layer in products if id(layer) in why and not unfit[id(layer)]]
-    return [layer for layer in layers if not unfit.get(id(layer))], stored, left
+    why = ruined(products, formats, damage)
+    found = {id(layer): in_float(layer, why[id(layer)], formats, damage) for layer in products if id(layer) in why}
+    kept = [layer for layer in layers if not isinstance(found.get(id(layer)), str)]
+    left = [left_entry(layer, reason) for layer in products if isinstance(reason := found.get(id(layer)), str)]
+    return kept, [stored for stored in found.values() if isinstance(stored, Stored)], left
+
+
+def _stored_only(chosen: Chosen, damage: Damage) -> dict[str, Json]:
+    """Why weights are stored and computed in float that have an integer form, or are stored in more than 8 bits."""
+    found: dict[str, Json] = {
+        layer.weight_name: f"stored in {form.code_bits} bits and computed in float: {reason}"
+        for layer, form, reason in (*chosen.region.stored, *chosen.stored)
+    }
+    others = {layer.weight_name for layer in chosen.layers if layer.op not in ("conv", "linear")}
+    wide = {name: reason for name, reason in damage.wide.items() if name in others}
+    return found | {name: f"stored in 16 bits and computed in float: {reason}" for name, reason in wide.items()}
 
 
 def _ends(layer: Layer) -> tuple[str, str]:
@@ -199,7 +227,8 @@ def calibrated(context: StageContext, graph: ir.Graph, layers: list[Layer], form
     ranges = propagated_ranges(load_file(artifact.file(RANGES)), region_of(graph, layers, formats))
     values = {name: float(total[0]) for name, total in load_file(artifact.file(VALUES)).items()}
     losses = {name: (float(lost[0]), float(lost[1])) for name, lost in load_file(artifact.file(LOSSES)).items()}
-    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, losses, hessians, learned, fixed_values(graph))
+    damage = Damage(losses, **context.inputs["noise"].read_json(NOISE)) if "noise" in context.inputs else Damage(losses)
+    return Calibrated(ranges, load_file(artifact.file(MEANS)), values, damage, hessians, learned, fixed_values(graph))
 
 
 def read_learned(artifact: Artifact) -> dict[str, tuple[Bytes, Grid]]:
@@ -218,12 +247,15 @@ def decide(
     formats: SchemeFormats,
     found: Calibrated,
     progress: Progress,
-    stored: Sequence[Layer] = (),
+    stored: Sequence[Stored] = (),
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan for `layers`, whose convolutions are those of `region`, and its arrays. `stored`: products that are
     computed in float."""
-    codes, in_float = Codes(), {id(layer): stored_form(formats) for layer in stored}
-    choices, kept = Choices(formats, found.given, in_float), list(left)
+    codes, forms = Codes(), {id(layer): form for layer, form, _ in stored}
+    wide = {
+        id(layer): form_of(layer, formats, found.damage) for layer in layers if layer.weight_name in found.damage.wide
+    }
+    choices, kept = Choices(formats, found.given, {**wide, **forms}), list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
     tied = tied_products(others)
@@ -234,13 +266,13 @@ def decide(
             kept.append(left_entry(layer, choice.reason))
         else:
             made = None
-            if product is not None and id(product) not in in_float:
+            if product is not None and id(product) not in forms:
                 made = _tied_entry(layer, choice, product, choices.of(product), found, readers, codes)
             entries.append(made or _entry(layer, choice, found, readers, codes))
         progress(done, len(others))
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
-    isolated += [(layer, stored_form(formats)) for layer, _ in region.stored]
+    isolated += [(layer, form) for layer, form, _ in region.stored]
     widened = tuple(_entry(layer, Choice(form, None, ""), found, readers, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),

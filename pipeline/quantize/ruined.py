@@ -1,10 +1,11 @@
-"""Which layers 8 bits ruin, by what was measured of them (see `losses`), and what becomes of those: they run in float,
-and their weights are stored in 8 bits or not even that."""
+"""Which layers 8 bits ruin, by what was measured of them (see `losses` and `noise`), and what becomes of those: they
+run in float, and their weights are stored in 8 bits, in 16, or not even that."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Layer, NumberFormat, TensorClass
@@ -19,23 +20,49 @@ Losses: TypeAlias = Mapping[str, tuple[float, float]]
 _NOTHING = (0.0, 0.0)
 
 
-def ruined(layers: Sequence[Layer], formats: SchemeFormats, losses: Losses) -> dict[int, str]:
+@dataclass(frozen=True)
+class Damage:
+    """What 8 bits do: the `losses` of layers alone, by node; and by weight, why a convolution costs the outputs more in
+    integers than it saves (`noisy`), and why a weight that is only stored takes 16 bits (`wide`)."""
+
+    losses: Losses = field(default_factory=dict)
+    noisy: Mapping[str, str] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
+
+    def lost(self, layer: Layer) -> tuple[float, float]:
+        return self.losses.get(str(layer.node.name), _NOTHING)
+
+
+NONE = Damage()
+
+
+class Stored(NamedTuple):
+    """A layer that runs in float, how its weight is stored, and why."""
+
+    layer: Layer
+    form: NumberFormat
+    reason: str
+
+
+def ruined(layers: Sequence[Layer], formats: SchemeFormats, damage: Damage) -> dict[int, str]:
     """Why layers must not run in integers, by their ids: those that lose too much there, and what shares a weight with
     one, but for what an override wants so."""
     found = {
-        layer.weight_name
-        for layer in layers
-        if _lost(layer, losses)[0] > MOST_LOST[layer.op] and not formats.override(str(layer.node.name))
+        layer.weight_name for layer in layers if _too_much(layer, damage) and not formats.override(str(layer.node.name))
     }
-    return {id(layer): _reason(layer, losses) for layer in layers if layer.weight_name in found}
+    return {id(layer): _reason(layer, damage) for layer in layers if layer.weight_name in found}
 
 
-def unfit_to_store(layer: Layer, formats: SchemeFormats, losses: Losses) -> str:
-    """Why a layer that runs in float keeps its weight in float too; empty if it need not."""
+def in_float(layer: Layer, why: str, formats: SchemeFormats, damage: Damage) -> Stored | str:
+    """How the weight of a layer is stored that runs in float; or why it stays in float too."""
     if small := stored_form(formats).leaves(layer.op, layer.weight):
-        return f"it has {small}"
-    lost = _lost(layer, losses)[1]
-    return f"{100 * lost:.1f} % with the weight alone in 8 bits" if lost > MOST_LOST[layer.op] else ""
+        return f"{why}, and it has {small}"
+    lost = damage.lost(layer)[1]
+    if lost > MOST_LOST[layer.op]:
+        return Stored(layer, _half(formats), f"{why}, and {100 * lost:.1f} % with the weight alone in 8 bits")
+    if layer.weight_name in damage.wide:
+        return Stored(layer, _half(formats), f"{why}, and {damage.wide[layer.weight_name]}")
+    return Stored(layer, stored_form(formats), why)
 
 
 def stored_form(formats: SchemeFormats) -> NumberFormat:
@@ -43,10 +70,24 @@ def stored_form(formats: SchemeFormats) -> NumberFormat:
     return NUMBER_FORMATS.get("int8-stored")(formats.scheme)
 
 
-def _reason(layer: Layer, losses: Losses) -> str:
+def form_of(layer: Layer, formats: SchemeFormats, damage: Damage) -> NumberFormat:
+    """The format of a layer that no measurement keeps from integers: the scheme's, or 16 bits in place of 8 for a
+    weight that is stored only."""
+    form = formats.of(layer.op, str(layer.node.name))
+    stored = form.name == stored_form(formats).name and not formats.override(str(layer.node.name))
+    return _half(formats) if stored and layer.weight_name in damage.wide else form
+
+
+def _half(formats: SchemeFormats) -> NumberFormat:
+    return NUMBER_FORMATS.get("fp16")(formats.scheme)
+
+
+def _too_much(layer: Layer, damage: Damage) -> bool:
+    return layer.weight_name in damage.noisy or damage.lost(layer)[0] > MOST_LOST[layer.op]
+
+
+def _reason(layer: Layer, damage: Damage) -> str:
+    if noisy := damage.noisy.get(layer.weight_name):
+        return noisy
     what = "output channels" if layer.op == "conv" else "output channels or its rows"
-    return f"in integers its {what} would lose {100 * _lost(layer, losses)[0]:.1f} % of their power to rounding"
-
-
-def _lost(layer: Layer, losses: Losses) -> tuple[float, float]:
-    return losses.get(str(layer.node.name), _NOTHING)
+    return f"in integers its {what} would lose {100 * damage.lost(layer)[0]:.1f} % of their power to rounding"

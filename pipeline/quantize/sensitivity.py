@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Scheme, silent
-from pipeline.data.samples import Samples, open_samples
+from pipeline.core.types import Scheme
+from pipeline.data.samples import open_samples
 from pipeline.formats.format import Layer
-from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.files import saved
 from pipeline.numerics.noise import power, sqnr_db
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.heads import formats_of
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.parts import Part, for_each
-from pipeline.quantize.quantize import SENSITIVE, Calibrated, calibrated, decide
-from pipeline.quantize.write import write
+from pipeline.quantize.quantize import SENSITIVE, calibrated
+from pipeline.quantize.trial import Trial
 
 _SAMPLES = 32
 """Enough to order layers by their noise, which differs by factors. At most twice as many runs as layers."""
-
-_TRIAL = "trial.onnx"
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -79,36 +72,6 @@ def _rounded(value: float) -> float | None:
     return round(value, 2) if np.isfinite(value) else None
 
 
-class Trial:
-    """A graph in which some layers are rounded and all others are not, run on samples. `found`: what calibration found
-    of it."""
-
-    def __init__(self, part: Part, found: Calibrated) -> None:
-        self._part, self._found = part, found
-
-    def outputs(self, layers: Sequence[Layer], formats: SchemeFormats, rows: Samples) -> Iterator[NDArray[Any]]:
-        """The first output for every sample with `layers` rounded."""
-        names = {layer.node.name for layer in layers}
-        model = self._part.load()
-        every, _ = read_layers(self._part.context.inputs["layers"], model.graph)
-        chosen = [layer for layer in every if layer.node.name in names]
-        region = region_of(model.graph, chosen, formats)
-        write(model, *decide(chosen, [], region, formats, self._found, silent))
-        with saved(model, self._part.context.out / _TRIAL) as trial:
-            yield from self.run(trial, rows)
-
-    def exact(self, rows: Samples) -> Iterator[NDArray[Any]]:
-        """That of the float graph."""
-        return self.run(self._part.file, rows)
-
-    def run(self, path: Path, rows: Samples) -> Iterator[NDArray[Any]]:
-        """That of the graph in a file."""
-        session = self._part.session(path)
-        output = session.get_outputs()[0].name
-        for row in rows.select([entry.name for entry in session.get_inputs()]):
-            yield session.run([output], row)[0]
-
-
 class _Bench:
     """Measures the output's noise when some layers are rounded and all others are not."""
 
@@ -119,7 +82,7 @@ class _Bench:
         every, _ = read_layers(context.inputs["layers"], graph)
         self._formats = formats_of(scheme, every)
         self._found = calibrated(context, graph, every, self._formats)
-        region = region_of(graph, every, self._formats, self._found.values, self._found.losses)
+        region = region_of(graph, every, self._formats, self._found.values, self._found.damage)
         taken = {layer.node.name for layer in region.convolutions}
         self.layers = [layer for layer in every if layer.node.name in taken or self._rounds(layer)]
         self.rows = open_samples(context.inputs["samples"].path, _SAMPLES)

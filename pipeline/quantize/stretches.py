@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -42,6 +42,14 @@ def slow_convolutions(graph: ir.Graph, region: QdqRegion, values: Mapping[str, f
     """The convolutions of stretches that would be slower in integers than in float."""
     found = [stretch for stretch in _stretches(graph, region) if stretch.gain(values) < 0]
     return [layer for stretch in found for layer in stretch.convolutions]
+
+
+def products(layers: Iterable[Layer], values: Mapping[str, float]) -> float:
+    """Multiply-accumulates of convolutions. `values`: as above."""
+    return sum(
+        values.get(name_of(activation_output(layer.node.outputs[0])), 0.0) * math.prod(layer.weight.shape[1:])
+        for layer in layers
+    )
 
 
 def _stretches(graph: ir.Graph, region: QdqRegion) -> list[Stretch]:

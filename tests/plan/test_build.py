@@ -45,11 +45,14 @@ END = ["reference", "bundle", "answers"]
         ("w8", [*SAMPLES[1:], "layers", "quantize", "write", "compare", *END]),
         ("fp16", [*SAMPLES[1:], "layers", "quantize", "write", "compare", *END]),
         ("w8a8-dynamic", [*SAMPLES, "layers", "calibrate.channels", "smooth", *ROUNDED, *END]),
-        ("w8a8", [*SAMPLES, "layers", "calibrate.channels", "smooth", "calibrate.ranges", *ROUNDED, *END]),
-        ("w4a8-static", [*SAMPLES, "layers", "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END]),
+        ("w8a8", [*SAMPLES, "layers", "calibrate.channels", "smooth", "calibrate.ranges", "noise", *ROUNDED, *END]),
+        ("w4a8-static", [*SAMPLES, "layers", "calibrate.ranges", "calibrate.hessians", "noise", *ROUNDED, *END]),
         (
             "prune-w4",
-            [*SAMPLES, "compress.0.prune", "trace", "layers", "calibrate.ranges", "calibrate.hessians", *ROUNDED, *END],
+            [
+                *(*SAMPLES, "compress.0.prune", "trace", "layers", "calibrate.ranges", "calibrate.hessians", "noise"),
+                *(*ROUNDED, *END),
+            ],
         ),
     ],
 )
@@ -72,7 +75,7 @@ def test_codes_are_learned_of_language_models_only(job: Job) -> None:
 def test_sensitivity_is_measured_only_where_the_scheme_asks(job: Job) -> None:
     given = {"layers": "layers", "samples": "samples.calibration"}
     for recipe, inputs in {
-        "w8a8": {**given, "graph": "smooth", "ranges": "calibrate.ranges"},
+        "w8a8": {**given, "graph": "smooth", "ranges": "calibrate.ranges", "noise": "noise"},
         "w4": {**given, "graph": "trace.float", "hessians": "calibrate.hessians"},
     }.items():
         planned = stages(job, recipe=recipe, scheme={"min_sqnr_db": 30.0})

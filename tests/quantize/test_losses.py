@@ -19,6 +19,7 @@ from pipeline.quantize import calibrate, quantize, write
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.layers import find_layers
 from pipeline.quantize.losses import attach_losses, evenly_spaced, layer_losses, lost_share, pieces, rounded_layers
+from pipeline.quantize.ruined import Damage
 from pipeline.quantize.schemes import resolve_scheme
 from pipeline.runtime.session import default_session
 
@@ -185,7 +186,7 @@ def test_channels_that_weight_decay_left_do_not_count(tmp_path: Path) -> None:
         ((0.05, 0.002), "stored", "in integers its output channels would lose 5.0 % of their power to rounding"),
         (
             (0.05, 0.02),
-            "float",
+            "half",
             "in integers its output channels would lose 5.0 % of their power to rounding, and 2.0 % with the weight "
             "alone in 8 bits",
         ),
@@ -194,20 +195,17 @@ def test_channels_that_weight_decay_left_do_not_count(tmp_path: Path) -> None:
 def test_what_integers_ruin_runs_in_float(tmp_path: Path, losses: tuple[float, float], kind: str, reason: str) -> None:
     model = convolution(cosines())
     layers, _ = find_layers(model.graph, [])
-    region = region_of(model.graph, layers, SchemeFormats(static()), None, {"transform": losses})
-    assert (len(region.convolutions), len(region.stored), len(region.left)) == {
-        "integers": (1, 0, 0),
-        "stored": (0, 1, 0),
-        "float": (0, 0, 1),
-    }[kind]
+    region = region_of(model.graph, layers, SchemeFormats(static()), None, Damage({"transform": losses}))
+    assert (len(region.convolutions), len(region.stored)) == ((1, 0) if kind == "integers" else (0, 1))
     assert not region.tensors or kind == "integers"
-    assert [why for _, why in region.stored] == ([reason] if kind == "stored" else [])
-    assert [entry.reason for entry in region.left] == ([reason] if kind == "float" else [])
+    bits = {"integers": [], "stored": [8], "half": [16]}[kind]
+    assert [(form.code_bits, why) for _, form, why in region.stored] == [(each, reason) for each in bits]
+    assert region.left == ()
 
 
 def test_an_override_is_taken_as_it_is(tmp_path: Path) -> None:
     model = convolution(cosines())
     layers, _ = find_layers(model.graph, [])
     formats = SchemeFormats(static().model_copy(update={"overrides": (("transform", "int8-channel"),)}))
-    region = region_of(model.graph, layers, formats, None, {"transform": (0.5, 0.5)})
+    region = region_of(model.graph, layers, formats, None, Damage({"transform": (0.5, 0.5)}))
     assert len(region.convolutions) == 1

@@ -86,7 +86,7 @@ def test_what_does_not_pay_is_stored_in_8_bits(loaded: Any) -> None:
     graph = loaded([conv("x", "c"), op("Tanh", "c", "t"), conv("t", "y", "D", group=100, pads=[1, 1])], 100)
     layers, _ = find_layers(graph, ())
     region = region_of(graph, layers, SchemeFormats(STATIC), dict.fromkeys(("x", "c", "t", "y"), 1000.0))
-    assert [layer.node.name for layer, _ in region.stored] == ["c"]
+    assert [layer.node.name for layer, _, _ in region.stored] == ["c"]
     assert (region.convolutions, region.tensors) == ((), {})
     (left,) = region.left
     assert left.weight == "D"

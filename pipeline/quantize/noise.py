@@ -1,0 +1,191 @@
+"""Stage function: which convolutions cost the outputs more in integers than the time they save is worth, and which
+weights that are only stored need 16 bits.
+
+Rounding each layer alone shows what it adds to the noise of the outputs. Often a few make most of it: the first three
+of a YOLOv8's 63 convolutions make 98 %, for a twelfth of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+
+import onnx_ir as ir
+
+from pipeline.core.digest import pretty_json
+from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Scheme
+from pipeline.formats.format import Layer
+from pipeline.quantize.conv import region_of
+from pipeline.quantize.frontier import Point, Rate, decibels, steepest
+from pipeline.quantize.heads import formats_of
+from pipeline.quantize.layers import read_layers
+from pipeline.quantize.output_noise import OutputNoise, Powers
+from pipeline.quantize.parts import Part, for_each
+from pipeline.quantize.qdq_region import QdqRegion
+from pipeline.quantize.quantize import NOISE, Chosen, calibrated, choose
+from pipeline.quantize.ruined import Stored, form_of, stored_form
+from pipeline.quantize.stretches import products
+
+_SAMPLES = 4
+"""Noise of layers differs by factors: more samples change few choices."""
+_TIME = Rate(per_cent=0.25, enough=40.0)
+"""For multiply-accumulates: half of the noise is worth an eighth of them in float."""
+_BYTES = Rate(per_cent=0.12, enough=50.0)
+"""For bytes of the weights: half of the noise is worth a quarter more."""
+_TRIED = 4
+"""Of the loudest convolutions, at every step."""
+_NOISY = "in integers it alone brings the outputs to {:.1f} dB, more than the time that it saves is worth"
+_WIDE = "in 8 bits it alone brings the outputs to {:.1f} dB"
+
+
+def run(context: StageContext) -> StageMetadata:
+    """Writes `noise.json`: `noisy` and `wide` of `Damage`."""
+    scheme = Scheme.model_validate(context.config["scheme"])
+    return for_each(context, lambda part: _measured(part, scheme))
+
+
+def _measured(part: Part, scheme: Scheme) -> StageMetadata:
+    bench = _Bench(part, scheme)
+    noisy, wide = [], []
+    if bench.matters and (whole := decibels(bench.whole())) < _BYTES.enough:
+        noisy = _noisy(bench) if whole < _TIME.enough else []
+        wide = _wide(bench, noisy)
+    found = {
+        "noisy": {name: _NOISY.format(decibels(bench.alone(name).max())) for name in noisy},
+        "wide": {name: _WIDE.format(decibels(bench.alone(name, stored=True).max())) for name in wide},
+    }
+    (part.context.out / NOISE).write_text(pretty_json(found), encoding="utf-8", newline="\n")
+    return {"noisy": len(noisy), "wide": len(wide)}
+
+
+def _noisy(bench: _Bench) -> list[str]:
+    """The weights of the convolutions to leave out of integers: on the path on which the loudest for the time that it
+    saves goes next."""
+    out: list[str] = []
+    path = [bench.point(out)]
+    while not _TIME.is_spent(path):
+        loudest = sorted(bench.integers(out), key=lambda name: -bench.alone(name).max())[:_TRIED]
+        if not loudest:
+            break
+        steps = [bench.point([*out, name]) for name in loudest]
+        place = steepest(path[-1], steps)
+        out.append(loudest[place])
+        path.append(steps[place])
+    return out[: _TIME.best(path)]
+
+
+def _wide(bench: _Bench, noisy: list[str]) -> list[str]:
+    """The weights to store in 16 bits: the loudest of those that are stored only, for their bytes."""
+    sizes = bench.stored(noisy)
+    total = sum(layer.weight.size for layer in bench.layers)
+    names = sorted(sizes, key=lambda name: -bench.alone(name, stored=True).max() / sizes[name])
+    path = []
+    for place in range(len(names) + 1):
+        noise = bench.noise(noisy) + sum(bench.alone(name, stored=True) for name in names[place:])
+        path.append(Point(float(noise.max()), 100 * sum(sizes[name] for name in names[:place]) / total))
+    return names[: _BYTES.best(path)]
+
+
+class _Bench:
+    """What each weight adds to the noise of the outputs, over their variance, float64 [outputs]; and what plans take
+    that leave some convolutions out of integers, by the names of their weights."""
+
+    def __init__(self, part: Part, scheme: Scheme) -> None:
+        self._part, self._model = part, part.load()
+        self.layers = self._layers_of(self._model)
+        self._formats = formats_of(scheme, self.layers)
+        self._found = calibrated(part.context, self._model.graph, self.layers, self._formats)
+        self._alone: dict[tuple[str, bool], Powers] = {}
+        self._plans: dict[frozenset[str], Chosen] = {}
+
+    @cached_property
+    def _outputs(self) -> OutputNoise:
+        return OutputNoise(self._part, self._formats, self._found, _SAMPLES)
+
+    @property
+    def matters(self) -> bool:
+        """Whether anything could be left out of integers or stored in more bits. (If not, nothing is run.)"""
+        return bool(self.integers([]) or self.stored([])) and self._outputs.has_signal
+
+    def whole(self) -> float:
+        """The noise of the worst output, with all that the plan rounds."""
+        model, layers = self._open()
+        chosen = choose(model.graph, layers, self._formats, self._found)
+        return float(self._outputs.of(model, chosen.layers, chosen.region, chosen.stored).max())
+
+    def alone(self, weight: str, stored: bool = False) -> Powers:
+        """Of a convolution in integers, or of a weight that is stored in 8 bits."""
+        if (weight, stored) not in self._alone:
+            model, layers = self._open()
+            read = [layer for layer in layers if layer.weight_name == weight]
+            self._alone[weight, stored] = self._kept(model, read) if stored else self._rounded(model, read)
+            self._part.context.progress(len(self._alone), len(self.layers) + 2)
+        return self._alone[weight, stored]
+
+    def noise(self, noisy: Iterable[str]) -> Powers:
+        """What integers add: convolutions, each for itself, and all other layers together."""
+        return self._others + sum(self.alone(name) for name in self.integers(noisy))
+
+    def point(self, noisy: Iterable[str]) -> Point:
+        """`noise` of the worst output, and the multiply-accumulates of all convolutions that leave integers, in per
+        cent."""
+        taken = (self._plan(names).region.convolutions for names in ([], noisy))
+        every = [layer for layer in self.layers if layer.op == "conv"]
+        first, now, total = (products(layers, self._found.values or {}) for layers in (*taken, every))
+        return Point(float(self.noise(noisy).max()), 100 * (first - now) / total if total else 0.0)
+
+    def integers(self, noisy: Iterable[str]) -> list[str]:
+        """The weights of the convolutions that run in integers, but for overrides."""
+        found = self._plan(noisy).region.convolutions
+        return _names(layer for layer in found if not self._formats.override(str(layer.node.name)))
+
+    def stored(self, noisy: Iterable[str]) -> dict[str, int]:
+        """The weights that are only stored, in 8 bits, and how many values each has."""
+        chosen, eight = self._plan(noisy), stored_form(self._formats).name
+        found = [layer for layer, form, _ in (*chosen.region.stored, *chosen.stored) if form.name == eight]
+        found += [layer for layer in chosen.layers if layer.op in ("lstm", "other") and self._form(layer) == eight]
+        return {layer.weight_name: layer.weight.size for layer in found}
+
+    def _form(self, layer: Layer) -> str:
+        form = form_of(layer, self._formats, self._found.damage)
+        return "" if form.leaves(layer.op, layer.weight) else form.name
+
+    def _plan(self, noisy: Iterable[str]) -> Chosen:
+        """What becomes of all layers."""
+        if (key := frozenset(noisy)) not in self._plans:
+            damage = replace(self._found.damage, noisy=dict.fromkeys(key, ""))
+            found = replace(self._found, damage=damage)
+            self._plans[key] = choose(self._model.graph, self.layers, self._formats, found)
+        return self._plans[key]
+
+    @cached_property
+    def _others(self) -> Powers:
+        """What all products, tables and wide LSTMs add in their integer forms."""
+        model, layers = self._open()
+        chosen, eight = choose(model.graph, layers, self._formats, self._found), stored_form(self._formats).name
+        stored = {id(layer) for layer, _, _ in chosen.stored}
+        rounded = [layer for layer in chosen.layers if layer.op != "conv" and id(layer) not in stored]
+        return self._outputs.of(model, [layer for layer in rounded if self._form(layer) != eight], QdqRegion())
+
+    def _rounded(self, model: ir.Model, layers: list[Layer]) -> Powers:
+        return self._outputs.of(model, layers, region_of(model.graph, layers, self._formats))
+
+    def _kept(self, model: ir.Model, layers: list[Layer]) -> Powers:
+        form = stored_form(self._formats)
+        stored = [Stored(layer, form, "") for layer in layers]
+        region = QdqRegion(stored=tuple(entry for entry in stored if entry.layer.op == "conv"))
+        return self._outputs.of(model, layers, region, stored)
+
+    def _open(self) -> tuple[ir.Model, list[Layer]]:
+        """A fresh copy of the model, and its layers."""
+        model = self._model.clone()
+        return model, self._layers_of(model)
+
+    def _layers_of(self, model: ir.Model) -> list[Layer]:
+        return read_layers(self._part.context.inputs["layers"], model.graph)[0]
+
+
+def _names(layers: Iterable[Layer]) -> list[str]:
+    return list(dict.fromkeys(layer.weight_name for layer in layers))
