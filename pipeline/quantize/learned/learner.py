@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -62,6 +63,12 @@ class Learner:
 
     def learn(self) -> None:
         """Decide all weights."""
+        if not all(self._restored(unit) for unit in self._units if self._names(unit)):
+            self._learn_units()
+        if self._learning.tuning_steps:
+            self._tune()
+
+    def _learn_units(self) -> None:
         states, rounded = self._states("float"), self._states("rounded")
         if ENDS in self._units:
             self._fill(states, lambda places: self._decoder.embed(self._windows[places], _FLOAT))
@@ -75,8 +82,6 @@ class Learner:
             self._advance(states, place, _FLOAT)
             self._learn(block, self._loss_of_block(place, states, rounded))
             self._advance(rounded, place, self._weights.fixed | self._weights.decided(self._names(block)))
-        if self._learning.tuning_steps:
-            self._tune()
 
     def _loss_of_block(self, place: int, states: Tensor, rounded: Tensor) -> Loss:
         """On rounded inputs, against what the block gives in float (`states`); of the last one, what the model says."""
@@ -179,8 +184,11 @@ class Learner:
         """float32 [windows, tokens, hidden size] on disk."""
         self._folder.mkdir(parents=True, exist_ok=True)
         shape = (*self._windows.shape, self._decoder.embed(self._windows[self._batches[0]], _FLOAT).shape[-1])
-        file = str(self._folder / f"{name}.bin")
-        return torch.from_file(file, shared=True, size=torch.Size(shape).numel(), dtype=torch.float32).view(shape)
+        file, count = self._folder / f"{name}.bin", math.prod(shape)
+        with file.open("wb") as room:  # a full disk is an error here; where mapped memory is written, it kills
+            for _ in self._windows:
+                room.write(bytes(4 * count // len(self._windows)))
+        return torch.from_file(str(file), shared=True, size=count, dtype=torch.float32).view(shape)
 
     @torch.no_grad()
     def _fill(self, states: Tensor, computed: Callable[[Tensor], Tensor]) -> None:
