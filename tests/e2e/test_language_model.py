@@ -28,7 +28,7 @@ required = true
 evidence = ["host"]
 source = "assumption: a test"
 """
-SHAPE = '\n[tasks.text-generation]\nrecipe = "w4a8"\nshape = { sequence_length = 24, context_length = 64 }\n'
+SHAPE = '\n[tasks.text-generation]\nrecipe = "w4a8-language"\nshape = { sequence_length = 24, context_length = 64 }\n'
 PROMPT = "the old captain sees"
 GENAI = """
 import json, sys
