@@ -31,7 +31,7 @@ def place(text: str) -> Path:
 
 
 Target = Annotated[str, typer.Option("-t", "--target", help="Device profile: a name (`edge targets`) or a .toml file.")]
-_MODEL = "Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx."
+_MODEL = "Hugging Face folder or hub id, packaged model, file.py:factory, module:factory, .onnx, .gguf."
 Given = Annotated[str | None, typer.Argument(help=_MODEL, metavar="MODEL", show_default=DEFAULT_MODEL)]
 Model = Annotated[str | None, typer.Option("-m", "--model", help="The same as a flag.", show_default=DEFAULT_MODEL)]
 Precision = Annotated[
