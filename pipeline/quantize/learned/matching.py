@@ -1,4 +1,4 @@
-"""Which parameters of the PyTorch model the products of its graph multiply with."""
+"""Which parameters of the PyTorch model the products of its graph multiply with, and what its tables look up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.formats.format import Layer
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.numerics.affine import Float
+from pipeline.quantize.quantize import tied_products
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +75,29 @@ def _parts(rows: Float, having: dict[bytes, list[Parameter]]) -> tuple[Parameter
         parts.append(fitting[0])
         at += len(fitting[0].rows)
     return tuple(parts)
+
+
+def tables(
+    model: nn.Module, layers: Sequence[Layer], formats: SchemeFormats
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Embeddings as the scheme stores them; and those whose rows are read from what a product stores that is learned,
+    with that product's parameter."""
+    looked_up = [layer for layer in layers if layer.op == "table"]
+    products = {name: formats.of("linear", str(product.node.name)) for name, product in tied_products(layers).items()}
+    heads = {id(module.weight): name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    rounded: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    for name, module in model.named_modules():
+        for table in looked_up if isinstance(module, nn.Embedding) else ():
+            if not np.array_equal(table.weight, module.weight.detach().numpy()):
+                continue
+            form, product = formats.of("table", str(table.node.name)), products.get(table.weight_name)
+            if product is None or not product.lends_rows(form, table.weight.shape):
+                values, _ = form.round("table", table.weight)
+            elif product.learns:
+                shared[f"{name}.weight"] = f"{heads[id(module.weight)]}.weight"
+                continue
+            else:
+                values = product.round("linear", table.weight.T)[0].T
+            rounded[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(values))
+    return rounded, shared

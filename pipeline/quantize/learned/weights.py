@@ -20,8 +20,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.blocks import BlockFormat, Grid, dequantize_blocks
 from pipeline.quantize.learned.learned_weight import LearnedWeight
-from pipeline.quantize.learned.matching import Parameter, Product, match
-from pipeline.quantize.quantize import tied_products
+from pipeline.quantize.learned.matching import Parameter, Product, match, tables
 
 _LOSSES = "losses"
 Decided = tuple[Bytes, Grid]
@@ -47,7 +46,7 @@ class ModelWeights:
     def __init__(self, model: nn.Module, layers: Sequence[Layer], formats: SchemeFormats) -> None:
         taken = [layer for layer in layers if not formats.leaves(layer.op, str(layer.node.name), layer.weight)]
         self._products, others = match(model, [layer for layer in taken if layer.op == "linear"])
-        self.fixed, self._shared = _tables(model, taken, formats)
+        self.fixed, self._shared = tables(model, taken, formats)
         self._starts: dict[str, _Start] = {}
         for product in self._products:
             self._begin(product, formats)
@@ -152,29 +151,3 @@ def _split(product: Product, rows: NDArray[Any]) -> list[tuple[Parameter, NDArra
 
 def _as_parameter(parameter: Parameter, rows: Tensor) -> Tensor:
     return rows.T if parameter.transposed else rows
-
-
-def _tables(
-    model: nn.Module, layers: Sequence[Layer], formats: SchemeFormats
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Embeddings as the scheme stores them; and those whose rows are read from what a product stores that is learned,
-    with that product's parameter."""
-    tables = [layer for layer in layers if layer.op == "table"]
-    products = {name: formats.of("linear", str(product.node.name)) for name, product in tied_products(layers).items()}
-    heads = {id(module.weight): name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    rounded: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    for name, module in model.named_modules():
-        for table in tables if isinstance(module, nn.Embedding) else ():
-            if not np.array_equal(table.weight, module.weight.detach().numpy()):
-                continue
-            form, product = formats.of("table", str(table.node.name)), products.get(table.weight_name)
-            if product is None or not product.lends_rows(form, table.weight.shape):
-                values, _ = form.round("table", table.weight)
-            elif product.learns:
-                shared[f"{name}.weight"] = f"{heads[id(module.weight)]}.weight"
-                continue
-            else:
-                values = product.round("linear", table.weight.T)[0].T
-            rounded[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(values))
-    return rounded, shared
