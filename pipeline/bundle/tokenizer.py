@@ -7,11 +7,12 @@ accuracy or time without a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pipeline.core.digest import pretty_json
@@ -19,10 +20,11 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.untrusted import read_json_object, refused
 from pipeline.data.encode import load_tokenizer
-from pipeline.data.samples import Row
 from pipeline.source.lengths import fixed_length
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
+Row = Mapping[str, NDArray[Any]]
+"""What the model is given of one text."""
 TOKENIZER, SETTINGS, _ = TOKENIZER_FILES
 _IDS = "input_ids"
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
