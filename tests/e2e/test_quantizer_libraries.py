@@ -58,13 +58,13 @@ def test_codes_are_read_as_the_library_reads_them(library: str, python: Path, tm
 
 
 def _agrees_with_the_library(out: Path, reference: Path) -> None:
-    """Up to the float16 or bfloat16 in which some libraries multiply codes with scales."""
+    """Up to the float16 or bfloat16 in which some libraries keep scales and products."""
     file = next((str(path) for path in out.glob("*.gguf")), "")
     checkpoint, said = coded_checkpoint(out, read_config(out), file), np.load(reference)
     assert checkpoint is not None
     assert len(checkpoint.codes) >= 42 == sum(name.endswith("_proj.weight") for name in said)
     for name in said:
-        np.testing.assert_allclose(checkpoint.codes[name]().values(), said[name], rtol=2**-8, atol=2e-4)
+        np.testing.assert_allclose(checkpoint.codes[name]().values(), said[name], rtol=2**-7, atol=2e-4)
 
 
 def _computes_what_it_stands_for(plan: Plan, store: Store) -> None:
