@@ -45,14 +45,15 @@ class ClientLayout:
     def pattern(self, scheme: Scheme, isa: Sequence[str]) -> str:
         """The file of a graph, `{}` standing for its name: `onnx/{}_quantized.onnx`. UsageError for weights of
         which the client has no name."""
-        if scheme.weights not in self.suffixes:
+        suffix = self.suffixes.get(scheme.weights)
+        if suffix is None:
             known = ", ".join(map(str, self.suffixes))
             raise UsageError(
                 f"The bundle's layout has no name for a graph of {scheme.weights}-bit weights.",
                 f"It has names for weights of {known} bits; --layout single takes any.",
             )
         cpu = next((name for flag, name in _CPUS.items() if flag in isa), "")
-        return f"{self.folder}{{}}{self.suffixes[scheme.weights].format(cpu=cpu)}.onnx"
+        return f"{self.folder}{{}}{suffix.format(cpu=cpu)}.onnx"
 
 
 _PIPELINES = (

@@ -70,6 +70,29 @@ class SchemeFormats:
         """The patterns that no weight of the export follows, though their formats store some."""
 
     @property
+    def head(self) -> NumberFormat | None:
+        """The format of last products, where they have one of their own."""
+        return self._head
+
+    @property
+    def average_bits(self) -> float:
+        """Bits that products may take on average; of a scheme that `allocates`."""
+        assert self.scheme.average_bits is not None  # noqa: S101
+        return self.scheme.average_bits
+
+    @property
+    def scales_channels(self) -> bool:
+        """Whether channels are scaled for the rounding of weights."""
+        return self.scheme.activation_aware
+
+    @property
+    def changed_by(self) -> str:
+        """What of the scheme changes float weights before they are rounded; empty if nothing does."""
+        if self.scheme.activation_aware:
+            return "activation_aware"
+        return "" if self.scheme.smoothing is None else f"smoothing (alpha {self.scheme.smoothing:g})"
+
+    @property
     def offered(self) -> list[str]:
         """The formats among which a measurement chooses under `average_bits`, what takes fewest bits first: those of
         blocks that have nothing against the scheme's settings."""

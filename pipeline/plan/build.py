@@ -223,7 +223,7 @@ class _Builder:
     def _stages(self) -> list[Stage]:
         formats = self.formats
         measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
-        measured = measured or self.scheme.activation_aware
+        measured = measured or formats.scales_channels
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -306,7 +306,7 @@ class _Builder:
             smoothed = {**inputs, "channels": "calibrate.channels"}
             stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=4))
             inputs["graph"] = "smooth"
-        if self.scheme.activation_aware:
+        if self.formats.scales_channels:
             stages.append(self._onnx("calibrate.moments", "calibrate:hessians", {}, inputs | observed, version=2))
             scaled = {**inputs, "hessians": "calibrate.moments"}
             stages.append(self._onnx("scale", "awq:run", config, scaled))

@@ -14,6 +14,7 @@ from pipeline.core.types import Scheme
 from pipeline.data.datasets import Dataset, load_training
 from pipeline.data.encode import TOKENIZER
 from pipeline.devices.host_info import training_hardware
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.samples import TEXT, Reading
 from pipeline.plan.training import Training
 from pipeline.quantize.schemes import describe
@@ -55,10 +56,8 @@ class Passes:
                 "has an encoder and a decoder.",
                 "Use a recipe without passes (`edge recipes` lists them).",
             )
-        changes = scheme.smoothing is not None or scheme.activation_aware
-        if source.coded and (recipe.passes or changes):
-            what = "activation_aware" if scheme.activation_aware else f"smoothing (alpha {scheme.smoothing or 0:g})"
-            what = "compression passes" if recipe.passes else what
+        what = "compression passes" if recipe.passes else SchemeFormats(scheme).changed_by
+        if source.coded and what:
             raise UsageError(
                 f"The recipe {recipe.name!r} has {what}, which would change the weights of {source.name!r}: its "
                 "checkpoint is quantized already, and these codes could not be kept.",

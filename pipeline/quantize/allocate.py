@@ -39,7 +39,6 @@ def run(context: StageContext) -> StageMetadata:
 
 
 def _allocated(part: Part, scheme: Scheme) -> StageMetadata:
-    assert scheme.average_bits is not None  # noqa: S101  # the plan has this stage only then
     graph = part.load().graph
     every, _ = read_layers(part.context.inputs["layers"], graph)
     formats = formats_of(scheme, every)
@@ -50,11 +49,11 @@ def _allocated(part: Part, scheme: Scheme) -> StageMetadata:
     options = [_options(layer, names, scheme, measure, len(names) * len(layers)) for layer in layers]
     values = sum(layer.weight.size for layer in layers)
     try:
-        chosen = allocate(options, int(scheme.average_bits * values))
+        chosen = allocate(options, int(formats.average_bits * values))
     except ValueError as error:
         least = sum(int(option.costs.min()) for option in options) / max(values, 1)
         raise StageError(
-            f"The scheme {scheme.name!r} allows {scheme.average_bits:g} bits on average, and its products take "
+            f"The scheme {scheme.name!r} allows {formats.average_bits:g} bits on average, and its products take "
             f"{least:.2f} at least, scales counted.",
             f"Set average_bits to {least:.2f} or more, or a larger block_size.",
         ) from error

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
-from pipeline.formats.scheme import SchemeFormats, block_format_name
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
 
 _BY_VALUE = ("Add", "Cast", "Div", "Identity", "LogSoftmax", "Mul", "Sigmoid", "Softmax", "Sub", "Tanh")
@@ -20,7 +20,8 @@ def formats_of(scheme: Scheme, layers: Sequence[Layer], measured: Mapping[str, s
     """The scheme's formats for the layers of a graph. `measured`: node -> format, where a measurement chose it.
     StageError if the scheme speaks of the head of a graph that has none."""
     chosen = dict(measured or {})
-    if scheme.head is not None:
+    head = SchemeFormats(scheme).head
+    if head is not None:
         found = [layer for layer in layers if is_head(layer)]
         if not found:
             raise StageError(
@@ -28,7 +29,7 @@ def formats_of(scheme: Scheme, layers: Sequence[Layer], measured: Mapping[str, s
                 "the graph.",
                 "Leave `head` out, or name layers with [scheme.overrides].",
             )
-        chosen |= {str(layer.node.name): block_format_name(scheme.head) for layer in found}
+        chosen |= {str(layer.node.name): head.name for layer in found}
     return SchemeFormats(scheme, chosen=chosen)
 
 
