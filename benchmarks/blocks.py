@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,25 +143,9 @@ def _ratio(base: dict[str, Any], method: dict[str, Any]) -> Measured:
     return Measured(own.kl / nearest.kl, nearest.kl)
 
 
-def _gptq() -> Measured:
-    return _ratio(_BODY, _GPTQ)
-
-
-def _descent() -> Measured:
-    return _ratio(_BODY, _DESCENT)
-
-
-def _best() -> Measured:
-    return _ratio(_BODY, _LEARNED)
-
-
-def _best_of_two_bits() -> Measured:
-    return _ratio(_TWO, _LEARNED_TWO)
-
-
-def _perplexity_of_two_bits() -> Measured:
+def _perplexity_of_two_bits(method: dict[str, Any]) -> Measured:
     exact = _float_perplexity()
-    return Measured(measured(**_TWO, **_LEARNED_TWO).perplexity / exact, exact)
+    return Measured(measured(**_TWO, **method).perplexity / exact, exact)
 
 
 def _mixed() -> Measured:
@@ -197,10 +181,12 @@ _RULES: dict[str, Callable[[int, str], float]] = {
 }
 _RTN = "rounding to the nearest with zero points, nats a token (same bytes)"
 ROWS = [
-    Row("tinylm.w4g32.gptq_ratio", "x", _RTN, _gptq),
-    Row("tinylm.w4g32.descent_ratio", "x", _RTN, _descent),
-    Row("tinylm.w4g32.best_ratio", "x", _RTN, _best),
-    Row("tinylm.w2g64.best_ratio", "x", _RTN, _best_of_two_bits),
-    Row("tinylm.w2g64.ppl_ratio", "x", "float's perplexity", _perplexity_of_two_bits),
+    Row("tinylm.w4g32.gptq_ratio", "x", _RTN, partial(_ratio, _BODY, _GPTQ)),
+    Row("tinylm.w4g32.descent_ratio", "x", _RTN, partial(_ratio, _BODY, _DESCENT)),
+    Row("tinylm.w4g32.best_ratio", "x", _RTN, partial(_ratio, _BODY, _LEARNED)),
+    Row("tinylm.w2g64.descent_ratio", "x", _RTN, partial(_ratio, _TWO, _DESCENT)),
+    Row("tinylm.w2g64.descent_ppl_ratio", "x", "float's perplexity", partial(_perplexity_of_two_bits, _DESCENT)),
+    Row("tinylm.w2g64.best_ratio", "x", _RTN, partial(_ratio, _TWO, _LEARNED_TWO)),
+    Row("tinylm.w2g64.ppl_ratio", "x", "float's perplexity", partial(_perplexity_of_two_bits, _LEARNED_TWO)),
     Row("tinylm.mix3.kl_ratio", "x", "the best of six simple rules, nats a token (3.0 bits a weight)", _mixed),
 ]
