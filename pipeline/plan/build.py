@@ -313,7 +313,7 @@ class _Builder:
             inputs["graph"] = "scale"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=8))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=9))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
@@ -324,7 +324,7 @@ class _Builder:
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=15)))
+        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=16)))
         written = {"graph": inputs["graph"], "plan": "quantize"}
         stages.append(self._onnx("write", "write:run", {}, written, version=7))
         return stages
@@ -348,7 +348,7 @@ class _Builder:
     def _measuring(self) -> list[tuple[str, str, int]]:
         """Name, function and version of the stages that measure what rounding costs the outputs."""
         wanted = [
-            (self.formats.needs_ranges, ("noise", "noise:run", 1)),
+            (self.formats.needs_ranges, ("noise", "noise:run", 2)),
             (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 8)),
             (self.formats.allocates, ("allocation", "allocate:run", 1)),
         ]

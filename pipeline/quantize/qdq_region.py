@@ -19,12 +19,12 @@ from pipeline.quantize.ruined import Stored
 
 _KERNELS = ("Add", "AveragePool", "Concat", "GlobalAveragePool")
 """ONNX Runtime has integer kernels for them, which take and give codes of different scales. It has some for Mul and
-Sigmoid too (see `_gates`)."""
+Sigmoid too, but whole backbones in integers lose the scores of detectors (docs/measurements.md)."""
 
 _CLIPS = ("Relu", "Clip")
 """Swallowed by the rounding behind them, which clips to a range that begins at 0 anyway."""
 
-_MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+_MOVES = ("Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 """They move values about without changing them: the codes keep their scale."""
 
 
@@ -57,7 +57,7 @@ def is_inside(node: ir.Node, region: QdqRegion) -> bool:
     """Whether a node runs on codes."""
     if any(layer.node is node for layer in region.convolutions):
         return True
-    if _has_kernel(node):
+    if node.op_type in _KERNELS:
         return _all_rounded(node, region.tensors)
     return _moves(node) and name_of(node.inputs[0]) in region.tensors
 
@@ -75,16 +75,12 @@ def _grow(graph: ir.Graph, convolutions: Sequence[Layer]) -> dict[str, str]:
     nodes = {id(layer.node) for layer in convolutions}
     tensors: dict[str, str] = {layer.activation: layer.activation for layer in convolutions}
     for node in graph:  # in order of execution, so that inputs are settled first
-        if id(node) in nodes or (_has_kernel(node) and _all_rounded(node, tensors)):
+        if id(node) in nodes or (node.op_type in _KERNELS and _all_rounded(node, tensors)):
             name = name_of(activation_output(node.outputs[0]))
             tensors[name] = name
         elif _moves(node) and name_of(node.inputs[0]) in tensors:
-            tensors |= {name_of(output): tensors[name_of(node.inputs[0])] for output in node.outputs}
+            tensors[name_of(node.outputs[0])] = tensors[name_of(node.inputs[0])]
     return tensors
-
-
-def _has_kernel(node: ir.Node) -> bool:
-    return node.op_type in _KERNELS or _gates(node)
 
 
 def _all_rounded(node: ir.Node, tensors: dict[str, str]) -> bool:
@@ -92,24 +88,9 @@ def _all_rounded(node: ir.Node, tensors: dict[str, str]) -> bool:
 
 
 def _moves(node: ir.Node) -> bool:
-    if node.op_type not in _MOVES or (len(node.outputs) != 1 and node.op_type != "Split"):
+    if node.op_type not in _MOVES or len(node.outputs) != 1:
         return False
     return node.op_type != "Pad" or _pads_zeros(node)
-
-
-def _gates(node: ir.Node) -> bool:
-    """Whether a node is one of the two of a gate, x * sigmoid(x), which nets of the YOLO and EfficientNet type have
-    behind each convolution. A gate in 8 bits is off by half of a product's step at most: the noise is the product's."""
-    if node.op_type == "Sigmoid":
-        return all(_is_gate(reader, node) for reader in node.outputs[0].consumers())
-    makers = [value.producer() for value in node.inputs if value is not None]
-    return node.op_type == "Mul" and any(maker is not None and _is_gate(node, maker) for maker in makers)
-
-
-def _is_gate(product: ir.Node, sigmoid: ir.Node) -> bool:
-    """Whether `product` is what a sigmoid reads times what it makes."""
-    pairs = (sigmoid.inputs[0], sigmoid.outputs[0])
-    return sigmoid.op_type == "Sigmoid" and product.op_type == "Mul" and set(product.inputs) == set(pairs)
 
 
 def _pads_zeros(node: ir.Node) -> bool:

@@ -62,26 +62,6 @@ def test_concat_joins(make_graph: Make) -> None:
     assert region_of(make_graph, nodes, outputs=64).tensors == {"x": "x", "c": "c", "d": "d", "y": "y"}
 
 
-def test_a_gate_joins_with_its_sigmoid(make_graph: Make) -> None:
-    gate = [conv("x", "c"), op("Sigmoid", ["c"], "s")]
-    for order in (["c", "s"], ["s", "c"]):
-        nodes = [*gate, op("Mul", order, "g"), conv("g", "y")]
-        assert region_of(make_graph, nodes).tensors == {name: name for name in "xcsgy"}
-
-
-def test_a_sigmoid_that_others_read_too_stays_in_float(make_graph: Make) -> None:
-    nodes = [conv("x", "c"), op("Sigmoid", ["c"], "s"), op("Mul", ["c", "s"], "g"), op("Add", ["g", "s"], "y")]
-    assert region_of(make_graph, nodes).tensors == {"x": "x", "c": "c"}
-    others = [conv("x", "c"), op("Sigmoid", ["x"], "s"), op("Mul", ["c", "s"], "y")]  # the gate of another tensor
-    assert region_of(make_graph, others).tensors == {"x": "x", "c": "c"}
-
-
-def test_every_part_of_a_split_keeps_the_range(make_graph: Make) -> None:
-    split = helper.make_node("Split", ["c"], ["a", "b"], name="split", axis=1, num_outputs=2)
-    nodes = [conv("x", "c"), split, op("Add", ["a", "b"], "s"), op("Tanh", ["s"], "y")]
-    assert region_of(make_graph, nodes, outputs=16).tensors == {"x": "x", "c": "c", "a": "c", "b": "c", "s": "s"}
-
-
 @pytest.mark.parametrize(("value", "moved"), [(None, True), (0.0, True), (1.0, False)])
 def test_only_padding_with_zeros_keeps_the_codes(make_graph: Make, value: float | None, moved: bool) -> None:
     constants = {"pads": np.array([0, 0, 1, 0, 0, 1])} | ({} if value is None else {"value": np.float32(value)})
