@@ -59,4 +59,4 @@ def test_files(tmp_path: Path) -> None:
     assert wrong(tmp_path / "link") == "is a link"
     (tmp_path / "long").write_text(" " * 11)
     assert wrong(tmp_path / "long") == "is longer than 1e-05 MB"
-    assert wrong(tmp_path / "a\0b") == "cannot be read: embedded null byte"
+    assert wrong(tmp_path / "a\0b").startswith("cannot be read: ")  # in words of Python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import string
 import sys
 import tracemalloc
@@ -77,7 +78,8 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_nul_byte(tmp_path: Path) -> None:
-    assert message(read_bytes, tmp_path / "a\0b", 10) == "'a\\x00b' cannot be read: embedded null byte."
+    said = message(read_bytes, tmp_path / "a\0b", 10)
+    assert re.fullmatch(r"'a\\x00b' cannot be read: .*embedded null (byte|character).*\.", said)  # Python's own words
 
 
 def test_text(tmp_path: Path) -> None:
