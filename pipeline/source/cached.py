@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.core.errors import StageError
+from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import LanguageSpec
 
 OTHERS = "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
@@ -63,7 +64,7 @@ def random_past(language: LanguageSpec, batch: int, tokens: int, seed: int) -> d
 
 def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
     """StageError if the model is not one whose layers all attend over keys and values of the sizes in `language`, by a
-    function that can be exchanged, or if its layers choose among experts."""
+    function that can be exchanged, if its layers choose among experts, or if it reads the tokens behind a place too."""
     name = type(model).__name__
     if any(type(module).__name__.endswith("Experts") for module in model.modules()):
         raise StageError(
@@ -78,15 +79,38 @@ def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
             "values of one size.",
             OTHERS,
         )
+    if _reads_ahead(model):
+        raise StageError(
+            f"{name} reads the tokens behind a place too; text-generation takes models that predict each token from "
+            "those before it.",
+            'If it was trained to continue texts, its config.json may lack "is_decoder": true.',
+        )
 
 
 def _kept_states(model: PreTrainedModel) -> tuple[int, set[tuple[int, ...]]]:
     """(number of layers, shapes of the keys and values that they keep of one token)"""
-    cache, ids = DynamicCache(), torch.zeros(1, 1, dtype=torch.int64)
-    with torch.inference_mode():
-        model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
+    cache = DynamicCache()
+    _asked(model, [0], use_cache=True, **{cache_argument(model): cache})
     kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    return len(cache.layers), {tuple(tensor.shape) for tensor in kept}
+    return len(cache.layers), {tuple(tensor.shape) for tensor in kept if tensor is not None}
+
+
+def _reads_ahead(model: PreTrainedModel) -> bool:
+    """Whether the logits of a token depend on the one behind it."""
+    one, other = (_asked(model, [0, token], use_cache=False)[:, 0] for token in (0, 1))
+    return not torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def _asked(model: PreTrainedModel, tokens: list[int], **arguments: Any) -> Tensor:
+    """Logits float32 [1, tokens, vocabulary]. StageError if the model cannot read them."""
+    try:
+        with torch.inference_mode():
+            logits: Tensor = model(input_ids=torch.tensor([tokens]), **arguments).logits
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise StageError(
+            f"{type(model).__name__} cannot read a text of one or two tokens: {first_line(error)}", OTHERS
+        ) from error
+    return logits.float()
 
 
 def _words(layers: int, shapes: set[tuple[int, ...]]) -> str:

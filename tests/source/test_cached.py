@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from transformers import PreTrainedModel
 
@@ -46,4 +47,32 @@ def test_a_model_that_keeps_other_states_is_refused() -> None:
     )
     assert raised.value.remedy == (
         "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
+    )
+
+
+def test_a_model_that_reads_ahead_is_refused() -> None:
+    """A BERT without `is_decoder` reads all tokens of a text at once."""
+    language = LANGUAGE.model_copy(update={"heads": 4})
+    settings = {"intermediate_size": 64, "attn_implementation": "eager"}
+    model = transformers.BertLMHeadModel(transformers.BertConfig(**SIZES, **settings, is_decoder=True)).eval()
+    check_continues(model, language)
+    for layer in model.bert.encoder.layer:
+        layer.attention.self.is_causal = False
+    model.config.is_decoder = False
+    with pytest.raises(StageError) as raised:
+        check_continues(model, language)
+    assert raised.value.message == (
+        "BertLMHeadModel reads the tokens behind a place too; text-generation takes models that predict each token "
+        "from those before it."
+    )
+    assert raised.value.remedy == 'If it was trained to continue texts, its config.json may lack "is_decoder": true.'
+
+
+def test_a_model_that_cannot_be_asked_is_refused() -> None:
+    model = made("Llama", num_key_value_heads=2, intermediate_size=64)
+    model.model.embed_tokens = torch.nn.Embedding(1, 64)
+    with pytest.raises(StageError) as raised:
+        check_continues(model, LANGUAGE)
+    assert raised.value.message == (
+        "LlamaForCausalLM cannot read a text of one or two tokens: index out of range in self"
     )
