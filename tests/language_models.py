@@ -27,6 +27,12 @@ _GPT2 = {
     **{"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "tie_word_embeddings": False},
     **{"bos_token_id": 2, "eos_token_id": 3},
 }
+_BART = {
+    **{"d_model": 64, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 128},
+    **{"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128, "is_decoder": True},
+    **{"max_position_embeddings": CONTEXT, "forced_eos_token_id": None, "tie_word_embeddings": False},
+    **{"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0},
+}
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", {**_TIED, "head_dim": 16}),
     "llama3": ("LlamaForCausalLM", "LlamaConfig", {**_TIED, "head_dim": 32, "rope_parameters": _LLAMA3}),
@@ -48,6 +54,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "stablelm": ("StableLmForCausalLM", "StableLmConfig", _GROUPED),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "gpt-neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", _SIZES),
+    "bart": ("BartForCausalLM", "BartConfig", _BART),
     "opt": ("OPTForCausalLM", "OPTConfig", {**_SIZES, "ffn_dim": 128, "word_embed_proj_dim": 64}),
 }
 

@@ -32,9 +32,11 @@ RMS_OPSET = 23
 
 @dataclass
 class _Step:
-    """One call of the model while it is traced: what its attention layers read, and what they left."""
+    """One call of the model while it is traced: what its attention layers read, and what they left. `before`: how many
+    tokens the cache holds, which may have room for more (a buffer that past and present share)."""
 
     past: list[tuple[Tensor, Tensor]]
+    before: int
     lengths: Tensor
     total: Tensor
     tables: Any
@@ -111,8 +113,8 @@ class _Handed(Cache):  # type: ignore[misc]  # transformers ships partial types
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         return key_states, value_states
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._step.past[layer_idx][0].shape[2]
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002  # as transformers calls it
+        return self._step.before
 
     def get_mask_sizes(self, *_: Any, **__: Any) -> tuple[int, int]:
         return self._step.longest, 0
@@ -137,6 +139,7 @@ class _Traced(nn.Module):
         tokens = input_ids.shape[1]
         step = _Step(
             past=list(zip(past[::2], past[1::2], strict=True)),
+            before=attention_mask.shape[1] - tokens,
             lengths=(attention_mask.sum(1) - 1).to(torch.int32),
             total=torch.full((1,), attention_mask.shape[1], dtype=torch.int32),
             tables=self._tables if self.rotary else None,
@@ -269,7 +272,7 @@ def trace_decoder(module: CachedDecoder, language: LanguageSpec, opset: int, rot
             turned = _without_rotation(model) if rotary else nullcontext()
             with turned, _one_operator_norms(model) if opset >= RMS_OPSET else nullcontext():
                 return _exported(traced, language, opset)
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise cannot_export(type(model).__name__, opset, error) from error
     finally:
         model.set_attn_implementation(before)

@@ -23,8 +23,8 @@ _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
 @dataclass(frozen=True)
 class GraphSource:
     """One graph to be: its name, the module, inputs to trace with (the first of `cases`) and to compare on, the prefix
-    that names lose, `feeds` as of its `GraphSpec`, and the names of its dynamic axes by input where their places do not
-    tell them."""
+    that names lose, `feeds` as of its `GraphSpec`, the names of its dynamic axes by input where their places do not
+    tell them, and the tokens for which buffers of keys and values may have room (0 where it has none)."""
 
     name: str
     module: nn.Module
@@ -32,6 +32,7 @@ class GraphSource:
     prefix: str = ""
     feeds: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    room: int = 0
 
 
 def continuing(model: PreTrainedModel, language: LanguageSpec, longest: int) -> GraphSource:
@@ -46,7 +47,7 @@ def continuing(model: PreTrainedModel, language: LanguageSpec, longest: int) -> 
     shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, room)), (3, 1, min(7, room)), (1, longest, 0)]
     shapes += [(1, 1, language.longest - 1)]
     cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes)]
-    return GraphSource(MODEL, CachedDecoder(model, language).eval(), cases, "model.", axes=axes)
+    return GraphSource(MODEL, CachedDecoder(model, language).eval(), cases, "model.", axes=axes, room=language.longest)
 
 
 def _continued(language: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.core.errors import StageError, first_line
@@ -17,6 +19,8 @@ from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.outputs import flat
 
 Tensors = dict[str, torch.Tensor]
+_AXES = 4
+"""Of keys and values; ids and masks have two."""
 _LENGTH = (
     "It equals the model on short texts: the model computes otherwise on long ones. Choose one way in its config (for "
     'BigBird "attention_type": "original_full"), or give a shorter --sequence-length.'
@@ -37,6 +41,31 @@ def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> floa
     return worst
 
 
+def check_room(path: Path, cases: Sequence[Tensors], room: int) -> None:
+    """Runtimes that share one buffer between past and present give keys and values with `room` tokens, of which the
+    attention mask says how many are filled: the first output must not depend on the rest.
+
+    Raises:
+        StageError: It does, or ONNX Runtime refuses such a buffer; it names the inputs' shape.
+    """
+    session = open_given(path)
+    for case in cases:
+        exact, roomy = _run(session, case)[0], _run(session, _with_room(case, room))[0]
+        difference, largest = compare(exact, roomy)
+        if not difference <= RELATIVE_TOLERANCE * largest:
+            raise StageError(
+                f"The exported graph counts a buffer's room as tokens: with room for {room} in its past the logits "
+                f"differ by {difference:.3g} (largest {largest:.3g}) on {shape_of(case)}.",
+                _REPORT,
+            )
+
+
+def _with_room(case: Tensors, room: int) -> Tensors:
+    """The same keys and values [batch, heads, tokens, size] at the beginning of buffers of `room` tokens."""
+    past = {name: tensor for name, tensor in case.items() if tensor.dim() == _AXES}
+    return case | {name: nn.functional.pad(tensor, (0, 0, 0, room - tensor.shape[2])) for name, tensor in past.items()}
+
+
 def fresh(model: nn.Module) -> nn.Module:
     """A copy with the same tensors: what a forward changes in a model (BigBird keeps full attention after the first
     short text) does not reach the next one."""
@@ -47,19 +76,12 @@ def fresh(model: nn.Module) -> nn.Module:
 def _case_difference(model: nn.Module, session: ort.InferenceSession, case: Tensors, remedy: str) -> float:
     with torch.inference_mode():
         expected = [value.numpy() for value in flat(fresh(model)(**case))]
-    feed = {entry.name: case[entry.name].numpy() for entry in session.get_inputs()}
-    try:
-        actual = session.run(None, feed)
-    except SESSION_ERRORS as error:
-        raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot run the exported graph on {shape_of(case)}: {first_line(error)}",
-            _REPORT,
-        ) from error
+    actual = _run(session, case)
     if len(expected) != len(actual):
         raise StageError(f"The exported graph has {len(actual)} outputs; the model gives {len(expected)}.", _REPORT)
     worst = 0.0
     for reference, other in zip(expected, actual, strict=True):
-        difference, largest = compare(reference, np.asarray(other))
+        difference, largest = compare(reference, other)
         if not difference <= RELATIVE_TOLERANCE * largest:
             _require_finite(model)
             raise StageError(
@@ -69,6 +91,17 @@ def _case_difference(model: nn.Module, session: ort.InferenceSession, case: Tens
             )
         worst = max(worst, difference)
     return float(f"{worst:.1e}")
+
+
+def _run(session: ort.InferenceSession, case: Tensors) -> list[NDArray[Any]]:
+    feed = {entry.name: case[entry.name].numpy() for entry in session.get_inputs()}
+    try:
+        return [np.asarray(output) for output in session.run(None, feed)]
+    except SESSION_ERRORS as error:
+        raise StageError(
+            f"ONNX Runtime {ort.__version__} cannot run the exported graph on {shape_of(case)}: {first_line(error)}",
+            _REPORT,
+        ) from error
 
 
 def _require_finite(model: nn.Module) -> None:

@@ -32,7 +32,7 @@ from pipeline.trace.fuse_attention import OPSET
 from pipeline.trace.graph_source import GraphSource, continuing, halves
 from pipeline.trace.module import trace_module, uncollected
 from pipeline.trace.pack_attention import Alike, always_alike
-from pipeline.trace.parity import check_parity, fresh
+from pipeline.trace.parity import check_parity, check_room, fresh
 
 Tensors = dict[str, torch.Tensor]
 
@@ -118,6 +118,8 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
         save_model(graph, path)
         try:
             difference = check_parity(source.module, path, source.cases)
+            if source.room:
+                check_room(path, source.cases, source.room)
         except StageError as error:
             failures.append(error)
             continue

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import StageError
 from pipeline.source.torch_model import load_float_model
 from pipeline.trace.examples import example_inputs
-from pipeline.trace.parity import check_parity
+from pipeline.trace.parity import check_parity, check_room
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 
@@ -81,3 +81,47 @@ def test_weights_that_are_no_numbers_are_named(
         "infinity)."
     )
     assert caught.value.remedy == "Copy the checkpoint again, or take one from before its training diverged."
+
+
+def continuing_graph(path: Path, counted: str) -> Path:
+    """A graph whose logits are its ids plus the length of the axis 2 of `past`, or 1 of `attention_mask`."""
+    axis = {"past": 2, "attention_mask": 1}[counted]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", [counted], ["length"], start=axis, end=axis + 1),
+            helper.make_node("Add", ["input_ids", "length"], ["sum"]),
+            helper.make_node("Cast", ["sum"], ["logits"], to=TensorProto.FLOAT),
+        ],
+        "continuing",
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
+            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "total"]),
+            helper.make_tensor_value_info("past", TensorProto.FLOAT, ["batch", 2, "past", 4]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens"])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def continued(past: int) -> dict[str, torch.Tensor]:
+    return {
+        "input_ids": torch.tensor([[3, 4]]),
+        "attention_mask": torch.ones(1, past + 2, dtype=torch.int64),
+        "past": torch.ones(1, 2, past, 4),
+    }
+
+
+def test_a_graph_that_counts_a_buffers_room_as_tokens_is_refused(tmp_path: Path) -> None:
+    path = continuing_graph(tmp_path / "model.onnx", "past")
+    with pytest.raises(StageError) as raised:
+        check_room(path, [continued(5)], room=16)
+    assert raised.value.message == (
+        "The exported graph counts a buffer's room as tokens: with room for 16 in its past the logits differ by 11 "
+        "(largest 9) on input_ids [1, 2]."
+    )
+    check_room(path, [continued(16)], room=16)
+
+
+def test_a_graph_that_counts_by_the_mask_takes_any_room(tmp_path: Path) -> None:
+    check_room(continuing_graph(tmp_path / "model.onnx", "attention_mask"), [continued(5), continued(0)], room=16)
