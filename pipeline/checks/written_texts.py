@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.target import Runtime
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
@@ -20,7 +19,7 @@ from pipeline.data.samples import evaluation_folders, open_samples
 from pipeline.graph.files import graphs_in
 from pipeline.numerics.student_t import student_t_quantile
 from pipeline.runtime.generation import most_likely, written
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import parallel_session
 
 _PROMPT, _WRITTEN = 16, 64
 """Tokens of each evaluation text that are given, and that are written behind them."""
@@ -32,7 +31,7 @@ Texts = list[list[int]]
 
 def run(context: StageContext) -> StageMetadata:
     """The metadata are the record `WrittenTexts`; nothing is written. It has no texts where the evaluation sets have
-    none that are long enough."""
+    none with a token."""
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
     prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
@@ -63,19 +62,19 @@ def _count(tokens: int) -> int:
 
 
 def _prompts(evaluation: Path, language: LanguageSpec, count: int) -> Texts:
-    """The beginnings of texts that are spread evenly over all sets."""
+    """The beginnings of texts that are spread evenly over all sets, of the whole of short ones."""
     length = min(_PROMPT, language.longest // 2)
     found: Texts = []
     for folder in evaluation_folders(evaluation):
         samples = open_samples(folder)
         places = range(0, len(samples), max(1, len(samples) // count))
-        found += [ids for place in places if len(ids := samples[place]["input_ids"][0, :length].tolist()) == length]
+        found += [ids for place in places if (ids := samples[place]["input_ids"][0, :length].tolist())]
     return found[:: max(1, len(found) // count)][:count]
 
 
 def _answers(context: StageContext, role: str, language: LanguageSpec, prompts: Texts) -> Iterator[list[int]]:
     """What the graph of a role writes, past tokens that would end a text."""
-    session = make_session(graphs_in(context.inputs[role].path), Runtime())
+    session = parallel_session(graphs_in(context.inputs[role].path))
     endless = language.model_copy(update={"ends": ()})
     for number, prompt in enumerate(prompts, start=1):
         yield list(islice(written(session, endless, prompt, most_likely), _WRITTEN))
@@ -94,9 +93,9 @@ def _repeated(texts: Texts) -> NDArray[np.float64]:
     return np.array([1.0 - len(set(of_text)) / len(of_text) if of_text else 0.0 for of_text in grams])
 
 
-def _interval(differences: NDArray[np.float64]) -> float:
-    """Half of the 95 % confidence interval of their mean, by Student's t."""
+def _interval(differences: NDArray[np.float64]) -> float | None:
+    """Half of the 95 % confidence interval of their mean, by Student's t; None where there is no spread to tell it."""
     count = len(differences)
-    if count < 2:  # one has no spread
-        return 0.0
+    if count < 2:
+        return None
     return student_t_quantile(0.975, count - 1) * float(differences.std(ddof=1)) / count**0.5

@@ -132,7 +132,8 @@ class WrittenTexts(StrictModel):
     """What a language model writes behind the beginnings of evaluation texts, beside the float model. `texts`, each of
     `tokens`; `same`: share of a text before it first differs from float's; `first_difference`: the token where that is,
     median of the texts that differ; `repeated`, `repeated_float`: shares of sequences of four tokens that the text has
-    had before; `interval`: half of the 95 % confidence interval of their difference over the choice of texts."""
+    had before; `interval`: half of the 95 % confidence interval of their difference over the choice of texts, None for
+    one text, which has no spread."""
 
     texts: int
     tokens: int
@@ -140,7 +141,7 @@ class WrittenTexts(StrictModel):
     first_difference: int | None
     repeated: float
     repeated_float: float
-    interval: float
+    interval: float | None
 
 
 class OperatorTime(StrictModel):

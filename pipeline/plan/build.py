@@ -381,7 +381,7 @@ class _Builder:
         inputs = {"float": "trace.float", "model": "write", "samples": self.reading.stages["evaluation"].name}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
-        return [self._of_model("texts", 2, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+        return [self._of_model("texts", 3, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
 
     def _told(self, stage: Stage) -> Stage:
         """A stage that reads the codes of the model's checkpoint, where it has any."""

@@ -23,7 +23,7 @@ def test_the_first_difference_and_repeated_sequences() -> None:
 def test_equal_texts_never_differ() -> None:
     text = [[1, 2, 3, 4, 5]]
     assert compared(text, text) == WrittenTexts(
-        texts=1, tokens=5, same=1.0, first_difference=None, repeated=0.0, repeated_float=0.0, interval=0.0
+        texts=1, tokens=5, same=1.0, first_difference=None, repeated=0.0, repeated_float=0.0, interval=None
     )
 
 

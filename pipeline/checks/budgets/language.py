@@ -10,6 +10,7 @@ from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import computed
+from pipeline.formats.scheme import SchemeFormats
 from pipeline.tasks.output_kind import OutputKind
 
 _REPETITION_NOISE = Tolerance(amount=2.0)
@@ -44,13 +45,20 @@ def _increase(result: DatasetAccuracy) -> float:
 
 def _repetition(found: Measurements) -> Outcome:
     texts = found.records.texts
+    if found.records.decoding is None:
+        return Absent("it does not apply to a model that writes no texts", applies=False)
+    if texts is None and not SchemeFormats(found.case.scheme).rounds:
+        return Absent("it does not apply to a model in float, with which others are compared", applies=False)
     if texts is None:
-        return Absent("it does not apply to a model that writes no texts, or in float", applies=False)
+        return Absent(NO_REFERENCE)
     if not texts.texts:
-        return Absent("no evaluation text is long enough to begin with")
-    note = f"{100 * texts.repeated_float:.1f} % in float"
-    value, doubt = 100.0 * (texts.repeated - texts.repeated_float), 100.0 * texts.interval
-    return computed(value, "points", note).model_copy(update={"low": value - doubt, "high": value + doubt})
+        return Absent("no evaluation text has a token to begin with")
+    value = 100.0 * (texts.repeated - texts.repeated_float)
+    figure = computed(value, "points", f"{100 * texts.repeated_float:.1f} % in float")
+    if texts.interval is None:
+        return figure
+    doubt = 100.0 * texts.interval
+    return figure.model_copy(update={"low": value - doubt, "high": value + doubt})
 
 
 KL = Metric(

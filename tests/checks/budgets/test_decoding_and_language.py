@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from measured import figure, measured
+from measured import FP32, figure, measured
 
 from pipeline.checks.budgets.decoding import FIRST, RATE
 from pipeline.checks.budgets.language import KL, PERPLEXITY, REPETITION
-from pipeline.checks.budgets.metric import Absent
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime, WrittenTexts
@@ -64,16 +64,23 @@ def test_the_worst_set_counts() -> None:
 def test_repetition_is_counted_above_that_of_float() -> None:
     written = {"texts": 4, "tokens": 64, "same": 0.5, "first_difference": 20, "repeated": 0.3, "repeated_float": 0.25}
     written["interval"] = 0.02
-    found = REPETITION.figure(measured(texts=WrittenTexts(**written)))
+    found = REPETITION.figure(measured(texts=WrittenTexts(**written), decoding=SPEEDS))
     assert isinstance(found, Figure)
     assert found.value == pytest.approx(5.0)
     assert (found.low, found.high) == (pytest.approx(3.0), pytest.approx(7.0))
     assert (found.unit, found.note) == ("points", "25.0 % in float")
-    assert REPETITION.figure(measured()) == Absent(
-        "it does not apply to a model that writes no texts, or in float", applies=False
-    )
-    none = REPETITION.figure(measured(texts=WrittenTexts(**{**written, "texts": 0})))
-    assert none == Absent("no evaluation text is long enough to begin with")
+    one = REPETITION.figure(measured(texts=WrittenTexts(**{**written, "texts": 1, "interval": None}), decoding=SPEEDS))
+    assert isinstance(one, Figure)
+    assert (one.low, one.high) == (None, None)
+    none = REPETITION.figure(measured(texts=WrittenTexts(**{**written, "texts": 0}), decoding=SPEEDS))
+    assert none == Absent("no evaluation text has a token to begin with")
+
+
+def test_texts_that_were_not_compared_are_missing_where_a_model_writes_some() -> None:
+    assert REPETITION.figure(measured()) == Absent("it does not apply to a model that writes no texts", applies=False)
+    in_float = REPETITION.figure(measured(FP32, decoding=SPEEDS))
+    assert in_float == Absent("it does not apply to a model in float, with which others are compared", applies=False)
+    assert REPETITION.figure(measured(decoding=SPEEDS)) == Absent(NO_REFERENCE)
 
 
 def test_without_the_float_model_there_is_no_figure() -> None:
