@@ -60,15 +60,15 @@ def build(model: str) -> Built:
 def held(model: nn.Module, example_inputs: Mapping[str, Any]) -> Iterator[str]:
     """The name of a factory that returns `model`, as long as the context lasts. UsageError as for `build`."""
     name = f"in_memory:{type(_unwrapped(model)).__name__}"
-    with silence_output(), users_code(lambda error: f"The model {name!r} raised {_said(error)}"):
-        checked = _checked(model, name)
-        mode = {part: part.training for part in checked.modules()}
-        inputs = _input_specs(example_inputs, "example_inputs")
-        _HELD[name] = Built(checked.eval(), inputs, module_digest(checked, set(), settings=True))
+    checked = _checked(model, "The model in memory is", "Give")
+    inputs = _input_specs(example_inputs, "example_inputs")
+    mode = {part: part.training for part in checked.modules()}
     try:
+        with silence_output(), users_code(lambda error: f"The model {name!r} raised {_said(error)}"):
+            _HELD[name] = Built(checked.eval(), inputs, module_digest(checked, set(), settings=True))
         yield name
     finally:
-        del _HELD[name]
+        _HELD.pop(name, None)
         build.cache_clear()  # another model may have the name next
         for part, training in mode.items():
             part.training = training
@@ -87,7 +87,7 @@ def _built(model: str) -> Built:
         module = _import(match["place"])
         made = _call(_attribute(module, match["name"]), f"The factory {model!r}")
     with silence_output(), users_code(lambda error: f"The model of the factory {model!r} raised {_said(error)}"):
-        made = _checked(made, model).eval()
+        made = _checked(made, f"The factory {model!r} returned", "Return").eval()
         return Built(made, _examples(module), module_digest(made, {Path(str(module.__file__))}))
 
 
@@ -136,24 +136,23 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {words(error)} ({Path(frame.filename).name}, line {frame.lineno})."
 
 
-def _checked(made: Any, model: str) -> nn.Module:
+def _checked(made: Any, what: str, do: str) -> nn.Module:
+    """The model, if it can be traced; UsageError beginning with `what`, and a remedy with `do`."""
     from torch import jit, nn  # noqa: PLC0415  # seconds to import, and other sources do not need it here
 
     made = _unwrapped(made)
     if not isinstance(made, nn.Module):
-        raise UsageError(
-            f"The factory {model!r} returned a {type(made).__name__}.", "It must return a torch.nn.Module."
-        )
+        raise UsageError(f"{what} a {type(made).__name__}.", f"{do} a torch.nn.Module.")
     if isinstance(made, jit.ScriptModule):
         raise UsageError(
-            f"The factory {model!r} returned TorchScript ({type(made).__name__}), which cannot be traced anew.",
-            "Return the torch.nn.Module that it was made from.",
+            f"{what} TorchScript ({type(made).__name__}), which cannot be traced anew.",
+            f"{do} the torch.nn.Module that it was made from.",
         )
     kinds = [type(part) for part in made.modules()]
     if rounded := next((kind for kind in kinds if kind.__module__.startswith(_QUANTIZED)), None):
         raise UsageError(
-            f"The factory {model!r} returned a model that is quantized already ({rounded.__name__}).",
-            "Return the float model that it was made from.",
+            f"{what} a model that is quantized already ({rounded.__name__}).",
+            f"{do} the float model that it was made from.",
         )
     return made
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.silence import silence_output
+from pipeline.core.untrusted import users_code, words
 from pipeline.source.factory import held, is_model
 
 if TYPE_CHECKING:
@@ -61,10 +63,14 @@ def _saved(model: Any, processor: Any) -> Iterator[str]:
                 f"A {type(part).__name__} is none of transformers' classes: it has no save_pretrained.",
                 "Give example_inputs in place of processor for other models.",
             )
-    name = Path(str(getattr(model.config, "name_or_path", "") or type(model).__name__)).name
+    name = Path(str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)).name
     with tempfile.TemporaryDirectory(prefix="edge-model-") as scratch:
         folder = Path(scratch) / name
-        with silence_output():
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
+        for part, what in ((model, "model"), (processor, "processor")):
+            with silence_output(), users_code(partial(_unsaved, what)):
+                part.save_pretrained(folder)
         yield str(folder)
+
+
+def _unsaved(what: str, error: BaseException) -> str:
+    return f"The {what} cannot be saved by its save_pretrained: {type(error).__name__}: {words(error)}"
