@@ -37,7 +37,7 @@ from pipeline.core.silence import silence_output
 from pipeline.core.stage import Stage
 from pipeline.core.store import Store, default_store
 from pipeline.core.types import Progress, StrictModel, silent
-from pipeline.devices import RUNNERS
+from pipeline.devices import runner_of
 from pipeline.gate.baseline import Baseline
 from pipeline.plan.build import Plan, apply_overrides, make_plan
 from pipeline.plan.stage_titles import title_of
@@ -197,7 +197,7 @@ def _case(plan: Plan, made: Mapping[str, Artifact], reference: FloatReference) -
         Reasons.of_plan(made.get("quantize"), plan.scheme),
         reference=reference,
         metric=plan.metric,
-        answers=made[ANSWERS].path,
+        answers=made[ANSWERS].path if ANSWERS in made else None,
         quantization=_read(made, "compare", QuantizationCheck),
         ranges=_read(made, "outside", RangeCheck),
         texts=_read(made, "texts", WrittenTexts),
@@ -222,13 +222,15 @@ def check(  # noqa: PLR0913  # all but two are given by name
     metric: UserMetric | None = None,
     reference: str | Path | None = None,
     tolerances: Mapping[str, float] | None = None,
+    runner: str | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
     The float reference comes from the store, or else from the folder `reference` (if None, the one of that name beside
     the bundle); without it, the budgets that need it are NOT_MEASURED. With `output`, the reports are written there.
     `metric`: see `load_user_metric`; a bundle remembers none. `tolerances`: metric -> by how much its figure may be
-    worse than the `baseline`'s, in its unit; never less than half of its 95 % interval.
+    worse than the `baseline`'s, in its unit; never less than half of its 95 % interval. `runner`: where to measure,
+    instead of where the target says.
     UsageError if the bundle or its reference is damaged, is none, or belongs to another.
     """
     folder = Path(bundle)
@@ -240,9 +242,10 @@ def check(  # noqa: PLR0913  # all but two are given by name
     read_graphs(folder)
     earlier = _baseline(baseline, tolerances or {})
     aimed = apply_overrides(
-        load_target(target).for_task(read_metadata(folder).task), Job(target=target, budgets=budgets or {})
+        load_target(target).for_task(read_metadata(folder).task),
+        Job(target=target, budgets=budgets or {}, runner=runner),
     )
-    RUNNERS.require(aimed.runner)
+    runner_of(aimed)
     place = Store(store or default_store())
     place.prepare()
     shown = console_of(console, progress)

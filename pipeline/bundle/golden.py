@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from pipeline.bundle.records import read_record
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import IntegrityError
 from pipeline.core.types import StrictModel
+from pipeline.data.npy import NO_HEADER, read_npy
 from pipeline.devices.worker import Feed
 
 GOLDEN, RECORD = "golden", "golden.json"
@@ -95,30 +94,16 @@ def golden_arrays(bundle: Path, number: int, files: Sequence[NamedFile]) -> Feed
     return {entry.name: read_array(folder / entry.file) for entry in files}
 
 
-_ODD = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
-"""What numpy's header parser raises for bytes that are no header."""
-
-
 def read_array(path: Path) -> NDArray[Any]:
     """The array of an .npy file: plain numbers, as many as the file has bytes for, so that no header claims more.
     IntegrityError for any other."""
     try:
         with path.open("rb") as file:
-            shape, dtype, begin = _header(file)
-            held = path.stat().st_size - begin
-        if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != held or min(shape, default=0) < 0:
-            raise ValueError(f"{dtype} {list(shape)} does not fit {held} bytes")
-        return np.load(path, allow_pickle=False)
-    except _ODD as error:
+            held = path.stat().st_size
+            array = read_npy(file, held)
+            if file.tell() != held:
+                raise ValueError(f"{array.dtype} {list(array.shape)} does not fit its {held} bytes")
+            return array
+    except NO_HEADER as error:
         place = "/".join(path.parts[-3:])
         raise IntegrityError(f"The bundle's {place} is no array of numbers: {error}.", "Export it again.") from error
-
-
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """(shape, dtype, offset of the values)."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"its format is {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype, file.tell()

@@ -15,6 +15,7 @@ from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.core.errors import IntegrityError, StageError, first_line
 from pipeline.runtime.session import SESSION_ERRORS, make_session
+from pipeline.runtime.states import run_rows
 
 
 def verify(bundle: str | Path) -> float:
@@ -54,10 +55,10 @@ def require_golden(folder: Path, sessions: Sequence[ort.InferenceSession], what:
 def _largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
     names = [entry.name for entry in golden.outputs]
     worst = [0.0]
-    for number in range(golden.samples):
-        answers = session.run(names, golden_arrays(folder, number, golden.inputs))
+    feeds = ((True, golden_arrays(folder, number, golden.inputs)) for number in range(golden.samples))
+    for number, (_, answers) in enumerate(run_rows(session, names, feeds)):
         expected = golden_arrays(folder, number, golden.outputs)
-        worst += [difference(answer, expected[name]) for name, answer in zip(names, answers, strict=True)]
+        worst += [difference(answers[name], expected[name]) for name in names]
     return float(np.max(worst))
 
 

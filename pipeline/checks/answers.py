@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from pipeline.config.target import Runtime
+from pipeline.config.target import Runtime, Target
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
 from pipeline.devices.host_info import host_info
+from pipeline.devices.runner import Runner, subject_of
+from pipeline.devices.runner_session import RunnerSession
 from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.batches import MOST_VALUES, takes_batches
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
@@ -24,6 +26,8 @@ from pipeline.runtime.session import SESSION_ERRORS, parallel_session
 
 Array = NDArray[Any]
 BATCH = 16
+ALL_CORES = 0
+"""As a number of threads, to ONNX Runtime."""
 ANSWERS = "answers"
 """The stage, and the role in which later ones have it."""
 
@@ -50,16 +54,24 @@ def run(context: StageContext) -> StageMetadata:
     """Writes what `read_answers` reads."""
     model, evaluation = graphs_in(context.inputs["model"].path), context.inputs["evaluation"].path
     runtime = Runtime(**context.config["runtime"])
-    write_answers(model, runtime, behaviour_in(context.inputs), evaluation, context.out, context.progress)
+    session = parallel_session(model, runtime)
+    write_answers(session, behaviour_in(context.inputs), evaluation, context.out, context.progress)
     return {}
 
 
+def answering_session(model: Graphs, target: Target, runner: Runner) -> ort.InferenceSession:
+    """A session of the model where the target's runner is, on all its cores: answers do not depend on their number."""
+    if target.runner == "host":
+        return parallel_session(model, target.runtime)
+    subject = subject_of(model, Path(), target.runtime)
+    return RunnerSession(runner, replace(subject, threads=ALL_CORES))
+
+
 def write_answers(
-    model: Graphs, runtime: Runtime, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
+    session: ort.InferenceSession, behaviour: Behaviour, evaluation: Path, out: Path, progress: Progress = silent
 ) -> None:
-    """Run `model` over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
+    """Run a model over every set of the `evaluation` artifact; write its `Outputs` into `out`: `<set>.npy` and, where
     batches ran too, `<set>-batched.npy`."""
-    session = parallel_session(model, runtime)
     for folder in evaluation_folders(evaluation):
         outputs = run_set(session, folder, behaviour, progress)
         np.save(out / f"{folder.name}.npy", outputs.alone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import bundle_bytes
 from pipeline.bundle.records import bundle_graphs, read_metadata
 from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
-from pipeline.checks.answers import write_answers
+from pipeline.checks.answers import answering_session, write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.coverage import Ran, coverage
 from pipeline.checks.float_reference import FloatReference
@@ -32,6 +33,7 @@ from pipeline.core.report_types import (
     GraphLatency,
     LatencyResult,
     Measured,
+    MemoryResult,
     OperatorTime,
     QuantizationCheck,
     RangeCheck,
@@ -39,11 +41,11 @@ from pipeline.core.report_types import (
 )
 from pipeline.core.types import Figure, Progress, Scheme
 from pipeline.data.samples import evaluation_folders, read_dataset
-from pipeline.devices import RUNNERS
+from pipeline.devices import runner_of
 from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
-from pipeline.devices.runner import Runner, subject_of
+from pipeline.devices.runner import Runner, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
 from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.feeds import write_feed
@@ -93,9 +95,10 @@ class Case:
         folder = self.reference.float_model if self.reference else None
         return graphs_in(folder) if folder else None
 
-    @property
+    @cached_property
     def runner(self) -> Runner:
-        return RUNNERS.get(self.target.runner)
+        """One for all measurements: it may keep a connection, or copies of files."""
+        return runner_of(self.target)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Measurements:
         weights: As the bundle stores them.
         takes_text: Whether the length of its inputs is counted in tokens.
         takes_passes: Whether compression passes take such a model: one of a single graph that writes no texts.
+        writes_texts: Whether it is a language model.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
     """
@@ -119,23 +123,22 @@ class Measurements:
     weights: tuple[Weight, ...] = ()
     takes_text: bool = False
     takes_passes: bool = True
+    writes_texts: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def measure(case: Case, begin: Begin) -> Measurements:
-    """Measure everything that a budget can ask for; latency, memory and the profile on the target's runner."""
+    """Measure everything that a budget can ask for on the target's runner, but for what it cannot give (`lacking`)."""
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs, feed = Path(scratch) / "inputs.npz", example_feed(case.bundle, case.target.shape)
         write_feed(inputs, feed)
         subject = subject_of(case.model, inputs, case.target.runtime)
         singles = _singles(case, subject, feed)
-        latency = _latency(case, subject, singles, begin("latency"))
-        done = begin("memory")
+        latency = _latency(case, subject, singles, begin)
         spec = read_metadata(case.bundle).language
         language = None if spec is None else cache_of(spec)
-        memory = measure_memory(case.runner, subject, language)
-        done(1, 1)
+        memory = _memory(case, subject, language, begin)
         decoding = _decoding(case, subject, language, begin)
         covered, operators, float_operators = _profile(case, singles, begin("profile"))
         accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
@@ -158,14 +161,24 @@ def measure(case: Case, begin: Begin) -> Measurements:
         bundle_bytes(case.bundle) / 1e6,
         tuple(weight for model in models for weight in Graph(model).weights),
         takes_text=metadata.max_length is not None,
+        writes_texts=metadata.language is not None,
         takes_passes=len(models) == 1 and metadata.language is None,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
     )
 
 
+def _memory(case: Case, subject: Subject, language: Language | None, begin: Begin) -> MemoryResult | None:
+    if lacking(case.runner, "memory"):
+        return None
+    done = begin("memory")
+    result = measure_memory(case.runner, subject, language)
+    done(1, 1)
+    return result
+
+
 def _decoding(case: Case, subject: Subject, language: Language | None, begin: Begin) -> DecodingResult | None:
-    if language is None:
+    if language is None or lacking(case.runner, "times"):
         return None
     done = begin("decoding")
     result = measure_decoding(case.runner, subject, language, case.target.shape.sequence_length)
@@ -204,8 +217,11 @@ def _outputs(graphs: Graphs, feed: Feed, runtime: Runtime) -> Feed:
     return dict(zip(names, session.run(names, given), strict=True))
 
 
-def _latency(case: Case, subject: Subject, singles: Sequence[_Single], done: Progress) -> LatencyResult:
+def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Begin) -> LatencyResult | None:
     """Of all graphs, one after the other; and of each by itself, in one process, where there are several."""
+    if lacking(case.runner, "times"):
+        return None
+    done = begin("latency")
     seconds = case.target.measure_seconds or SECONDS
     of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
     result = measure_latency(case.runner, subject, of_float, _limits(case), seconds, progress=done)
@@ -239,7 +255,9 @@ def _limits(case: Case) -> dict[str, float]:
 
 
 def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[Coverage, Times, Times]:
-    """Coverage, and the times of operators in the bundle and in the float model, over all graphs."""
+    """Coverage, and the times of operators in the bundle and in the float model, over all graphs; no times where the
+    runner has none."""
+    timed = not lacking(case.runner, "times")
     ran: list[Ran] = []
     of_float: list[NodeRecord] = []
     for number, single in enumerate(singles, start=1):
@@ -247,24 +265,26 @@ def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[Co
         nodes = profile(case.runner, single.subject, optimized)
         stored = Stored(Path(single.subject.model), case.reasons)
         ran.append(Ran(onnx.load(optimized, load_external_data=False), nodes, stored))
-        if single.of_float is not None:
+        if single.of_float is not None and timed:
             of_float += profile(case.runner, single.of_float, optimized.with_name("float.onnx"), runs=10)
         done(number, len(singles))
-    return coverage(*ran), operator_times([node for graph in ran for node in graph.records]), operator_times(of_float)
+    own = [node for graph in ran for node in graph.records] if timed else []
+    return coverage(*ran), operator_times(own), operator_times(of_float)
 
 
 def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccuracy, ...]:
     reference = case.reference
     if reference is None:
         return ()
+    session = partial(answering_session, case.model, case.target, case.runner)
     answers = case.answers
     if answers is None:
         answers = scratch
-        write_answers(case.model, case.target.runtime, reference.behaviour, reference.evaluation, answers, done)
+        write_answers(session(), reference.behaviour, reference.evaluation, answers, done)
     results = measure_accuracy(reference.behaviour, reference.evaluation, reference.reference, answers)
     if case.metric is None:
         return results
-    return measure_user_metric(case.metric, results, case.model, case.target.runtime, reference)
+    return measure_user_metric(case.metric, results, session(), reference)
 
 
 def _accuracy_notes(case: Case) -> list[str]:
@@ -276,9 +296,9 @@ def _accuracy_notes(case: Case) -> list[str]:
     return [*behaviour.notes(case.metric is not None), *filter(None, unused)]
 
 
-def _graph_notes(latency: LatencyResult) -> list[str]:
+def _graph_notes(latency: LatencyResult | None) -> list[str]:
     """What a run of all graphs is, and what each costs."""
-    if not latency.graphs:
+    if latency is None or not latency.graphs:
         return []
     each = [f"{graph.name} on {_sizes(graph.shape)} {graph.p50.value:.3g} ms" for graph in latency.graphs]
     return [
@@ -298,5 +318,8 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _runner_notes(case: Case) -> list[str]:
     if case.target.runner == "host":
         return []
-    cpu = case.runner.info().cpu
-    return [f"Latency, memory and the profile were measured by the runner {case.target.runner!r} ({cpu})."]
+    runner, cpu = case.runner, case.runner.info().cpu
+    timed = [] if lacking(runner, "times") else ["latency"]
+    measured = [*timed, *([] if lacking(runner, "memory") else ["memory"]), "accuracy"]
+    said = f"{', '.join(measured)} and the profile were measured by the runner {case.target.runner!r} ({cpu})."
+    return [said[0].upper() + said[1:]]

@@ -16,7 +16,7 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
-from pipeline.graph.files import Graphs, graphs_in
+from pipeline.graph.files import graphs_in
 from pipeline.runtime.session import make_session
 from pipeline.runtime.states import run_in_order
 
@@ -41,18 +41,18 @@ def fitted_value(
 def measure_user_metric(
     metric: UserMetric,
     results: tuple[DatasetAccuracy, ...],
-    bundle: Graphs,
-    runtime: Runtime,
+    bundle: ort.InferenceSession,
     reference: FloatReference,
 ) -> tuple[DatasetAccuracy, ...]:
-    """The results with the user's metric in front, over all outputs of both models. The float model runs as its
-    reference did: with ONNX Runtime's defaults. UsageError where only its judged outputs are here."""
+    """The results with the user's metric in front, over all outputs of both models. `bundle`: its session, wherever it
+    runs; the float model runs here as its reference did: with ONNX Runtime's defaults. UsageError where only its judged
+    outputs are here."""
     if reference.float_model is None:
         raise UsageError(
             "A --metric needs the float model, and here are its judged outputs alone.",
             "Leave --metric out, or check where the export's store is.",
         )
-    sessions = make_session(graphs_in(reference.float_model), Runtime()), make_session(bundle, runtime)
+    sessions = make_session(graphs_in(reference.float_model), Runtime()), bundle
     scored = []
     folders = zip(*map(evaluation_folders, (reference.source_evaluation, reference.evaluation)), strict=True)
     for result, (original, folder) in zip(results, folders, strict=True):

@@ -109,6 +109,15 @@ Threads = Annotated[
     int | None,
     _measuring(help="Threads to measure with.", show_default="target's"),
 ]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the bundle is measured: host, or another runner and its place (ssh:user@board).",
+        show_default="target's",
+        metavar="NAME[:PLACE]",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
 TrustRemoteCode = Annotated[bool, _model("--trust-remote-code", help="Run code from the model.")]
 AllowPickle = Annotated[
     bool,
@@ -266,7 +275,7 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 def check_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
-    fields = {name: given[name] for name in ("output", "baseline", "store", "reference")}
+    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner")}
     return {**fields, **_amounts(given), "metric": (given["metric"], given["references"])}
 
 

@@ -19,7 +19,7 @@ from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
 from pipeline.core.types import Figure
-from pipeline.devices import RUNNERS
+from pipeline.devices import runner_of
 from pipeline.devices.host_info import host_info
 from pipeline.graph.files import only
 from pipeline.runtime.feeds import write_feed
@@ -36,7 +36,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, profile.shape))
         tuning = tune(
-            RUNNERS.get(profile.runner),
+            runner_of(profile),
             only(bundle_graphs(bundle), "`edge tune`"),
             inputs,
             profile.runtime,

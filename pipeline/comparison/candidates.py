@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.checks.accuracy import compare, part_of, samples_of_rows
@@ -17,10 +18,8 @@ from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.user_metric import UserMetric
 from pipeline.comparison.pareto_dominance import Estimate
-from pipeline.config.target import Runtime
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.data.samples import evaluation_folders, read_dataset
-from pipeline.graph.files import Graphs
 from pipeline.tasks.output_kind import OutputKind
 
 GROUPS = 10
@@ -44,14 +43,16 @@ class Scored:
 
 
 def score(
-    model: Graphs,
-    runtime: Runtime,
+    session: Callable[[], ort.InferenceSession],
     reference: FloatReference,
     answers: Path,
     metric: UserMetric | None,
 ) -> Scored:
-    """Compare the model's outputs in `answers` with the float model's. The drop by a user's metric has no replicates:
-    it would have to be called on parts of a set, and need not be defined there."""
+    """Compare the model's outputs in `answers` with the float model's; `session` opens the model, for a metric.
+
+    The drop by a user's metric has no replicates: it would have to be called on parts of a set, and need not be
+    defined there.
+    """
     kind = reference.behaviour.kind
     whole, parts = [], []
     for folder in evaluation_folders(reference.evaluation):
@@ -62,7 +63,7 @@ def score(
         parts.append([*_without_each_group(kind, dataset, expected, outputs)])
     if metric is None:
         return _scored(kind, whole, parts, _worst_drop)
-    scored = measure_user_metric(metric, tuple(whole), model, runtime, reference)
+    scored = measure_user_metric(metric, tuple(whole), session(), reference)
     return _scored(kind, scored, parts, None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,7 +13,7 @@ from pipeline.api import Console, console_of
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import bundle_bytes, read_manifest
 from pipeline.bundle.records import bundle_graphs
-from pipeline.checks.answers import ANSWERS
+from pipeline.checks.answers import ANSWERS, answering_session, write_answers
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.timing import Turns, known_within, load_words, percentile_figure, speed_figure, take_turns
 from pipeline.comparison.candidates import Scored, fidelity_name, score
@@ -24,9 +25,9 @@ from pipeline.core.run_stages import Outcome, run_stages
 from pipeline.core.stage import Stage
 from pipeline.core.store import Store, default_store
 from pipeline.core.types import Scheme
-from pipeline.devices import RUNNERS
+from pipeline.devices import runner_of
 from pipeline.devices.host_info import host_info, versions
-from pipeline.devices.runner import subject_of
+from pipeline.devices.runner import Runner, lacking, subject_of
 from pipeline.graph.files import graph_megabytes, graphs_in
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
@@ -46,13 +47,14 @@ _KNOWN_WITHIN, _SECONDS = 0.01, 90.0
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle in the store. `digest`: of its model's files alone; `answers`: its outputs on the evaluation sets."""
+    """A bundle in the store. `digest`: of its model's files alone; `answers`: this machine's on the evaluation sets;
+    None where another one is asked."""
 
     label: str
     scheme: Scheme
     bundle: Path
     digest: str
-    answers: Path
+    answers: Path | None
 
     @property
     def megabytes(self) -> float:
@@ -86,6 +88,12 @@ def compare(
 
 def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Console) -> Comparison:
     """Build what is not in the store, measure all bundles in one run, and keep the result for later reports."""
+    runner = runner_of(plan.target)
+    if reason := lacking(runner, "times"):
+        raise UsageError(
+            f"A comparison needs latencies, and the runner {plan.target.runner!r} has none: {reason}.",
+            "Name another --runner, or leave it out.",
+        )
     plans, refused = _plain_plans(plan, choose(tuple(against)))
     store.prepare()
     with store.in_use():
@@ -94,8 +102,8 @@ def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Co
         plain, failed = _build_plain(plans, recipe, builder)
         reference = FloatReference.of_export({name: outcome.artifact for name, outcome in outcomes.items()})
         built = [recipe, *plain]
-        turns = _latencies(plan, built, reference, console)
-        scored = [_score(plan, one, reference, console) for one in built]
+        turns = _latencies(plan, runner, built, reference, console)
+        scored = [_score(plan, runner, one, reference, console) for one in built]
         comparison = _judge(plan, built, scored, turns, reference, [*failed, *refused])
         _remember(store, plan, outcomes, comparison, built, scored)
     return comparison
@@ -123,7 +131,7 @@ class _Builder:
             self._console.verbose,
         )
         bundle = outcomes["bundle"].artifact.path
-        answers = outcomes[ANSWERS].artifact.path
+        answers = outcomes[ANSWERS].artifact.path if ANSWERS in outcomes else None
         return Built(label, plan.scheme, bundle, model_digest(bundle), answers), outcomes
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
@@ -188,7 +196,9 @@ def model_digest(bundle: Path) -> str:
     return " ".join(files[name]["sha256"] for name in own)
 
 
-def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, console: Console) -> Turns:
+def _latencies(
+    plan: Plan, runner: Runner, built: Sequence[Built], reference: FloatReference, console: Console
+) -> Turns:
     """Times of the float model, then of each bundle. Each gets the inputs that its own app would give it."""
     progress = console.begin(f"check latency of {len(built)} bundles and the float model")
     with tempfile.TemporaryDirectory(prefix="edge-compare-") as scratch:
@@ -204,12 +214,17 @@ def _latencies(plan: Plan, built: Sequence[Built], reference: FloatReference, co
         ]
         enough = known_within(_KNOWN_WITHIN, FEW_PROCESSES, 2 * FEW_PROCESSES)
         seconds = plan.target.measure_seconds or _SECONDS
-        return take_turns(RUNNERS.get(plan.target.runner), subjects, enough, seconds, progress)
+        return take_turns(runner, subjects, enough, seconds, progress)
 
 
-def _score(plan: Plan, one: Built, reference: FloatReference, console: Console) -> Scored:
-    console.begin(f"check accuracy of {one.label}")
-    return score(bundle_graphs(one.bundle), plan.target.runtime, reference, one.answers, plan.metric)
+def _score(plan: Plan, runner: Runner, one: Built, reference: FloatReference, console: Console) -> Scored:
+    done = console.begin(f"check accuracy of {one.label}")
+    session = partial(answering_session, bundle_graphs(one.bundle), plan.target, runner)
+    with tempfile.TemporaryDirectory(prefix="edge-compare-") as scratch:
+        answers = one.answers or Path(scratch)
+        if one.answers is None:
+            write_answers(session(), reference.behaviour, reference.evaluation, answers, done)
+        return score(session, reference, answers, plan.metric)
 
 
 def _judge(

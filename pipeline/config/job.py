@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
     batch_size: int | None
     sequence_length: int | None
     threads: int | None
+    runner: str | None
     trust_remote_code: bool
     allow_pickle: bool
     calibration_data: str | None
@@ -66,6 +67,7 @@ class Job(StrictModel):
     batch_size: Annotated[int, Field(gt=0, le=MOST_BATCHED)] | None = None
     sequence_length: Annotated[int, Field(gt=1, le=LONGEST)] | None = None
     threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
+    runner: str | None = Field(default=None, description="where the bundle is measured: NAME or NAME:PLACE")
     trust_remote_code: bool = False
     allow_pickle: bool = False
     calibration_data: str | None = None

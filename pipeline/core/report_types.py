@@ -103,9 +103,9 @@ class LatencyResult(StrictModel):
 
 class MemoryResult(StrictModel):
     """MB (10^6 bytes) over the process before the session was made. Where the system does not tell the peaks they are
-    null, and `reason` says why."""
+    null, and `reason` says why; so is `load_ms` where the runner's times say nothing."""
 
-    load_ms: Figure
+    load_ms: Figure | None
     load_peak_mb: Figure | None
     run_peak_mb: Figure | None
     reason: str = ""

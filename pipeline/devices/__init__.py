@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from pipeline.config.target import Target
+from pipeline.core.errors import UsageError
 from pipeline.core.registry import Registry
 from pipeline.devices.runner import Runner
 
 RUNNERS: Registry[Runner] = Registry(
     "runner", {"host": "pipeline.devices.host_runner:HOST"}, parts=("evidence", "run", "info")
 )
+
+
+def runner_of(target: Target) -> Runner:
+    """The runner that a target names, `NAME` or `NAME:PLACE`. UsageError for an unknown name, and for a place that the
+    runner does not take; nothing is reached for yet."""
+    name, colon, place = target.runner.partition(":")
+    found = RUNNERS.get(name)
+    at = getattr(found, "at", None)
+    if at is not None:
+        placed: Runner = at(place, target)
+        return placed
+    if colon:
+        raise UsageError(f"The runner {name!r} takes no place, and {target.runner!r} names one.", f"Write {name!r}.")
+    return found

@@ -7,7 +7,7 @@ from statistics import median
 
 from pipeline.core.report_types import MemoryResult
 from pipeline.core.types import Doubt, Evidence, Figure
-from pipeline.devices.runner import LOAD_SECONDS, Runner
+from pipeline.devices.runner import LOAD_SECONDS, Runner, lacking
 from pipeline.devices.worker import Language, Memory, Subject
 
 _FEW_PROCESSES = 3
@@ -27,7 +27,7 @@ def measure_memory(
 
     reason = next((result["reason"] for result in results if result["reason"]), "")
     return MemoryResult(
-        load_ms=figure("load_ms", "ms"),
+        load_ms=None if lacking(runner, "times") else figure("load_ms", "ms"),
         load_peak_mb=None if reason else figure("load_peak_mb", "MB"),
         run_peak_mb=None if reason else figure("run_peak_mb", "MB"),
         reason=reason,

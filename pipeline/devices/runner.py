@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
@@ -15,11 +16,17 @@ from pipeline.core.types import Evidence, Json
 from pipeline.devices.worker import Part, Request, Subject
 from pipeline.graph.files import Graphs
 
+Kind: TypeAlias = Literal["times", "memory"]
+"""Kinds of figures that not every runner can give."""
 LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 
 
 class Runner(Protocol):
-    """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as."""
+    """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as.
+
+    It may also have `lacks`, the kinds of figures that it cannot give (`Kind`) with the reason of each in words, and
+    `at(place, target)`, the runner of a place that the user names behind a colon (`ssh:pi@board`).
+    """
 
     @property
     def evidence(self) -> Evidence: ...
@@ -35,6 +42,12 @@ class Runner(Protocol):
 
     def info(self) -> HostInfo:
         """The machine, for the report."""
+
+
+def lacking(runner: Runner, kind: Kind) -> str:
+    """Why the runner gives no figures of a kind; empty where it does."""
+    lacks: Mapping[str, str] = getattr(runner, "lacks", {})
+    return lacks.get(kind, "")
 
 
 def subject_of(model: Path | Graphs, inputs: Path, runtime: Runtime) -> Subject:

@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import IO, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -133,6 +133,25 @@ class Profile(Request):
     optimized_model: str
     warmup: int = 5
     runs: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers(Request):
+    """Run the only subject on `count` feeds, and write its outputs `names` (all, where none is named) to `outputs`.
+
+    The subject's `inputs` file has the arrays of each feed one after the other (.npy), in the order of `inputs`; what
+    is written has those of each answer likewise. It ends early once `most_bytes` are written. `carry`: input -> the
+    output that is its value in the next run, unless that run's number is among `fresh`.
+    """
+
+    mode: ClassVar[str] = "answers"
+    count: int
+    inputs: Sequence[str]
+    outputs: str
+    names: Sequence[str] = ()
+    carry: Mapping[str, str] = field(default_factory=dict)
+    fresh: Sequence[int] = ()
+    most_bytes: int = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,6 +380,39 @@ def _read(text: Text, ids: Sequence[int], before: int) -> None:
         text.read(ids, before)
     except ORT_ERRORS as error:
         raise Refusal("refused", cannot("run the model on a text", error)) from error
+
+
+# Answers
+
+
+def answers(request: Answers) -> dict[str, Any]:
+    """`done`: how many feeds were answered, each with the outputs `names`; `inputs`, `outputs`: what the graph declares
+    (see `Value`)."""
+    (subject,) = request.subjects
+    session, _ = _timed_load(subject)
+    declared = [[asdict(Value(*_described(e))) for e in side] for side in (session.get_inputs(), session.get_outputs())]
+    names = [*dict.fromkeys([*(request.names or (e["name"] for e in declared[1])), *request.carry.values()])]
+    done, fresh, carried = 0, set(request.fresh), dict[str, Any]()
+    with Path(subject.inputs).open("rb") as feeds, Path(request.outputs).open("wb") as out:
+        while done < request.count and out.tell() < request.most_bytes:
+            feed = {name: np.load(feeds, allow_pickle=False) for name in request.inputs}
+            feed |= {} if done in fresh else carried
+            found = dict(zip(names, session.run(names, _select(session, feed)), strict=True))
+            carried = {name: found[output] for name, output in request.carry.items() if name in feed}
+            for name, array in found.items():
+                _write(out, name, array)
+            done += 1
+    return {"done": done, "names": names, "inputs": declared[0], "outputs": declared[1]}
+
+
+def _described(entry: Any) -> tuple[str, str, list[Any]]:
+    return entry.name, entry.type, list(entry.shape)
+
+
+def _write(file: IO[bytes], name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise Refusal("error", f"The output {name!r} is no array of numbers.", "Judge the model by another output.")
+    np.save(file, array, allow_pickle=False)
 
 
 # Time
@@ -614,6 +666,7 @@ _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "memory": (Memory, memory),
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
+    "answers": (Answers, answers),
     "facts": (Facts, facts),
 }
 

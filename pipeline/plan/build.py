@@ -29,7 +29,7 @@ from pipeline.core.stage import Stage
 from pipeline.core.types import Scheme
 from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
-from pipeline.devices import RUNNERS
+from pipeline.devices import runner_of
 from pipeline.devices.host_info import training_hardware
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
@@ -71,7 +71,7 @@ def make_plan(job: Job) -> Plan:
     if job.output is not None:
         require_place(job.output, f"The output {job.output}", "Name a new folder with -o/--output.")
     target, recipe, source = _resolved(job)
-    RUNNERS.require(target.runner)
+    runner_of(target)
     scheme = resolve_scheme(recipe.scheme, job.scheme, f"recipe {recipe.name}")
     metric = load_user_metric(job.metric, job.references)
     check_tokenizer(source)
@@ -171,11 +171,12 @@ def _build(
 
 
 def apply_overrides(target: Target, job: Job) -> Target:
-    """The target with the flags' shape, threads and limits; UsageError for a budget that there is not."""
+    """The target with the flags' shape, threads, runner and limits; UsageError for a budget that there is not."""
     data = target.model_dump()
     shape = {"batch_size": job.batch_size, "sequence_length": job.sequence_length}
     data["shape"] |= {name: value for name, value in shape.items() if value is not None}
     data["runtime"] |= {} if job.threads is None else {"threads": job.threads}
+    data |= {} if job.runner is None else {"runner": job.runner}
     data["bundle"] |= {} if job.layout is None else {"layout": job.layout}
     for name, limit in job.budgets.items():
         data["budgets"].setdefault(name, _added(name))["limit"] = limit
@@ -243,7 +244,7 @@ class _Builder:
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
             self._bundle("write" if self._stores_codes else self._traced),
-            self._answers("write" if self._stores_codes else self._traced),
+            *self._answers("write" if self._stores_codes else self._traced),
         ]
 
     def _of_model(
@@ -410,8 +411,11 @@ class _Builder:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}
         return Stage("reference", 6, "pipeline.checks.reference:run", {}, inputs, ("onnxruntime", "numpy"))
 
-    def _answers(self, model: str) -> Stage:
-        return answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)
+    def _answers(self, model: str) -> list[Stage]:
+        """Of this machine. What another runner answers is measured every time: the store cannot know what it is."""
+        if self.target.runner != "host":
+            return []
+        return [answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)]
 
     def _bundle(self, model: str) -> Stage:
         config = {

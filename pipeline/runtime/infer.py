@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import tee
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples
 from pipeline.runtime.batches import VALUES, batches, padded_batches
-from pipeline.runtime.states import Arrays, run_in_order
+from pipeline.runtime.states import Arrays, run_in_order, run_rows
 from pipeline.tasks.output_kind import Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS
 
@@ -89,8 +90,10 @@ def _grouped(
         if pads is None
         else padded_batches(session, samples, batch, pads)
     )
-    for positions, inputs in grouped:
-        yield positions, inputs, dict(zip(names, session.run(names, inputs), strict=True))
+    groups, again = tee(grouped)  # a runner takes some in advance
+    answered = run_rows(session, names, ((True, inputs) for _, inputs in again))
+    for (positions, _), (inputs, outputs) in zip(groups, answered, strict=True):
+        yield positions, inputs, outputs
 
 
 def sample_of(arrays: Mapping[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@ from pipeline.config.target import Runtime
 from pipeline.data.samples import DATASET, write_samples
 from pipeline.devices.host_info import host_info
 from pipeline.runtime.behaviour import Behaviour
+from pipeline.runtime.session import parallel_session
 
 VALUES = np.arange(2 * BATCH + 1, dtype=np.float32)
 OF_BATCH = np.array([15.0] * BATCH + [31.0] * BATCH + [32.0], np.float32)
@@ -40,7 +41,7 @@ def answered(folder: Path, batch: str) -> answers.Outputs:
     write_samples(sets, [{"x": value.reshape(1, 1)} for value in VALUES])
     (sets / DATASET).write_text(json.dumps({"name": "set", "labels": None, "pairs": False, "pads": {}}))
     behaviour = Behaviour(family="scores", batch=batch, padding="none")
-    write_answers(model, Runtime(), behaviour, sets.parent, out)
+    write_answers(parallel_session(model), behaviour, sets.parent, out)
     return read_answers(out, "0")
 
 

@@ -60,7 +60,7 @@ def test_a_target_bounds_the_measurement_of_latency(tmp_path: Path, monkeypatch:
     for seconds in (None, 2.5):
         own = case()
         target = own.target.model_copy(update={"measure_seconds": seconds})
-        _latency(replace(own, target=target), subject, [_Single("model", subject, None)], silent)
+        _latency(replace(own, target=target), subject, [_Single("model", subject, None)], lambda _: silent)
     assert asked == [60.0, 2.5]
 
 
@@ -68,5 +68,5 @@ def test_a_report_says_which_machine_measured(monkeypatch: pytest.MonkeyPatch) -
     assert _runner_notes(case()) == []
     monkeypatch.setattr(Case, "runner", property(lambda _: Board()))
     assert _runner_notes(case("board")) == [
-        "Latency, memory and the profile were measured by the runner 'board' (Cortex-A78)."
+        "Latency, memory, accuracy and the profile were measured by the runner 'board' (Cortex-A78)."
     ]

@@ -54,7 +54,7 @@ source = "assumption: a test"
 [budgets.max_accuracy_drop]
 limit = 100
 required = true
-evidence = ["host"]
+evidence = ["host", "emulated", "device"]
 source = "assumption: a test"
 
 [budgets.min_weight_coverage]

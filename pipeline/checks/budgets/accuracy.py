@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from pipeline.checks.answers import BATCH
-from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance, answered
 from pipeline.checks.explain import SHOWN, any_of, finer_formats
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Figure, computed
+from pipeline.core.types import Figure
 from pipeline.tasks.output_kind import OutputKind
 
 NAME = "max_accuracy_drop"
@@ -21,7 +21,7 @@ def _drop(found: Measurements) -> Outcome:
         return Absent(NO_REFERENCE)
     worst = max(found.records.accuracy, key=lambda result: result.drop)
     note = f"worst set: {worst.dataset} ({worst.primary}{_in_batches(worst.batch > 1)})"
-    return computed(worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
+    return answered(found, worst.drop, "points", note).model_copy(update={"low": worst.low, "high": worst.high})
 
 
 def _in_batches(batched: bool) -> str:
@@ -58,7 +58,7 @@ def _score(name: str, meaning: str) -> Metric:
         kind = found.case.reference.behaviour.kind
         if name not in kind.limits:
             return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
-        return _worst_score(found.records.accuracy, kind.limits[name])
+        return _worst_score(found, kind.limits[name])
 
     def on_set(kind: OutputKind) -> Callable[[DatasetAccuracy], float] | None:
         score = kind.limits.get(name)
@@ -67,10 +67,10 @@ def _score(name: str, meaning: str) -> Metric:
     return Metric("share", "at least", meaning, figure, explain_accuracy, SCORE_NOISE, on_set)
 
 
-def _worst_score(results: Sequence[DatasetAccuracy], score: str) -> Figure:
-    lowest = min(results, key=lambda result: result.worst(score))
+def _worst_score(found: Measurements, score: str) -> Figure:
+    lowest = min(found.records.accuracy, key=lambda result: result.worst(score))
     value = lowest.worst(score)
-    return computed(value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
+    return answered(found, value, "share", f"worst set: {lowest.dataset}{_in_batches(value < lowest.scores[score])}")
 
 
 TOP10 = _score("min_top10_overlap", "float's ten nearest neighbours kept, worst data set")

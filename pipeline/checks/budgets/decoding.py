@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from pipeline.checks.budgets.metric import Absent, Metric, Outcome
+from pipeline.checks.budgets.metric import Absent, Metric, Outcome, not_there
 from pipeline.checks.measurements import Measurements
 
-_NO_TEXTS = Absent("it does not apply to a model that writes no texts", applies=False)
+
+def _absent(found: Measurements) -> Absent:
+    if not found.writes_texts:
+        return Absent("it does not apply to a model that writes no texts", applies=False)
+    return not_there(found, "times")
 
 
 def _first(found: Measurements) -> Outcome:
     decoding, tokens = found.records.decoding, found.case.target.shape.sequence_length
     if decoding is None:
-        return _NO_TEXTS
+        return _absent(found)
     read = [prompt for prompt in decoding.prompts if prompt.tokens == tokens]
     return read[0].p95 if read else Absent(f"a prompt of {tokens} tokens does not fit into the context")
 
 
 def _rate(found: Measurements) -> Outcome:
     decoding = found.records.decoding
-    return _NO_TEXTS if decoding is None else min(decoding.rates.values(), key=lambda figure: figure.value)
+    return _absent(found) if decoding is None else min(decoding.rates.values(), key=lambda figure: figure.value)
 
 
 FIRST = Metric("ms", "at most", "95th percentile of the time to the first token of an answer", _first)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from pipeline.checks.budgets.accuracy import SCORE_NOISE, explain_accuracy
-from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Metric, Outcome, Tolerance, answered
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import computed
@@ -25,7 +25,7 @@ def _worst(score: _Score, unit: str, name: str) -> Callable[[Measurements], Outc
         if not kind.self_labelled:
             return Absent(f"it does not apply to a model that is judged by {kind.words}", applies=False)
         worst = max(found.records.accuracy, key=score)
-        return computed(score(worst), unit, f"worst set: {worst.dataset} ({name})")
+        return answered(found, score(worst), unit, f"worst set: {worst.dataset} ({name})")
 
     return figure
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance, not_there
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import OperatorTime
+from pipeline.devices.runner import lacking
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.operators import BLOCKS, CONVOLUTIONS, EXPERTS, MATMULS, RECURRENT, TRANSPOSED
 
@@ -16,15 +17,17 @@ _ROUNDING = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"}
 
 
 def _p50(found: Measurements) -> Outcome:
-    return found.records.latency.p50 if found.records.latency else Absent()
+    return found.records.latency.p50 if found.records.latency else not_there(found, "times")
 
 
 def _p95(found: Measurements) -> Outcome:
-    return found.records.latency.p95 if found.records.latency else Absent()
+    return found.records.latency.p95 if found.records.latency else not_there(found, "times")
 
 
 def _speedup(found: Measurements) -> Outcome:
     latency = found.records.latency
+    if latency is None and lacking(found.case.runner, "times"):
+        return not_there(found, "times")
     return latency.speedup if latency and latency.speedup else Absent(NO_REFERENCE)
 
 

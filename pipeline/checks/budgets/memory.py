@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance
+from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome, Tolerance, not_there
 from pipeline.checks.explain import any_of, sizes_in_other_formats
 from pipeline.checks.measurements import Measurements
 
@@ -10,13 +10,14 @@ PREPACKING = "session.disable_prepacking"
 
 
 def _load(found: Measurements) -> Outcome:
-    return found.records.memory.load_ms if found.records.memory else Absent()
+    memory = found.records.memory
+    return memory.load_ms if memory and memory.load_ms else not_there(found, "times")
 
 
 def _peak(found: Measurements) -> Outcome:
     memory = found.records.memory
     if memory is None:
-        return Absent()
+        return not_there(found, "memory")
     peaks = [peak for peak in (memory.load_peak_mb, memory.run_peak_mb) if peak is not None]
     if peaks:
         return max(peaks, key=lambda figure: figure.value)

@@ -11,6 +11,7 @@ from pipeline.core.budgets import BUDGETS, Direction
 from pipeline.core.registry import Registry
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.types import Figure
+from pipeline.devices.runner import Kind, lacking
 from pipeline.tasks.output_kind import OutputKind
 
 NO_REFERENCE = (
@@ -31,6 +32,18 @@ class Absent:
 
 
 Outcome: TypeAlias = Figure | Absent
+
+
+def not_there(found: Measurements, kind: Kind) -> Absent:
+    """Why there are no figures of a kind: the bundle's runner cannot give them."""
+    return Absent(lacking(found.case.runner, kind) or Absent.reason)
+
+
+def answered(found: Measurements, value: float, unit: str, note: str) -> Figure:
+    """A figure of what the bundle answered where its runner is."""
+    return Figure(value=value, unit=unit, evidence=found.case.runner.evidence, note=note)
+
+
 Explained: TypeAlias = tuple[tuple[str, ...], str]
 """(what dominates a figure, the remedy) in words."""
 
