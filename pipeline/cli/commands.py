@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import device_commands
 from pipeline.cli import options as flag
 from pipeline.config.job import DEFAULT_TARGET
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(device_commands.app, name="devices")
 
 
 @app.callback()

@@ -132,6 +132,12 @@ class Terminal(Console):
 
         return advance
 
+    def step(self, title: str) -> None:
+        """What is done from now on, by a command that has no stages."""
+        self.begin(title)
+        if not self.console.is_terminal:
+            self.console.print(f"      {title}")
+
     def finished(self, stage: Stage, outcome: Outcome) -> None:
         state = ("cached", "dim") if outcome.cached else f"{outcome.seconds:.1f} s"
         note = (" (its stored result was damaged)", "yellow") if outcome.rebuilt else ""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pipeline.config.isa import contradiction
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, StrictModel
@@ -47,6 +48,13 @@ class Device(StrictModel):
         if missing:
             raise ValueError(f"no source for {', '.join(sorted(missing))}: add it to [device.sources]")
         return self
+
+    @field_validator("isa")
+    @classmethod
+    def _of_one_cpu(cls, isa: tuple[str, ...]) -> tuple[str, ...]:
+        if why := contradiction(isa):
+            raise ValueError(f"no CPU has these features: {why}")
+        return isa
 
 
 class Runtime(StrictModel):

@@ -8,7 +8,9 @@ from pipeline.core.registry import Registry
 from pipeline.devices.runner import Runner
 
 RUNNERS: Registry[Runner] = Registry(
-    "runner", {"host": "pipeline.devices.host_runner:HOST"}, parts=("evidence", "run", "info")
+    "runner",
+    {"host": "pipeline.devices.host_runner:HOST", "arm64": "pipeline.devices.arm64.runner:ARM64"},
+    parts=("evidence", "run", "info"),
 )
 
 

@@ -1,0 +1,127 @@
+"""`edge devices`: what the commands show of runners and of the emulated arm64 environment."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cli.terminal import Terminal, output_console
+from pipeline.config.loading import load_target
+from pipeline.core.errors import EdgeError, UsageError
+from pipeline.core.report_types import HostInfo
+from pipeline.devices import RUNNERS, runner_of
+from pipeline.devices.arm64 import environment, packages
+from pipeline.devices.arm64.emulator import on_path, too_old
+from pipeline.devices.arm64.runner import EmulatedRunner, require
+from pipeline.devices.arm64.setup import remove as remove_environment
+from pipeline.devices.arm64.setup import set_up as set_up_environment
+from pipeline.devices.arm64.tiers import TIERS, tier_of
+from pipeline.devices.host_info import host_info
+
+_SETUP = "edge devices setup arm64"
+
+
+def show_runners(console: Console) -> None:
+    """A row per runner; of an installed one that cannot be used, why."""
+    table = Table("runner", "evidence", "state", box=None, pad_edge=False, padding=(0, 2))
+    for name, runner in RUNNERS.survey():
+        if isinstance(runner, UsageError):
+            table.add_row(name, "", f"cannot be used: {runner.message}")
+        else:
+            table.add_row(name, str(runner.evidence), _state(name))
+    console.print(table)
+
+
+def _state(name: str) -> str:
+    if name == "host":
+        return host_info().cpu
+    return _arm64_state() if name == "arm64" else ""
+
+
+def _arm64_state() -> str:
+    try:
+        found = environment.find()
+    except EdgeError as error:
+        return f"{error.message} {error.remedy}"
+    if found is not None:
+        record, own = found.record, "" if found.record.emulator else "this machine's "
+        return (
+            f"set up: ONNX Runtime {record.onnxruntime}, numpy {record.numpy}, Python {record.python}, {own}QEMU "
+            f"{found.emulator.version}, {found.megabytes:.0f} MB in {found.folder}"
+        )
+    if missing := packages.missing_tools():
+        return f"cannot be set up, since this is missing: {'; '.join(missing)}"
+    installed = on_path()
+    emulator = f"QEMU {installed.version} is here" if installed else f"QEMU is fetched too{_because(too_old())}"
+    return f"not set up: `{_SETUP}` ({emulator})"
+
+
+def _because(why: str) -> str:
+    return f": {why}" if why else ""
+
+
+def probe(runner: str, target: str, console: Console) -> None:
+    """Print the machine of a runner; of arm64 every tier, unless one is named."""
+    aimed = load_target(target)
+    runner_of(aimed.model_copy(update={"runner": runner}))
+    if runner != "arm64":
+        _show_machine(runner_of(aimed.model_copy(update={"runner": runner})).info(), console)
+        return
+    record = require().record
+    console.print(
+        f"ONNX Runtime {record.onnxruntime}, numpy {record.numpy}, Python {record.python}; every file is whole."
+    )
+    own = tier_of(aimed.device.isa)
+    for tier in TIERS.values():
+        console.print()
+        console.print(f"tier {tier.name}{f' (of the target {aimed.name})' if tier == own else ''}")
+        _show_machine(EmulatedRunner(tier).info(), console)
+    lacking, beyond = own.unlike(aimed.device.isa)
+    if lacking or beyond:
+        console.print()
+        said = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(beyond)} beyond it"] * bool(beyond)
+        console.print(f"Beside the target's isa, its tier {own.name} {' and '.join(said)}.", soft_wrap=True)
+
+
+def _show_machine(machine: HostInfo, console: Console) -> None:
+    rows = {
+        "cpu": machine.cpu,
+        "features": ", ".join(machine.isa) or machine.reason,
+        "cores": str(machine.cores),
+        "memory": f"{machine.memory_mb} MB",
+        "system": machine.system,
+    }
+    for name, value in rows.items():
+        console.print(f"  {name:<9} {value}", soft_wrap=True)
+
+
+def set_up(runner: str, sources: Path | None) -> None:
+    """Make the environment of a runner, and say what it is."""
+    _require_arm64(runner)
+    begun = time.monotonic()
+    terminal = Terminal(verbose=False)
+    with terminal.running():
+        made, notes = set_up_environment(sources, terminal.step)
+    console = output_console()
+    for note in notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    console.print(f"arm64 is {_arm64_state()} ({time.monotonic() - begun:.0f} s).", soft_wrap=True)
+    listed = f"{len(made.record.packages)} packages; their sha256 and that of every file: "
+    console.print(f"{listed}{made.folder / environment.RECORD}", soft_wrap=True)
+
+
+def remove(runner: str, console: Console) -> None:
+    """Remove the environment of a runner."""
+    _require_arm64(runner)
+    folder = environment.cache_folder() / environment.NAME
+    said = f"Removed {folder}." if remove_environment() else f"There was nothing to remove: {folder} does not exist."
+    console.print(said, soft_wrap=True)
+
+
+def _require_arm64(runner: str) -> None:
+    RUNNERS.require(runner)
+    if runner != "arm64":
+        raise UsageError(f"The runner {runner!r} needs no set-up.", "Only arm64 fetches something: the emulator.")

@@ -1,0 +1,144 @@
+"""The emulated ARM64 environment: an arm64 Python with ONNX Runtime and numpy, an emulator, and a root per CPU tier, in
+one folder of the user's cache.
+
+    root/            Debian's arm64 packages, unpacked
+    site/            the aarch64 wheels of onnxruntime and numpy
+    emulator/        the package qemu-user; absent where this machine has its own
+    tiers/<name>/    links into root/, and the proc/cpuinfo of a core of that tier
+    environment.json versions, and the sha256 of every file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.core.digest import sha256_file
+from pipeline.core.documents import DocumentError, read_bounded
+from pipeline.core.errors import IntegrityError, StageError, UsageError
+from pipeline.core.paths import NOTHING, kind_of
+from pipeline.core.types import StrictModel
+from pipeline.devices.arm64.emulator import Emulator, in_package, on_path
+from pipeline.devices.arm64.tiers import Tier
+
+RECORD = "environment.json"
+NAME = "arm64"
+_MOST_RECORD = 16_000_000
+_LINK = "-> "
+REMEDY = "`edge devices setup arm64` makes it anew."
+
+
+class Package(StrictModel):
+    """A file that was fetched, and its sha256."""
+
+    file: str
+    sha256: str
+
+
+class Record(StrictModel):
+    """What `environment.json` says. `emulator`: the version of the packaged one, empty where this machine's own is
+    used; `files`: path -> sha256, or what a link points to behind `-> `."""
+
+    format: Literal[1] = 1
+    python: str
+    onnxruntime: str
+    numpy: str = ""
+    emulator: str
+    packages: tuple[Package, ...]
+    files: dict[str, str] = Field(default={})
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One that stands in `folder`."""
+
+    folder: Path
+    record: Record
+
+    @property
+    def site(self) -> Path:
+        return self.folder / "site"
+
+    @property
+    def megabytes(self) -> float:
+        files = (self.folder / name for name, digest in self.record.files.items() if not digest.startswith(_LINK))
+        return sum(path.stat().st_size for path in files if path.is_file()) / 1e6
+
+    @property
+    def emulator(self) -> Emulator:
+        """StageError if it is gone since."""
+        if self.record.emulator:
+            return in_package(self.folder / "emulator")
+        own = on_path()
+        if own is None:
+            raise StageError("The emulator qemu-aarch64, which was on PATH when arm64 was set up, is gone.", REMEDY)
+        return own
+
+    def command(self, tier: Tier, *options: str) -> list[str]:
+        """What starts Python on that tier; `options` of the emulator."""
+        root = self.folder / "tiers" / tier.name
+        python = self.folder / "root/usr/bin" / f"python{self.record.python}"
+        return [*self.emulator.command, "-cpu", tier.cpu, "-L", str(root), *options, str(python)]
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables of what runs in it. Equal hashes make equal instruction counts."""
+        return {
+            "PYTHONPATH": str(self.site),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/nonexistent",
+        }
+
+    def verify(self) -> None:
+        """IntegrityError if anything was added, removed or changed since it was set up."""
+        found = listing(self.folder)
+        if found != self.record.files:
+            changed = sorted(
+                name for name in {*found, *self.record.files} if found.get(name) != self.record.files.get(name)
+            )
+            raise IntegrityError(
+                f"The arm64 environment {self.folder} was changed after it was set up: {changed[0]}"
+                f"{f' and {len(changed) - 1} other files' if len(changed) > 1 else ''}.",
+                REMEDY,
+            )
+
+
+def cache_folder() -> Path:
+    """`EDGE_DEVICES`, else `edge-pipeline-devices` in the user's cache folder (XDG base directory specification)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("EDGE_DEVICES") or Path(cache) / "edge-pipeline-devices")
+
+
+def find() -> Environment | None:
+    """The one that is set up; None if there is none. IntegrityError if its record cannot be read."""
+    folder = cache_folder() / NAME
+    if kind_of(folder) == NOTHING:
+        return None
+    try:
+        record = json.loads(read_bounded(folder / RECORD, _MOST_RECORD))
+        return Environment(folder, Record.from_data(record, f"{RECORD} of {folder}"))
+    except (DocumentError, OSError, ValueError, UsageError) as error:
+        raise IntegrityError(f"The arm64 environment {folder} cannot be read: {error}.", REMEDY) from error
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Every file below it but the record: path -> sha256, or what a link points to. Links are not followed."""
+    return dict(sorted((path.relative_to(folder).as_posix(), _content(path)) for path in _files(folder)))
+
+
+def _content(path: Path) -> str:
+    return f"{_LINK}{path.readlink()}" if path.is_symlink() else sha256_file(path)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        linked = [name for name in folders if (Path(place) / name).is_symlink()]
+        yield from (Path(place) / name for name in (*names, *linked) if name != RECORD or Path(place) != folder)

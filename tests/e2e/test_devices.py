@@ -1,0 +1,62 @@
+"""`edge devices`, and the emulated Arm tiers, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fixtures import LENIENT_TARGET, Edge
+
+
+@pytest.fixture
+def no_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder in which nothing is set up."""
+    monkeypatch.setenv("EDGE_DEVICES", str(tmp_path / "devices"))
+    return tmp_path / "devices"
+
+
+def test_list_says_what_is_there(edge: Edge, no_devices: Path) -> None:
+    done = edge("devices", "list")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert rows["host"].split()[1] == "host" and rows["arm64"].split()[1] == "emulated"
+    assert "not set up: `edge devices setup arm64`" in rows["arm64"] or "cannot be set up" in rows["arm64"]
+    assert not no_devices.exists()
+
+
+def test_probe_of_this_machine(edge: Edge) -> None:
+    done = edge("devices", "probe", "host")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cpu", "features", "cores", "memory", "system"]
+
+
+@pytest.mark.usefixtures("no_devices")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("probe", "arm64"), 3, "The arm64 environment is not set up on this machine."),
+        (("probe", "arm64:a72"), 2, "Unknown tier 'a72'."),
+        (("probe", "amr64"), 2, "Did you mean 'arm64'?"),
+        (("setup", "host"), 2, "The runner 'host' needs no set-up."),
+        (("remove", "arm46"), 2, "Did you mean 'arm64'?"),
+        (("setup", "arm64", "--sources", "no.list"), 2, "There is no list of sources no.list."),
+        (("setup", "arm64", "--sources", "no.txt"), 2, "apt's lists of sources end in .list or .sources"),
+    ],
+)
+def test_mistakes(edge: Edge, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = edge("devices", *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr
+
+
+def test_nothing_to_remove(edge: Edge, no_devices: Path) -> None:
+    done = edge("devices", "remove", "arm64")
+    assert (done.returncode, done.stdout) == (0, f"There was nothing to remove: {no_devices}/arm64 does not exist.\n")
+
+
+def test_a_profile_that_no_cpu_has(edge: Edge, workspace: Path) -> None:
+    text = LENIENT_TARGET.replace('isa = ["asimd"]', 'isa = ["asimd", "i8mm"]')
+    (workspace / "odd.toml").write_text(text, encoding="utf-8")
+    done = edge("devices", "probe", "arm64", "--target", "odd.toml")
+    assert done.returncode == 2
+    assert "device.isa: no CPU has these features: i8mm without asimddp, which every CPU with i8mm has" in done.stderr
