@@ -43,6 +43,7 @@ from pipeline.core.types import Figure, Progress, Scheme
 from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.devices import runner_of
 from pipeline.devices.decoding import cache_of, measure_decoding
+from pipeline.devices.host_info import host_info
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Runner, lacking, subject_of
@@ -318,8 +319,10 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _runner_notes(case: Case) -> list[str]:
     if case.target.runner == "host":
         return []
-    runner, cpu = case.runner, case.runner.info().cpu
+    runner, there, here = case.runner, case.runner.info(), host_info().onnxruntime
     timed = [] if lacking(runner, "times") else ["latency"]
     measured = [*timed, *([] if lacking(runner, "memory") else ["memory"]), "accuracy"]
-    said = f"{', '.join(measured)} and the profile were measured by the runner {case.target.runner!r} ({cpu})."
-    return [said[0].upper() + said[1:]]
+    other = f"; ONNX Runtime {there.onnxruntime} there, {here} here" if there.onnxruntime not in ("", here) else ""
+    name = f"the runner {case.target.runner!r} ({there.cpu}{other})"
+    said = f"{', '.join(measured)} and the profile were measured by {name}."
+    return [said[0].upper() + said[1:], *filter(None, [getattr(runner, "remark", "")])]

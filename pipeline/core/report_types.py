@@ -271,7 +271,7 @@ class StageRecord(StrictModel):
 
 
 class HostInfo(StrictModel):
-    """A machine. `reason`: why `isa` is empty, where the system does not tell it."""
+    """A machine, and its ONNX Runtime. `reason`: why `isa` is empty, where the system does not tell it."""
 
     cpu: str
     isa: tuple[str, ...]
@@ -279,6 +279,7 @@ class HostInfo(StrictModel):
     memory_mb: int
     system: str
     reason: str = ""
+    onnxruntime: str = ""
 
 
 class Difference(StrictModel):

@@ -9,7 +9,11 @@ from pipeline.devices.runner import Runner
 
 RUNNERS: Registry[Runner] = Registry(
     "runner",
-    {"host": "pipeline.devices.host_runner:HOST", "arm64": "pipeline.devices.arm64.runner:ARM64"},
+    {
+        "host": "pipeline.devices.host_runner:HOST",
+        "arm64": "pipeline.devices.arm64.runner:ARM64",
+        "ssh": "pipeline.devices.ssh_runner:SSH",
+    },
     parts=("evidence", "run", "info"),
 )
 

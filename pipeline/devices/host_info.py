@@ -61,6 +61,7 @@ def machine_info(told: dict[str, Json]) -> HostInfo:
         memory_mb=told["memory_mb"],
         system=told["system"],
         reason=told["reason"],
+        onnxruntime=told["onnxruntime"],
     )
 
 

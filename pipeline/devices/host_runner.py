@@ -17,7 +17,8 @@ from pipeline.devices import worker
 from pipeline.devices.host_info import host_info
 from pipeline.devices.runner import checked, encode
 
-_LEAKING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ORT_", "MALLOC_", "LD_PRELOAD", "PYTHON")
+LEAKING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "ORT_", "MALLOC_", "LD_PRELOAD", "PYTHON")
+"""What variables begin with that would change a measurement."""
 
 
 class HostRunner:
@@ -44,7 +45,7 @@ class HostRunner:
                 "Use a shorter input shape, or fewer runs.",
             ) from error
         if done.returncode != 0:
-            raise StageError(f"Measuring {request.mode} failed: {_cause(done.returncode, done.stderr)}.")
+            raise StageError(f"Measuring {request.mode} failed: {cause(done.returncode, done.stderr)}.")
         return checked(request, json.loads(done.stdout.splitlines()[-1]))
 
     def info(self) -> HostInfo:
@@ -56,11 +57,12 @@ HOST = HostRunner()
 
 def _environment() -> dict[str, str]:
     """This process's variables without those that change a measurement; PYTHONPATH may be where numpy is."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_LEAKING)}
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKING)}
     return kept | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
 
 
-def _cause(returncode: int, stderr: str) -> str:
+def cause(returncode: int, stderr: str) -> str:
+    """Why a measuring process failed."""
     lines = stderr.strip().splitlines()
     last = lines[-1].rstrip(".") if lines else "the process said nothing"
     if returncode >= 0:

@@ -24,8 +24,9 @@ LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 class Runner(Protocol):
     """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as.
 
-    It may also have `lacks`, the kinds of figures that it cannot give (`Kind`) with the reason of each in words, and
-    `at(place, target)`, the runner of a place that the user names behind a colon (`ssh:pi@board`).
+    It may also have `lacks`, the kinds of figures that it cannot give (`Kind`) with the reason of each in words;
+    `at(place, target)`, the runner of a place that the user names behind a colon (`ssh:pi@board`); and `remark`, what a
+    reader of its figures must know, asked for after the last of them.
     """
 
     @property

@@ -653,6 +653,7 @@ def facts(_: Facts) -> dict[str, Any]:
         "cores": available_cores(),
         "memory_mb": pages // 10**6,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "onnxruntime": ort.__version__,
     }
 
 

@@ -114,6 +114,11 @@ def has_loops(path: Path) -> bool:
     return any(node.op_type == "Loop" for node in _nodes(onnx.load(path, load_external_data=False)))
 
 
+def data_files(path: Path) -> list[Path]:
+    """The files with weights of a graph that `read_onnx` would accept, all below its folder; none of other formats."""
+    return _external_files(onnx.load(path, load_external_data=False), path) if path.suffix == ".onnx" else []
+
+
 def _external_files(model: ModelProto, path: Path) -> list[Path]:
     files: dict[str, Path] = {}
     for tensor in stored_tensors(model):

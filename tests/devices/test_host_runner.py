@@ -124,7 +124,7 @@ def test_timeout_is_told(matmul: Path, inputs: Path) -> None:
     ],
 )
 def test_causes(returncode: int, stderr: str, expected: str) -> None:
-    assert host_runner._cause(returncode, stderr) == expected
+    assert host_runner.cause(returncode, stderr) == expected
 
 
 def test_environment_keeps_what_does_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
