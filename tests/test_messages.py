@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -16,7 +17,16 @@ from pipeline.config.loading import search_folders
 from pipeline.quantize.schemes import SCHEMES
 
 SOURCES = sorted(Path(pipeline.__file__).parent.rglob("*.py"))
-OF_OTHER_PROGRAMS = {"--force-reinstall", "--no-deps"}
+PIP = {
+    "--force-reinstall",
+    "--no-deps",
+    "--quiet",
+    "--only-binary",
+    "--python-version",
+    "--implementation",
+    "--platform",
+}
+OF_OTHER_PROGRAMS = PIP | {"--no-install-recommends", "--download-only", "--print-architecture", "--library-path"}
 FLAG = re.compile(r"(?<![\w(-])--[a-z][a-z-]+(?![\w-]*[:}])")  # not the variables of style sheets
 SCHEME = re.compile(r"\b(?:w\d+(?:a\d+)?(?:-dynamic)?|fp\d+)\b(?!\.org)")
 
@@ -30,10 +40,16 @@ def messages(path: Path) -> Iterator[str]:
             yield node.value
 
 
+def parameters(command: Any) -> Iterator[Any]:
+    """Of a command and of those below it."""
+    yield from command.params
+    for below in getattr(command, "commands", {}).values():
+        yield from parameters(below)
+
+
 @pytest.fixture(scope="module")
 def flags() -> set[str]:
-    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
-    options = [option for command in commands for p in command.params for option in [*p.opts, *p.secondary_opts]]
+    options = [option for p in parameters(typer.main.get_command(app)) for option in [*p.opts, *p.secondary_opts]]
     ours = {option for option in options if option.startswith("--")}
     return ours | {"--help", "--version", "--install-completion", "--show-completion"}
 
