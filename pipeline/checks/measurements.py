@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import onnx
 
 from pipeline.bundle.example_feed import example_feed
@@ -112,7 +113,7 @@ class Measurements:
         megabytes: Of all files of the bundle.
         weights: As the bundle stores them.
         takes_text: Whether the length of its inputs is counted in tokens.
-        takes_passes: Whether compression passes take such a model: one of a single graph that writes no texts.
+        takes_passes: Whether compression passes take such a model: one of a single graph.
         writes_texts: Whether it is a language model.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
@@ -133,6 +134,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
     """Measure everything that a budget can ask for on the target's runner, but for what it cannot give (`lacking`)."""
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs, feed = Path(scratch) / "inputs.npz", example_feed(case.bundle, case.target.shape)
+        feed |= _removed(case, feed)
         write_feed(inputs, feed)
         subject = subject_of(case.model, inputs, case.target.runtime)
         singles = _singles(case, subject, feed)
@@ -163,7 +165,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         tuple(weight for model in models for weight in Graph(model).weights),
         takes_text=metadata.max_length is not None,
         writes_texts=metadata.language is not None,
-        takes_passes=len(models) == 1 and metadata.language is None,
+        takes_passes=len(models) == 1,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
     )
@@ -196,6 +198,17 @@ class _Single:
     of_float: Subject | None
 
 
+def _removed(case: Case, feed: Feed) -> Feed:
+    """Empty caches [batch, heads, 0, size] of the layers that the float model has and the bundle lost to a pass."""
+    given = case.float_model.inputs if case.float_model and read_metadata(case.bundle).language else {}
+    batch = case.target.shape.batch_size
+    return {
+        name: np.zeros([batch, *(axis if isinstance(axis, int) else 0 for axis in entry.shape[1:])], np.float32)
+        for name, entry in given.items()
+        if name not in feed
+    }
+
+
 def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
     """Every graph by itself. What later ones take of the graphs before is computed here."""
     of_float = case.float_model
@@ -204,7 +217,7 @@ def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
         if place:
             feed |= _outputs(case.model.up_to(place), feed, case.target.runtime)
         inputs = Path(subject.inputs).with_name(f"inputs-{place}.npz")
-        write_feed(inputs, {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
+        write_feed(inputs, feed | {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
         own = subject_of(file, inputs, case.target.runtime)
         float_file = of_float.files[place] if of_float else None
         found.append(_Single(spec.name, own, replace(own, model=str(float_file)) if float_file else None))

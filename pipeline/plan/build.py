@@ -344,6 +344,7 @@ class _Builder:
                 'Use rounding = "nearest", or give the float checkpoint that it was made from.',
             )
         run = "pipeline.quantize.learned.run:run"
+        inputs = inputs | ({PREVIOUS_PASS: self.passes.compressed} if self.passes.compressed else {})
         return self._of_model("learn", 1, run, {**config, "hardware": training_hardware()}, inputs, _TORCH)
 
     def _measuring(self) -> list[tuple[str, str, int]]:
@@ -380,6 +381,7 @@ class _Builder:
         if self.source.language is None:
             return []
         inputs = {"float": "trace.float", "model": "write", "samples": self.reading.stages["evaluation"].name}
+        inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
         return [self._of_model("texts", 3, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
