@@ -11,9 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import LanguageSpec
-
-OTHERS = "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
-"""What to do with a model that cannot be continued."""
+from pipeline.source.language import OTHERS
 
 
 class CachedDecoder(nn.Module):
