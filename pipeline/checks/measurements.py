@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
@@ -117,6 +117,8 @@ class Measurements:
         writes_texts: Whether it is a language model.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
+        reported: Figures by the name of their budget that a report from elsewhere gives (see `device_report`): they
+            stand in place of those that were measured here.
     """
 
     case: Case
@@ -128,6 +130,7 @@ class Measurements:
     writes_texts: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    reported: Mapping[str, Figure] = field(default_factory=dict)
 
 
 def measure(case: Case, begin: Begin) -> Measurements:

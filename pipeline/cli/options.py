@@ -118,6 +118,17 @@ Runner = Annotated[
         rich_help_panel="Measuring and budgets",
     ),
 ]
+DeviceReport = Annotated[
+    Path | None,
+    typer.Option(
+        "--device-report",
+        help="Figures that were measured elsewhere: the report of `edge devices kit`, the JSON of an AI Hub profile "
+        "job, or what onnxruntime_perf_test printed.",
+        parser=place,
+        metavar="PATH",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
 TrustRemoteCode = Annotated[bool, _model("--trust-remote-code", help="Run code from the model.")]
 AllowPickle = Annotated[
     bool,
@@ -275,7 +286,7 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 def check_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
-    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner")}
+    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner", "device_report")}
     return {**fields, **_amounts(given), "metric": (given["metric"], given["references"])}
 
 

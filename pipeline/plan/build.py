@@ -453,4 +453,4 @@ class _Builder:
             **({"texts": "texts"} if model == "write" and self.source.language else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 19, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 20, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
