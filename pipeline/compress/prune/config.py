@@ -9,8 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.compress import IMPORTANCES, STRUCTURES, UNITS
 from pipeline.compress.passes import Needs, PassConfig
-from pipeline.core.errors import UsageError, suggest
-from pipeline.tasks.registry import OUTPUTS
+from pipeline.core.errors import suggest
 
 if TYPE_CHECKING:
     from pipeline.compress.prune.units import Importance, UnitKind
@@ -76,14 +75,6 @@ class Prune(PassConfig):
     @property
     def step(self) -> int:
         return self.round_to or self.kind.round_to
-
-    def check(self, family: str, where: str) -> None:
-        if self.unit == "heads" and OUTPUTS.get(family).self_labelled:
-            raise UsageError(
-                f"{where} prunes attention heads; a language model's keys and values, which its graph takes and gives, "
-                "have as many heads as before.",
-                "Prune layers, ffn or hidden.",
-            )
 
     @field_validator("ratio", mode="before")
     @classmethod
