@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeAlias
 
 import onnx
-import onnxruntime as ort
 
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graphs
@@ -20,26 +18,24 @@ from pipeline.checks.accuracy import measure_accuracy, suspicious, unused_labels
 from pipeline.checks.answers import answering_session, write_answers
 from pipeline.checks.breakdown import operator_times, tensor_groups
 from pipeline.checks.coverage import Ran, coverage
+from pipeline.checks.estimates import Estimates, estimates_of
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
-from pipeline.checks.tiers import check_tiers
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
+from pipeline.checks.work import work_of
 from pipeline.config.target import Runtime, Target
 from pipeline.core.report_types import (
-    Coverage,
     DatasetAccuracy,
     DecodingResult,
     GraphLatency,
     LatencyResult,
     Measured,
     MemoryResult,
-    OperatorTime,
     QuantizationCheck,
     RangeCheck,
-    TierCheck,
     WrittenTexts,
 )
 from pipeline.core.types import Figure, Progress, Scheme
@@ -49,7 +45,7 @@ from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.host_info import host_info
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
-from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
+from pipeline.devices.runner import Runner, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
 from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.feeds import write_feed
@@ -57,7 +53,6 @@ from pipeline.runtime.session import make_session
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
-Times: TypeAlias = tuple[OperatorTime, ...]
 
 
 @dataclass(frozen=True)
@@ -104,10 +99,6 @@ class Case:
         """One for all measurements: it may keep a connection, or copies of files."""
         return runner_of(self.target)
 
-    def giving(self, kind: Kind) -> Runner:
-        """The runner that gives figures of a kind: another one, where the target's cannot."""
-        return giving(self.runner, kind)
-
 
 @dataclass(frozen=True)
 class Measurements:
@@ -123,6 +114,7 @@ class Measurements:
         writes_texts: Whether it is a language model.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
+        estimates: Figures of budgets that the target's device would have, by the names of the budgets.
     """
 
     case: Case
@@ -134,6 +126,7 @@ class Measurements:
     writes_texts: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    estimates: Estimates = field(default_factory=dict)
 
 
 def measure(case: Case, begin: Begin) -> Measurements:
@@ -148,11 +141,10 @@ def measure(case: Case, begin: Begin) -> Measurements:
         language = None if spec is None else cache_of(spec)
         memory = _memory(case, subject, language, begin)
         decoding = _decoding(case, subject, language, begin)
-        covered, operators, float_operators = _profile(case, singles, begin("profile"))
-        answers = _answers(case, Path(scratch), begin)
-        accuracy = _accuracy(case, answers, begin("accuracy"))
-        tiers = _tiers(case, answers, begin)
+        ran, of_float = _profile(case, singles, begin("profile"))
+        accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
     models, metadata = list(read_graphs(case.bundle).values()), read_metadata(case.bundle)
+    weights = tuple(weight for model in models for weight in Graph(model).weights)
     return Measurements(
         case,
         Measured(
@@ -160,41 +152,39 @@ def measure(case: Case, begin: Begin) -> Measurements:
             memory=memory,
             decoding=decoding,
             accuracy=accuracy,
-            coverage=covered,
-            operators=operators,
-            float_operators=float_operators,
+            coverage=coverage(*ran),
+            operators=operator_times(_timed(case, ran)),
+            float_operators=operator_times(of_float),
             tensors=tensor_groups(*models),
             quantization=case.quantization,
             ranges=case.ranges,
             texts=case.texts,
-            tiers=tiers,
         ),
         bundle_bytes(case.bundle) / 1e6,
-        tuple(weight for model in models for weight in Graph(model).weights),
+        weights,
         takes_text=metadata.max_length is not None,
         writes_texts=metadata.language is not None,
         takes_passes=len(models) == 1 and metadata.language is None,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
+        estimates=estimates_of(work_of(ran), weights, metadata.language, case.scheme, case.target),
     )
 
 
 def _memory(case: Case, subject: Subject, language: Language | None, begin: Begin) -> MemoryResult | None:
-    runner = case.giving("memory")
-    if lacking(runner, "memory"):
+    if lacking(case.runner, "memory"):
         return None
     done = begin("memory")
-    result = measure_memory(runner, subject, language)
+    result = measure_memory(case.runner, subject, language)
     done(1, 1)
     return result
 
 
 def _decoding(case: Case, subject: Subject, language: Language | None, begin: Begin) -> DecodingResult | None:
-    runner = case.giving("times")
-    if language is None or lacking(runner, "times"):
+    if language is None or lacking(case.runner, "times"):
         return None
     done = begin("decoding")
-    result = measure_decoding(runner, subject, language, case.target.shape.sequence_length)
+    result = measure_decoding(case.runner, subject, language, case.target.shape.sequence_length)
     done(1, 1)
     return result
 
@@ -232,13 +222,12 @@ def _outputs(graphs: Graphs, feed: Feed, runtime: Runtime) -> Feed:
 
 def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Begin) -> LatencyResult | None:
     """Of all graphs, one after the other; and of each by itself, in one process, where there are several."""
-    runner = case.giving("times")
-    if lacking(runner, "times"):
+    if lacking(case.runner, "times"):
         return None
     done = begin("latency")
     seconds = case.target.measure_seconds or SECONDS
     of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
-    result = measure_latency(runner, subject, of_float, _limits(case), seconds, progress=done)
+    result = measure_latency(case.runner, subject, of_float, _limits(case), seconds, progress=done)
     done(1, 1)
     if of_float is None and (speedup := _of_the_export(case)) is not None:
         result = result.model_copy(update={"speedup": speedup})
@@ -257,7 +246,7 @@ def _of_the_export(case: Case) -> Figure | None:
 
 
 def _graph_latency(case: Case, single: _Single) -> GraphLatency:
-    found = measure_latency(case.giving("times"), single.subject, single.of_float)
+    found = measure_latency(case.runner, single.subject, single.of_float)
     return GraphLatency(name=single.name, shape=found.shape, p50=found.p50, p95=found.p95, speedup=found.speedup)
 
 
@@ -265,62 +254,43 @@ def _limits(case: Case) -> dict[str, float]:
     """What the timing has to decide: the limits that a figure of this runner may pass or fail."""
     names = TIMED if case.reference and case.reference.float_model else TIMED[1:]
     budgets = {name: case.target.budgets[name] for name in names if name in case.target.budgets}
-    return {name: budget.limit for name, budget in budgets.items() if case.giving("times").evidence in budget.evidence}
+    return {name: budget.limit for name, budget in budgets.items() if case.runner.evidence in budget.evidence}
 
 
-def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[Coverage, Times, Times]:
-    """Coverage, and the times of operators in the bundle and in the float model, over all graphs; no times where no
-    runner has them."""
-    clock = case.giving("times")
-    timed = not lacking(clock, "times")
+def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[list[Ran], list[NodeRecord]]:
+    """All graphs as they ran, and the operators of the float model; none where the runner has no times."""
+    timed = not lacking(case.runner, "times")
     ran: list[Ran] = []
-    own: list[NodeRecord] = []
     of_float: list[NodeRecord] = []
     for number, single in enumerate(singles, start=1):
         optimized = Path(single.subject.inputs).with_name("optimized.onnx")
-        once = {} if clock is case.runner else {"runs": 1, "warmup": 0}
-        nodes = profile(case.runner, single.subject, optimized, **once)
+        nodes = profile(case.runner, single.subject, optimized)
         stored = Stored(Path(single.subject.model), case.reasons)
         ran.append(Ran(onnx.load(optimized, load_external_data=False), nodes, stored))
-        if timed:
-            own += nodes if not once else profile(clock, single.subject, optimized)
         if single.of_float is not None and timed:
-            of_float += profile(clock, single.of_float, optimized.with_name("float.onnx"), runs=10)
+            of_float += profile(case.runner, single.of_float, optimized.with_name("float.onnx"), runs=10)
         done(number, len(singles))
-    return coverage(*ran), operator_times(own), operator_times(of_float)
+    return ran, of_float
 
 
-def _session(case: Case) -> ort.InferenceSession:
-    return answering_session(case.model, case.target, case.giving("answers"))
+def _timed(case: Case, ran: Sequence[Ran]) -> list[NodeRecord]:
+    """The operators of all graphs, none where the runner has no times."""
+    return [] if lacking(case.runner, "times") else [node for graph in ran for node in graph.records]
 
 
-def _answers(case: Case, scratch: Path, begin: Begin) -> Path | None:
-    """Where the bundle's outputs on the evaluation sets are; None where they are not here."""
+def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccuracy, ...]:
     reference = case.reference
-    if case.answers is not None or reference is None:
-        return case.answers
-    write_answers(_session(case), reference.behaviour, reference.evaluation, scratch, begin("answers"))
-    return scratch
-
-
-def _accuracy(case: Case, answers: Path | None, done: Progress) -> tuple[DatasetAccuracy, ...]:
-    reference = case.reference
-    if reference is None or answers is None:
+    if reference is None:
         return ()
+    session = partial(answering_session, case.model, case.target, case.runner)
+    answers = case.answers
+    if answers is None:
+        answers = scratch
+        write_answers(session(), reference.behaviour, reference.evaluation, answers, done)
     results = measure_accuracy(reference.behaviour, reference.evaluation, reference.reference, answers)
-    done(1, 1)
     if case.metric is None:
         return results
-    return measure_user_metric(case.metric, results, _session(case), reference)
-
-
-def _tiers(case: Case, answers: Path | None, begin: Begin) -> tuple[TierCheck, ...]:
-    """Answers on the CPUs that the runner knows by name; nothing of a runner that is one CPU."""
-    runners: dict[str, Runner] = getattr(case.runner, "tiers", {})
-    if not runners:
-        return ()
-    done = begin(f"answers on {', '.join(runners)}")
-    return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done)
+    return measure_user_metric(case.metric, results, session(), reference)
 
 
 def _accuracy_notes(case: Case) -> list[str]:
@@ -355,18 +325,9 @@ def _runner_notes(case: Case) -> list[str]:
     if case.target.runner == "host":
         return []
     runner, there, here = case.runner, case.runner.info(), host_info().onnxruntime
+    timed = [] if lacking(runner, "times") else ["latency"]
+    measured = [*timed, *([] if lacking(runner, "memory") else ["memory"]), "accuracy"]
     other = f"; ONNX Runtime {there.onnxruntime} there, {here} here" if there.onnxruntime not in ("", here) else ""
     name = f"the runner {case.target.runner!r} ({there.cpu}{other})"
-    kinds: dict[Kind, str] = {"times": "latency", "memory": "memory", "answers": "accuracy"}
-    measured = [words for kind, words in kinds.items() if not lacking(runner, kind)]
     said = f"{', '.join(measured)} and the profile were measured by {name}."
-    if not measured:
-        said = f"coverage is that of the graph that ran by {name}."
-    return [said[0].upper() + said[1:], *_elsewhere(case, kinds), *filter(None, [getattr(runner, "remark", "")])]
-
-
-def _elsewhere(case: Case, kinds: Mapping[Kind, str]) -> list[str]:
-    """What another runner measured, and why."""
-    given = {kind: words for kind, words in kinds.items() if not lacking(case.giving(kind), kind)}
-    told = {words: lacking(case.runner, kind) for kind, words in given.items()}
-    return [f"{words.capitalize()} was measured on this machine ({why})." for words, why in told.items() if why]
+    return [said[0].upper() + said[1:], *filter(None, [getattr(runner, "remark", "")])]

@@ -112,7 +112,7 @@ Threads = Annotated[
 Runner = Annotated[
     str | None,
     typer.Option(
-        help="Where the bundle is measured: host, arm64 (emulated), or a runner and its place (ssh:user@board).",
+        help="Where the bundle is measured: host, or another runner and its place (ssh:user@board).",
         show_default="target's",
         metavar="NAME[:PLACE]",
         rich_help_panel="Measuring and budgets",

@@ -30,11 +30,9 @@ class NodeRecord(StrictModel):
     output_shapes: tuple[tuple[int, ...], ...]
 
 
-def profile(
-    runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20, warmup: int = 5
-) -> list[NodeRecord]:
+def profile(runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20) -> list[NodeRecord]:
     """Times and shapes of all nodes that ran; their graph is written to `optimized_model`."""
-    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs, warmup=warmup)
+    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs)
     return node_records(runner.run(request, LOAD_SECONDS)["events"], request.warmup)
 
 

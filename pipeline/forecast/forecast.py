@@ -8,15 +8,13 @@ from typing import Literal
 
 from pipeline.config.target import Target
 from pipeline.core.types import Scheme, StrictModel
-from pipeline.forecast.rates import Range, Rates, rates_of
+from pipeline.forecast.rates import SHORT, Range, Rates, rates_of
 from pipeline.forecast.shapes import ModelShapes
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import NumberFormat
 from pipeline.formats.scheme import SchemeFormats, block_format_name
 
 Verdict = Literal["fits", "unsure", "does not fit"]
-SHORT = 512
-"""Tokens before, at which the rates of devices are fitted."""
 _TOKENIZER_BYTES = 70
 """Of tokenizer.json for each token: 64 to 75 of the vocabularies of the small Llama, Llama 3 and Qwen 3."""
 _INLINE = 2_000_000_000
@@ -28,10 +26,6 @@ _SESSION_MB = (1.0, 4.0, 10.0)
 """Of a session without weights."""
 _MEMORY_ENDS = (0.7, 1.0, 1.25)
 """Of the predicted memory: kernels of other instruction sets pack otherwise."""
-_FLOAT_PROMPTS = (0.125, 0.25, 0.5)
-"""Of products in float, beside those of 8-bit inputs, while prompts are read (assumption)."""
-_FLOAT_BLOCKS = (0.25, 0.33, 1.0)
-"""The same while answers are written, of codes that are widened for it: 0.31 (measured on x86-64, 4 bits)."""
 
 
 class BudgetForecast(StrictModel):
@@ -131,8 +125,9 @@ def _of_scheme(
     integer = formats.classes["linear"].integer_products
     bundle = (stored + _TOKENIZER_BYTES * shapes.vocabulary) / 1e6
     memory = _memory(shapes, target, stored, loaded, context)
-    short, full = (_tokens_per_s(shapes, read, tokens, rates, integer, scheme) for tokens in (SHORT, context))
-    ttft = _ttft(shapes, target, rates, integer, short)
+    widened = not integer and scheme.weights <= 8
+    short, full = (rates.tokens_per_s(read, _attended(shapes, tokens), widened) for tokens in (SHORT, context))
+    ttft = rates.first_token_ms(shapes.multiplied * target.shape.sequence_length, integer, short)
     budgets = tuple(_budgets(target, bundle, memory, ttft, full))
     return SchemeForecast(
         scheme=scheme.name,
@@ -186,32 +181,9 @@ def _memory(shapes: ModelShapes, target: Target, stored: float, loaded: float, c
     return Range(low=low, typical=typical, high=high)
 
 
-def _tokens_per_s(shapes: ModelShapes, read: float, tokens: int, rates: Rates, integer: bool, scheme: Scheme) -> Range:
-    """Weights are read once a token; attention costs more with every token before that a layer attends to."""
-    before = sum(layer.queries * max(0, min(tokens, layer.window or tokens) - SHORT) for layer in shapes.attention)
-    slower = _FLOAT_BLOCKS if not integer and scheme.weights <= 8 else (1.0, 1.0, 1.0)
-    bandwidth = rates.bandwidth_gb_s.times(*slower)
-
-    def rate(gb_s: float, picoseconds: float) -> float:
-        return 1 / (read / gb_s / 1e9 + before * picoseconds / 1e12)
-
-    attention = rates.attention_ps
-    return Range(
-        low=rate(bandwidth.low, attention.high),
-        typical=rate(bandwidth.typical, attention.typical),
-        high=rate(bandwidth.high, attention.low),
-    )
-
-
-def _ttft(shapes: ModelShapes, target: Target, rates: Rates, integer: bool, decode: Range) -> Range:
-    """Milliseconds until a prompt is read, and the first token of an answer is there."""
-    work = 2 * shapes.multiplied * target.shape.sequence_length / 1e9
-    gops = rates.prefill_gops if integer else rates.prefill_gops.times(*_FLOAT_PROMPTS)
-    return Range(
-        low=1e3 * (work / gops.high + 1 / decode.high),
-        typical=1e3 * (work / gops.typical + 1 / decode.typical),
-        high=1e3 * (work / gops.low + 1 / decode.low),
-    )
+def _attended(shapes: ModelShapes, tokens: int) -> int:
+    """Values of queries times the tokens before that each meets, beyond those that rates are fitted at."""
+    return sum(layer.queries * max(0, min(tokens, layer.window or tokens) - SHORT) for layer in shapes.attention)
 
 
 def _budgets(target: Target, bundle: float, memory: Range, ttft: Range, tokens: Range) -> Iterator[BudgetForecast]:

@@ -13,6 +13,8 @@ from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import read_toml
 
 _FILE = Path(__file__).with_name("rates.toml")
+SHORT = 512
+"""Tokens before, at which the rates of devices are fitted."""
 OTHER_RUNTIME = 0.15
 """The rows are llama.cpp's; ONNX Runtime may be that much slower or faster."""
 _BIG = 0.8
@@ -20,6 +22,10 @@ _BIG = 0.8
 _WITHOUT_I8MM = (0.25, 0.5, 1.0)
 """Of prompts, on cores that multiply vectors of 8 bits but no matrices (assumption: half the products of each
 instruction)."""
+_FLOAT_PROMPTS = (0.125, 0.25, 0.5)
+"""Of products in float, beside those of 8-bit inputs, while prompts are read (assumption)."""
+_FLOAT_BLOCKS = (0.25, 0.33, 1.0)
+"""The same while answers are written, of codes that are widened for it: 0.31 (measured on x86-64, 4 bits)."""
 
 
 class Range(StrictModel):
@@ -55,6 +61,36 @@ class Rates:
     attention_ps: Range
     prefill_gops: Range
     said_by: str
+
+    def tokens_per_s(self, read: float, attended: float, widened: bool) -> Range:
+        """While an answer is written: the `read` bytes of weights go through memory once a token.
+
+        Args:
+            read: Bytes of the weights that a token is multiplied with.
+            attended: Values of queries times the tokens before that they meet, beyond those that rates are fitted at.
+            widened: Whether codes become float for every product.
+        """
+        bandwidth = self.bandwidth_gb_s.times(*_FLOAT_BLOCKS) if widened else self.bandwidth_gb_s
+
+        def rate(gb_s: float, picoseconds: float) -> float:
+            return 1 / (read / gb_s / 1e9 + attended * picoseconds / 1e12)
+
+        return Range(
+            low=rate(bandwidth.low, self.attention_ps.high),
+            typical=rate(bandwidth.typical, self.attention_ps.typical),
+            high=rate(bandwidth.high, self.attention_ps.low),
+        )
+
+    def first_token_ms(self, products: float, integer: bool, decode: Range) -> Range:
+        """Until a prompt is read, which takes so many multiply-accumulates, and the first token of an answer is there,
+        at the tokens per second of `decode`. `integer`: whether the inputs of products are rounded to 8 bits."""
+        work = 2 * products / 1e9
+        gops = self.prefill_gops if integer else self.prefill_gops.times(*_FLOAT_PROMPTS)
+        return Range(
+            low=1e3 * (work / gops.high + 1 / decode.high),
+            typical=1e3 * (work / gops.typical + 1 / decode.typical),
+            high=1e3 * (work / gops.low + 1 / decode.low),
+        )
 
 
 @cache

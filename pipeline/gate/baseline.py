@@ -55,7 +55,7 @@ def _compare(name: str, metric: Metric, baseline: Baseline, now: Figure | None) 
     if now is None or now.evidence is not earlier.evidence:
         return result.model_copy(update={"reason": "not measured in this run with the baseline's kind of evidence"})
     if now.doubt is not None and now.doubt.covers(limit):
-        return result.model_copy(update=undecided(now.doubt, limit, metric.unit))
+        return result.model_copy(update=undecided(now.evidence, now.doubt, limit, metric.unit))
     margin = metric.margin(now.value, limit)
     verdict = Verdict.PASS if margin >= 0 else Verdict.FAIL
     reason = "" if margin >= 0 else f"it was {earlier.value:.4g} {metric.unit} in the baseline"

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pipeline.checks.budgets.metric import METRICS, Absent, Outcome
-from pipeline.checks.budgets.tiers import implied
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Budget
 from pipeline.core.errors import ExitCode
 from pipeline.core.report_types import BudgetResult
-from pipeline.core.types import Doubt, Figure, Verdict
+from pipeline.core.types import Doubt, Evidence, Figure, Verdict
 
 
 def judge_budgets(found: Measurements, outcomes: Mapping[str, Outcome]) -> tuple[BudgetResult, ...]:
-    """One result per budget of the target, in its order, and per budget that what was measured brings with it."""
-    own = found.case.target.budgets
-    budgets = own | {name: budget for name, budget in implied(found).items() if name not in own}
+    """One result per budget of the target, in its order."""
+    budgets = found.case.target.budgets
     return tuple(judge_budget(name, budget, outcomes.get(name, Absent()), found) for name, budget in budgets.items())
 
 
@@ -46,12 +44,12 @@ def judge_budget(name: str, budget: Budget, outcome: Outcome, found: Measurement
             update={"reason": f"{outcome.evidence} evidence is shown, but only {accepted} evidence can pass or fail it"}
         )
     if outcome.doubt is not None and outcome.doubt.covers(budget.limit):
-        return result.model_copy(update=undecided(outcome.doubt, budget.limit, metric.unit))
+        return result.model_copy(update=undecided(outcome.evidence, outcome.doubt, budget.limit, metric.unit))
     margin = metric.margin(outcome.value, budget.limit)
     update: dict[str, object] = {
         "verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL,
         "margin": margin,
-        "reason": across(outcome, budget.limit, metric.unit),
+        "reason": _said_by(outcome) or across(outcome, budget.limit, metric.unit),
     }
     if margin < 0:
         dominated_by, remedy = metric.explain(budget.limit, found)
@@ -59,11 +57,17 @@ def judge_budget(name: str, budget: Budget, outcome: Outcome, found: Measurement
     return result.model_copy(update=update)
 
 
-def undecided(doubt: Doubt, limit: float, unit: str) -> dict[str, str]:
+def _said_by(figure: Figure) -> str:
+    """What an estimate rests on: its reader must know, whatever the verdict."""
+    return figure.note if figure.evidence is Evidence.ESTIMATED else ""
+
+
+def undecided(evidence: Evidence, doubt: Doubt, limit: float, unit: str) -> dict[str, str]:
     """The reason and the remedy of a limit that lies within a figure's doubt."""
     if doubt.low is None or doubt.high is None:
         return {"reason": doubt.why, "remedy": doubt.remedy}
-    left_open = f"[{doubt.low:.4g}, {doubt.high:.4g}], which the measurement leaves open ({doubt.why})"
+    open_to = "the estimate" if evidence is Evidence.ESTIMATED else "the measurement"
+    left_open = f"[{doubt.low:.4g}, {doubt.high:.4g}], which {open_to} leaves open ({doubt.why})"
     return {"reason": f"the limit {limit:g} {unit} lies within {left_open}", "remedy": doubt.remedy}
 
 

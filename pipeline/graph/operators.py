@@ -8,7 +8,8 @@ from __future__ import annotations
 from onnx import NodeProto
 
 
-def _names(listed: str) -> frozenset[str]:
+def names(listed: str) -> frozenset[str]:
+    """Those in a text, apart by blanks."""
     return frozenset(listed.split())
 
 
@@ -73,7 +74,7 @@ LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "LSTM", "GRU", "R
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling"})
 """Their bodies' nodes count, they themselves do not."""
 
-MOVES = _names(
+MOVES = names(
     """
     ArrayFeatureExtractor Compress Concat CropAndResize DynamicSlice Expand ExpandDims Flatten GatherElements
     GatherND GatherPacked Identity Pad Reshape ReverseSequence Scatter ScatterElements ScatterND Slice Split Squeeze
@@ -82,7 +83,7 @@ MOVES = _names(
 )
 """They move values about: a constant matrix that they read is stored data, as a table is."""
 
-NO_WEIGHTS = _names(
+NO_WEIGHTS = names(
     """
     Abs Acos Acosh Add Affine AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
     Bernoulli BiasGelu BifurcationDetector Binarizer BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor

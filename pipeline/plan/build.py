@@ -31,8 +31,6 @@ from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
 from pipeline.devices import runner_of
 from pipeline.devices.host_info import training_hardware
-from pipeline.devices.host_runner import HOST
-from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.opset import choose_opset
@@ -415,7 +413,7 @@ class _Builder:
 
     def _answers(self, model: str) -> list[Stage]:
         """Of this machine. What another runner answers is measured every time: the store cannot know what it is."""
-        if giving(runner_of(self.target), "answers") is not HOST:
+        if self.target.runner != "host":
             return []
         return [answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)]
 

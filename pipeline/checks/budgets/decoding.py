@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.checks.budgets.metric import Absent, Metric, Outcome, not_there
+from pipeline.checks.budgets.metric import Absent, Metric, Outcome, estimated, not_there
 from pipeline.checks.measurements import Measurements
 
 
@@ -13,6 +13,10 @@ def _absent(found: Measurements) -> Absent:
 
 
 def _first(found: Measurements) -> Outcome:
+    return estimated("ttft_p95_ms", _first_measured(found), found)
+
+
+def _first_measured(found: Measurements) -> Outcome:
     decoding, tokens = found.records.decoding, found.case.target.shape.sequence_length
     if decoding is None:
         return _absent(found)
@@ -22,7 +26,8 @@ def _first(found: Measurements) -> Outcome:
 
 def _rate(found: Measurements) -> Outcome:
     decoding = found.records.decoding
-    return _absent(found) if decoding is None else min(decoding.rates.values(), key=lambda figure: figure.value)
+    measured = _absent(found) if decoding is None else min(decoding.rates.values(), key=lambda figure: figure.value)
+    return estimated("min_tokens_per_s", measured, found)
 
 
 FIRST = Metric("ms", "at most", "95th percentile of the time to the first token of an answer", _first)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.checks.budgets.metric import NO_REFERENCE, Absent, Explained, Metric, Outcome, Tolerance, not_there
+from pipeline.checks.budgets.metric import (
+    NO_REFERENCE,
+    Absent,
+    Explained,
+    Metric,
+    Outcome,
+    Tolerance,
+    estimated,
+    not_there,
+)
 from pipeline.checks.explain import SHOWN, any_of
 from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import OperatorTime
@@ -17,16 +26,18 @@ _ROUNDING = {"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"}
 
 
 def _p50(found: Measurements) -> Outcome:
-    return found.records.latency.p50 if found.records.latency else not_there(found, "times")
+    latency = found.records.latency
+    return estimated("latency_p50_ms", latency.p50 if latency else not_there(found, "times"), found)
 
 
 def _p95(found: Measurements) -> Outcome:
-    return found.records.latency.p95 if found.records.latency else not_there(found, "times")
+    latency = found.records.latency
+    return estimated("latency_p95_ms", latency.p95 if latency else not_there(found, "times"), found)
 
 
 def _speedup(found: Measurements) -> Outcome:
     latency = found.records.latency
-    if latency is None and lacking(found.case.giving("times"), "times"):
+    if latency is None and lacking(found.case.runner, "times"):
         return not_there(found, "times")
     return latency.speedup if latency and latency.speedup else Absent(NO_REFERENCE)
 

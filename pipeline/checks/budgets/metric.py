@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
+from pipeline.checks.estimates import ON_DEVICE
 from pipeline.checks.measurements import Measurements
 from pipeline.core.budgets import BUDGETS, Direction
 from pipeline.core.registry import Registry
 from pipeline.core.report_types import DatasetAccuracy
-from pipeline.core.types import Figure
+from pipeline.core.types import Evidence, Figure
 from pipeline.devices.runner import Kind, lacking
+from pipeline.forecast.latency import OutOfRange
 from pipeline.tasks.output_kind import OutputKind
 
 NO_REFERENCE = (
@@ -36,12 +38,27 @@ Outcome: TypeAlias = Figure | Absent
 
 def not_there(found: Measurements, kind: Kind) -> Absent:
     """Why there are no figures of a kind: the bundle's runner cannot give them."""
-    return Absent(lacking(found.case.giving(kind), kind) or Absent.reason)
+    return Absent(lacking(found.case.runner, kind) or Absent.reason)
 
 
 def answered(found: Measurements, value: float, unit: str, note: str) -> Figure:
     """A figure of what the bundle answered where its runner is."""
-    return Figure(value=value, unit=unit, evidence=found.case.giving("answers").evidence, note=note)
+    return Figure(value=value, unit=unit, evidence=found.case.runner.evidence, note=note)
+
+
+def estimated(name: str, measured: Outcome, found: Measurements) -> Outcome:
+    """What was measured if it can decide the target's budget `name`, or no estimate can; else the estimate, or why none
+    could be defended."""
+    budget = found.case.target.budgets.get(name)
+    if budget is None or Evidence.ESTIMATED not in budget.evidence or name not in found.estimates:
+        return measured
+    if isinstance(measured, Figure) and measured.evidence in budget.evidence:
+        return measured
+    estimate = found.estimates[name]
+    if not isinstance(estimate, OutOfRange):
+        return estimate
+    here = f" ({measured.value:.4g} {measured.unit} by {measured.evidence})" if isinstance(measured, Figure) else ""
+    return Absent(f"no estimate, out of range: {estimate.reason}. To measure it: {ON_DEVICE}{here}")
 
 
 Explained: TypeAlias = tuple[tuple[str, ...], str]

@@ -1,0 +1,76 @@
+"""What a bundle would take on its target's device, for budgets that no measurement here can decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from pipeline.checks.weights import Weight
+from pipeline.config.target import Target
+from pipeline.core.model_spec import LanguageSpec
+from pipeline.core.types import Doubt, Evidence, Figure, Scheme
+from pipeline.forecast.latency import OutOfRange, estimate_latency
+from pipeline.forecast.rates import SHORT, Range, rates_of
+from pipeline.forecast.work import Work
+from pipeline.formats.scheme import SchemeFormats
+from pipeline.graph.operators import TABLES
+
+ON_DEVICE = "edge check BUNDLE --runner ssh:USER@BOARD"
+Estimates: TypeAlias = Mapping[str, Figure | OutOfRange]
+"""By the name of the budget."""
+
+
+def estimates_of(
+    work: Work, weights: Sequence[Weight], language: LanguageSpec | None, scheme: Scheme, target: Target
+) -> Estimates:
+    """Latency from the work of one inference; of a language model, how fast it reads and writes from its weights."""
+    return _of_inference(work, target) if language is None else _of_texts(weights, language, scheme, target)
+
+
+def _of_inference(work: Work, target: Target) -> Estimates:
+    found = estimate_latency(work, target)
+    if isinstance(found, OutOfRange):
+        return {"latency_p50_ms": found, "latency_p95_ms": found}
+    return {
+        "latency_p50_ms": _figure(found.p50, "ms", found.said_by),
+        "latency_p95_ms": _figure(found.p95, "ms", found.said_by),
+    }
+
+
+def _of_texts(weights: Sequence[Weight], language: LanguageSpec, scheme: Scheme, target: Target) -> Estimates:
+    """As `edge plan` forecasts them, from the weights that the bundle stores."""
+    rates, formats = rates_of(target), SchemeFormats(scheme)
+    integer = formats.classes["linear"].integer_products
+    head = _head(weights, language.vocabulary)
+    products = [weight for weight in weights if weight.op_type not in TABLES and weight is not head]
+    read = 1e6 * sum(weight.megabytes for weight in (*products, *([head] if head else [])))
+    tokens = min(target.shape.context_length, language.longest)
+    queries = language.layers * language.queries * language.size
+    widened = not integer and scheme.weights <= 8
+    short, full = (
+        rates.tokens_per_s(read, queries * max(0, length - SHORT), widened) for length in (min(SHORT, tokens), tokens)
+    )
+    multiplied = sum(weight.values for weight in products) * target.shape.sequence_length
+    return {
+        "ttft_p95_ms": _figure(rates.first_token_ms(multiplied, integer, short), "ms", rates.said_by),
+        "min_tokens_per_s": _figure(full, "tokens/s", rates.said_by),
+    }
+
+
+def _head(weights: Sequence[Weight], vocabulary: int) -> Weight | None:
+    """The weight that makes the logits; a shared table belongs to the operator that looks its rows up."""
+    wide = [weight for weight in weights if vocabulary in weight.dims]
+    return min(wide, key=lambda weight: weight.op_type in TABLES, default=None)
+
+
+def _figure(found: Range, unit: str, said_by: str) -> Figure:
+    doubt = Doubt(low=found.low, high=found.high, why=said_by, remedy=f"measure it on the device: {ON_DEVICE}")
+    return Figure(
+        value=found.typical,
+        unit=unit,
+        evidence=Evidence.ESTIMATED,
+        low=found.low,
+        high=found.high,
+        note=f"estimated; {said_by}",
+        doubt=doubt,
+    )

@@ -1,0 +1,118 @@
+"""Estimates in place of what a budget does not accept, and what the gate makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from measured import SCHEME, figure, measured
+
+from pipeline.checks.budgets.metric import METRICS, Absent
+from pipeline.checks.estimates import estimates_of
+from pipeline.checks.measurements import Measurements
+from pipeline.checks.weights import Weight
+from pipeline.config.loading import load_target
+from pipeline.core.model_spec import LanguageSpec
+from pipeline.core.report_types import BudgetResult, LatencyResult
+from pipeline.core.types import Evidence, Figure, Verdict
+from pipeline.forecast.work import Work
+from pipeline.gate.gate import judge_budget
+
+PHONE = load_target("phone")
+ENCODER = Work(pointwise=1.36e9, floats=1e8, float_values=1e7, float_calls=150, integer=0.93)
+NAME = "latency_p95_ms"
+
+
+def found(work: Work, limit: float = 500.0, evidence: Evidence = Evidence.HOST) -> Measurements:
+    """A bundle that took 20 ms where it ran."""
+    ms = figure(20.0, "ms", evidence)
+    base = measured(
+        latency=LatencyResult(
+            shape={}, threads=1, warmup=1, samples_ms=(20.0,), **dict.fromkeys(("p50", "p90", "p95", "p99"), ms)
+        )
+    )
+    budget = PHONE.budgets[NAME].model_copy(update={"limit": limit})
+    target = PHONE.model_copy(update={"budgets": {NAME: budget}})
+    estimates = estimates_of(work, (), None, SCHEME, target)
+    return replace(base, case=replace(base.case, target=target), estimates=estimates)
+
+
+def judged(of: Measurements) -> BudgetResult:
+    budget = of.case.target.budgets[NAME]
+    return judge_budget(NAME, budget, METRICS.get(NAME).figure(of), of)
+
+
+def interval() -> tuple[float, float]:
+    estimate = estimates_of(ENCODER, (), None, SCHEME, PHONE)[NAME]
+    assert isinstance(estimate, Figure)
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.low, estimate.high
+
+
+def test_a_limit_above_the_whole_interval_passes() -> None:
+    result = judged(found(ENCODER))
+    assert result.verdict is Verdict.PASS
+    assert result.figure is not None
+    assert result.figure.evidence is Evidence.ESTIMATED
+    assert result.reason.startswith("estimated; 90 % interval; fitted to published ONNX Runtime rows of this SoC")
+
+
+def test_a_limit_below_the_whole_interval_fails() -> None:
+    assert judged(found(ENCODER, interval()[0] * 0.99)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_limit_inside_the_interval_is_left_open(share: float) -> None:
+    low, high = interval()
+    result = judged(found(ENCODER, low + share * (high - low)))
+    assert result.verdict is Verdict.NOT_MEASURED
+    assert "which the estimate leaves open (90 % interval; " in result.reason
+    assert result.remedy == "measure it on the device: edge check BUNDLE --runner ssh:USER@BOARD"
+
+
+def test_a_measurement_of_the_device_counts_before_the_estimate() -> None:
+    result = judged(found(ENCODER, evidence=Evidence.DEVICE))
+    assert result.figure == figure(20.0, "ms", Evidence.DEVICE)
+
+
+def test_out_of_range_says_so_and_which_command_would_tell() -> None:
+    result = judged(found(Work(untold=("LSTM",))))
+    assert (result.verdict, result.figure) == (Verdict.NOT_MEASURED, None)
+    assert result.reason == (
+        "no estimate, out of range: no published row has a network with LSTM. To measure it: "
+        "edge check BUNDLE --runner ssh:USER@BOARD (20 ms by host)"
+    )
+
+
+def test_a_target_that_takes_no_estimates_gets_none() -> None:
+    of = found(ENCODER)
+    budget = of.case.target.budgets[NAME].model_copy(update={"evidence": (Evidence.DEVICE,)})
+    own = of.case.target.model_copy(update={"budgets": {NAME: budget}})
+    assert METRICS.get(NAME).figure(replace(of, case=replace(of.case, target=own))) == figure(20.0, "ms")
+
+
+LANGUAGE = LanguageSpec(layers=2, heads=2, size=16, queries=4, hidden=64, vocabulary=4096, longest=1024)
+
+
+def test_a_language_model_reads_its_products_and_its_head_once_a_token() -> None:
+    """Ten products of 2^20 parameters in 4 bits, and a shared table of 4096 x 1024 in 8, which the head reads."""
+    products = [Weight(f"w{n}", "MatMulNBits", (1024, 32, 16), 1024 * 1024, 4) for n in range(10)]
+    table = Weight("table", "GatherBlockQuantized", (4096, 1024), 4096 * 1024, 8)
+    found = estimates_of(Work(), (*products, table), LANGUAGE, SCHEME, PHONE)
+    alone = estimates_of(Work(), products, LANGUAGE, SCHEME, PHONE)
+    rate, without = found["min_tokens_per_s"], alone["min_tokens_per_s"]
+    assert isinstance(rate, Figure)
+    assert isinstance(without, Figure)
+    assert rate.evidence is Evidence.ESTIMATED
+    assert without.value > rate.value
+    assert rate.low is not None
+    assert rate.high is not None
+    assert rate.low < rate.value < rate.high
+    assert set(found) == {"ttft_p95_ms", "min_tokens_per_s"}
+
+
+def test_a_model_that_writes_no_texts_has_no_rate() -> None:
+    assert METRICS.get("min_tokens_per_s").figure(found(ENCODER)) == Absent(
+        "it does not apply to a model that writes no texts", applies=False
+    )
