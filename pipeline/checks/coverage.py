@@ -10,9 +10,10 @@ from onnx import ModelProto, NodeProto
 
 from pipeline.checks.left_in_float import Stored
 from pipeline.checks.macs import most_macs, node_macs, uses_integers
+from pipeline.checks.saturation import NONE
 from pipeline.checks.weights import Graph
 from pipeline.core.errors import StageError
-from pipeline.core.report_types import Coverage
+from pipeline.core.report_types import Coverage, Overflow
 from pipeline.core.types import Figure, computed
 from pipeline.devices.ort_profile import NodeRecord
 
@@ -20,11 +21,12 @@ from pipeline.devices.ort_profile import NodeRecord
 @dataclass(frozen=True)
 class Ran:
     """A graph as ONNX Runtime ran it: the `optimized` one that a profile wrote, with the profile's `records`. `stored`
-    says why a weight was left in float. The weights' bytes need not be loaded."""
+    says why a weight was left in float. The weights' bytes need not be loaded; `overflow`: what was counted of them."""
 
     optimized: ModelProto
     records: Sequence[NodeRecord]
     stored: Stored
+    overflow: Overflow = NONE
 
 
 def coverage(*ran: Ran) -> Coverage:

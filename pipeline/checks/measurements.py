@@ -22,6 +22,7 @@ from pipeline.checks.estimates import Estimates, estimates_of
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
+from pipeline.checks.saturation import joined, overflow
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
@@ -153,6 +154,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
             decoding=decoding,
             accuracy=accuracy,
             coverage=coverage(*ran),
+            overflow=joined([graph.overflow for graph in ran]),
             operators=operator_times(_timed(case, ran)),
             float_operators=operator_times(of_float),
             tensors=tensor_groups(*models),
@@ -266,7 +268,8 @@ def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[li
         optimized = Path(single.subject.inputs).with_name("optimized.onnx")
         nodes = profile(case.runner, single.subject, optimized)
         stored = Stored(Path(single.subject.model), case.reasons)
-        ran.append(Ran(onnx.load(optimized, load_external_data=False), nodes, stored))
+        graph = onnx.load(optimized, load_external_data=False)
+        ran.append(Ran(graph, nodes, stored, overflow(graph, optimized.parent)))
         if single.of_float is not None and timed:
             of_float += profile(case.runner, single.of_float, optimized.with_name("float.onnx"), runs=10)
         done(number, len(singles))

@@ -254,6 +254,23 @@ class Coverage(StrictModel):
     left_in_float: tuple[SkippedTensor, ...] = ()
 
 
+class SaturatingLayer(StrictModel):
+    """An 8-bit product of which a share of the neighbouring weights can overflow."""
+
+    name: str
+    op_type: str
+    share: float
+
+
+class Overflow(StrictModel):
+    """Neighbouring INT8 weights of all 8-bit products, and how many can overflow 16 bits where x86 has no VNNI; the
+    layers in question, worst first."""
+
+    pairs: int
+    overflowing: int
+    layers: tuple[SaturatingLayer, ...] = ()
+
+
 class Trial(StrictModel):
     """One point of the accuracy-versus-size plot. `origin`: float, this run, an earlier run, or a search step."""
 
@@ -415,6 +432,7 @@ class Measured(StrictModel):
     float_operators: tuple[OperatorTime, ...] = ()
     tensors: tuple[TensorGroup, ...] = ()
     coverage: Coverage | None = None
+    overflow: Overflow | None = None
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
     texts: WrittenTexts | None = None

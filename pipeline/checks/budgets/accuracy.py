@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from pipeline.checks.answers import BATCH
@@ -46,6 +47,51 @@ DROP = Metric(
     explain_accuracy,
     DROP_NOISE,
     lambda _: lambda result: result.drop,
+)
+
+
+def _against_labels(found: Measurements) -> Outcome:
+    """The first score of each set (see `OutputKind.against`): accuracy, F1, mAP, 100 x Spearman's rank correlation."""
+    if found.case.reference is None:
+        return Absent(NO_REFERENCE)
+    labelled = [result for result in found.records.accuracy if result.labelled]
+    if not labelled:
+        return Absent("no evaluation set has labels that are used")
+    worst = min(labelled, key=lambda result: result.worst(next(iter(result.scores))))
+    score = next(iter(worst.scores))
+    before = worst.scores.get(f"{score}_float")
+    told = "" if before is None else f", {before:.2f} in float"
+    return answered(found, worst.worst(score), "points", f"worst set: {worst.dataset} ({score}{told})")
+
+
+def _explain_score(limit: float, found: Measurements) -> Explained:
+    """Float suffers alike where inputs are made wrongly, or labels mean something else."""
+    wrong = [
+        f"{result.dataset}: {before:.2f} points in float"
+        for result in found.records.accuracy
+        if result.labelled and (before := result.scores.get(f"{next(iter(result.scores))}_float", limit)) < limit
+    ]
+    if not wrong:
+        return explain_accuracy(limit, found)
+    return tuple(wrong), (
+        "The float model does not reach it either: look at the pre-processing (mean, std, size, order of channels), "
+        "the tokenizer and the labels."
+    )
+
+
+def _labelled_score(result: DatasetAccuracy) -> float:
+    """No model passes by a set without labels."""
+    return result.worst(next(iter(result.scores))) if result.labelled else -math.inf
+
+
+SCORE = Metric(
+    "points",
+    "at least",
+    "score against labels (accuracy, F1, mAP, 100 x Spearman), worst labelled data set",
+    _against_labels,
+    _explain_score,
+    DROP_NOISE,
+    lambda _: _labelled_score,
 )
 
 

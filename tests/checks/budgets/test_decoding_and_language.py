@@ -1,19 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
-from measured import FP32, figure, measured
+from measured import FP32, figure, judged, measured
 
 from pipeline.checks.budgets.decoding import FIRST, RATE
 from pipeline.checks.budgets.language import KL, PERPLEXITY, REPETITION
 from pipeline.checks.budgets.metric import NO_REFERENCE, Absent
-from pipeline.checks.float_reference import FloatReference
-from pipeline.checks.measurements import Measurements
 from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime, WrittenTexts
 from pipeline.core.types import Figure
-from pipeline.runtime.behaviour import Behaviour
 
 SPEEDS = DecodingResult(
     prompts=tuple(ReadTime(tokens=n, p50=figure(n, "ms"), p95=figure(2 * n, "ms")) for n in (16, 128)),
@@ -26,13 +20,6 @@ def result(name: str, **scores: float) -> DatasetAccuracy:
     return DatasetAccuracy(
         dataset=name, samples=9, labelled=True, primary="next_token_accuracy", scores=scores, drop=0.0
     )
-
-
-def judged(family: str, *results: DatasetAccuracy) -> Measurements:
-    found = measured(accuracy=results)
-    behaviour = Behaviour(family=family, batch="free", padding="harmless")
-    reference = FloatReference(Path(), Path(), Path(), Path(), behaviour)
-    return replace(found, case=replace(found.case, reference=reference))
 
 
 def test_the_slowest_place_and_the_targets_prompt_count() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
-from measured import FP32, SCHEME, W8A8, figure, measured
+from measured import FP32, SCHEME, W8A8, figure, judged, measured
 
 from pipeline.checks.budgets.coverage import EXCLUDED
-from pipeline.checks.budgets.metric import METRICS, Explained
+from pipeline.checks.budgets.metric import METRICS, NO_REFERENCE, Absent, Explained
 from pipeline.checks.explain import finer_formats
 from pipeline.checks.measurements import Measurements
 from pipeline.checks.weights import Weight
@@ -19,12 +20,15 @@ from pipeline.core.report_types import (
     DecodingResult,
     MemoryResult,
     OperatorTime,
+    Overflow,
+    SaturatingLayer,
     SkippedTensor,
     TensorGroup,
 )
-from pipeline.core.types import Scheme
+from pipeline.core.types import Figure, Scheme
 from pipeline.formats.int8_channel import SLOW
 from pipeline.quantize.schemes import SCHEMES
+from pipeline.tasks.registry import OUTPUTS
 
 
 def explain(name: str, limit: float, found: Measurements) -> Explained:
@@ -288,4 +292,48 @@ def test_what_is_not_shown_of_the_layers_in_float_is_counted() -> None:
     assert explain("min_mac_coverage", 0.9, found)[0][2:] == (
         "l2 (LSTM): 0.50 MB, none",
         "and 2 more, 1.00 MB together",
+    )
+
+
+def _labelled(name: str, score: float, of_float: float, labelled: bool = True) -> DatasetAccuracy:
+    scores = {"accuracy": score, "accuracy_float": of_float, "agreement": 0.9} if labelled else {"agreement": 0.9}
+    drop = of_float - score
+    return DatasetAccuracy(dataset=name, samples=9, labelled=labelled, primary="accuracy", scores=scores, drop=drop)
+
+
+def test_the_score_against_labels_is_that_of_the_worst_labelled_set() -> None:
+    sets = (_labelled("good", 90.0, 91.0), _labelled("bad", 71.5, 73.0), _labelled("bare", 0.0, 0.0, labelled=False))
+    score = METRICS.get("min_score").figure(judged("classifier", *sets))
+    assert isinstance(score, Figure)
+    assert (score.value, score.unit, score.note) == (71.5, "points", "worst set: bad (accuracy, 73.00 in float)")
+    told = METRICS.get("min_score").on_set
+    assert told is not None
+    assert told(OUTPUTS.get("classifier"))(sets[2]) == -inf
+    assert METRICS.get("min_score").figure(judged("classifier", *sets[2:])) == Absent(
+        "no evaluation set has labels that are used"
+    )
+    assert METRICS.get("min_score").figure(measured(accuracy=sets)) == Absent(NO_REFERENCE)
+
+
+def test_a_score_that_float_lacks_too_points_at_the_inputs() -> None:
+    parts, remedy = explain("min_score", 80.0, measured(accuracy=(_labelled("bad", 71.5, 73.0),)))
+    assert parts == ("bad: 73.00 points in float",)
+    assert remedy.startswith("The float model does not reach it either: look at the pre-processing")
+    parts, remedy = explain("min_score", 80.0, measured(accuracy=(_labelled("lost", 71.5, 90.0),)))
+    assert parts == ("lost: 18.50 points",)
+
+
+def test_weights_that_overflow_name_their_layers_and_the_way_out() -> None:
+    layer = SaturatingLayer(name="dense", op_type="MatMulInteger", share=0.25)
+    counted = Overflow(pairs=200, overflowing=10, layers=(layer,))
+    share = METRICS.get("max_overflow").figure(measured(overflow=counted))
+    assert isinstance(share, Figure)
+    assert (share.value, share.note) == (0.05, "10 of 200 pairs")
+    full = SCHEMES.get("w8a8").model_copy(update={"reduce_range": False})
+    assert explain("max_overflow", 0.0, measured(full, overflow=counted)) == (
+        ("dense (MatMulInteger): 25.0%",),
+        "Set reduce_range = true in the recipe's scheme: 7-bit weights cannot overflow.",
+    )
+    assert explain("max_overflow", 0.0, measured(overflow=counted))[1].startswith(
+        "The scheme's own weights have 7 bits"
     )
