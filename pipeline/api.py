@@ -15,6 +15,7 @@ from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
 from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import JUDGE, ask_tried, judge_stage, tried_in
+from pipeline.checks.device_report import Reported, read_device_report
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, measure
@@ -223,6 +224,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     reference: str | Path | None = None,
     tolerances: Mapping[str, float] | None = None,
     runner: str | None = None,
+    device_report: str | Path | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
@@ -230,7 +232,8 @@ def check(  # noqa: PLR0913  # all but two are given by name
     the bundle); without it, the budgets that need it are NOT_MEASURED. With `output`, the reports are written there.
     `metric`: see `load_user_metric`; a bundle remembers none. `tolerances`: metric -> by how much its figure may be
     worse than the `baseline`'s, in its unit; never less than half of its 95 % interval. `runner`: where to measure,
-    instead of where the target says.
+    instead of where the target says. `device_report`: a file with figures that were measured elsewhere (see
+    `read_device_report` of `checks.device_report`), which stand in place of those from here.
     UsageError if the bundle or its reference is damaged, is none, or belongs to another.
     """
     folder = Path(bundle)
@@ -246,6 +249,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
         Job(target=target, budgets=budgets or {}, runner=runner),
     )
     runner_of(aimed)
+    told = Reported() if device_report is None else read_device_report(Path(device_report), folder, aimed)
     place = Store(store or default_store())
     place.prepare()
     shown = console_of(console, progress)
@@ -270,6 +274,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
             texts=facts.texts if facts else _read(inputs, "texts", WrittenTexts),
         )
         found = measure(case, lambda title: shown.begin(f"check {title}"))
+    found = replace(found, reported=told.figures, notes=(*found.notes, *told.notes))
     comparison = None
     if "evaluation" in inputs:
         key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)

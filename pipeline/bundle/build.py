@@ -103,7 +103,7 @@ def _digests(context: StageContext) -> StageMetadata:
 def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
     """What an app needs to make inputs: the model's own files, and the recipe's image processing as
     `preprocessing.json`."""
-    spec = with_tokenizer(context.model, context.inputs)
+    spec = with_tokenizer(_as_traced(context), context.inputs)
     files = _config(spec, out)
     if spec.language is not None:
         runtime = Runtime.model_validate(context.config["runtime"])
@@ -117,6 +117,12 @@ def _preprocessing_files(context: StageContext, out: Path) -> list[str]:
         (out / PREPROCESSING).write_text(pretty_json(spec.preprocessing), encoding="utf-8", newline="\n")
         files.append(PREPROCESSING)
     return files
+
+
+def _as_traced(context: StageContext) -> ModelSpec:
+    """The source as its passes left it when it was traced."""
+    traced = context.inputs.get(PREVIOUS_PASS)
+    return context.model.after_passes(traced.metadata) if traced else context.model
 
 
 def _config(spec: ModelSpec, out: Path) -> list[str]:
@@ -144,7 +150,7 @@ def _client_files(context: StageContext, out: Path, layout: Layout) -> list[str]
 
 
 def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[str, Json]:
-    config, spec = context.config, context.model
+    config, spec = context.config, _as_traced(context)
     runtime = Runtime.model_validate(config["runtime"])
     return {
         "model": spec.name,

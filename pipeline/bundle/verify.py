@@ -42,7 +42,8 @@ def require_golden(folder: Path, sessions: Sequence[ort.InferenceSession], what:
     """The largest difference of the sessions' answers from the golden outputs of the bundle in `folder`; StageError,
     which begins with `what`, if that is more than the bundle allows."""
     golden = read_golden(folder)
-    worst = float(np.max([_largest_difference(folder, golden, session) for session in sessions]))  # NaN if one is
+    found = [worst for session in sessions for worst in golden_differences(folder, golden, session)]
+    worst = float(np.max([0.0, *found]))  # NaN if one is
     if not worst <= golden.tolerance:
         raise StageError(
             f"{what} gives other outputs here than where it was made: they differ by {worst:.3g} of the largest "
@@ -52,14 +53,15 @@ def require_golden(folder: Path, sessions: Sequence[ort.InferenceSession], what:
     return worst
 
 
-def _largest_difference(folder: Path, golden: Golden, session: ort.InferenceSession) -> float:
+def golden_differences(folder: Path, golden: Golden, session: ort.InferenceSession) -> list[float]:
+    """For each golden sample of the bundle in `folder`, the largest difference of the session's answers."""
     names = [entry.name for entry in golden.outputs]
-    worst = [0.0]
+    worst = []
     feeds = ((True, golden_arrays(folder, number, golden.inputs)) for number in range(golden.samples))
     for number, (_, answers) in enumerate(run_rows(session, names, feeds)):
         expected = golden_arrays(folder, number, golden.outputs)
-        worst += [difference(answers[name], expected[name]) for name in names]
-    return float(np.max(worst))
+        worst.append(float(np.max([0.0, *(difference(answers[name], expected[name]) for name in names)])))
+    return worst
 
 
 def difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:

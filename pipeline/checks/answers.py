@@ -16,6 +16,7 @@ from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.core.types import Progress, silent
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
 from pipeline.devices.host_info import host_info
+from pipeline.devices.host_runner import HOST
 from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.runner_session import RunnerSession
 from pipeline.graph.files import Graphs, graphs_in
@@ -60,8 +61,8 @@ def run(context: StageContext) -> StageMetadata:
 
 
 def answering_session(model: Graphs, target: Target, runner: Runner) -> ort.InferenceSession:
-    """A session of the model where the target's runner is, on all its cores: answers do not depend on their number."""
-    if target.runner == "host":
+    """A session of the model where the runner is, on all its cores: answers do not depend on their number."""
+    if runner is HOST:
         return parallel_session(model, target.runtime)
     subject = subject_of(model, Path(), target.runtime)
     return RunnerSession(runner, replace(subject, threads=ALL_CORES))

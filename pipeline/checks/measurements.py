@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.graph import read_graphs
@@ -23,6 +26,7 @@ from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.saturation import joined, overflow
+from pipeline.checks.tiers import check_tiers
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
@@ -37,6 +41,7 @@ from pipeline.core.report_types import (
     MemoryResult,
     QuantizationCheck,
     RangeCheck,
+    TierCheck,
     WrittenTexts,
 )
 from pipeline.core.types import Figure, Progress, Scheme
@@ -46,7 +51,7 @@ from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.host_info import host_info
 from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
-from pipeline.devices.runner import Runner, lacking, subject_of
+from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
 from pipeline.graph.files import Graphs, graphs_in
 from pipeline.runtime.feeds import write_feed
@@ -100,6 +105,10 @@ class Case:
         """One for all measurements: it may keep a connection, or copies of files."""
         return runner_of(self.target)
 
+    def giving(self, kind: Kind) -> Runner:
+        """The runner that gives figures of a kind: another one, where the target's cannot."""
+        return giving(self.runner, kind)
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -111,10 +120,12 @@ class Measurements:
         megabytes: Of all files of the bundle.
         weights: As the bundle stores them.
         takes_text: Whether the length of its inputs is counted in tokens.
-        takes_passes: Whether compression passes take such a model: one of a single graph that writes no texts.
+        takes_passes: Whether compression passes take such a model: one of a single graph.
         writes_texts: Whether it is a language model.
         notes: What every reader must know of how the figures were got.
         warnings: What looks wrong.
+        reported: Figures by the name of their budget that a report from elsewhere gives (see `device_report`): they
+            stand in place of those that were measured here.
         estimates: Figures of budgets that the target's device would have, by the names of the budgets.
     """
 
@@ -127,6 +138,7 @@ class Measurements:
     writes_texts: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    reported: Mapping[str, Figure] = field(default_factory=dict)
     estimates: Estimates = field(default_factory=dict)
 
 
@@ -134,6 +146,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
     """Measure everything that a budget can ask for on the target's runner, but for what it cannot give (`lacking`)."""
     with tempfile.TemporaryDirectory(prefix="edge-check-") as scratch:
         inputs, feed = Path(scratch) / "inputs.npz", example_feed(case.bundle, case.target.shape)
+        feed |= _removed(case, feed)
         write_feed(inputs, feed)
         subject = subject_of(case.model, inputs, case.target.runtime)
         singles = _singles(case, subject, feed)
@@ -142,8 +155,10 @@ def measure(case: Case, begin: Begin) -> Measurements:
         language = None if spec is None else cache_of(spec)
         memory = _memory(case, subject, language, begin)
         decoding = _decoding(case, subject, language, begin)
-        ran, of_float = _profile(case, singles, begin("profile"))
-        accuracy = _accuracy(case, Path(scratch), begin("accuracy"))
+        ran, own, of_float = _profile(case, singles, begin("profile"))
+        answers = _answers(case, Path(scratch), begin)
+        accuracy = _accuracy(case, answers, begin("accuracy"))
+        tiers = _tiers(case, answers, begin)
     models, metadata = list(read_graphs(case.bundle).values()), read_metadata(case.bundle)
     weights = tuple(weight for model in models for weight in Graph(model).weights)
     return Measurements(
@@ -155,18 +170,19 @@ def measure(case: Case, begin: Begin) -> Measurements:
             accuracy=accuracy,
             coverage=coverage(*ran),
             overflow=joined([graph.overflow for graph in ran]),
-            operators=operator_times(_timed(case, ran)),
+            operators=operator_times(own),
             float_operators=operator_times(of_float),
             tensors=tensor_groups(*models),
             quantization=case.quantization,
             ranges=case.ranges,
             texts=case.texts,
+            tiers=tiers,
         ),
         bundle_bytes(case.bundle) / 1e6,
         weights,
         takes_text=metadata.max_length is not None,
         writes_texts=metadata.language is not None,
-        takes_passes=len(models) == 1 and metadata.language is None,
+        takes_passes=len(models) == 1,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
         warnings=tuple(suspicious(accuracy)),
         estimates=estimates_of(work_of(ran), weights, metadata.language, case.scheme, case.target),
@@ -174,19 +190,21 @@ def measure(case: Case, begin: Begin) -> Measurements:
 
 
 def _memory(case: Case, subject: Subject, language: Language | None, begin: Begin) -> MemoryResult | None:
-    if lacking(case.runner, "memory"):
+    runner = case.giving("memory")
+    if lacking(runner, "memory"):
         return None
     done = begin("memory")
-    result = measure_memory(case.runner, subject, language)
+    result = measure_memory(runner, subject, language)
     done(1, 1)
     return result
 
 
 def _decoding(case: Case, subject: Subject, language: Language | None, begin: Begin) -> DecodingResult | None:
-    if language is None or lacking(case.runner, "times"):
+    runner = case.giving("times")
+    if language is None or lacking(runner, "times"):
         return None
     done = begin("decoding")
-    result = measure_decoding(case.runner, subject, language, case.target.shape.sequence_length)
+    result = measure_decoding(runner, subject, language, case.target.shape.sequence_length)
     done(1, 1)
     return result
 
@@ -200,6 +218,17 @@ class _Single:
     of_float: Subject | None
 
 
+def _removed(case: Case, feed: Feed) -> Feed:
+    """Empty caches [batch, heads, 0, size] of the layers that the float model has and the bundle lost to a pass."""
+    given = case.float_model.inputs if case.float_model and read_metadata(case.bundle).language else {}
+    batch = case.target.shape.batch_size
+    return {
+        name: np.zeros([batch, *(axis if isinstance(axis, int) else 0 for axis in entry.shape[1:])], np.float32)
+        for name, entry in given.items()
+        if name not in feed
+    }
+
+
 def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
     """Every graph by itself. What later ones take of the graphs before is computed here."""
     of_float = case.float_model
@@ -208,7 +237,7 @@ def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
         if place:
             feed |= _outputs(case.model.up_to(place), feed, case.target.runtime)
         inputs = Path(subject.inputs).with_name(f"inputs-{place}.npz")
-        write_feed(inputs, {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
+        write_feed(inputs, feed | {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
         own = subject_of(file, inputs, case.target.runtime)
         float_file = of_float.files[place] if of_float else None
         found.append(_Single(spec.name, own, replace(own, model=str(float_file)) if float_file else None))
@@ -224,12 +253,13 @@ def _outputs(graphs: Graphs, feed: Feed, runtime: Runtime) -> Feed:
 
 def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Begin) -> LatencyResult | None:
     """Of all graphs, one after the other; and of each by itself, in one process, where there are several."""
-    if lacking(case.runner, "times"):
+    runner = case.giving("times")
+    if lacking(runner, "times"):
         return None
     done = begin("latency")
     seconds = case.target.measure_seconds or SECONDS
     of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
-    result = measure_latency(case.runner, subject, of_float, _limits(case), seconds, progress=done)
+    result = measure_latency(runner, subject, of_float, _limits(case), seconds, progress=done)
     done(1, 1)
     if of_float is None and (speedup := _of_the_export(case)) is not None:
         result = result.model_copy(update={"speedup": speedup})
@@ -248,7 +278,7 @@ def _of_the_export(case: Case) -> Figure | None:
 
 
 def _graph_latency(case: Case, single: _Single) -> GraphLatency:
-    found = measure_latency(case.runner, single.subject, single.of_float)
+    found = measure_latency(case.giving("times"), single.subject, single.of_float)
     return GraphLatency(name=single.name, shape=found.shape, p50=found.p50, p95=found.p95, speedup=found.speedup)
 
 
@@ -256,44 +286,70 @@ def _limits(case: Case) -> dict[str, float]:
     """What the timing has to decide: the limits that a figure of this runner may pass or fail."""
     names = TIMED if case.reference and case.reference.float_model else TIMED[1:]
     budgets = {name: case.target.budgets[name] for name in names if name in case.target.budgets}
-    return {name: budget.limit for name, budget in budgets.items() if case.runner.evidence in budget.evidence}
+    return {name: budget.limit for name, budget in budgets.items() if case.giving("times").evidence in budget.evidence}
 
 
-def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> tuple[list[Ran], list[NodeRecord]]:
-    """All graphs as they ran, and the operators of the float model; none where the runner has no times."""
-    timed = not lacking(case.runner, "times")
+class _Profile(NamedTuple):
+    """All graphs as they ran, and the operators of the bundle and of the float model with their times, none where no
+    runner has them."""
+
+    ran: list[Ran]
+    own: list[NodeRecord]
+    of_float: list[NodeRecord]
+
+
+def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> _Profile:
+    clock = case.giving("times")
+    timed = not lacking(clock, "times")
     ran: list[Ran] = []
+    own: list[NodeRecord] = []
     of_float: list[NodeRecord] = []
     for number, single in enumerate(singles, start=1):
         optimized = Path(single.subject.inputs).with_name("optimized.onnx")
-        nodes = profile(case.runner, single.subject, optimized)
+        once = {} if clock is case.runner else {"runs": 1, "warmup": 0}
+        nodes = profile(case.runner, single.subject, optimized, **once)
         stored = Stored(Path(single.subject.model), case.reasons)
         graph = onnx.load(optimized, load_external_data=False)
         ran.append(Ran(graph, nodes, stored, overflow(graph, optimized.parent)))
+        if timed:
+            own += nodes if not once else profile(clock, single.subject, optimized)
         if single.of_float is not None and timed:
-            of_float += profile(case.runner, single.of_float, optimized.with_name("float.onnx"), runs=10)
+            of_float += profile(clock, single.of_float, optimized.with_name("float.onnx"), runs=10)
         done(number, len(singles))
-    return ran, of_float
+    return _Profile(ran, own, of_float)
 
 
-def _timed(case: Case, ran: Sequence[Ran]) -> list[NodeRecord]:
-    """The operators of all graphs, none where the runner has no times."""
-    return [] if lacking(case.runner, "times") else [node for graph in ran for node in graph.records]
+def _session(case: Case) -> ort.InferenceSession:
+    return answering_session(case.model, case.target, case.giving("answers"))
 
 
-def _accuracy(case: Case, scratch: Path, done: Progress) -> tuple[DatasetAccuracy, ...]:
+def _answers(case: Case, scratch: Path, begin: Begin) -> Path | None:
+    """Where the bundle's outputs on the evaluation sets are; None where they are not here."""
     reference = case.reference
-    if reference is None:
+    if case.answers is not None or reference is None:
+        return case.answers
+    write_answers(_session(case), reference.behaviour, reference.evaluation, scratch, begin("answers"))
+    return scratch
+
+
+def _accuracy(case: Case, answers: Path | None, done: Progress) -> tuple[DatasetAccuracy, ...]:
+    reference = case.reference
+    if reference is None or answers is None:
         return ()
-    session = partial(answering_session, case.model, case.target, case.runner)
-    answers = case.answers
-    if answers is None:
-        answers = scratch
-        write_answers(session(), reference.behaviour, reference.evaluation, answers, done)
     results = measure_accuracy(reference.behaviour, reference.evaluation, reference.reference, answers)
+    done(1, 1)
     if case.metric is None:
         return results
-    return measure_user_metric(case.metric, results, session(), reference)
+    return measure_user_metric(case.metric, results, _session(case), reference)
+
+
+def _tiers(case: Case, answers: Path | None, begin: Begin) -> tuple[TierCheck, ...]:
+    """Answers on the CPUs that the runner knows by name; nothing of a runner that is one CPU."""
+    runners: dict[str, Runner] = getattr(case.runner, "tiers", {})
+    if not runners:
+        return ()
+    done = begin(f"answers on {', '.join(runners)}")
+    return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done)
 
 
 def _accuracy_notes(case: Case) -> list[str]:
@@ -328,9 +384,18 @@ def _runner_notes(case: Case) -> list[str]:
     if case.target.runner == "host":
         return []
     runner, there, here = case.runner, case.runner.info(), host_info().onnxruntime
-    timed = [] if lacking(runner, "times") else ["latency"]
-    measured = [*timed, *([] if lacking(runner, "memory") else ["memory"]), "accuracy"]
     other = f"; ONNX Runtime {there.onnxruntime} there, {here} here" if there.onnxruntime not in ("", here) else ""
     name = f"the runner {case.target.runner!r} ({there.cpu}{other})"
+    kinds: dict[Kind, str] = {"times": "latency", "memory": "memory", "answers": "accuracy"}
+    measured = [words for kind, words in kinds.items() if not lacking(runner, kind)]
     said = f"{', '.join(measured)} and the profile were measured by {name}."
-    return [said[0].upper() + said[1:], *filter(None, [getattr(runner, "remark", "")])]
+    if not measured:
+        said = f"coverage is that of the graph that ran by {name}."
+    return [said[0].upper() + said[1:], *_elsewhere(case, kinds), *filter(None, [getattr(runner, "remark", "")])]
+
+
+def _elsewhere(case: Case, kinds: Mapping[Kind, str]) -> list[str]:
+    """What another runner measured, and why."""
+    given = {kind: words for kind, words in kinds.items() if not lacking(case.giving(kind), kind)}
+    told = {words: lacking(case.runner, kind) for kind, words in given.items()}
+    return [f"{words.capitalize()} was measured on this machine ({why})." for words, why in told.items() if why]

@@ -73,7 +73,7 @@ def write_reference(folder: Path, bundle: str, found: Measurements, tried: Tried
         behaviour=reference.behaviour,
         megabytes=reference.megabytes,
         speedup=records.latency.speedup if records.latency else None,
-        cpu=found.case.runner.info().cpu,
+        cpu=found.case.giving("times").info().cpu,
         tried=tried,
         quantization=records.quantization,
         ranges=records.ranges,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.compress import PREVIOUS_PASS
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
@@ -35,7 +36,9 @@ def run(context: StageContext) -> StageMetadata:
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
     prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
-    of_float, own = (list(_answers(context, role, language, prompts)) for role in ("float", "model"))
+    traced = context.inputs.get(PREVIOUS_PASS)
+    left = (context.model.after_passes(traced.metadata) if traced else context.model).language or language
+    of_float, own = (list(_answers(context, role, of, prompts)) for role, of in (("float", language), ("model", left)))
     return compared(of_float, own).model_dump(mode="json")
 
 

@@ -39,6 +39,30 @@ def probe(
 
 
 @app.command()
+def kit(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
+    target: flag.Target = DEFAULT_TARGET,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The new folder.", parser=flag.place, metavar="PATH")
+    ] = Path("kit"),
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Write a folder with which a bundle is measured by hand on a device that nothing here reaches."""
+    from pipeline.checks.device_kit import write_kit  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+    from pipeline.config.loading import load_target  # noqa: PLC0415
+
+    write_kit(bundle, load_target(target), output)
+    output_console().print(
+        f"{output} is ready. On the device, in that folder: python worker.py request.json report.json\n"
+        f"Then here: edge check {bundle} --target {target} --device-report report.json",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+@app.command()
 def setup(
     runner: Runner,
     sources: Annotated[

@@ -112,9 +112,20 @@ Threads = Annotated[
 Runner = Annotated[
     str | None,
     typer.Option(
-        help="Where the bundle is measured: host, or another runner and its place (ssh:user@board).",
+        help="Where the bundle is measured: host, arm64 (emulated), or a runner and its place (ssh:user@board).",
         show_default="target's",
         metavar="NAME[:PLACE]",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
+DeviceReport = Annotated[
+    Path | None,
+    typer.Option(
+        "--device-report",
+        help="Figures that were measured elsewhere: the report of `edge devices kit`, the JSON of an AI Hub profile "
+        "job, or what onnxruntime_perf_test printed.",
+        parser=place,
+        metavar="PATH",
         rich_help_panel="Measuring and budgets",
     ),
 ]
@@ -275,7 +286,7 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 def check_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
-    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner")}
+    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner", "device_report")}
     return {**fields, **_amounts(given), "metric": (given["metric"], given["references"])}
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from typing import Literal, TypeAlias
+
+TierName: TypeAlias = Literal["asimd", "dotprod", "i8mm"]
+"""Classes of Arm cores, by the feature that decides which INT8 kernels run (see devices/arm64/tiers.py)."""
 
 _NAMES = """
 fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pipeline.config.isa import contradiction
+from pipeline.config.isa import TierName, contradiction
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, StrictModel
@@ -16,8 +16,8 @@ Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
 
 
-MOST_THREADS, MOST_BATCHED, LONGEST = 1024, 65_536, 1_048_576
-"""Threads, samples of a batch and tokens of a sequence that can be asked for."""
+MOST_THREADS, MOST_BATCHED, LONGEST, MOST_SAMPLES = 1024, 65_536, 1_048_576, 100_000
+"""Threads, samples of a batch, tokens of a sequence and samples of a tier that can be asked for."""
 LONGEST_MEASUREMENT = 3600.0
 """Seconds."""
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
@@ -137,6 +137,9 @@ class Target(StrictModel):
     Attributes:
         tasks: What it asks of the models of some tasks, by their names.
         runner: Where latency, memory and the profile are measured (see devices/).
+        cpu_tiers: Classes of Arm cores that the bundle also runs on: the runner arm64 checks its answers on each. The
+            device's own is always one.
+        tier_samples: How many evaluation samples (texts, images) run on each, since emulation is slow.
         measure_seconds: How long each measurement of latency may go on; None for what its command takes by itself.
     """
 
@@ -149,6 +152,8 @@ class Target(StrictModel):
     bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
     runner: str = "host"
+    cpu_tiers: tuple[TierName, ...] = ()
+    tier_samples: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] = 32
     measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None
     tasks: dict[str, OfTask] = Field(default={})
     budgets: Budgets

@@ -33,6 +33,8 @@ BUDGETS: Registry[Limited] = Registry(
         "max_accuracy_drop": "pipeline.checks.budgets.accuracy:DROP",
         "min_score": "pipeline.checks.budgets.accuracy:SCORE",
         "min_top10_overlap": "pipeline.checks.budgets.accuracy:TOP10",
+        "min_golden_match": "pipeline.checks.budgets.tiers:GOLDEN",
+        "max_tier_drop": "pipeline.checks.budgets.tiers:TIER_DROP",
         "min_agreement": "pipeline.checks.budgets.accuracy:AGREEMENT",
         "max_kl_per_token": "pipeline.checks.budgets.language:KL",
         "max_perplexity_increase": "pipeline.checks.budgets.language:PERPLEXITY",

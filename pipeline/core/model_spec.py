@@ -184,6 +184,13 @@ class ModelSpec(StrictModel):
         """What of it can change a result: no place on this machine."""
         return self.model_dump(mode="json", exclude=_PLACES)
 
+    def after_passes(self, said: Mapping[str, Json]) -> ModelSpec:
+        """The model as its passes left it when it was traced. `said`: the metadata of that stage, which has the sizes
+        of a language model's cache where they have changed."""
+        if "language" not in said:
+            return self
+        return self.model_copy(update={"language": LanguageSpec.model_validate(said["language"])})
+
     @property
     def tokenizer_folder(self) -> Path:
         return self.tokenizer or self.path

@@ -421,6 +421,38 @@ class PassReport(StrictModel):
         return {key: value for key, value in serialize(self).items() if known.get(key, key) in self.model_fields_set}
 
 
+class TierAccuracy(StrictModel):
+    """One evaluation set on a CPU tier: `samples` of its `whole` ran there. `drop` in points against the float model,
+    as in `DatasetAccuracy`, and `host_drop` of the same samples on this machine; `same`: whether both gave the same
+    answers; `sqnr_db`: this machine's answers over what the tier's differ from them by, within +-300."""
+
+    dataset: str
+    samples: int
+    whole: int
+    primary: str
+    drop: float
+    host_drop: float
+    same: bool
+    sqnr_db: float
+
+
+class TierCheck(StrictModel):
+    """A bundle's answers on one class of CPUs. `golden`: its golden inputs, of which `matched` give their outputs;
+    `difference`: the largest, as a share of the largest value (null: not finite), of which `tolerance` is allowed.
+    `failure`: why nothing ran."""
+
+    tier: str
+    cpu: str
+    isa: tuple[str, ...]
+    evidence: Evidence
+    golden: int = 0
+    matched: int = 0
+    difference: float | None = 0.0
+    tolerance: float = 0.0
+    accuracy: tuple[TierAccuracy, ...] = ()
+    failure: str = ""
+
+
 class Measured(StrictModel):
     """What was measured of a bundle: the part of a report that figures are made of."""
 
@@ -436,6 +468,7 @@ class Measured(StrictModel):
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
     texts: WrittenTexts | None = None
+    tiers: tuple[TierCheck, ...] = ()
 
 
 class Report(Measured):

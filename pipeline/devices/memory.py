@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from pipeline.core.report_types import MemoryResult
-from pipeline.core.types import Doubt, Evidence, Figure
+from pipeline.core.types import Doubt, Evidence, Figure, Json
 from pipeline.devices.runner import LOAD_SECONDS, Runner, lacking
 from pipeline.devices.worker import Language, Memory, Subject
 
@@ -21,13 +21,18 @@ def measure_memory(
     tell the peaks, the reason stands in their place. `language`: of a language model, whose context is filled."""
     request = Memory(subjects=(subject,), language=language)
     results = [runner.run(request, LOAD_SECONDS) for _ in range(processes)]
+    return memory_result(results, runner.evidence, timed=not lacking(runner, "times"))
+
+
+def memory_result(results: Sequence[Mapping[str, Json]], evidence: Evidence, timed: bool = True) -> MemoryResult:
+    """The report's record of what the worker's `memory` told in several processes. `timed`: whether times count."""
 
     def figure(name: str, unit: str) -> Figure:
-        return extremes([result[name] for result in results], unit, runner.evidence)
+        return extremes([result[name] for result in results], unit, evidence)
 
     reason = next((result["reason"] for result in results if result["reason"]), "")
     return MemoryResult(
-        load_ms=None if lacking(runner, "times") else figure("load_ms", "ms"),
+        load_ms=figure("load_ms", "ms") if timed else None,
         load_peak_mb=None if reason else figure("load_peak_mb", "MB"),
         run_peak_mb=None if reason else figure("run_peak_mb", "MB"),
         reason=reason,

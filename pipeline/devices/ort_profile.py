@@ -30,9 +30,11 @@ class NodeRecord(StrictModel):
     output_shapes: tuple[tuple[int, ...], ...]
 
 
-def profile(runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20) -> list[NodeRecord]:
+def profile(
+    runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20, warmup: int = 5
+) -> list[NodeRecord]:
     """Times and shapes of all nodes that ran; their graph is written to `optimized_model`."""
-    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs)
+    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs, warmup=warmup)
     return node_records(runner.run(request, LOAD_SECONDS)["events"], request.warmup)
 
 

@@ -16,7 +16,7 @@ from pipeline.core.types import Evidence, Json
 from pipeline.devices.worker import Part, Request, Subject
 from pipeline.graph.files import Graphs
 
-Kind: TypeAlias = Literal["times", "memory"]
+Kind: TypeAlias = Literal["times", "memory", "answers"]
 """Kinds of figures that not every runner can give."""
 LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 
@@ -25,6 +25,7 @@ class Runner(Protocol):
     """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as.
 
     It may also have `lacks`, the kinds of figures that it cannot give (`Kind`) with the reason of each in words;
+    `instead`, the runner that gives those; `tiers`, by name the runners of CPUs on which a few answers are compared;
     `at(place, target)`, the runner of a place that the user names behind a colon (`ssh:pi@board`); and `remark`, what a
     reader of its figures must know, asked for after the last of them.
     """
@@ -49,6 +50,12 @@ def lacking(runner: Runner, kind: Kind) -> str:
     """Why the runner gives no figures of a kind; empty where it does."""
     lacks: Mapping[str, str] = getattr(runner, "lacks", {})
     return lacks.get(kind, "")
+
+
+def giving(runner: Runner, kind: Kind) -> Runner:
+    """The runner, or the one that it names for figures of a kind that it cannot give."""
+    other: Runner | None = getattr(runner, "instead", None)
+    return other if other is not None and lacking(runner, kind) else runner
 
 
 def subject_of(model: Path | Graphs, inputs: Path, runtime: Runtime) -> Subject:

@@ -1,19 +1,22 @@
 """The measuring program: one file that needs only Python, numpy and onnxruntime, so that it also runs on a board.
 
-`python worker.py` reads one request as JSON from stdin and writes one result as JSON to stdout. It loads no model
-library, so that what it measures is the model's and not its surroundings'. It reads what the system tells, and leaves
-the interpretation to its caller; what the system does not tell is null, or the result says why.
+`python worker.py` reads one request as JSON from stdin and writes one result as JSON to stdout; `python worker.py
+REQUEST REPORT`, as a person runs it on a phone, reads a file and writes one. It loads no model library, so that what it
+measures is the model's and not its surroundings'. It reads what the system tells, and leaves the interpretation to its
+caller; what the system does not tell is null, or the result says why.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import platform
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -155,6 +158,17 @@ class Answers(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Series(Request):
+    """Answer `requests` (as JSON has them) one after the other, each in a process of its own, for somebody who carries
+    the report back by hand. `bundle`: the digest of what is measured; `files`: those of its graphs, by their names."""
+
+    mode: ClassVar[str] = "series"
+    bundle: str
+    files: Sequence[str]
+    requests: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts(Request):
     """Tell what this machine is; there are no subjects."""
 
@@ -170,18 +184,32 @@ class Refusal(Exception):  # noqa: N818  # an answer
 
 
 def main() -> int:
+    if len(sys.argv) == 3:
+        return _by_hand(*map(Path, sys.argv[1:]))
     _end_with_parent()
-    fields = json.loads(sys.stdin.read())
+    sys.stdout.write(json.dumps(_answer(json.loads(sys.stdin.read()))) + "\n")
+    return 0
+
+
+def _by_hand(request: Path, report: Path) -> int:
+    """Answer the request in a file, whose names are those of files beside it, into another."""
+    report = report.absolute()
+    os.chdir(request.absolute().parent)
+    result = _answer(json.loads(Path(request.name).read_text(encoding="utf-8")))
+    report.write_text(json.dumps(result), encoding="utf-8")
+    print(result.get("error") or result.get("refused") or f"Written: {report}")  # noqa: T201  # for a person
+    return 1 if "error" in result or "refused" in result else 0
+
+
+def _answer(fields: dict[str, Any]) -> dict[str, Any]:
     kind, measure = _MODES[fields.pop("mode")]
     subjects = tuple(map(_read_subject, fields.pop("subjects")))
     if fields.get("language"):
         fields["language"] = Language(**fields["language"])
     try:
-        result = measure(kind(subjects=subjects, **fields))
+        return measure(kind(subjects=subjects, **fields))
     except Refusal as refusal:
-        result = {refusal.kind: refusal.message, "remedy": refusal.remedy}
-    sys.stdout.write(json.dumps(result) + "\n")
-    return 0
+        return {refusal.kind: refusal.message, "remedy": refusal.remedy}
 
 
 def _read_subject(fields: dict[str, Any]) -> Subject:
@@ -657,6 +685,42 @@ def facts(_: Facts) -> dict[str, Any]:
     }
 
 
+def series(request: Series) -> dict[str, Any]:
+    """`results`, in the order of the requests, with what tells later what was measured, where, and when. `stepped`: by
+    how many seconds the clock of the date stepped meanwhile; times are of another one."""
+    clocks = time.time(), time.monotonic()
+    results = []
+    for number, asked in enumerate(request.requests, start=1):
+        print(f"{number} of {len(request.requests)}: {asked['mode']}", file=sys.stderr)  # noqa: T201  # for a person
+        results.append({"mode": asked["mode"], "result": _in_process(asked)})
+    return {
+        "format": "edge-device-report-1",
+        "bundle": request.bundle,
+        "files": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in request.files},
+        "inputs": {name: list(array.shape) for name, array in read_feed(request.subjects[0].inputs).items()},
+        "threads": request.subjects[0].threads,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clocks[0])),
+        "stepped": (time.time() - clocks[0]) - (time.monotonic() - clocks[1]),
+        "machine": facts(Facts()),
+        "results": results,
+    }
+
+
+def _in_process(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a request; Refusal where its process dies or refuses it."""
+    done = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise Refusal("error", f"Measuring {asked['mode']} failed: {said}", "Is there enough memory?")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for kind in ("error", "refused"):
+        if kind in result:
+            raise Refusal(kind, result[kind], result["remedy"])
+    return result
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -668,6 +732,7 @@ _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "answers": (Answers, answers),
+    "series": (Series, series),
     "facts": (Facts, facts),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pipeline.checks.budgets.metric import METRICS, Absent, Outcome
+from pipeline.checks.budgets.tiers import implied
 from pipeline.checks.measurements import Measurements
 from pipeline.config.target import Budget
 from pipeline.core.errors import ExitCode
@@ -13,8 +14,9 @@ from pipeline.core.types import Doubt, Evidence, Figure, Verdict
 
 
 def judge_budgets(found: Measurements, outcomes: Mapping[str, Outcome]) -> tuple[BudgetResult, ...]:
-    """One result per budget of the target, in its order."""
-    budgets = found.case.target.budgets
+    """One result per budget of the target, in its order, and per budget that what was measured brings with it."""
+    own = found.case.target.budgets
+    budgets = own | {name: budget for name, budget in implied(found).items() if name not in own}
     return tuple(judge_budget(name, budget, outcomes.get(name, Absent()), found) for name, budget in budgets.items())
 
 

@@ -31,6 +31,8 @@ from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
 from pipeline.devices import runner_of
 from pipeline.devices.host_info import training_hardware
+from pipeline.devices.host_runner import HOST
+from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.opset import choose_opset
@@ -344,6 +346,7 @@ class _Builder:
                 'Use rounding = "nearest", or give the float checkpoint that it was made from.',
             )
         run = "pipeline.quantize.learned.run:run"
+        inputs = inputs | ({PREVIOUS_PASS: self.passes.compressed} if self.passes.compressed else {})
         return self._of_model("learn", 1, run, {**config, "hardware": training_hardware()}, inputs, _TORCH)
 
     def _measuring(self) -> list[tuple[str, str, int]]:
@@ -380,6 +383,7 @@ class _Builder:
         if self.source.language is None:
             return []
         inputs = {"float": "trace.float", "model": "write", "samples": self.reading.stages["evaluation"].name}
+        inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
         return [self._of_model("texts", 3, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
@@ -413,7 +417,7 @@ class _Builder:
 
     def _answers(self, model: str) -> list[Stage]:
         """Of this machine. What another runner answers is measured every time: the store cannot know what it is."""
-        if self.target.runner != "host":
+        if giving(runner_of(self.target), "answers") is not HOST:
             return []
         return [answers_stage(model, self.reading.stages["evaluation"].name, self.target.runtime)]
 
@@ -451,4 +455,4 @@ class _Builder:
             **({"texts": "texts"} if model == "write" and self.source.language else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 19, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 20, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

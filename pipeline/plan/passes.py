@@ -63,11 +63,6 @@ class Passes:
                 "checkpoint is quantized already, and these codes could not be kept.",
                 "Use a recipe without passes and smoothing, or give the float checkpoint that it was made from.",
             )
-        if recipe.passes and source.language is not None:
-            raise UsageError(
-                f"The recipe {recipe.name!r} has compression passes, which are not made for {source.task.name} yet.",
-                "Use a recipe without passes (`edge recipes` lists them).",
-            )
         self.source, self.scheme, self.reading = source, scheme, reading
         self.compressed: str | None = None
         self.tokenizer: str | None = None
@@ -132,7 +127,8 @@ class Passes:
     def _trim(self, step: _Pass, needs: VocabularyNeeds) -> list[Stage]:
         """The trimmed tokenizer, and all samples cut anew with it for what follows. The float model keeps its own."""
         where, number = step.where, step.number
-        if self.source.task.data != "text" or OUTPUTS.get(self.source.task.family).per_token:
+        kind = OUTPUTS.get(self.source.task.family)
+        if self.source.task.data != "text" or kind.per_token or kind.self_labelled:
             reason = "judges single tokens" if self.source.task.data == "text" else f"takes {self.source.task.data}"
             raise UsageError(f"{where} trims a vocabulary; {self.source.task.name} {reason}.", "Remove the pass.")
         if self.reading.raw:

@@ -42,6 +42,7 @@ def html(report: Report) -> str:
         host_sentence=text.host_sentence(report),
         texts_sentence=text.texts_sentence(report),
         range_sentence=range_sentence(report),
+        tier_sentences=text.tier_sentences(report),
         meters=meters(report),
         other_figures=report.other_figures(),
         scheme_words=SchemeFormats(report.scheme, report.formats).words(),

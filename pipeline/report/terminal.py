@@ -23,6 +23,7 @@ from pipeline.report.text import (
     quantization_sentence,
     summary,
     texts_sentence,
+    tier_sentences,
     value_text,
 )
 from pipeline.report.wrapping import fits, print_wrapped
@@ -41,7 +42,14 @@ def render(report: Report, console: Console) -> None:
         print_wrapped(Text("Warning: ", "bold yellow") + Text(printable(warning)), console, indent=2)
     nearest = () if report.comparison is None else nearest_sentences(report.comparison)
     for sentence in filter(
-        None, [quantization_sentence(report), texts_sentence(report), range_sentence(report), *nearest]
+        None,
+        [
+            quantization_sentence(report),
+            texts_sentence(report),
+            range_sentence(report),
+            *tier_sentences(report),
+            *nearest,
+        ],
     ):
         print_wrapped(sentence, console, indent=2)
     for note in filter(None, [host_sentence(report), *report.notes]):

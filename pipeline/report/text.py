@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from pipeline.core.report_types import BudgetResult, Drift, OutputError, Report
+from pipeline.core.report_types import BudgetResult, Drift, OutputError, Report, TierAccuracy, TierCheck
 from pipeline.core.types import Evidence, Figure, Json, Verdict
 
 SUFFIX = {"share": "", "x": "x"}
@@ -153,6 +153,31 @@ def texts_sentence(report: Report) -> str:
         f"Written behind the beginnings of {count(texts.texts, 'evaluation text')}, {texts.tokens} tokens each: "
         f"{texts.same:.0%} of a text until the first token that float does not write{place}; repeated sequences "
         f"{texts.repeated:.1%}, in float {texts.repeated_float:.1%}."
+    )
+
+
+def tier_sentences(report: Report) -> list[str]:
+    """What the bundle answers on each class of CPUs that was tried, a line each."""
+    return [_tier_sentence(tier) for tier in report.tiers]
+
+
+def _tier_sentence(tier: TierCheck) -> str:
+    name = f"On {tier.tier} ({tier.cpu})"
+    if tier.failure:
+        return f"{name}: {tier.failure}"
+    off = "not finite" if tier.difference is None else f"off by {number(tier.difference, 2)} of the largest value"
+    golden = f"{tier.matched} of {count(tier.golden, 'golden output')}"
+    told = [f"{golden} ({off}, {tier.tolerance:g} allowed)"] if tier.golden else []
+    return f"{name}: {'; '.join([*told, *map(_tier_accuracy, tier.accuracy)])}."
+
+
+def _tier_accuracy(found: TierAccuracy) -> str:
+    """`text-en/texts: drop 0.38 points on 16 of 1,808 samples, as on this machine (same answers)`."""
+    same = "same answers" if found.same else f"answers differ: {found.sqnr_db:.1f} dB"
+    beside = "as on this machine" if abs(found.drop - found.host_drop) < 5e-4 else f"{found.host_drop:.3g} here"
+    return (
+        f"{found.dataset}: drop {with_unit(f'{found.drop:.3g}', 'points')} on {found.samples} of {found.whole:,} "
+        f"samples, {beside} ({same})"
     )
 
 

@@ -11,9 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import LanguageSpec
-
-OTHERS = "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
-"""What to do with a model that cannot be continued."""
+from pipeline.source.language import OTHERS
 
 
 class CachedDecoder(nn.Module):
@@ -85,6 +83,21 @@ def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
             "those before it.",
             'If it was trained to continue texts, its config.json may lack "is_decoder": true.',
         )
+
+
+def after_passes(model: PreTrainedModel, language: LanguageSpec) -> LanguageSpec:
+    """The sizes of a model that passes have made of one with the sizes in `language`. StageError if its layers have
+    come to differ in the keys and values that they keep."""
+    layers, shapes = _kept_states(model)
+    if len(shapes) > 1:
+        raise StageError(
+            f"After the passes the layers keep keys and values of different sizes: {_words(layers, shapes)}.",
+            "Prune as many heads of every layer.",
+        )
+    ((_, heads, _, size),) = shapes
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    sizes = {"layers": layers, "heads": heads, "size": size, "hidden": table.shape[1], "vocabulary": head.shape[0]}
+    return language.model_copy(update={**sizes, "queries": language.queries * heads // language.heads})
 
 
 def _kept_states(model: PreTrainedModel) -> tuple[int, set[tuple[int, ...]]]:

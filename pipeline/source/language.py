@@ -11,6 +11,8 @@ from pipeline.core.untrusted import read_json_object, refused
 from pipeline.source.decoders import GENERATION
 from pipeline.source.model_config import TOKENIZER_FILES, VOCABULARY_FILES
 
+OTHERS = "docs/language-models.md names architectures that were proven; an .onnx file is taken as it is."
+"""What to do with a model that cannot be continued."""
 _SENTENCEPIECE = "tokenizer.model"
 _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 _KEPT = ("full_attention", "sliding_attention")
@@ -49,10 +51,13 @@ def language_of(folder: Path, trust_remote_code: bool) -> LanguageSpec:
             "Add max_position_embeddings.",
         )
     begin, ends, pad = _special_tokens(config, folder)
+    with refused(f"config.json of {folder.name!r} gives the layers no common sizes", OTHERS):
+        heads = int(getattr(config, "num_key_value_heads", None) or queries)
+        size = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
     return LanguageSpec(
         layers=int(config.num_hidden_layers),
-        heads=int(getattr(config, "num_key_value_heads", None) or queries),
-        size=int(getattr(config, "head_dim", None) or config.hidden_size // queries),
+        heads=heads,
+        size=size,
         queries=queries,
         hidden=int(config.hidden_size),
         vocabulary=int(config.vocab_size),

@@ -154,11 +154,28 @@ def _refuse_random_weights(name: str, auto_class: str, info: dict[str, Any]) -> 
 
 def wrap(model: nn.Module, spec: ModelSpec, states: bool = False) -> nn.Module:
     """The model as it will be exported: a sentence encoder with its pooling inside. `states`: it gives what it pools
-    too."""
+    too. Of a language model, what reads whole texts."""
+    if spec.language is not None:
+        return WholeTexts(model)
     if not spec.sentence_transformer:
         return model
     pooling, normalize = sentence_modules(spec.path)
     return SentenceEncoder(model, pooling, normalize, states).eval()
+
+
+class WholeTexts(nn.Module):
+    """A language model on texts from their beginning: it is not given the empty cache that stands beside them in
+    samples.
+
+    Inputs int64 [batch, tokens]; logits float32 [batch, tokens, vocabulary].
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Tensor) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
 
 
 @dataclass

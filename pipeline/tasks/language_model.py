@@ -46,7 +46,7 @@ class LanguageModel(OutputKind):
     limits: ClassVar[dict[str, str]] = {"min_agreement": "agreement"}
     takes: ClassVar[tuple[LabelKind, ...]] = ("tags",)
     dtype: ClassVar[DTypeLike] = np.float16
-    losses: ClassVar[Mapping[str, float]] = {"kl": 1.0}
+    losses: ClassVar[Mapping[str, float]] = {"soft_labels": 1.0}
     names_classes = False
     numbers_labels = False
     unnamed_classes = False

@@ -19,7 +19,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
-from pipeline.source.cached import OTHERS, CachedDecoder, cache_argument, positions
+from pipeline.source.cached import CachedDecoder, cache_argument, positions
+from pipeline.source.language import OTHERS
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.module import uncollected
 from pipeline.trace.pack_attention import merge_reshapes

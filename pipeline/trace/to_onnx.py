@@ -20,7 +20,7 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
-from pipeline.source.cached import CachedDecoder
+from pipeline.source.cached import CachedDecoder, after_passes
 from pipeline.source.coded.checkpoint import coded_checkpoint
 from pipeline.source.model_config import CONFIG, read_config
 from pipeline.source.torch_model import wrap
@@ -46,6 +46,11 @@ def run(context: StageContext) -> StageMetadata:
     """
     spec = context.model
     model = _prepared(spec, context)
+    changed: StageMetadata = {}
+    if PREVIOUS_PASS in context.inputs and spec.language is not None and isinstance(model, PreTrainedModel):
+        language = after_passes(model, spec.language)
+        spec = spec.model_copy(update={"language": language})
+        changed = {"language": language.model_dump(mode="json")}
     sources = _sources(model, spec, context.config["max_length"])
     context.progress(1, len(sources) + 2)
     made = []
@@ -63,13 +68,15 @@ def run(context: StageContext) -> StageMetadata:
         "parameters": parameters,
         "opset": made[0].graph.opset_imports[""],
         "notes": [note for graph in made for note in graph.notes],
+        **changed,
     }
 
 
 def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder that does not
     continue texts: nobody reads it after one pass over a text."""
-    model = wrap(load_compressed(spec, context.inputs).model, spec, context.config.get("states", False))
+    model = load_compressed(spec, context.inputs).model
+    model = model if spec.language is not None else wrap(model, spec, context.config.get("states", False))
     if isinstance(model, PreTrainedModel) and getattr(model.config, "use_cache", False) and spec.language is None:
         model.config.use_cache = False
     return model

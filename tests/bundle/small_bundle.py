@@ -31,8 +31,11 @@ SAMPLES = [np.array([[1, 2]], np.float32), np.array([[3, -4]], np.float32)]
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+def write_bundle(folder: Path) -> Path:
     """y = x @ weights, with two golden samples."""
-    folder = tmp_path / "bundle"
     folder.mkdir()
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],

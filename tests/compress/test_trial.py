@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.compress.shared.fidelity_trial import CandidateEvaluator
-from pipeline.compress.shared.forward import judged, judged_rows
+from pipeline.compress.shared.forward import judged, judged_rows, judged_samples, together
+from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.types import Scheme
 from pipeline.data.samples import open_samples, write_samples
 from pipeline.metrics.fidelity import Array
@@ -103,3 +104,24 @@ def test_candidates_are_judged_by_the_kind_of_a_package(
     write_samples(tmp_path, [{"x": np.array([[1, -2, 3]], np.float32)}, {"x": np.array([[-4, 5, 6]], np.float32)}])
     trial = CandidateEvaluator(Two(1.0), factory(family="signs"), Scheme(name="fp32"), open_samples(tmp_path))
     assert trial.score(Two(factor)).judgement == Judgement({"signs": 1 - drop / 100}, "signs", drop)
+
+
+LANGUAGE = LanguageSpec(layers=1, heads=1, size=4, queries=1, hidden=4, vocabulary=2**20, longest=64)
+
+
+def test_every_token_of_a_language_model_is_judged() -> None:
+    logits = torch.arange(12.0).reshape(2, 2, 3)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    found = judged(Gives({"logits": logits}), {"attention_mask": mask}, "language_model")
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_large_vocabularies_run_and_are_judged_in_fewer_samples() -> None:
+    """Of 2**26 logits at once, and of 100 tokens that are judged."""
+    spec = factory(family="language_model", language=LANGUAGE, head={"tokens": 100, "every": 1})
+    assert together(spec, [16, 8]) == 4
+    assert together(spec, [4096]) == 1
+    assert together(factory(), [4096]) == 32
+    assert judged_samples(spec, [40, 40, 40]) == 2
+    assert judged_samples(spec, [400]) == 1
+    assert judged_samples(factory(), [400, 400]) == 2

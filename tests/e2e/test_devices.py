@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from fixtures import LENIENT_TARGET, Edge
+
+from pipeline.devices.arm64 import environment
 
 
 @pytest.fixture
@@ -60,3 +63,29 @@ def test_a_profile_that_no_cpu_has(edge: Edge, workspace: Path) -> None:
     done = edge("devices", "probe", "arm64", "--target", "odd.toml")
     assert done.returncode == 2
     assert "device.isa: no CPU has these features: i8mm without asimddp, which every CPU with i8mm has" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_export_is_checked_on_every_tier_of_its_target(edge: Edge, workspace: Path, tiny: list[str]) -> None:
+    """The target's own device has no more than asimd; the bundle goes to others too."""
+    if environment.find() is None:
+        pytest.skip("the arm64 environment is not set up here: `edge devices setup arm64`")
+    text = LENIENT_TARGET.replace('recipe = "w8a8-dynamic"', 'recipe = "w8a8-dynamic"\ncpu_tiers = ["asimd", "i8mm"]')
+    (workspace / "older.toml").write_text(text, encoding="utf-8")
+    flags = ["older.toml" if flag == "lenient" else flag for flag in tiny]
+    done = edge("export", *flags, "--runner", "arm64", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [(tier["tier"], tier["matched"], tier["golden"]) for tier in report["tiers"]] == [
+        ("asimd", 4, 4),
+        ("i8mm", 4, 4),
+    ]
+    found = {budget["metric"]: budget for budget in report["budgets"]}
+    assert found["min_golden_match"]["figure"]["evidence"] == "emulated"
+    assert found["min_golden_match"]["verdict"] == found["max_tier_drop"]["verdict"] == "PASS"
+    assert found["latency_p95_ms"]["figure"]["evidence"] == "host"
+    again = edge("check", "out/bundle", "--target", "older.toml", "--runner", "arm64:dotprod")
+    assert again.returncode == 0, again.stderr
+    assert "On dotprod (Cortex-A76, emulated by QEMU" in again.stdout
+    assert "On asimd" not in again.stdout
+    assert "On the target's instruction sets" in (workspace / "out/report.html").read_text(encoding="utf-8")

@@ -165,6 +165,75 @@ def _readme_writes(edge: Edge, bundle: Path) -> None:
         assert tokenizer.decode(json.loads(found.stdout)[len(ids) :]).startswith(said)
 
 
-def test_recipes_with_passes_are_refused(edge: Edge, asking: list[str], llama: Path) -> None:
-    done = edge("export", str(llama), *asking, "--recipe", "half-layers", "--dry-run")
-    assert (done.returncode, "not made for text-generation yet" in done.stderr) == (2, True), done.stdout + done.stderr
+PASSES = """
+title = "One layer of two, narrower, and trained a little"
+scheme = "fp32"
+
+[[passes]]
+pass = "prune"
+unit = "layers"
+keep = [1]
+samples = 16
+
+[[passes]]
+pass = "prune"
+unit = "ffn"
+ratio = 0.5
+samples = 16
+
+[[passes]]
+pass = "distill"
+steps = 4
+batch_size = 4
+held_out = 0.2
+judge_samples = 16
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_passes_made_smaller_writes_as_transformers_runs_it(
+    edge: Edge, asking: list[str], workspace: Path, llama: Path
+) -> None:
+    (workspace / "smaller.toml").write_text(PASSES)
+    done = edge("export", str(llama), *asking, "--recipe", "smaller.toml", "--save-model", "--output", "smaller")
+    assert done.returncode == 1, done.stdout + done.stderr  # random weights that lost a layer say something else
+    assert "FAIL max_kl_per_token" in done.stdout
+    bundle = workspace / "smaller" / "bundle"
+    assert json.loads((bundle / "metadata.json").read_text())["language"]["layers"] == 1
+    assert json.loads((bundle / "genai_config.json").read_text())["model"]["decoder"]["num_hidden_layers"] == 1
+    config = json.loads((bundle / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["intermediate_size"]) == (1, 64)
+    assert edge("generate", str(bundle), PROMPT, "--max-tokens", "20").stdout == _of_transformers(
+        workspace / "smaller" / "compressed-model", bundle
+    )
+
+
+def _of_transformers(folder: Path, bundle: Path) -> str:
+    """What the compressed PyTorch model writes behind the prompt."""
+    import torch  # noqa: PLC0415  # as above
+    from tokenizers import Tokenizer  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    ids = tokenizer.encode(PROMPT).ids
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    written = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20, pad_token_id=0)[0].tolist()
+    said = written[len(ids) :]
+    return tokenizer.decode(said[: said.index(3)] if 3 in said else said) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ("heads", "pass 1 of recipe refused prunes attention heads; a language model's keys and values"),
+        ("tokens", "pass 1 of recipe refused trims a vocabulary; text-generation judges single tokens"),
+    ],
+)
+def test_passes_that_change_what_a_graph_continues_with_are_refused(
+    unit: str, message: str, edge: Edge, asking: list[str], workspace: Path, llama: Path
+) -> None:
+    amount = 'data = ["calibration.txt"]' if unit == "tokens" else "ratio = 0.5"
+    recipe = f'title = "Refused"\nscheme = "w4a8"\n[[passes]]\npass = "prune"\nunit = "{unit}"\n{amount}\n'
+    (workspace / "refused.toml").write_text(recipe)
+    done = edge("export", str(llama), *asking, "--recipe", "refused.toml", "--dry-run")
+    assert (done.returncode, message in " ".join(done.stderr.split())) == (2, True), done.stdout + done.stderr

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
-from pipeline.source.cached import check_continues
+from pipeline.source.cached import after_passes, check_continues
 
 SIZES = {"vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LANGUAGE = LanguageSpec(
@@ -75,4 +75,24 @@ def test_a_model_that_cannot_be_asked_is_refused() -> None:
         check_continues(model, LANGUAGE)
     assert raised.value.message == (
         "LlamaForCausalLM cannot read a text of one or two tokens: index out of range in self"
+    )
+
+
+def test_what_passes_left_is_measured() -> None:
+    model = made("Llama", num_key_value_heads=2, intermediate_size=64)
+    model.model.layers = model.model.layers[:1]
+    assert after_passes(model, LANGUAGE) == LANGUAGE.model_copy(update={"layers": 1})
+
+
+def test_layers_that_came_to_differ_are_refused() -> None:
+    model = made("Llama", num_key_value_heads=2, intermediate_size=64)
+    attention = model.model.layers[0].self_attn
+    attention.num_key_value_groups = 4
+    for projection in (attention.k_proj, attention.v_proj):
+        projection.weight.data = projection.weight.data[:16]
+    with pytest.raises(StageError) as raised:
+        after_passes(model, LANGUAGE)
+    assert raised.value.message == (
+        "After the passes the layers keep keys and values of different sizes: states of 2 layers with 1 x 16 and "
+        "2 x 16 numbers."
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import LanguageSpec
@@ -101,3 +102,15 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     (folder(tmp_path, LLAMA) / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match="has no tokenizer: nothing says how texts become the model's tokens"):
         language_of(tmp_path, trust_remote_code=False)
+
+
+def test_layers_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    """Gemma 4's full layers have heads of another size than its others, which transformers tells by an error."""
+    if "gemma4_unified_text" not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
+        pytest.skip(f"transformers {transformers.__version__} does not know Gemma 4")
+    sizes = {key: LLAMA[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")}
+    config = {"model_type": "gemma4_unified_text", **sizes, "num_key_value_heads": 2, "max_position_embeddings": 96}
+    with pytest.raises(UsageError) as raised:
+        language_of(folder(tmp_path, config), trust_remote_code=False)
+    start = f"config.json of {tmp_path.name!r} gives the layers no common sizes: 'head_dim' is a per-layer "
+    assert raised.value.message.startswith(start), raised.value.message

@@ -10,8 +10,9 @@ from pipeline.core.registry import package_raising
 
 
 def outcomes(found: Measurements) -> dict[str, Outcome]:
-    """The figure of every metric, or why there is none."""
-    return {name: _outcome(name, metric, found) for name, metric in METRICS.usable().items()}
+    """The figure of every metric, or why there is none; those that a report from elsewhere gives are its own."""
+    figures = {name: _outcome(name, metric, found) for name, metric in METRICS.usable().items()}
+    return figures | dict(found.reported)
 
 
 def _outcome(name: str, metric: Metric, found: Measurements) -> Outcome:

@@ -37,7 +37,7 @@ def _p95(found: Measurements) -> Outcome:
 
 def _speedup(found: Measurements) -> Outcome:
     latency = found.records.latency
-    if latency is None and lacking(found.case.runner, "times"):
+    if latency is None and lacking(found.case.giving("times"), "times"):
         return not_there(found, "times")
     return latency.speedup if latency and latency.speedup else Absent(NO_REFERENCE)
 

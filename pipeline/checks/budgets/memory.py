@@ -21,7 +21,7 @@ def _peak(found: Measurements) -> Outcome:
     peaks = [peak for peak in (memory.load_peak_mb, memory.run_peak_mb) if peak is not None]
     if peaks:
         return max(peaks, key=lambda figure: figure.value)
-    tells = found.case.runner.info().system.startswith("Linux")
+    tells = found.case.giving("memory").info().system.startswith("Linux")
     return Absent(memory.reason if tells else f"{memory.reason}; Linux tells it", applies=tells)
 
 

@@ -38,12 +38,12 @@ Outcome: TypeAlias = Figure | Absent
 
 def not_there(found: Measurements, kind: Kind) -> Absent:
     """Why there are no figures of a kind: the bundle's runner cannot give them."""
-    return Absent(lacking(found.case.runner, kind) or Absent.reason)
+    return Absent(lacking(found.case.giving(kind), kind) or Absent.reason)
 
 
 def answered(found: Measurements, value: float, unit: str, note: str) -> Figure:
     """A figure of what the bundle answered where its runner is."""
-    return Figure(value=value, unit=unit, evidence=found.case.runner.evidence, note=note)
+    return Figure(value=value, unit=unit, evidence=found.case.giving("answers").evidence, note=note)
 
 
 def estimated(name: str, measured: Outcome, found: Measurements) -> Outcome:

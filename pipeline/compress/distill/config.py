@@ -99,7 +99,7 @@ class Distill(PassConfig):
 def _uncacheable(config: Distill, family: str) -> str:
     """Why a training needs more of its teacher than one output per sample; empty if it does not."""
     kind = OUTPUTS.get(family)
-    if kind.per_token:
+    if kind.per_token or kind.self_labelled:
         return "judges single tokens"
     if kind.whole or kind.places:
         return f"judges {kind.words}, which are made of several outputs"

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.compress import IMPORTANCES, STRUCTURES, UNITS
 from pipeline.compress.passes import Needs, PassConfig
-from pipeline.core.errors import suggest
+from pipeline.core.errors import UsageError, suggest
+from pipeline.tasks.registry import OUTPUTS
 
 if TYPE_CHECKING:
     from pipeline.compress.prune.units import Importance, UnitKind
@@ -75,6 +76,14 @@ class Prune(PassConfig):
     @property
     def step(self) -> int:
         return self.round_to or self.kind.round_to
+
+    def check(self, family: str, where: str) -> None:
+        if self.unit == "heads" and OUTPUTS.get(family).self_labelled:
+            raise UsageError(
+                f"{where} prunes attention heads; a language model's keys and values, which its graph takes and gives, "
+                "have as many heads as before.",
+                "Prune layers, ffn or hidden.",
+            )
 
     @field_validator("ratio", mode="before")
     @classmethod

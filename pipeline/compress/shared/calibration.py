@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.shared.cost import macs
-from pipeline.compress.shared.forward import BATCH, Batch, batches, judged
+from pipeline.compress.shared.forward import Batch, batches, judged, sizes_of, together
 from pipeline.compress.shared.hooks import mask_of
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
@@ -42,9 +42,9 @@ class CalibrationData:
         """One input of the model: the first sample."""
         return next(iter(self.batches(1)))
 
-    def batches(self, size: int = BATCH) -> Iterator[Batch]:
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
         """All samples in their order, the same each time."""
-        return batches(self.samples, size)
+        return batches(self.samples, size or together(self.spec, sizes_of(self.samples)))
 
     def forward(self, batch: Batch) -> object:
         """The outputs of the model as it is now."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.compress.shared.fake_quant import round_weights
-from pipeline.compress.shared.forward import BATCH, all_rows, batches
+from pipeline.compress.shared.forward import all_rows, batches, judged_samples, sizes_of
+from pipeline.compress.shared.forward import together as at_once
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Json, Scheme
 from pipeline.data.samples import Samples
@@ -64,7 +65,10 @@ class CandidateEvaluator:
         self._spec = spec
         self._scheme = scheme
         self._kind = OUTPUTS.get(spec.family).bound((), spec.head)
-        size = BATCH if together and not self._kind.whole else 1
+        sizes = sizes_of(samples)
+        size = at_once(spec, sizes) if together and not self._kind.whole else 1
+        if (count := judged_samples(spec, sizes)) < len(samples):
+            samples = samples.part(range(count))
         self._batches = list(batches(source_samples or samples, size))
         self._reference = self._outputs(model)
         self._judge = of_width(self._kind, self._reference.shape[-1])

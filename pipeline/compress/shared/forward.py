@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,37 @@ from pipeline.core.model_spec import ModelSpec
 from pipeline.data.samples import Samples
 from pipeline.runtime.infer import sample_of
 from pipeline.source.torch_model import wrap
+from pipeline.tasks.language_model import LanguageHead
 from pipeline.tasks.output_kind import Output, OutputKind, unmasked
 from pipeline.tasks.registry import OUTPUTS
 
 Batch = dict[str, Tensor]
 BATCH = 32
+_LOGITS = 2**26
+"""Values that a language model may give at once: 268 MB."""
+
+
+def together(spec: ModelSpec, sizes: Sequence[int], most: int = BATCH) -> int:
+    """How many samples run at once: fewer than `most` where each gives as many logits as a large vocabulary has for
+    every token. `sizes`: tokens of the samples."""
+    if spec.language is None:
+        return most
+    return max(1, min(most, _LOGITS // (max(sizes) * spec.language.vocabulary)))
+
+
+def judged_samples(spec: ModelSpec, sizes: Sequence[int]) -> int:
+    """How many of the samples are judged: of a language model those that have together as many tokens as are read of an
+    evaluation set, which bounds the memory that their probabilities take."""
+    if spec.language is None:
+        return len(sizes)
+    read = LanguageHead.model_validate(spec.head).tokens
+    return max(1, int((np.cumsum(sizes) <= read).sum()))
+
+
+def sizes_of(samples: Samples) -> list[int]:
+    """Values of each sample's first input: tokens of a text."""
+    first = next(iter(samples[0]))
+    return [int(np.prod(samples.shapes(index, [first])[0])) for index in range(len(samples))]
 
 
 def batches(samples: Samples, size: int = BATCH) -> Iterator[Batch]:
@@ -62,7 +88,7 @@ def judged(model: nn.Module, batch: Batch, family: str) -> Tensor:
     if values.dim() <= 2:
         return values.reshape(len(values), -1)
     mask = torch.from_numpy(unmasked(_arrays(batch), tuple(values.shape[:2]))).to(values.device)
-    if kind.per_token:
+    if kind.per_token or kind.self_labelled:
         return values[mask.bool()]
     weights = mask.unsqueeze(-1).to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1)

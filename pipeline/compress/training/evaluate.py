@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.compress.shared.forward import Batch, judged_rows
+from pipeline.compress.shared.forward import Batch, judged_rows, judged_samples, together
 from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.compress.training.observed_model import ModelWithHooks, model_inputs
 from pipeline.core.model_spec import ModelSpec
@@ -26,7 +26,9 @@ class Validation:
     def __init__(self, data: TrainingSet, indices: Sequence[int], spec: ModelSpec, device: torch.device) -> None:
         self._data, self._device = data, device
         self._kind = OUTPUTS.get(spec.family).bound((), spec.head)
-        self._order = sorted(indices, key=data.size)  # samples of alike length together: less padding
+        judged = indices[: judged_samples(spec, [data.size(index) for index in indices])]
+        self._order = sorted(judged, key=data.size)  # samples of alike length together: less padding
+        self._size = 1 if self._kind.whole else together(spec, [data.size(index) for index in judged], _BATCH)
         self._reference: NDArray[Any] | None = None
 
     def set_reference(self, teacher: nn.Module) -> None:
@@ -59,9 +61,8 @@ class Validation:
         return [*batch[CACHED].cpu().numpy()[:, None]]  # of kinds whose rows are their outputs alone
 
     def _batches(self) -> Iterator[Batch]:
-        size = 1 if self._kind.whole else _BATCH
-        for start in range(0, len(self._order), size):
-            batch = self._data.collate([self._data[index] for index in self._order[start : start + size]])
+        for start in range(0, len(self._order), self._size):
+            batch = self._data.collate([self._data[index] for index in self._order[start : start + self._size]])
             yield {name: value.to(self._device) for name, value in batch.items()}
 
 

@@ -16,7 +16,6 @@ import onnxruntime
 
 from pipeline.config.target import Target
 from pipeline.core.errors import StageError
-from pipeline.core.memory import says_out_of_memory
 from pipeline.core.report_types import HostInfo
 from pipeline.core.types import Evidence, Json
 from pipeline.devices import worker
@@ -24,7 +23,7 @@ from pipeline.devices.arm64 import environment
 from pipeline.devices.arm64.environment import Environment
 from pipeline.devices.arm64.tiers import TIERS, Tier, tier_called, tier_of
 from pipeline.devices.host_info import host_info, machine_info
-from pipeline.devices.host_runner import HOST
+from pipeline.devices.host_runner import HOST, cause
 from pipeline.devices.runner import Runner, checked, encode
 
 SLOWER = 20.0
@@ -34,6 +33,7 @@ LACKS = MappingProxyType(
     {
         "times": "under emulation a time is the emulator's, not the CPU's",
         "memory": "under emulation the process holds the emulator and its translated code too",
+        "answers": "emulation is slow, so only a few samples run on each CPU tier",
     }
 )
 _NOT_SET_UP = "`edge devices setup arm64` fetches it, in under a minute and without root."
@@ -41,25 +41,44 @@ _NOT_SET_UP = "`edge devices setup arm64` fetches it, in under a minute and with
 
 @dataclass(frozen=True)
 class EmulatedRunner:
-    """A core of one tier. `program`: what runs in place of the worker, in tests."""
+    """A core of one tier. `others`: further tiers on which answers are compared; `program`: what runs in place of the
+    worker, in tests."""
 
     tier: Tier
+    others: tuple[Tier, ...] = ()
     program: Path = field(default=Path(worker.__file__))
-    evidence = Evidence.EMULATED
     lacks = LACKS
+    instead = HOST
+
+    @property
+    def evidence(self) -> Evidence:
+        """An Arm machine of the tier is no emulator."""
+        return Evidence.HOST if self.tier == native_tier() else Evidence.EMULATED
+
+    @property
+    def tiers(self) -> dict[str, Runner]:
+        """By name, in the order of `TIERS`."""
+        return {name: EmulatedRunner(tier) for name, tier in TIERS.items() if tier in (self.tier, *self.others)}
 
     def run(self, request: worker.Request, timeout_s: float) -> dict[str, Json]:
         """As `Runner.run`; it may take `SLOWER` times as long. StageError also if the environment is not set up, and
-        for an instruction that the tier lacks, with the features of the first tier that has it."""
+        for an instruction that the tier lacks, with the features of the first tier that has it. An Arm machine of the
+        tier runs it itself."""
+        if self.tier == native_tier():
+            return HOST.run(request, timeout_s)
         done = self._process(self.tier, request, timeout_s * SLOWER)
         if done.returncode == -signal.SIGILL:
             raise self._lacking(request, timeout_s * SLOWER)
         if done.returncode != 0:
-            raise StageError(f"Measuring {request.mode} on the tier {self.tier.name} failed: {_cause(done)}.")
+            raise StageError(
+                f"Measuring {request.mode} on the tier {self.tier.name} failed: {cause(done.returncode, done.stderr)}."
+            )
         return checked(request, json.loads(done.stdout.splitlines()[-1]))
 
     def info(self) -> HostInfo:
         """The emulated core; memory is this machine's."""
+        if self.tier == native_tier():
+            return HOST.info()
         told = machine_info(self.run(worker.Facts(), 60.0))
         emulator = self._environment.emulator.version
         return told.model_copy(update={"cpu": f"{self.tier.core}, emulated by QEMU {emulator}", "cores": 1})
@@ -108,16 +127,19 @@ class EmulatedRunner:
 
 
 class Arm64:
-    """The runner `arm64`: of a target's own tier, or of the one that is named behind a colon (`arm64:asimd`)."""
+    """The runner `arm64`: of a target's tiers, or of the one that is named behind a colon (`arm64:asimd`)."""
 
     evidence = Evidence.EMULATED
     lacks = LACKS
+    instead = HOST
 
     def at(self, place: str, target: Target) -> Runner:
-        """The runner of a tier. This machine itself, where it is an Arm CPU of that tier. UsageError for an unknown
-        tier, and for a target that is no Arm CPU."""
-        tier = tier_called(place) if place else tier_of(target.device.isa)
-        return HOST if tier == native_tier() else EmulatedRunner(tier)
+        """The runner of a tier, and of the others that the target names; this machine, where it is an Arm CPU of the
+        only one. UsageError for an unknown tier, and for a target that is no Arm CPU."""
+        own = tier_called(place) if place else tier_of(target.device.isa)
+        named = () if place else target.cpu_tiers
+        others = tuple(tier for tier in map(tier_called, named) if tier != own)
+        return HOST if own == native_tier() and not others else EmulatedRunner(own, others)
 
     def run(self, request: worker.Request, timeout_s: float) -> dict[str, Json]:
         """On the lowest tier, which every Arm CPU of 64 bits has."""
@@ -155,13 +177,3 @@ def require() -> Environment:
         )
     found.verify()
     return found
-
-
-def _cause(done: subprocess.CompletedProcess[str]) -> str:
-    lines = done.stderr.strip().splitlines()
-    last = lines[-1].rstrip(".") if lines else "the process said nothing"
-    if says_out_of_memory(last) or done.returncode == -signal.SIGKILL:
-        return "out of memory"
-    if done.returncode < 0:
-        return f"{signal.Signals(-done.returncode).name} ({last})"
-    return f"the emulator said: {last}" if last.startswith("qemu") else last

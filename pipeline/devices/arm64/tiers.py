@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from pipeline.config.isa import is_arm
+from pipeline.config.isa import TierName, is_arm
 from pipeline.core.errors import UsageError, suggest
 from pipeline.devices.host_info import ISA
 
@@ -28,7 +28,7 @@ class Tier:
         needs: Features with which a device belongs to it.
     """
 
-    name: str
+    name: TierName
     core: str
     cpu: str
     part: str
@@ -60,7 +60,7 @@ class Tier:
         return lacking, tuple(name for name in deciding if name not in isa)
 
 
-TIERS = {
+TIERS: dict[str, Tier] = {
     tier.name: tier
     for tier in (
         Tier("asimd", "Cortex-A53", "cortex-a53", "0xd03", tuple(_BASE.split()), ("asimd",)),

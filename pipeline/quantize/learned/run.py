@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Learning, Scheme
@@ -26,7 +27,7 @@ from pipeline.quantize.learned.decoder import Decoder
 from pipeline.quantize.learned.learner import Learner
 from pipeline.quantize.learned.weights import ModelWeights
 from pipeline.quantize.quantize import LEARNED, allocated, without_sensitive
-from pipeline.source.torch_model import load_source
+from pipeline.source.cached import after_passes
 
 _SCRATCH = "learning"
 _FEW = 100_000
@@ -38,9 +39,9 @@ def run(context: StageContext) -> StageMetadata:
     batches, or the model does not come in blocks."""
     scheme = Scheme.model_validate(context.config["scheme"])
     learning = scheme.learning or Learning()
-    language = context.model.language
-    assert language is not None  # noqa: S101  # the plan asked
-    model = load_source(context.model).requires_grad_(False)
+    assert context.model.language is not None  # noqa: S101  # the plan asked
+    model = load_compressed(context.model, context.inputs).model.requires_grad_(False)
+    language = after_passes(model, context.model.language)
     graph = load_model(graph_file(context.inputs["graph"].path)).graph
     layers, _ = read_layers(context.inputs["layers"], graph)
     formats = formats_of(scheme, layers, allocated(context))

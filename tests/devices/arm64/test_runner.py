@@ -38,14 +38,15 @@ def executing(tmp_path: Path):  # type: ignore[no-untyped-def]
     def make(tier: str, instruction: int) -> EmulatedRunner:
         path = tmp_path / "program.py"
         path.write_text(_EXECUTES.format(instruction), encoding="ascii")
-        return EmulatedRunner(TIERS[tier], path)
+        return EmulatedRunner(TIERS[tier], program=path)
 
     return make
 
 
 def test_the_targets_tier_or_the_named_one() -> None:
     phone = load_target("phone").model_copy(update={"runner": "arm64"})
-    assert runner_of(phone) == EmulatedRunner(TIERS["i8mm"])
+    assert runner_of(phone) == EmulatedRunner(TIERS["i8mm"], (TIERS["asimd"], TIERS["dotprod"]))
+    assert list(runner_of(phone).tiers) == ["asimd", "dotprod", "i8mm"]  # type: ignore[attr-defined]
     assert runner_of(phone.model_copy(update={"runner": "arm64:asimd"})) == EmulatedRunner(TIERS["asimd"])
     with pytest.raises(UsageError, match="Unknown tier 'a53'"):
         runner_of(phone.model_copy(update={"runner": "arm64:a53"}))
@@ -62,8 +63,11 @@ def test_an_arm_machine_of_the_tier_needs_no_emulator(monkeypatch: pytest.Monkey
     assert native_tier() is None or HOST.info().system.endswith("aarch64")
     monkeypatch.setattr(runner, "native_tier", lambda: TIERS["i8mm"])
     phone = load_target("phone")
-    assert ARM64.at("", phone) is HOST
+    assert ARM64.at("i8mm", phone) is HOST
     assert ARM64.at("dotprod", phone) == EmulatedRunner(TIERS["dotprod"])
+    together = ARM64.at("", phone)
+    assert [each.evidence for each in together.tiers.values()] == [Evidence.EMULATED, Evidence.EMULATED, Evidence.HOST]  # type: ignore[attr-defined]
+    assert EmulatedRunner(TIERS["i8mm"]).info() == HOST.info()
 
 
 def test_not_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +123,7 @@ def test_a_program_that_crashes(tmp_path: Path) -> None:
     path = tmp_path / "crash.py"
     path.write_text("import ctypes\nctypes.string_at(0)\n", encoding="ascii")
     with pytest.raises(StageError, match=r"Measuring facts on the tier asimd failed: SIGSEGV \(qemu: uncaught target"):
-        EmulatedRunner(TIERS["asimd"], path).run(Facts(), 10.0)
+        EmulatedRunner(TIERS["asimd"], program=path).run(Facts(), 10.0)
 
 
 @pytest.mark.slow
@@ -128,7 +132,7 @@ def test_a_program_that_never_ends(tmp_path: Path) -> None:
     path = tmp_path / "sleep.py"
     path.write_text("import time\ntime.sleep(600)\n", encoding="ascii")
     with pytest.raises(StageError, match=r"on the emulated tier asimd took longer than 2 s and was stopped\."):
-        EmulatedRunner(TIERS["asimd"], path).run(Facts(), 2 / runner.SLOWER)
+        EmulatedRunner(TIERS["asimd"], program=path).run(Facts(), 2 / runner.SLOWER)
 
 
 @pytest.mark.usefixtures("emulated")

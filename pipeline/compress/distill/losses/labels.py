@@ -31,5 +31,5 @@ def hard_labels(pair: DistillInputs) -> Tensor:
     return F.cross_entropy(pair.student.outputs, pair.labels)
 
 
-SOFT_LABELS = Loss(soft_labels, families=("classifier", "tokens"))
+SOFT_LABELS = Loss(soft_labels, families=("classifier", "tokens", "language_model"))
 HARD_LABELS = Loss(hard_labels, needs="labels", families=("classifier",))
