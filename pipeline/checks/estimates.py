@@ -10,6 +10,7 @@ from pipeline.config.target import Target
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.types import Doubt, Evidence, Figure, Scheme
 from pipeline.forecast.latency import OutOfRange, estimate_latency
+from pipeline.forecast.power import PowerEstimate, estimate_power
 from pipeline.forecast.rates import SHORT, Range, rates_of
 from pipeline.forecast.work import Work
 from pipeline.formats.scheme import SchemeFormats
@@ -23,18 +24,32 @@ Estimates: TypeAlias = Mapping[str, Figure | OutOfRange]
 def estimates_of(
     work: Work, weights: Sequence[Weight], language: LanguageSpec | None, scheme: Scheme, target: Target
 ) -> Estimates:
-    """Latency from the work of one inference; of a language model, how fast it reads and writes from its weights."""
-    return _of_inference(work, target) if language is None else _of_texts(weights, language, scheme, target)
+    """Latency and power from the work of one inference; of a language model, how fast it reads and writes, from its
+    weights."""
+    if language is not None:
+        return _of_texts(weights, language, scheme, target)
+    return _of_inference(work, 1e6 * sum(weight.megabytes for weight in weights), target)
 
 
-def _of_inference(work: Work, target: Target) -> Estimates:
+def _of_inference(work: Work, weight_bytes: float, target: Target) -> Estimates:
     found = estimate_latency(work, target)
     if isinstance(found, OutOfRange):
-        return {"latency_p50_ms": found, "latency_p95_ms": found}
+        return dict.fromkeys(("latency_p50_ms", "latency_p95_ms", "max_power_w"), found)
+    power = estimate_power(work, weight_bytes, found, target)
     return {
         "latency_p50_ms": _figure(found.p50, "ms", found.said_by),
         "latency_p95_ms": _figure(found.p95, "ms", found.said_by),
+        "max_power_w": _figure(power.watts, "W", _power_said_by(power)),
     }
+
+
+def _power_said_by(power: PowerEstimate) -> str:
+    rate = "back to back" if power.per_second is None else f"{power.per_second:g} times a second"
+    joules = power.joules
+    return (
+        f"not validated by measurements; {rate}, at {1e3 * joules.typical:.3g} mJ each ({1e3 * joules.low:.3g} to "
+        f"{1e3 * joules.high:.3g}): the estimated time on busy cores, and bytes from memory"
+    )
 
 
 def _of_texts(weights: Sequence[Weight], language: LanguageSpec, scheme: Scheme, target: Target) -> Estimates:

@@ -84,6 +84,26 @@ class Shape(StrictModel):
     context_length: Annotated[int, Field(gt=1, le=LONGEST)] = 2048
 
 
+class Power(StrictModel):
+    """What power depends on beside the model. `sources` names the origin of both figures, by their keys.
+
+    Attributes:
+        rate_hz: Inferences per second; None for back to back.
+        idle_w: What the device draws without the model, in watts; 0 where the budget is of what the model adds.
+    """
+
+    rate_hz: Positive | None = None
+    idle_w: Annotated[float, Field(ge=0)] = 0.0
+    sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _every_figure_has_a_source(self) -> Power:
+        missing = {name for name in ("rate_hz", "idle_w") if getattr(self, name)} - set(self.sources)
+        if missing:
+            raise ValueError(f"no source for {', '.join(sorted(missing))}: add it to [power.sources]")
+        return self
+
+
 class BundleOptions(StrictModel):
     """What the bundle's files look like.
 
@@ -136,6 +156,7 @@ class Target(StrictModel):
 
     Attributes:
         tasks: What it asks of the models of some tasks, by their names.
+        power: How often it runs, and what the device draws without it; None for back to back, and nothing.
         runner: Where latency, memory and the profile are measured (see devices/).
         cpu_tiers: Classes of Arm cores that the bundle also runs on: the runner arm64 checks its answers on each. The
             device's own is always one.
@@ -151,6 +172,7 @@ class Target(StrictModel):
     runtime: Runtime = Runtime()
     bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
+    power: Power | None = None
     runner: str = "host"
     cpu_tiers: tuple[TierName, ...] = ()
     tier_samples: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] = 32

@@ -116,3 +116,31 @@ def test_a_model_that_writes_no_texts_has_no_rate() -> None:
     assert METRICS.get("min_tokens_per_s").figure(found(ENCODER)) == Absent(
         "it does not apply to a model that writes no texts", applies=False
     )
+
+
+def power(required: bool) -> BudgetResult:
+    """Of an encoder of 22.7 MB twice a second on the phone: 10 to 600 mW, and the limit is 1 W."""
+    of = found(ENCODER)
+    budget = PHONE.budgets["max_power_w"].model_copy(update={"required": required})
+    target = PHONE.model_copy(update={"budgets": {"max_power_w": budget}})
+    weights = (Weight("w", "MatMul", (1,), 22_700_000, 8),)
+    estimates = estimates_of(ENCODER, weights, None, SCHEME, target)
+    of = replace(of, case=replace(of.case, target=target), estimates=estimates)
+    return judge_budget("max_power_w", budget, METRICS.get("max_power_w").figure(of), of)
+
+
+def test_an_estimate_of_power_decides_no_required_budget() -> None:
+    result = power(required=True)
+    assert result.figure is not None
+    assert result.verdict is Verdict.NOT_MEASURED
+    assert result.reason == (
+        "the estimate of power has not been validated by measurements: it passes and fails no required budget"
+    )
+
+
+def test_an_estimate_of_power_is_held_against_an_optional_budget() -> None:
+    result = power(required=False)
+    assert result.verdict is Verdict.PASS
+    assert result.reason.startswith(
+        "estimated; not validated by measurements; 2 times a second, at 28.6 mJ each (4.98 to 299)"
+    )

@@ -84,7 +84,7 @@ def test_an_undecided_limit_says_what_was_seen_and_what_to_do() -> None:
 def test_what_was_not_measured_says_why() -> None:
     found = measured()
     power = METRICS.get("max_power_w").figure(found)
-    assert judge_budget("max_power_w", budget(3), power, found).reason == "no power model of this device exists yet"
+    assert judge_budget("max_power_w", budget(3), power, found).reason == "nothing measures power yet"
     assert judge_budget("load_ms", budget(3), Absent(), found).reason == "nothing measures it yet"
 
 

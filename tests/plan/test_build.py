@@ -162,9 +162,9 @@ def test_an_unknown_runner_is_refused_before_any_work(
 
 
 def test_a_flag_may_add_a_budget(job: Job) -> None:
-    target = make_plan(job.model_copy(update={"budgets": {"max_power_w": 3.0, "min_agreement": 0.9}})).target
-    power, agreement = target.budgets["max_power_w"], target.budgets["min_agreement"]
-    assert (power.limit, power.required, power.evidence) == (3.0, True, ("device", "estimated"))
+    target = make_plan(job.model_copy(update={"budgets": {"latency_p50_ms": 3.0, "min_agreement": 0.9}})).target
+    latency, agreement = target.budgets["latency_p50_ms"], target.budgets["min_agreement"]
+    assert (latency.limit, latency.required, latency.evidence) == (3.0, True, ("device", "estimated"))
     assert (agreement.limit, agreement.required, agreement.evidence) == (0.9, True, ("host", "emulated", "device"))
 
 
