@@ -14,12 +14,15 @@ from pipeline.bundle.golden import Golden, golden_arrays, read_golden
 from pipeline.bundle.manifest import read_manifest
 from pipeline.bundle.records import read_metadata, require_runtime
 from pipeline.core.errors import IntegrityError, StageError, first_line
+from pipeline.devices.runner import Runner, subject_of
+from pipeline.devices.runner_session import RunnerSession
 from pipeline.runtime.session import SESSION_ERRORS, make_session
 from pipeline.runtime.states import run_rows
 
 
-def verify(bundle: str | Path) -> float:
-    """Check the bundle's manifest and the sha256 of every file, load every graph, and run the golden inputs.
+def verify(bundle: str | Path, runner: Runner | None = None) -> float:
+    """Check the bundle's manifest and the sha256 of every file, load every graph, and run the golden inputs: here, or
+    where `runner` is.
 
     Returns the largest difference from the golden outputs, as a share of the largest expected value. UsageError if
     a file is missing, added, changed or of another kind; IntegrityError if the files do not fit together; StageError
@@ -31,7 +34,11 @@ def verify(bundle: str | Path) -> float:
     metadata = read_metadata(folder)
     runtime = metadata.session_runtime()
     try:
-        sessions = [make_session(graphs, runtime) for graphs in metadata.variants(folder)]
+        if runner is None:
+            sessions = [make_session(graphs, runtime) for graphs in metadata.variants(folder)]
+        else:
+            subjects = [subject_of(graphs, Path(), runtime) for graphs in metadata.variants(folder)]
+            sessions = [RunnerSession(runner, subject) for subject in subjects]
         return require_golden(folder, sessions, f"The bundle {folder.name}")
     except SESSION_ERRORS as error:
         message = f"ONNX Runtime cannot run the golden samples of the bundle {folder.name}: {first_line(error)}"

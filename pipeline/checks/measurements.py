@@ -344,12 +344,16 @@ def _accuracy(case: Case, answers: Path | None, done: Progress) -> tuple[Dataset
 
 
 def _tiers(case: Case, answers: Path | None, begin: Begin) -> tuple[TierCheck, ...]:
-    """Answers on the CPUs that the runner knows by name; nothing of a runner that is one CPU."""
+    """Answers on the CPUs that the runner knows by name. Of another machine that is one CPU the golden outputs alone:
+    the evaluation samples ran there already."""
     runners: dict[str, Runner] = getattr(case.runner, "tiers", {})
-    if not runners:
+    if runners:
+        done = begin(f"answers on {', '.join(runners)}")
+        return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done)
+    name = case.target.runner
+    if name == "host":
         return ()
-    done = begin(f"answers on {', '.join(runners)}")
-    return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done)
+    return check_tiers(case.bundle, case.model, case.target, {name: case.runner}, None, None, begin("golden outputs"))
 
 
 def _accuracy_notes(case: Case) -> list[str]:

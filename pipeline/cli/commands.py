@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import device_commands
 from pipeline.cli import options as flag
 from pipeline.config.job import DEFAULT_TARGET
+
+if TYPE_CHECKING:
+    from pipeline.devices.runner import Runner
 
 app = typer.Typer(
     name="edge",
@@ -223,19 +226,33 @@ def tune(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Where it answers, as of `edge check`.", show_default="host", metavar="NAME[:PLACE]"),
+    ] = None,
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
     """Check every byte of a bundle against its manifest, and what it answers against its golden samples."""
     from pipeline.bundle.verify import verify as verified  # noqa: PLC0415
     from pipeline.cli.terminal import output_console  # noqa: PLC0415
 
-    worst = verified(bundle)
+    worst = verified(bundle, None if runner is None else _runner(runner))
+    where = "here" if runner is None else f"on {runner}"
     output_console().print(
-        f"{bundle} is whole, and gives its golden outputs here (largest difference: {worst:.2g} of the largest value).",
+        f"{bundle} is whole, and gives its golden outputs {where} (largest difference: {worst:.2g} of the largest "
+        "value).",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _runner(name: str) -> Runner:
+    """A runner by its name and place, of the default target where it asks for one."""
+    from pipeline.config.loading import load_target  # noqa: PLC0415
+    from pipeline.devices import runner_of  # noqa: PLC0415
+
+    return runner_of(load_target(DEFAULT_TARGET).model_copy(update={"runner": name}))
 
 
 @app.command()

@@ -29,6 +29,8 @@ def test_a_bundle_is_measured_on_a_board(edge: Edge, exported: str, workspace: P
     evidence = {name: figure["evidence"] for name, figure in report["figures"].items()}
     assert {evidence[name] for name in ("latency_p95_ms", "load_ms", "max_accuracy_drop")} == {"device"}
     assert evidence["bundle_mb"] == "host"
+    golden = next(one for one in report["budgets"] if one["metric"] == "min_golden_match")
+    assert (golden["verdict"], golden["figure"]["evidence"], golden["figure"]["value"]) == ("PASS", "device", 1.0)
     accuracy = [result["drop"] for result in report["accuracy"]]
     assert accuracy == [
         result["drop"] for result in json.loads((workspace / "out/report.json").read_text())["accuracy"]

@@ -1,4 +1,5 @@
-"""Budgets on what a bundle answers on the CPUs that its target names: they apply wherever those were tried."""
+"""Budgets on what a bundle answers on other CPUs, those that its target names or a board's: they apply wherever those
+were tried."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def implied(found: Measurements) -> dict[str, Budget]:
         source="the golden outputs are what the bundle promises, within its own tolerance",
     )
     drop = found.case.target.budgets.get(DROP_NAME)
-    if drop is None:
+    if drop is None or not any(tier.accuracy for tier in found.records.tiers):
         return {GOLDEN_NAME: golden}
     return {GOLDEN_NAME: golden, TIER_DROP_NAME: drop.model_copy(update={"evidence": _ANY})}
 
