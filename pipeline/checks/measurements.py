@@ -237,10 +237,11 @@ def _singles(case: Case, subject: Subject, feed: Feed) -> list[_Single]:
         if place:
             feed |= _outputs(case.model.up_to(place), feed, case.target.runtime)
         inputs = Path(subject.inputs).with_name(f"inputs-{place}.npz")
-        write_feed(inputs, feed | {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs})
-        own = subject_of(file, inputs, case.target.runtime)
+        own = {entry.name: feed[spec.feeds.get(entry.name, entry.name)] for entry in spec.inputs}
+        write_feed(inputs, own if place else feed | own)  # the first graph's float form may take more
+        single = subject_of(file, inputs, case.target.runtime)
         float_file = of_float.files[place] if of_float else None
-        found.append(_Single(spec.name, own, replace(own, model=str(float_file)) if float_file else None))
+        found.append(_Single(spec.name, single, replace(single, model=str(float_file)) if float_file else None))
     return found
 
 

@@ -19,6 +19,8 @@ _PICOJOULES = (4.0, 8.0, 20.0)
 2014, 45 nm); middle and lower end (assumption): LPDDR4X and LPDDR5 at lower voltages."""
 _FROM_MEMORY = (0.0, 0.5, 1.0)
 """Share of the values between operators that leave the caches (assumption)."""
+_SHORTEST_MS = 1e-3
+"""A network of a few products is estimated to take no time at all."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def estimate_power(work: Work, weight_bytes: float, latency: LatencyEstimate, ta
     rate = target.power.rate_hz if target.power else None
     idle = target.power.idle_w if target.power else 0.0
     drawn = [
-        idle + energy * min(1e3 / ms, rate or float("inf")) for energy, ms in zip(joules, milliseconds, strict=True)
+        idle + energy * min(1e3 / max(ms, _SHORTEST_MS), rate or float("inf"))
+        for energy, ms in zip(joules, milliseconds, strict=True)
     ]
     return PowerEstimate(_range(joules), _range(sorted(drawn)), rate)
 
