@@ -123,6 +123,11 @@ def estimate_latency(work: Work, target: Target) -> LatencyEstimate | OutOfRange
     return LatencyEstimate(middle, middle.times(*_TAIL), _said_by(family, found, target))
 
 
+def slowest_calls_ms(work: Work) -> float:
+    """What calling the operators takes on the device of published rows where that takes longest."""
+    return max(costs.milliseconds(work)[1] for costs in known().devices)
+
+
 def strength_of(device: Device, threads: int | None = None) -> float:
     """Vectors of 128 bits that its fastest cores multiply in a nanosecond, one for each thread (None: all cores)."""
     each = sorted(

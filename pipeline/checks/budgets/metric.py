@@ -46,9 +46,11 @@ def answered(found: Measurements, value: float, unit: str, note: str) -> Figure:
     return Figure(value=value, unit=unit, evidence=found.case.giving("answers").evidence, note=note)
 
 
-def estimated(name: str, measured: Outcome, found: Measurements) -> Outcome:
+def estimated(
+    name: str, measured: Outcome, found: Measurements, remedy: str = f". To measure it: {ON_DEVICE}"
+) -> Outcome:
     """What was measured if it can decide the target's budget `name`, or no estimate can; else the estimate, or why none
-    could be defended."""
+    could be defended, and the `remedy`."""
     budget = found.case.target.budgets.get(name)
     if budget is None or Evidence.ESTIMATED not in budget.evidence or name not in found.estimates:
         return measured
@@ -58,7 +60,7 @@ def estimated(name: str, measured: Outcome, found: Measurements) -> Outcome:
     if not isinstance(estimate, OutOfRange):
         return estimate
     here = f" ({measured.value:.4g} {measured.unit} by {measured.evidence})" if isinstance(measured, Figure) else ""
-    return Absent(f"no estimate, out of range: {estimate.reason}. To measure it: {ON_DEVICE}{here}")
+    return Absent(f"no estimate, out of range: {estimate.reason}{remedy}{here}")
 
 
 Explained: TypeAlias = tuple[tuple[str, ...], str]
