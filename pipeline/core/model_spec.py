@@ -17,7 +17,7 @@ MOST_VALUES = 2**28
 """Of one sample of an input."""
 _ASSUMED = 16
 """The length of a dynamic axis, when they are counted."""
-_PLACES = {"path", "entry", "tokenizer"}
+_PLACES = {"path", "entry", "tokenizer", "stamps"}
 
 
 DTYPE: TypeAlias = Literal[
@@ -155,7 +155,7 @@ class ModelSpec(StrictModel):
     `decoder`: of a model with an encoder and a decoder; `language`: of a language model; `coded`: whether its weights
     are codes already.
     Outside the key: `path`, its folder; `entry`, the factory, ONNX or GGUF file; `tokenizer`, the folder of a tokenizer
-    in place of its own.
+    in place of its own; `stamps`, of files with weights, by which they are known to be those that were digested.
     """
 
     name: str
@@ -179,6 +179,7 @@ class ModelSpec(StrictModel):
     path: Path
     entry: str = ""
     tokenizer: Path | None = None
+    stamps: dict[str, tuple[int, int, int]] = Field(default={})
 
     def identity(self) -> dict[str, Json]:
         """What of it can change a result: no place on this machine."""

@@ -33,6 +33,11 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `constant` would give an array, without reading it."""
+    return value is not None and value.const_value is not None and value.is_initializer()
+
+
 def fixed_values(graph: ir.Graph) -> frozenset[str]:
     """The names of values that nodes of the graph compute from constants alone, which ONNX Runtime does once, when it
     loads the model. Nodes with bodies, and those that read nothing but are no Constant (random ones), do not count."""

@@ -32,6 +32,11 @@ class SessionError(StageError):
     """ONNX Runtime refused a graph or a sample, in words."""
 
 
+_LARGE = 1_000_000_000
+"""Bytes of weights beside a graph from which on its sessions in float read them where they are mapped: packed for the
+kernels, they would be in memory once more, and no longer be the file's."""
+_AS_STORED = {"session.disable_prepacking": "1"}
+
 SESSION_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, SessionError)
 """What making or running a session raises."""
 _ORT = ".ort"
@@ -71,9 +76,29 @@ def chained(files: Sequence[Path], graphs: Graphs, open_file: Callable[[Path], A
     return sessions[0] if len(sessions) == 1 else Chain(sessions, [spec.feeds for spec in graphs])
 
 
+def parallel_float_session(graphs: Graphs) -> ort.InferenceSession:
+    """As `parallel_session`, of graphs in float."""
+    return parallel_session(graphs, float_runtime(graphs))
+
+
 def parallel_session(model: Path | Graphs, runtime: Runtime | None = None) -> ort.InferenceSession:
     """A session on all cores, as `make_session`: for answers, which do not depend on the number of threads."""
     return make_session(model, (runtime or Runtime()).model_copy(update={"threads": available_cores()}))
+
+
+def float_runtime(graphs: Graphs) -> Runtime:
+    """How graphs in float are run: with weights as they lie in their files, if those are large."""
+    return Runtime(session_config=_AS_STORED if are_large(graphs) else {})
+
+
+def are_large(graphs: Graphs) -> bool:
+    """Whether graphs in float have so many weights that memory may not hold them."""
+    return any(map(_is_large, graphs.files))
+
+
+def _is_large(model: Path) -> bool:
+    weights = model.with_name(f"{model.name}.data")
+    return weights.is_file() and weights.stat().st_size > _LARGE
 
 
 def default_session(model: Path, *, mem_pattern: bool = True) -> Session:
@@ -90,6 +115,8 @@ def open_given(model: Path) -> ort.InferenceSession:
     refuses the file."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    for key, value in _AS_STORED.items() if _is_large(model) else ():
+        options.add_session_config_entry(key, value)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except SESSION_ERRORS as error:

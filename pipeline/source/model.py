@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.recipe import Recipe
-from pipeline.core.digest import sha256_file, sha256_json
+from pipeline.core.digest import sha256_json
 from pipeline.core.errors import StageError, UsageError, first_line
+from pipeline.core.known_digests import Stamp, known_sha256, stamp
 from pipeline.core.model_spec import DecoderSpec, InputSpec, LanguageSpec, ModelSpec
 from pipeline.core.untrusted import read_json_object, require_inside, user_path
 from pipeline.source.coded.checkpoint import GGUF, coded_checkpoint
@@ -48,7 +49,8 @@ class ModelSource:
     """A vetted source. `digest` covers everything that can change what is exported. `path`: the folder with its
     tokenizer or image processing. `entry`: the factory, ONNX or GGUF file. `inputs`: what the graph takes, of
     sources that have no Hugging Face `config`; `outputs`, `metadata`: what an ONNX file says that it gives, and of
-    itself. `coded`: whether the weights are codes already. `notes`: what was assumed of it."""
+    itself. `coded`: whether the weights are codes already. `notes`: what was assumed of it;
+    `stamps`: of files with weights, from before they were digested."""
 
     name: str
     kind: Literal["huggingface", "factory", "onnx"]
@@ -67,6 +69,7 @@ class ModelSource:
     decoder: DecoderSpec | None = None
     language: LanguageSpec | None = None
     coded: bool = False
+    stamps: dict[str, Stamp] = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -100,6 +103,7 @@ class ModelSource:
             coded=self.coded,
             path=self.path,
             entry=self.entry,
+            stamps=self.stamps,
         )
 
 
@@ -248,6 +252,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
     coded = coded_checkpoint(path, config, str(gguf or ""))
     check_sizes(config, count_tensors(path, allow_pickle) if coded is None else coded.tensors, path.name)
     adapter = _of_architecture(TASKS.get(task), config, path) if task else infer_task(config, path)
+    stamps = {} if gguf else {file.name: stamp(file) for file in weight_files(path, allow_pickle)}
     return ModelSource(
         name=model_name(model),
         kind="huggingface",
@@ -262,6 +267,7 @@ def _folder_source(model: str, task: str | None, trust_remote_code: bool, allow_
         decoder=decoder_of(config, adapter, path) if adapter.decodes else None,
         language=language_of(path, trust_remote_code) if adapter.continues else None,
         coded=coded is not None,
+        stamps=stamps,
         notes=(coded.note(),) if coded else (),
     )
 
@@ -409,4 +415,4 @@ def _digest(path: Path, weights: list[Path], trust_remote_code: bool) -> str:
         *(_EXECUTABLE if trust_remote_code else ()),
     )
     found = {file for pattern in patterns for file in path.glob(pattern)} | set(weights)
-    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(found)})
+    return sha256_json({file.relative_to(path).as_posix(): known_sha256(file) for file in sorted(found)})

@@ -42,7 +42,7 @@ def _decoded_model(spec: ModelSpec) -> PreTrainedModel:
     checkpoint = coded_checkpoint(spec.path, read_config(spec.path), spec.entry)
     assert checkpoint is not None  # noqa: S101  # the source was vetted as one
     loader = getattr(transformers, _encoder_class(spec.path, spec.auto_class))
-    with _loading(spec.path.name, spec.auto_class):
+    with loading(spec.path.name, spec.auto_class):
         config = AutoConfig.from_pretrained(spec.path)
         if hasattr(config, QUANTIZATION):
             delattr(config, QUANTIZATION)
@@ -88,7 +88,7 @@ def load_float_model(path: Path, auto_class: str, trust_remote_code: bool, pickl
     transformers cannot build it or weights are missing."""
     auto_class = _encoder_class(path, auto_class)
     loader = getattr(transformers, auto_class)
-    with _loading(path.name, auto_class):
+    with loading(path.name, auto_class):
         model, info = loader.from_pretrained(
             path,
             **_LOADED,
@@ -107,7 +107,7 @@ _LOADED: dict[str, Any] = {
 }
 
 
-def _loading(name: str, auto_class: str) -> AbstractContextManager[None]:
+def loading(name: str, auto_class: str) -> AbstractContextManager[None]:
     """Around transformers, which checks little of what a checkpoint says."""
     return refused(
         f"transformers {transformers.__version__} cannot load {name!r} as {auto_class}",

@@ -12,12 +12,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.core.model_spec import InputSpec
-from pipeline.graph.edit import add_constant, constant, drop_unused, emit, name_of, replace
+from pipeline.graph.edit import add_constant, constant, drop_unused, emit, is_constant, name_of, replace
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_tied_tables, fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
+from pipeline.trace.lazy import matrix_of
 from pipeline.trace.pack_attention import Alike, always_alike, pack_attention
 from pipeline.trace.simplify_gather_nd import simplify_gathers
 from pipeline.trace.split_prelu import split_prelus
@@ -129,7 +130,7 @@ def name_after_module(node: ir.Node, prefix: str) -> None:
     if not module:
         return
     node.name = _unique(node, f"{module}/{node.op_type}")
-    if node.op_type == "MatMul" and constant(node.inputs[1]) is not None:
+    if node.op_type == "MatMul" and is_constant(node.inputs[1]):
         _rename(node.inputs[1], f"{module}.weight")
 
 
@@ -186,5 +187,6 @@ def strip_metadata(model: ir.Model) -> None:
         value.metadata_props.clear()
         value.doc_string = None
     for value in graph.initializers.values():
-        if value.const_value is not None:  # not ascontiguousarray: it makes a vector of a scalar
+        if value.const_value is not None and matrix_of(value) is None:
+            # not ascontiguousarray: it makes a vector of a scalar
             value.const_value = ir.tensor(np.asarray(value.const_value.numpy(), order="C"), name=value.name)

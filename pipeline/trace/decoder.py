@@ -21,9 +21,11 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.source.cached import CachedDecoder, cache_argument, positions
 from pipeline.source.language import OTHERS
+from pipeline.source.streamed import Streamed
 from pipeline.trace.failure import cannot_export
 from pipeline.trace.module import uncollected
 from pipeline.trace.pack_attention import merge_reshapes
+from pipeline.trace.without_values import without_values
 
 _NAME = "edge_cached"
 _ROTARY = "rotary_emb"
@@ -239,17 +241,19 @@ def _scale_of(module: nn.Module) -> bool | None:
     return None
 
 
-def decoder_forms(module: CachedDecoder, language: LanguageSpec, opset: int) -> Iterator[tuple[ir.Model, str, str]]:
+def decoder_forms(
+    module: CachedDecoder, language: LanguageSpec, opset: int, streamed: Streamed | None = None
+) -> Iterator[tuple[ir.Model, str, str]]:
     """The graph, best form first; what is said of one that must do, and why a better one could not be traced."""
     why = ""
     if _turns(module.model):
         try:
-            best = trace_decoder(module, language, opset, rotary=True)
+            best = trace_decoder(module, language, opset, True, streamed)
         except StageError as error:
             why = error.message
         else:
             yield best, "", ""
-    yield trace_decoder(module, language, opset, rotary=False), "positions that are turned outside of attention", why
+    yield trace_decoder(module, language, opset, False, streamed), "positions that are turned outside of attention", why
 
 
 def _turns(model: nn.Module) -> bool:
@@ -259,9 +263,12 @@ def _turns(model: nn.Module) -> bool:
     return shared and any(name.endswith(_ROTARY) for name, _ in model.named_modules())
 
 
-def trace_decoder(module: CachedDecoder, language: LanguageSpec, opset: int, rotary: bool) -> ir.Model:
+def trace_decoder(
+    module: CachedDecoder, language: LanguageSpec, opset: int, rotary: bool, streamed: Streamed | None = None
+) -> ir.Model:
     """The graph with a dynamic batch, and dynamic numbers of tokens and of tokens before. `rotary`: whether the
-    operator turns queries and keys, or the graph before it does. StageError if the model cannot be traced."""
+    operator turns queries and keys, or the graph before it does. `streamed`: the model's matrices where memory
+    does not have them: the graph reads them when it is written. StageError if the model cannot be traced."""
     model = module.model
     before = model.config._attn_implementation
     model.set_attn_implementation(_NAME)
@@ -272,7 +279,7 @@ def trace_decoder(module: CachedDecoder, language: LanguageSpec, opset: int, rot
             traced = _Traced(module, rotary, language.longest).eval()
             turned = _without_rotation(model) if rotary else nullcontext()
             with turned, _one_operator_norms(model) if opset >= RMS_OPSET else nullcontext():
-                return _exported(traced, language, opset)
+                return _exported(traced, language, opset, streamed)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise cannot_export(type(model).__name__, opset, error) from error
     finally:
@@ -287,7 +294,17 @@ def _attends_itself(model: PreTrainedModel) -> StageError:
     )
 
 
-def _exported(traced: _Traced, language: LanguageSpec, opset: int) -> ir.Model:
+def _exported(traced: _Traced, language: LanguageSpec, opset: int, streamed: Streamed | None) -> ir.Model:
+    with without_values(streamed) if streamed is not None else nullcontext() as read:
+        made = _program(traced, language, opset)
+        if read is not None:
+            read(made.model)
+    made.optimize()
+    merge_reshapes(made.model)
+    return made.model
+
+
+def _program(traced: _Traced, language: LanguageSpec, opset: int) -> torch.onnx.ONNXProgram:
     batch, tokens, past = 2, 3, 5
     kept = [torch.zeros(batch, language.heads, past, language.size) for _ in language.inputs]
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
@@ -307,7 +324,7 @@ def _exported(traced: _Traced, language: LanguageSpec, opset: int) -> ir.Model:
         opset_version=opset,
         dynamo=True,
         verbose=False,
+        optimize=False,
     )
     assert made is not None  # noqa: S101  # it is with dynamo
-    merge_reshapes(made.model)
-    return made.model
+    return made

@@ -13,7 +13,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress
 from pipeline.data.samples import DATASET, INDEX, Row, Samples, open_samples, write_samples
 from pipeline.graph.files import graphs_in
-from pipeline.runtime.session import parallel_session
+from pipeline.runtime.session import parallel_float_session
 from pipeline.runtime.states import run_in_order
 
 STEPS = "steps"
@@ -23,7 +23,7 @@ STEPS = "steps"
 def run(context: StageContext) -> StageMetadata:
     """Writes the samples of one set, or a folder of them per evaluation set; the metadata stay."""
     steps = context.inputs[STEPS]
-    session = parallel_session(graphs_in(context.inputs["float"].path))
+    session = parallel_float_session(graphs_in(context.inputs["float"].path))
     if (steps.path / INDEX).is_file():
         _fill(session, steps.path, context.out, context.progress)
     for folder in sorted(path for path in steps.path.iterdir() if path.is_dir()):

@@ -7,8 +7,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.graph.edit import add_constant, constant, name_of, replace
+from pipeline.graph.edit import add_constant, constant, is_constant, name_of, replace
 from pipeline.graph.operators import LAYERS
+from pipeline.trace.lazy import add_matrix, matrix_of
 
 _MOVING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose")
 """Operators that move values and make none."""
@@ -41,7 +42,7 @@ def _fold_all(graph: ir.Graph, making: tuple[str, ...], readers: tuple[str, ...]
     for node in list(graph):
         if node.op_type in making and len(node.outputs) == 1 and _reaches(node, making, readers):
             values = [value for value in node.inputs if value is not None]
-            if values and all(constant(value) is not None for value in values):
+            if values and all(map(is_constant, values)):
                 name = made.get(values[0], name_of(values[0]))
                 made[_fold(graph, node, values)] = name
     for value, name in made.items():
@@ -64,11 +65,25 @@ def _reaches(node: ir.Node, making: tuple[str, ...], readers: tuple[str, ...]) -
 
 
 def _fold(graph: ir.Graph, node: ir.Node, values: list[ir.Value]) -> ir.Value:
-    feeds = {name_of(value): constant(value) for value in values}
-    (array,) = ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)
-    value = add_constant(graph, f"{name_of(values[0])}/{name_of(node.outputs[0])}", np.asarray(array))
+    value = _turned(graph, node, values[0]) or _computed(graph, node, values)
     replace(node, value)
     return value
+
+
+def _turned(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """The transpose of a matrix that is not read before it is needed; None for other constants."""
+    matrix = matrix_of(value) if node.op_type == "Transpose" else None
+    return None if matrix is None else add_matrix(graph, _name(node, value), matrix.transposed())
+
+
+def _name(node: ir.Node, first: ir.Value) -> str:
+    return f"{name_of(first)}/{name_of(node.outputs[0])}"
+
+
+def _computed(graph: ir.Graph, node: ir.Node, values: list[ir.Value]) -> ir.Value:
+    feeds = {name_of(value): constant(value) for value in values}
+    (array,) = ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)
+    return add_constant(graph, _name(node, values[0]), np.asarray(array))
 
 
 def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:

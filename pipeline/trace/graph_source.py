@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -13,10 +14,14 @@ from pipeline.core.model_spec import LanguageSpec
 from pipeline.graph.files import MODEL
 from pipeline.source.cached import CachedDecoder, check_continues, random_past
 from pipeline.source.halves import DECODER, ENCODER, STATES, Decoder, Encoder
+from pipeline.source.streamed import Streamed
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 from pipeline.tasks.output_kind import MASK
 
 Tensors = dict[str, torch.Tensor]
+_MANY, _FEW_TOKENS = 500_000_000, 32
+"""Parameters of a model from which on texts to compare on have no more than so many tokens: its weights are read from
+the disk for each, and a token takes as many additions and multiplications as there are."""
 _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
 
 
@@ -24,7 +29,8 @@ _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
 class GraphSource:
     """One graph to be: its name, the module, inputs to trace with (the first of `cases`) and to compare on, the prefix
     that names lose, `feeds` as of its `GraphSpec`, the names of its dynamic axes by input where their places do not
-    tell them, and the tokens for which buffers of keys and values may have room (0 where it has none)."""
+    tell them, and the tokens for which buffers of keys and values may have room (0 where it has none). `streamed`: the
+    model's weights, where they are read one at a time."""
 
     name: str
     module: nn.Module
@@ -33,21 +39,39 @@ class GraphSource:
     feeds: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     room: int = 0
+    streamed: Streamed | None = None
+
+    def running(self) -> AbstractContextManager[None]:
+        """While the context lasts, the module can be called."""
+        return nullcontext() if self.streamed is None else self.streamed.loaded_as_called()
 
 
-def continuing(model: PreTrainedModel, language: LanguageSpec, longest: int) -> GraphSource:
+def continuing(
+    model: PreTrainedModel, language: LanguageSpec, longest: int, streamed: Streamed | None = None
+) -> GraphSource:
     """A language model with its cache: prompts, a prompt in parts and single tokens, up to `longest` tokens and to the
     end of the context. Padding is left out: what stands there is of no use. StageError if the model does not continue
     with such a cache."""
-    check_continues(model, language)
+    with nullcontext() if streamed is None else streamed.loaded_as_called():
+        check_continues(model, language)
     axes: dict[str, tuple[str, ...]] = {"input_ids": ("batch", _LENGTH), "attention_mask": ("batch", "total")}
     axes |= dict.fromkeys(language.inputs, ("batch", "heads", "past"))
     size = int(model.config.get_text_config(decoder=True).vocab_size)
+    if streamed is not None and streamed.parameters > _MANY:
+        longest = _FEW_TOKENS
     longest, room = min(longest, language.longest), max(language.longest - 5, 0)
     shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, room)), (3, 1, min(7, room)), (1, longest, 0)]
     shapes += [(1, 1, language.longest - 1)]
     cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes)]
-    return GraphSource(MODEL, CachedDecoder(model, language).eval(), cases, "model.", axes=axes, room=language.longest)
+    return GraphSource(
+        MODEL,
+        CachedDecoder(model, language).eval(),
+        cases,
+        "model.",
+        axes=axes,
+        room=language.longest,
+        streamed=streamed,
+    )
 
 
 def _continued(language: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from pipeline.graph.edit import CONTRIB, add_constant, constant, drop_unused
+from pipeline.graph.edit import CONTRIB, add_constant, constant, drop_unused, is_constant
+from pipeline.trace.lazy import add_matrix, matrix_of
 
 ATTENTION = "GroupQueryAttention"
 _SIDES = 3
@@ -82,9 +83,9 @@ def pack_attention(graph: ir.Graph, alike: Alike = always_alike) -> int:
 def _projection(value: ir.Value | None) -> _Projection | None:
     node = None if value is None else value.producer()
     bias = None
-    if node is not None and node.op_type == "Add" and constant(node.inputs[1]) is not None:
+    if node is not None and node.op_type == "Add" and is_constant(node.inputs[1]):
         bias, node = node, node.inputs[0].producer() if node.inputs[0] is not None else None
-    if node is None or node.op_type != "MatMul" or constant(node.inputs[1]) is None:
+    if node is None or node.op_type != "MatMul" or not is_constant(node.inputs[1]):
         return None
     outputs = [node.outputs[0], *(bias.outputs if bias else ())]
     alone = all(len(list(output.uses())) == 1 and not output.is_graph_output() for output in outputs)
@@ -103,10 +104,8 @@ def _together(parts: Sequence[_Projection]) -> bool:
 def _pack(graph: ir.Graph, node: ir.Node, parts: Sequence[_Projection]) -> None:
     name = f"{parts[0].module.rpartition('.')[0]}.qkv_proj"
     weights = [part.product.inputs[1] for part in parts]
-    joined = np.concatenate([_array(weight) for weight in weights], axis=1)
-    product = ir.node(
-        "MatMul", [parts[0].product.inputs[0], add_constant(graph, f"{name}.weight", joined)], name=f"{name}/MatMul"
-    )
+    joined = _side_by_side(graph, f"{name}.weight", weights)
+    product = ir.node("MatMul", [parts[0].product.inputs[0], joined], name=f"{name}/MatMul")
     added = [product]
     biases = [part.bias.inputs[1] for part in parts if part.bias is not None]
     if biases:
@@ -123,6 +122,15 @@ def _pack(graph: ir.Graph, node: ir.Node, parts: Sequence[_Projection]) -> None:
         node.replace_input_with(place, None)
     graph.remove([n for part in parts for n in (part.bias, part.product) if n is not None], safe=True)
     drop_unused(graph, [value for value in (*weights, *biases) if value is not None])
+
+
+def _side_by_side(graph: ir.Graph, name: str, weights: Sequence[ir.Value | None]) -> ir.Value:
+    """A constant of the columns of all `weights`."""
+    matrices = [matrix_of(weight) for weight in weights]
+    turned = [matrix for matrix in matrices if matrix is not None and matrix.turned]
+    if len(turned) == len(weights):
+        return add_matrix(graph, name, turned[0].beside(turned[1:]))
+    return add_constant(graph, name, np.concatenate([_array(weight) for weight in weights], axis=1))
 
 
 def _array(value: ir.Value | None) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
 from pipeline.source.cached import CachedDecoder, after_passes
 from pipeline.source.coded.checkpoint import coded_checkpoint
 from pipeline.source.model_config import CONFIG, read_config
+from pipeline.source.streamed import Streamed, open_streamed
 from pipeline.source.torch_model import wrap
 from pipeline.trace.canonical import canonicalize, rename_axes
 from pipeline.trace.decoder import decoder_forms
@@ -45,19 +46,22 @@ def run(context: StageContext) -> StageMetadata:
     `max_length` tokens.
     """
     spec = context.model
-    model = _prepared(spec, context)
+    streamed = _streamed(spec, context)
+    model = streamed.model if streamed else _prepared(spec, context)
     changed: StageMetadata = {}
     if PREVIOUS_PASS in context.inputs and spec.language is not None and isinstance(model, PreTrainedModel):
         language = after_passes(model, spec.language)
         spec = spec.model_copy(update={"language": language})
         changed = {"language": language.model_dump(mode="json")}
-    sources = _sources(model, spec, context.config["max_length"])
+    sources = _sources(model, spec, context.config["max_length"], streamed)
     context.progress(1, len(sources) + 2)
     made = []
     for source in sources:
         made.append(_proven(source, spec, context.config["opset"], context.out / file_of(source.name)))
         context.progress(1 + len(made), len(sources) + 2)
     graphs = {source.name: graph.graph for source, graph in zip(sources, made, strict=True)}
+    if streamed is not None:
+        streamed.require_unchanged()
     record_graphs(context.out, graphs, {source.name: source.feeds for source in sources})
     if PREVIOUS_PASS in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8", newline="\n")
@@ -72,6 +76,11 @@ def run(context: StageContext) -> StageMetadata:
     }
 
 
+def _streamed(spec: ModelSpec, context: StageContext) -> Streamed | None:
+    """A language model of which memory holds one matrix at a time; None if all of it must be loaded."""
+    return open_streamed(spec) if spec.language is not None and PREVIOUS_PASS not in context.inputs else None
+
+
 def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     """Loaded, changed by the passes before, with its pooling inside, and without the cache of a decoder that does not
     continue texts: nobody reads it after one pass over a text."""
@@ -82,10 +91,10 @@ def _prepared(spec: ModelSpec, context: StageContext) -> nn.Module:
     return model
 
 
-def _sources(model: nn.Module, spec: ModelSpec, max_length: int) -> list[GraphSource]:
+def _sources(model: nn.Module, spec: ModelSpec, max_length: int, streamed: Streamed | None) -> list[GraphSource]:
     """What each graph of the model is traced from."""
     if spec.language is not None:
-        return [continuing(model, spec.language, max_length)]
+        return [continuing(model, spec.language, max_length, streamed)]
     cases = _cases(model, spec, max_length)
     if spec.decoder is None:
         return [GraphSource(MODEL, model, cases, "model." if spec.sentence_transformer else "")]
@@ -124,7 +133,8 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
         rename_axes(graph.graph, spec.inputs)
         save_model(graph, path)
         try:
-            difference = check_parity(source.module, path, source.cases)
+            with source.running():
+                difference = check_parity(source.module, path, source.cases)
             if source.room:
                 check_room(path, source.cases, source.room)
         except StageError as error:
@@ -160,7 +170,7 @@ def _forms(source: GraphSource, spec: ModelSpec, opset: int) -> Iterator[tuple[i
     """The graph, best form first: ONNX Runtime does not run all that tracers may write at opset 23 (rotary positions,
     masked attention), so that forms with the operators of the opset before follow. All are of `opset` in the end."""
     if isinstance(source.module, CachedDecoder) and spec.language is not None:
-        for graph, title, why in decoder_forms(source.module, spec.language, opset):
+        for graph, title, why in decoder_forms(source.module, spec.language, opset, source.streamed):
             yield graph, _Form(opset, fused=False, title=title, why=why)
         return
     yield _traced(source, spec, opset), _Form(opset, fused=True)
