@@ -17,6 +17,15 @@ resource: Any = import_module("resource") if find_spec("resource") else None  # 
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
 """What the system says of a disk that is full, or of a share of it."""
 
+_FULL_SAID = f"os error {errno.ENOSPC})"
+"""How libraries in Rust (safetensors) say it."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error, or what it was raised from, says that a disk is full."""
+    return any((isinstance(each, OSError) and each.errno in FULL) or _FULL_SAID in str(each) for each in causes(error))
+
+
 _LEAST = 1_400_000_000  # bytes that the libraries map before any model is there; exporting a tiny one maps 1.5e9
 
 

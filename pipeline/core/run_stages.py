@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.core.artifact import Artifact, seal
 from pipeline.core.errors import IntegrityError, ResourceError
-from pipeline.core.memory import FULL, gc_threshold, is_out_of_memory, require_address_space
+from pipeline.core.memory import gc_threshold, is_disk_full, is_out_of_memory, require_address_space
 from pipeline.core.silence import silence_output
 from pipeline.core.stage import Stage, StageContext
 from pipeline.core.store import Store
@@ -103,7 +103,7 @@ def _stage_errors(stage: str) -> Iterator[None]:
     except ResourceError:
         raise
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if is_disk_full(error):
             raise ResourceError(
                 f"Stage {stage}: the disk is full.",
                 "Free some space (`edge clean` shrinks the store) and run the same command again; "

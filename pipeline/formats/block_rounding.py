@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +31,38 @@ def block_format(weight: Float, form: BlockFormat, each_row: bool = False) -> Bl
     return form if fits_half(weight, form, each_row) else dataclasses.replace(form, scale_bits=32)
 
 
+_TOGETHER = 1 << 18
+"""Values that are rounded at a time: what is computed of them stays in the caches."""
+
+
 def rounded_rows(rows: Float, form: BlockFormat, known: Known, rounding: str, search: Search) -> tuple[Bytes, Grid]:
-    """Codes and grid of a product's weight [N, K]: those that were learned; the nearest codes where nothing else is
-    asked for, or the inputs are not known."""
+    """Codes and grid of a product's weight [N, K], in whatever order it lies in memory: those that were learned; the
+    nearest codes where nothing else is asked for, or the inputs are not known."""
     if known.learned is not None:
         return known.learned
     curvature = known.curvature() if rounding in BY_CURVATURE else None
     if curvature is None:
-        return quantize_blocks(rows, form, search=search)
+        return _nearest(rows, form, search)
+    rows = np.ascontiguousarray(rows)
     codes, grid = gptq_blocks(rows, curvature, form, search)
     return descended(rows, codes, grid, curvature, form) if rounding == "descent" else (codes, grid)
+
+
+def _nearest(rows: Float, form: BlockFormat, search: Search) -> tuple[Bytes, Grid]:
+    """`quantize_blocks` of some rows after the others, on all cores."""
+    count, blocks = len(rows), -(-rows.shape[1] // form.size)
+    codes = np.empty((count, blocks, form.size), np.uint8)
+    grid = Grid(np.empty((count, blocks), np.float32), np.empty((count, blocks), np.uint8))
+    step = max(1, _TOGETHER // max(rows.shape[1], 1))
+
+    def round_from(begin: int) -> None:
+        part = slice(begin, begin + step)
+        found, of_part = quantize_blocks(np.ascontiguousarray(rows[part]), form, search=search)
+        codes[part], grid.scale[part], grid.zero[part] = found, of_part.scale, of_part.zero
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(round_from, range(0, count, step)))
+    return codes, grid
 
 
 def stored_scales(scale: Float, form: BlockFormat) -> NDArray[np.float16] | Float:

@@ -57,12 +57,14 @@ class Known:
     computed when it is asked for; None where nothing was calibrated. `floor`: the smallest scales that leave room for
     a bias (`numerics.affine.bias_floor`), which broadcast against the weight. `given`: the codes that the checkpoint
     has of it, in rows of outputs; they are stored as they are. `learned`: of a product's weight [K, N], the codes uint8
-    [N, blocks, size] and the grid [N, blocks] that training decided."""
+    [N, blocks, size] and the grid [N, blocks] that training decided. `noted`: asked for after encoding, what is to be
+    kept beside the weight's arrays."""
 
     curvature: Callable[[], Curvature | None] = lambda: None
     floor: Float | None = None
     given: Coded | None = None
     learned: tuple[Bytes, Grid] | None = None
+    noted: Callable[[], Json] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,7 @@ class _IntBlock(NumberFormat):
             packed = pack_codes(codes, form.bits).reshape(len(weight), -1)[:, : weight.shape[1] * form.bits // 8]
             return self._encoded(np.ascontiguousarray(packed), grid, form, accuracy_level=0)
         form = self._form(weight, self._size)
-        rows = np.ascontiguousarray(weight.T)
-        codes, grid = rounded_rows(rows, form, known, self._rounding, self._search)
+        codes, grid = rounded_rows(weight.T, form, known, self._rounding, self._search)
         return self._encoded(pack_codes(codes, form.bits), grid, form, self._accuracy_level)
 
     def _given(self, op: TensorClass, coded: Coded) -> Encoded:
@@ -105,7 +104,7 @@ class _IntBlock(NumberFormat):
 
     def begin(self, weight: Float) -> tuple[BlockFormat, Grid]:
         form = self._form(weight, self._size)
-        return form, rounded_rows(np.ascontiguousarray(weight.T), form, Known(), "nearest", self._search)[1]
+        return form, rounded_rows(weight.T, form, Known(), "nearest", self._search)[1]
 
     def _form(self, weight: Float, size: int, each_row: bool = False) -> BlockFormat:
         return block_format(weight, BlockFormat(size, self.code_bits, self._scale_bits, self._symmetric), each_row)

@@ -81,9 +81,9 @@ def nonzero_scales(scale: Float) -> Float:
 def fits_half(weight: Float, form: BlockFormat, each_row: bool = False) -> bool:
     """Can float16 hold the largest scale of `weight` at full precision? Smaller blocks then lose nothing that counts
     beside it. `each_row`: the largest scale of every row that is not zero, for rows that are used one by one."""
-    magnitude = np.abs(weight)
+    axis = 1 if each_row else None
     steps = form.middle if form.symmetric else form.largest / 2
-    largest = (magnitude.max(axis=1, initial=0.0) if each_row else magnitude.max(initial=0.0)) / steps
+    largest = np.maximum(weight.max(axis=axis, initial=0.0), -weight.min(axis=axis, initial=0.0)) / steps
     kind = np.finfo(np.float16)
     return bool(np.all((largest == 0) | ((largest >= kind.smallest_normal) & (largest <= kind.max))))
 

@@ -91,8 +91,7 @@ def quantize_region(
             bias = (0 if bias is None else bias) - shift
         if bias is not None:
             stored = quantize_bias(bias, scales[layer.activation], encoded.arrays["scales"])
-            names = (f"{layer.node.name}.bias.{part}" for part in ("codes", "scales"))
-            codes.arrays |= dict(zip(names, stored, strict=True))
+            codes.add(f"{layer.node.name}.bias", dict(zip(("codes", "scales"), stored, strict=True)))
         entries.append(entry_of(layer, form, encoded, parameters={**encoded.parameters, "bias": bias is not None}))
     return tuple(entries), tuple(tensors.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ class Hessians:
             self._last = (activations, found)
             self.damping |= dict.fromkeys(activations, found.damping)
         return self._last[1]
+
+    def noted(self, activations: tuple[str, ...]) -> dict[str, float]:
+        """The damping of those of the activations whose matrices were asked for."""
+        return {name: self.damping[name] for name in activations if name in self.damping}
+
+    def restore(self, noted: Sequence[dict[str, float]]) -> None:
+        """Take over what an earlier run noted."""
+        for each in noted:
+            self.damping |= each
 
     def sum(self, activations: tuple[str, ...]) -> Double:
         """The sum of x x^T over the inputs x of all of them, float64 [channels, channels]."""

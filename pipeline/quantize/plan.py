@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
 from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import StrictModel
 from pipeline.formats.format import Arrays, Entry
 from pipeline.quantize.layers import LeftEntry
+from pipeline.quantize.shards import Shards, read_shards, shard_name
 
 
 class TensorEntry(StrictModel):
@@ -41,19 +39,20 @@ class QuantizationPlan(StrictModel):
 
 
 PLAN = "plan.json"
-CODES = "codes.safetensors"
+CODES = shard_name(0)
+"""The first file with arrays."""
 
 
-def save_plan(folder: Path, plan: QuantizationPlan, arrays: Arrays) -> None:
-    """Write `plan.json`, and the arrays of stored weights by name (`<weight>.codes`, `<weight>.scales`)."""
-    # save_file writes what lies in memory, whatever the order of axes
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / CODES)
+def save_plan(folder: Path, plan: QuantizationPlan, shards: Shards) -> None:
+    """Write `plan.json`, and in one file or several the arrays of stored weights, by name (`<weight>.codes`,
+    `<weight>.scales`)."""
+    shards.move(folder)
     (folder / PLAN).write_text(pretty_json(plan.model_dump(mode="json")), encoding="utf-8", newline="\n")
 
 
 def read_plan(artifact: Artifact) -> tuple[QuantizationPlan, Arrays]:
     """What `save_plan` wrote."""
-    return QuantizationPlan.model_validate(artifact.read_json(PLAN)), load_file(artifact.file(CODES))
+    return QuantizationPlan.model_validate(artifact.read_json(PLAN)), read_shards(artifact.path)
 
 
 def stored_formats(plan: Artifact | None) -> tuple[TensorFormat, ...]:

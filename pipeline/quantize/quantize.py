@@ -32,6 +32,7 @@ from pipeline.quantize.parts import Part, joined, parts
 from pipeline.quantize.plan import QuantizationPlan, save_plan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
 from pipeline.quantize.ruined import NONE, Damage, Stored, form_of, in_float, ruined
+from pipeline.quantize.shards import Shards
 
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
@@ -39,6 +40,8 @@ ALLOCATED = "formats.json"
 """Node -> the number format that its measured sensitivity gave it."""
 NOISE = "noise.json"
 """`noisy` and `wide` of `Damage`."""
+_COMPARED = 1 << 20
+"""Values that are compared at a time."""
 LEARNED = "learned.safetensors"
 """Of weights whose codes are learned: `<weight>.codes` uint8 [N, blocks, size], `.scales` float32 [N, blocks],
 `.zero_points` uint8 [N, blocks]."""
@@ -90,8 +93,11 @@ def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
     layers, sensitive = without_sensitive(layers, context)
     chosen = choose(graph, layers, formats, found)
     left = [*left, *sensitive, *chosen.left]
-    plan, arrays = decide(chosen.layers, left, chosen.region, formats, found, context.progress, chosen.stored)
-    save_plan(context.out, plan, arrays)
+    shards = Shards(context.out / "shards" if context.scratch is None else context.scratch)
+    plan, arrays = decide(
+        chosen.layers, left, chosen.region, formats, found, context.progress, chosen.stored, Codes(shards)
+    )
+    save_plan(context.out, plan, shards)
     metadata = {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
@@ -248,10 +254,11 @@ def decide(
     found: Calibrated,
     progress: Progress,
     stored: Sequence[Stored] = (),
+    codes: Codes | None = None,
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan for `layers`, whose convolutions are those of `region`, and its arrays. `stored`: products that are
-    computed in float."""
-    codes, forms = Codes(), {id(layer): form for layer, form, _ in stored}
+    computed in float; `codes`: where the arrays go."""
+    codes, forms = codes or Codes(), {id(layer): form for layer, form, _ in stored}
     wide = {
         id(layer): form_of(layer, formats, found.damage) for layer in layers if layer.weight_name in found.damage.wide
     }
@@ -282,6 +289,8 @@ def decide(
         tensors=tensors,
         left_in_float=tuple(kept),
     )
+    if found.hessians is not None:
+        found.hessians.restore(codes.noted)
     return plan, codes.arrays
 
 
@@ -302,9 +311,15 @@ def tied_products(layers: Sequence[Layer]) -> dict[str, Layer]:
     found: dict[str, Layer] = {}
     for name, table in tables.items():
         alike = [product for product in products if product.weight.shape == table.weight.shape[::-1]]
-        same = [product for product in alike if np.array_equal(product.weight.T, table.weight)]
+        same = [product for product in alike if _same_rows(product.weight.T, table.weight)]
         found |= {name: same[0]} if same else {}
     return found
+
+
+def _same_rows(one: Float, other: Float) -> bool:
+    """Whether two arrays are equal; some rows after the others, so that little of them is in memory."""
+    step = max(1, _COMPARED // max(one.shape[1], 1))
+    return all(np.array_equal(one[at : at + step], other[at : at + step]) for at in range(0, len(one), step))
 
 
 def _tied_entry(
@@ -334,7 +349,11 @@ def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, t
 
     form = choice.form
     learned = found.learned.get(layer.weight_name) if layer.op == "linear" else None
-    encoded = codes.encode(layer, form, Known(curvature, given=choice.given, learned=learned))
+
+    def noted() -> dict[str, float]:
+        return found.hessians.noted(readers.get(layer.weight_name, ())) if found.hessians else {}
+
+    encoded = codes.encode(layer, form, Known(curvature, given=choice.given, learned=learned, noted=noted))
     if choice.given is not None:
         require_exact(layer, form.decode(layer.op, encoded, layer.weight.shape))
         return entry_of(layer, form, encoded, given=True)

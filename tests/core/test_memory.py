@@ -9,7 +9,7 @@ import resource
 import pytest
 
 from pipeline.core.errors import ExitCode, ResourceError, StageError
-from pipeline.core.memory import gc_threshold, is_out_of_memory, require_address_space
+from pipeline.core.memory import gc_threshold, is_disk_full, is_out_of_memory, require_address_space
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,20 @@ def test_garbage_is_looked_for_as_before_afterwards() -> None:
         assert gc.get_threshold() == (50_000, *before[1:])
         raise MemoryError
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (ValueError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (OSError(errno.ENOENT, "x"), False),
+        (ValueError("Error while serializing: I/O error: No such file or directory (os error 2)"), False),
+    ],
+)
+def test_what_is_raised_on_a_full_disk(error: Exception, expected: bool) -> None:
+    assert is_disk_full(error) is expected
+    with pytest.raises(RuntimeError) as raised:
+        raise RuntimeError("saving failed") from error
+    assert is_disk_full(raised.value) is expected
