@@ -17,7 +17,7 @@ from pipeline.data.samples import Samples, evaluation_folders, open_samples
 from pipeline.graph.files import graphs_in
 from pipeline.metrics.outputs import LIMIT_DB, ratio_db
 from pipeline.runtime.behaviour import behaviour_in
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import float_runtime, make_session
 from pipeline.runtime.states import run_in_order
 from pipeline.tasks.output_kind import OutputKind
 from pipeline.tasks.registry import of_width
@@ -148,7 +148,8 @@ def run(context: StageContext) -> StageMetadata:
     folder = folder if source == "calibration" else evaluation_folders(folder)[0]
     samples = open_samples(folder)
     samples = samples if samples.states else open_samples(folder, SAMPLES)  # errors of sequences add up to their ends
-    sessions = [make_session(graphs_in(context.inputs[role].path), Runtime()) for role in ("float", "model")]
+    of_float, model = (graphs_in(context.inputs[role].path) for role in ("float", "model"))
+    sessions = [make_session(of_float, float_runtime(of_float)), make_session(model, Runtime())]
     names = [entry.name for entry in sessions[0].get_outputs()]
     sums, judged = {name: ErrorSums() for name in names}, _Judged()
     drift, judged_names = DriftSums(samples), kind.names or names[:1]

@@ -29,11 +29,11 @@ from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import DatasetAccuracy
 from pipeline.core.stage import Stage, StageContext, StageMetadata
 from pipeline.data.samples import Samples, evaluation_folders, open_samples, read_dataset
-from pipeline.graph.files import graphs_in, load_model, saved
+from pipeline.graph.files import Graphs, graph_megabytes, graphs_in, load_model, saved
 from pipeline.metrics.outputs import LIMIT_DB
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import SESSION_ERRORS, chained, parallel_session
+from pipeline.runtime.session import SESSION_ERRORS, are_large, chained, parallel_float_session, parallel_session
 from pipeline.tasks.output_kind import OutputKind
 
 Array = NDArray[Any]
@@ -114,6 +114,8 @@ def run(context: StageContext) -> StageMetadata:
     given = context.config["given"]
     metric = load_user_metric(given["spec"], given["references"]) if given else None
     notes: list[str] = [_unfailing(limit) for limit in limits if not limit.can_fail]
+    if are_large(graphs := graphs_in(context.inputs["float"].path)):
+        return {"notes": [*notes, _not_tried(graphs)], TRIED: {}}
     found: Tried = {}
     with _models(context) as (of_float, destroyed):
         if not destroyed:
@@ -125,6 +127,13 @@ def run(context: StageContext) -> StageMetadata:
             context.progress(number + 1, len(folders))
     told = {name: {who: one.model_dump(mode="json") for who, one in those.items()} for name, those in found.items()}
     return {"notes": list(dict.fromkeys(notes)), TRIED: told}
+
+
+def _not_tried(graphs: Graphs) -> str:
+    return (
+        "Nobody tried whether a budget can fail: a copy of the float model with destroyed weights would take "
+        f"{graph_megabytes(graphs) / 1000:.1f} GB more."
+    )
 
 
 def tried_in(judged: Artifact) -> Tried:
@@ -180,7 +189,7 @@ def _models(context: StageContext) -> Iterator[tuple[ort.InferenceSession, Destr
                 files = [scratch if other == file else other for other in graphs.files]
                 words = DESTROYED if len(graphs) == 1 else f"{DESTROYED} in {spec.file}"
                 found[words] = chained(files, graphs, parallel_session)
-        yield parallel_session(graphs), found
+        yield parallel_float_session(graphs), found
 
 
 @contextmanager

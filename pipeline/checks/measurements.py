@@ -53,9 +53,9 @@ from pipeline.devices.memory import measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
-from pipeline.graph.files import Graphs, graphs_in
+from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
 from pipeline.runtime.feeds import write_feed
-from pipeline.runtime.session import make_session
+from pipeline.runtime.session import are_large, make_session
 
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
@@ -96,7 +96,24 @@ class Case:
 
     @property
     def float_model(self) -> Graphs | None:
-        """The graphs of the float model."""
+        """The graphs of the float model, if they can be timed beside the bundle."""
+        found = self._stored_float
+        return None if found is None or are_large(found) else found
+
+    @property
+    def untimed_float(self) -> str:
+        """Why the float model is here and not timed; empty if it is not so."""
+        found = self._stored_float
+        if found is None or not are_large(found):
+            return ""
+        gigabytes = graph_megabytes(found) / 1000
+        return (
+            f"The float model is not timed, and nothing is said of the speed-up over it: its {gigabytes:.1f} GB of "
+            "weights would be in memory once more, as ONNX Runtime packs them."
+        )
+
+    @property
+    def _stored_float(self) -> Graphs | None:
         folder = self.reference.float_model if self.reference else None
         return graphs_in(folder) if folder else None
 
@@ -183,7 +200,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         takes_text=metadata.max_length is not None,
         writes_texts=metadata.language is not None,
         takes_passes=len(models) == 1,
-        notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency)),
+        notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency), *_float_notes(case)),
         warnings=tuple(suspicious(accuracy)),
         estimates=estimates_of(work_of(ran), weights, metadata.language, case.scheme, case.target),
     )
@@ -260,7 +277,7 @@ def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Be
     done = begin("latency")
     seconds = case.target.measure_seconds or SECONDS
     of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
-    result = measure_latency(runner, subject, of_float, _limits(case), seconds, progress=done)
+    result = measure_latency(runner, subject, of_float, _limits(case, of_float is not None), seconds, progress=done)
     done(1, 1)
     if of_float is None and (speedup := _of_the_export(case)) is not None:
         result = result.model_copy(update={"speedup": speedup})
@@ -283,9 +300,9 @@ def _graph_latency(case: Case, single: _Single) -> GraphLatency:
     return GraphLatency(name=single.name, shape=found.shape, p50=found.p50, p95=found.p95, speedup=found.speedup)
 
 
-def _limits(case: Case) -> dict[str, float]:
+def _limits(case: Case, beside_float: bool) -> dict[str, float]:
     """What the timing has to decide: the limits that a figure of this runner may pass or fail."""
-    names = TIMED if case.reference and case.reference.float_model else TIMED[1:]
+    names = TIMED if beside_float else TIMED[1:]
     budgets = {name: case.target.budgets[name] for name in names if name in case.target.budgets}
     return {name: budget.limit for name, budget in budgets.items() if case.giving("times").evidence in budget.evidence}
 
@@ -377,6 +394,10 @@ def _graph_notes(latency: LatencyResult | None) -> list[str]:
         if "decoder_input_ids" in latency.shape
         else f"Latency and its budgets are of one run of every graph. By themselves: {'; '.join(each)} (p50)."
     ]
+
+
+def _float_notes(case: Case) -> list[str]:
+    return [case.untimed_float] if case.untimed_float else []
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:

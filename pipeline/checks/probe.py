@@ -16,7 +16,7 @@ from pipeline.data.samples import Row, evaluation_folders, open_samples, read_da
 from pipeline.graph.files import graphs_in
 from pipeline.runtime.batches import stack, takes_batches
 from pipeline.runtime.behaviour import Behaviour
-from pipeline.runtime.session import SESSION_ERRORS, parallel_session
+from pipeline.runtime.session import SESSION_ERRORS, parallel_float_session
 from pipeline.tasks.output_kind import MASK, Output, OutputKind
 from pipeline.tasks.registry import OUTPUTS, of_width
 
@@ -27,7 +27,7 @@ _EXAGGERATED = 8.0
 def run(context: StageContext) -> StageMetadata:
     """The metadata are the record `Behaviour`; nothing is written, and no figure is among them, so that what is made by
     them is not made again for other evaluation data. UsageError if the outputs cannot be judged."""
-    session = parallel_session(graphs_in(context.inputs["float"].path))
+    session = parallel_float_session(graphs_in(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     rows, pads = list(_spread(folders)), read_dataset(folders[0]).get("pads", {})
     head = context.config.get("head", {})

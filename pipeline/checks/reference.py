@@ -9,7 +9,7 @@ from pipeline.data.samples import evaluation_folders, open_samples, read_dataset
 from pipeline.graph.files import graphs_in
 from pipeline.runtime.behaviour import behaviour_in
 from pipeline.runtime.infer import judged_outputs
-from pipeline.runtime.session import parallel_session
+from pipeline.runtime.session import parallel_float_session
 
 _BATCH = 16
 
@@ -18,7 +18,7 @@ def run(context: StageContext) -> StageMetadata:
     """Writes `<number>.npy` with the rows that are judged, for each evaluation set: the answers to samples
     that run alone. Samples of one shape run together where the stage `probe` found that this gives the same."""
     behaviour = behaviour_in(context.inputs)
-    session = parallel_session(graphs_in(context.inputs["float"].path))
+    session = parallel_float_session(graphs_in(context.inputs["float"].path))
     folders = evaluation_folders(context.inputs["evaluation"].path)
     batch = _BATCH if behaviour.independent else 1
     for folder in folders:

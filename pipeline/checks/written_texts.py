@@ -17,14 +17,16 @@ from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import evaluation_folders, open_samples
-from pipeline.graph.files import graphs_in
+from pipeline.graph.files import graph_megabytes, graphs_in
 from pipeline.numerics.student_t import student_t_quantile
 from pipeline.runtime.generation import most_likely, written
-from pipeline.runtime.session import parallel_session
+from pipeline.runtime.session import parallel_float_session, parallel_session
 
 _PROMPT, _WRITTEN = 16, 64
 """Tokens of each evaluation text that are given, and that are written behind them."""
 _FEWEST = 8
+_MOST_READ = 8000.0
+"""Megabytes of the float model, which are read for each token that it writes."""
 _GRAM = 4
 
 Texts = list[list[int]]
@@ -35,11 +37,19 @@ def run(context: StageContext) -> StageMetadata:
     none with a token."""
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
+    megabytes = graph_megabytes(graphs_in(context.inputs["float"].path))
+    if megabytes > _MOST_READ:
+        return _unwritten(megabytes).model_dump(mode="json")
     prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
     traced = context.inputs.get(PREVIOUS_PASS)
     left = (context.model.after_passes(traced.metadata) if traced else context.model).language or language
     of_float, own = (list(_answers(context, role, of, prompts)) for role, of in (("float", language), ("model", left)))
     return compared(of_float, own).model_dump(mode="json")
+
+
+def _unwritten(megabytes: float) -> WrittenTexts:
+    reason = f"the float model has {megabytes / 1000:.1f} GB of weights, all of which it would read for each token"
+    return compared([], []).model_copy(update={"reason": reason})
 
 
 def compared(of_float: Texts, own: Texts) -> WrittenTexts:
@@ -77,7 +87,8 @@ def _prompts(evaluation: Path, language: LanguageSpec, count: int) -> Texts:
 
 def _answers(context: StageContext, role: str, language: LanguageSpec, prompts: Texts) -> Iterator[list[int]]:
     """What the graph of a role writes, past tokens that would end a text."""
-    session = parallel_session(graphs_in(context.inputs[role].path))
+    open_graphs = parallel_float_session if role == "float" else parallel_session
+    session = open_graphs(graphs_in(context.inputs[role].path))
     endless = language.model_copy(update={"ends": ()})
     for number, prompt in enumerate(prompts, start=1):
         yield list(islice(written(session, endless, prompt, most_likely), _WRITTEN))

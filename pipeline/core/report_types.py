@@ -133,7 +133,7 @@ class WrittenTexts(StrictModel):
     `tokens`; `same`: share of a text before it first differs from float's; `first_difference`: the token where that is,
     median of the texts that differ; `repeated`, `repeated_float`: shares of sequences of four tokens that the text has
     had before; `interval`: half of the 95 % confidence interval of their difference over the choice of texts, None for
-    one text, which has no spread."""
+    one text, which has no spread; `reason`: why there are no texts."""
 
     texts: int
     tokens: int
@@ -142,6 +142,7 @@ class WrittenTexts(StrictModel):
     repeated: float
     repeated_float: float
     interval: float | None
+    reason: str = Field(default="", exclude_if=lambda reason: not reason)
 
 
 class OperatorTime(StrictModel):

@@ -43,10 +43,10 @@ def of_float() -> FloatReference:
 
 def test_a_timing_goes_on_for_limits_that_its_runner_can_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the phone target, host evidence decides the speed-up; a device decides the latency too."""
-    assert _limits(case(reference=of_float())) == {"min_speedup": 1.0}
-    assert _limits(case()) == {}
+    assert _limits(case(reference=of_float()), beside_float=True) == {"min_speedup": 1.0}
+    assert _limits(case(), beside_float=False) == {}
     monkeypatch.setattr(Case, "runner", property(lambda _: Board()))
-    assert _limits(case("board", of_float())) == {"min_speedup": 1.0, "latency_p95_ms": 500.0}
+    assert _limits(case("board", of_float()), beside_float=True) == {"min_speedup": 1.0, "latency_p95_ms": 500.0}
 
 
 def test_a_target_bounds_the_measurement_of_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
