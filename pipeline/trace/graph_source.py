@@ -28,9 +28,9 @@ _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
 @dataclass(frozen=True)
 class GraphSource:
     """One graph to be: its name, the module, inputs to trace with (the first of `cases`) and to compare on, the prefix
-    that names lose, `feeds` as of its `GraphSpec`, the names of its dynamic axes by input where their places do not
-    tell them, and the tokens for which buffers of keys and values may have room (0 where it has none). `streamed`: the
-    model's weights, where they are read one at a time."""
+    that names lose, `feeds` as of its `GraphSpec`, and the names of its dynamic axes by input where their places do not
+    tell them. `room`: the tokens for which buffers of keys and values may have room (0 where it has none), to try on
+    the inputs `roomy`; `streamed`: the model's weights, where they are read one at a time."""
 
     name: str
     module: nn.Module
@@ -39,6 +39,7 @@ class GraphSource:
     feeds: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     room: int = 0
+    roomy: Sequence[Tensors] = ()
     streamed: Streamed | None = None
 
     def running(self) -> AbstractContextManager[None]:
@@ -57,11 +58,12 @@ def continuing(
     axes: dict[str, tuple[str, ...]] = {"input_ids": ("batch", _LENGTH), "attention_mask": ("batch", "total")}
     axes |= dict.fromkeys(language.inputs, ("batch", "heads", "past"))
     size = int(model.config.get_text_config(decoder=True).vocab_size)
-    if streamed is not None and streamed.parameters > _MANY:
-        longest = _FEW_TOKENS
+    many = streamed is not None and streamed.parameters > _MANY
+    longest = min(longest, _FEW_TOKENS) if many else longest
     longest, room = min(longest, language.longest), max(language.longest - 5, 0)
     shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, room)), (3, 1, min(7, room)), (1, longest, 0)]
     shapes += [(1, 1, language.longest - 1)]
+    shapes = [shapes[0], shapes[1], shapes[4]] if many else shapes
     cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes)]
     return GraphSource(
         MODEL,
@@ -70,6 +72,7 @@ def continuing(
         "model.",
         axes=axes,
         room=language.longest,
+        roomy=cases[1:2] if many else cases,
         streamed=streamed,
     )
 

@@ -136,7 +136,7 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
             with source.running():
                 difference = check_parity(source.module, path, source.cases)
             if source.room:
-                check_room(path, source.cases, source.room)
+                check_room(path, source.roomy, source.room)
         except StageError as error:
             failures.append(error)
             continue
