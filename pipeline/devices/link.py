@@ -18,11 +18,14 @@ from typing import IO, Annotated, Any, TypeVar
 from pydantic import Field, ValidationError
 
 from pipeline.core.digest import sha256_file
-from pipeline.core.errors import EdgeError, StageError, first_line
+from pipeline.core.errors import EdgeError, StageError, UsageError, first_line
 from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import Limit, shown
 from pipeline.devices import agent
 
+PYTHON = "EDGE_BOARD_PYTHON"
+"""The variable with the board's Python: its name or path, or a command line that starts it (`taskset 4 python3`)."""
+NEEDS_PYTHON = f"Install Python 3.10 or newer there, with numpy and onnxruntime, or name it with {PYTHON}."
 _OLDEST = "10"
 _BOOT = (
     "import sys; v = sys.version_info; b = sys.stdin.buffer; "
@@ -75,9 +78,17 @@ class Ran:
     stepped: float
 
 
-def python_command(python: str = "python3") -> str:
-    """The command line, for the board's shell, that starts the agent. `python`: the interpreter's name or path."""
-    return f"exec {shlex.quote(python)} -c {shlex.quote(_BOOT)}"
+def board_python() -> list[str]:
+    """The words with which a board's Python is started."""
+    words = shlex.split(os.environ.get(PYTHON, "python3"))
+    if not words:
+        raise UsageError(f"{PYTHON} is empty.", "Name the board's Python, or leave the variable out.")
+    return words
+
+
+def python_command() -> str:
+    """The command line, for the board's shell, that starts the agent."""
+    return shlex.join(["exec", *board_python(), "-c", _BOOT])
 
 
 class Link:

@@ -11,13 +11,11 @@ from functools import partial
 
 from pipeline.config.target import Target
 from pipeline.core.errors import EdgeError, StageError, UsageError
-from pipeline.devices.link import Link, python_command
+from pipeline.devices.link import NEEDS_PYTHON, Link, board_python, python_command
 from pipeline.devices.remote_runner import RemoteRunner
 
 CLIENT = "EDGE_SSH"
 """The variable with another ssh command, as `ssh -F my_config`."""
-PYTHON = "EDGE_BOARD_PYTHON"
-"""The variable with the name or path of the Python on a board."""
 _FORM = "Write ssh:user@host, ssh:user@host:port, or ssh:NAME of your ssh configuration; [address]:port for IPv6."
 _PLACE = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})@)?"
@@ -86,8 +84,7 @@ def ssh_command(place: SshPlace) -> list[str]:
         raise UsageError(f"There is no {client[0] if client else 'command in ' + CLIENT!r} here.", "Install OpenSSH.")
     options = [part for name, value in _OPTIONS.items() for part in ("-o", f"{name}={value}")]
     port = [] if place.port is None else ["-p", str(place.port)]
-    python = python_command(os.environ.get(PYTHON, "python3"))
-    return [*client, "-T", *options, *port, "--", place.destination, python]
+    return [*client, "-T", *options, *port, "--", place.destination, python_command()]
 
 
 def broken(place: SshPlace, code: int, said: str) -> EdgeError:
@@ -112,7 +109,7 @@ def broken(place: SshPlace, code: int, said: str) -> EdgeError:
             f"{place} refuses the key: {last}.",
             f"Put your public key there (ssh-copy-id), so that `{by_hand}` asks for no password.",
         ),
-        ("old Python", f"{place} has a Python that is too old: {last.rpartition(' ')[2]}.", _python_remedy("3.10")),
+        ("old Python", f"{place} has a Python that is too old: {last.rpartition(' ')[2]}.", NEEDS_PYTHON),
     ):
         if phrase in said:
             return UsageError(message, remedy)
@@ -122,8 +119,7 @@ def broken(place: SshPlace, code: int, said: str) -> EdgeError:
             "What was finished before is kept: run the command again once the board can be reached.",
         )
     if code in (126, 127):
-        python = os.environ.get(PYTHON, "python3")
-        return UsageError(f"{place} cannot start {python!r}: {last}.", _python_remedy("3.10"))
+        return UsageError(f"{place} cannot start {board_python()[0]!r}: {last}.", NEEDS_PYTHON)
     return StageError(
         f"What measures on {place} ended (exit {code}): {last}.",
         "What was finished before is kept: run the command again.",
@@ -132,7 +128,3 @@ def broken(place: SshPlace, code: int, said: str) -> EdgeError:
 
 def _known_name(place: SshPlace) -> str:
     return place.host if place.port in (None, 22) else f"'[{place.host}]:{place.port}'"
-
-
-def _python_remedy(oldest: str) -> str:
-    return f"Install Python {oldest} or newer there, with numpy and onnxruntime, or name it with {PYTHON}."

@@ -218,7 +218,7 @@ def test_a_host_key_that_changed_or_is_unknown_is_never_accepted(server: Sshd, b
 def test_a_board_without_python_or_without_onnxruntime(
     board: RemoteRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDGE_BOARD_PYTHON", "/no/such python")
+    monkeypatch.setenv("EDGE_BOARD_PYTHON", "'/no/such python' -s")
     with pytest.raises(UsageError, match=r" cannot start '/no/such python': .*(not found|No such file)"):
         board.info()
     venv.create(tmp_path / "bare", with_pip=False)
