@@ -26,6 +26,9 @@ from scipy.stats import rankdata
 
 from benchmarks.data import folder
 from benchmarks.row import Measured, Row
+from pipeline.config.loading import load_target
+from pipeline.config.target import Target
+from pipeline.forecast.latency import LatencyEstimate, estimate_latency, known
 from pipeline.forecast.work import KINDS, Work
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -73,14 +76,14 @@ def published(precision: str) -> tuple[Published, ...]:
     return tuple(found.values())
 
 
-def _rows(release: str, precision: str) -> list[dict[str, str]]:
+def _rows(release: str, precision: str, devices: Sequence[str] = DEVICES) -> list[dict[str, str]]:
     with (folder() / "device_truth" / "cpu_rows_all_versions.csv").open(encoding="utf-8") as file:
         return [
             row
             for row in csv.DictReader(file)
             if row["version"] == release
             and (row["runtime"], row["precision"]) == ("onnx", precision)
-            and row["device"] in DEVICES
+            and row["device"] in devices
             and float(row["layers_cpu"] or 0) > 0 == float(row["layers_npu"] or 0)
         ]
 
@@ -179,7 +182,45 @@ def covered(precision: str) -> Measured:
     return Measured(float(np.mean(inside)), max(ratios))
 
 
+def interval_ratio() -> Measured:
+    """Upper end over lower end of the interval that ships; beside it, that of products in float."""
+    widths = [known().intervals[name].half_width for name in ("int8-convolutional", "other")]
+    return Measured(math.exp(2 * widths[0]), math.exp(2 * widths[1]))
+
+
+def _rb5() -> Target:
+    """Qualcomm's RB5 (QRB5165, Kryo 585: four Cortex-A77 and four A55), all cores; no coefficient is fitted to it."""
+    device = {
+        "soc": "QRB5165",
+        "clusters": [
+            {"core": core, "count": count, "clock_mhz": clock}
+            for core, count, clock in (("Cortex-A77", 1, 2840), ("Cortex-A77", 3, 2420), ("Cortex-A55", 4, 1800))
+        ],
+        "isa": ["asimd", "fphp", "asimdhp", "asimddp"],
+    }
+    data = load_target("phone-budget").model_dump()
+    data["device"] |= device
+    data["runtime"]["threads"] = 8
+    return Target.from_data(data, "the RB5")
+
+
+def other_device_error() -> Measured:
+    """Median error on the RB5's w8a8 rows of release 0.44; beside it, the share of them in the interval."""
+    works = {(row.network): row.work for row in published("w8a8")}
+    target, errors, inside = _rb5(), [], []
+    for row in _rows("v0.44.0", "w8a8", ("RB5 (Proxy)",)):
+        work = works.get(row["model"]) or works.get(row["model"] + row["component"])
+        found = estimate_latency(work, target) if work else None
+        if isinstance(found, LatencyEstimate):
+            ms = float(row["inference_ms"])
+            errors.append(abs(found.p50.typical / ms - 1))
+            inside.append(found.p50.low <= ms <= found.p50.high)
+    return Measured(100 * float(np.median(errors)), float(np.mean(inside)))
+
+
 ROWS = [
+    Row("estimate.interval_ratio", "x", "the same, of products in float", interval_ratio),
+    Row("estimate.other_device.median_error", "%", "share of its rows in the interval", other_device_error),
     Row("estimate.median_error", "%", "a fit on multiply-accumulates alone", lambda: median_error("w8a8")),
     Row("estimate.rank_corr", "Spearman", "rows", lambda: rank_correlation("w8a8")),
     Row("estimate.coverage90", "share", "upper end over lower end of the interval", lambda: covered("w8a8")),
