@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from pipeline.bundle.graph import read_graphs
 from pipeline.bundle.manifest import SOURCE_EVALUATION, read_manifest
-from pipeline.bundle.records import read_metadata, require_runtime
+from pipeline.bundle.records import bundle_graphs, read_metadata, require_runtime
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import JUDGE, ask_tried, judge_stage, tried_in
 from pipeline.checks.device_report import Reported, read_device_report
@@ -25,6 +25,7 @@ from pipeline.config.job import DEFAULT_MODEL, DEFAULT_TARGET, Job, Options
 from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.artifact import Artifact
+from pipeline.core.budgets import PREVIOUS
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.paths import anchored
 from pipeline.core.report_types import (
@@ -225,6 +226,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     tolerances: Mapping[str, float] | None = None,
     runner: str | None = None,
     device_report: str | Path | None = None,
+    previous: str | Path | None = None,
 ) -> Report:
     """Check an existing bundle against a target's budgets, without rebuilding it.
 
@@ -233,7 +235,8 @@ def check(  # noqa: PLR0913  # all but two are given by name
     `metric`: see `load_user_metric`; a bundle remembers none. `tolerances`: metric -> by how much its figure may be
     worse than the `baseline`'s, in its unit; never less than half of its 95 % interval. `runner`: where to measure,
     instead of where the target says. `device_report`: a file with figures that were measured elsewhere (see
-    `read_device_report` of `checks.device_report`), which stand in place of those from here.
+    `read_device_report` of `checks.device_report`), which stand in place of those from here. `previous`: an earlier
+    bundle of the model, with which this one takes turns; more than 5 % slower fails, unless `budgets` say otherwise.
     UsageError if the bundle or its reference is damaged, is none, or belongs to another.
     """
     folder = Path(bundle)
@@ -246,7 +249,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     earlier = _baseline(baseline, tolerances or {})
     aimed = apply_overrides(
         load_target(target).for_task(read_metadata(folder).task),
-        Job(target=target, budgets=budgets or {}, runner=runner),
+        Job(target=target, budgets=_beside(previous, folder) | (budgets or {}), runner=runner),
     )
     runner_of(aimed)
     told = Reported() if device_report is None else read_device_report(Path(device_report), folder, aimed)
@@ -272,6 +275,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
             quantization=facts.quantization if facts else _read(inputs, "compare", QuantizationCheck),
             ranges=facts.ranges if facts else _read(inputs, "outside", RangeCheck),
             texts=facts.texts if facts else _read(inputs, "texts", WrittenTexts),
+            previous=None if previous is None else Path(previous),
         )
         found = measure(case, lambda title: shown.begin(f"check {title}"))
     found = replace(found, reported=told.figures, notes=(*found.notes, *told.notes))
@@ -289,6 +293,26 @@ def check(  # noqa: PLR0913  # all but two are given by name
     if output is not None:
         publish_reports(report, Path(output))
     return report
+
+
+_SLOWER = 0.95
+"""Of an earlier bundle's speed: as good as it."""
+
+
+def _beside(previous: str | Path | None, bundle: Path) -> dict[str, float]:
+    """The budget on the speed over an earlier bundle. UsageError if that is none, or takes other inputs."""
+    if previous is None:
+        return {}
+    earlier = Path(previous)
+    read_manifest(earlier)
+    require_runtime(earlier)
+    ours, theirs = (sorted(bundle_graphs(folder).inputs) for folder in (bundle, earlier))
+    if ours != theirs:
+        raise UsageError(
+            f"The bundle {earlier} takes {', '.join(theirs)}, and {bundle} takes {', '.join(ours)}.",
+            "Give an earlier bundle of the same model with --previous.",
+        )
+    return {PREVIOUS: _SLOWER}
 
 
 def _baseline(path: str | Path | None, tolerances: Mapping[str, float]) -> Baseline | None:

@@ -27,11 +27,12 @@ from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.saturation import joined, overflow
 from pipeline.checks.tiers import check_tiers
-from pipeline.checks.timing import SECONDS, TIMED, measure_latency
+from pipeline.checks.timing import SECONDS, TIMED, measure_latency, measure_variant
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
 from pipeline.checks.work import work_of
 from pipeline.config.target import Runtime, Target
+from pipeline.core.budgets import PREVIOUS
 from pipeline.core.report_types import (
     DatasetAccuracy,
     DecodingResult,
@@ -76,6 +77,7 @@ class Case:
         quantization: What the stage `compare` found, if there is one.
         ranges: What the stage `outside` found, if there is one.
         texts: What the stage `texts` found, of a language model.
+        previous: An earlier bundle of the model, which runs in turns with this one.
     """
 
     bundle: Path
@@ -88,6 +90,7 @@ class Case:
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
     texts: WrittenTexts | None = None
+    previous: Path | None = None
 
     @property
     def model(self) -> Graphs:
@@ -168,6 +171,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         subject = subject_of(case.model, inputs, case.target.runtime)
         singles = _singles(case, subject, feed)
         latency = _latency(case, subject, singles, begin)
+        previous_speed = _previous_speed(case, subject, begin)
         spec = read_metadata(case.bundle).language
         language = None if spec is None else cache_of(spec)
         memory = _memory(case, subject, language, begin)
@@ -182,6 +186,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         case,
         Measured(
             latency=latency,
+            previous_speed=previous_speed,
             memory=memory,
             decoding=decoding,
             accuracy=accuracy,
@@ -298,6 +303,19 @@ def _of_the_export(case: Case) -> Figure | None:
 def _graph_latency(case: Case, single: _Single) -> GraphLatency:
     found = measure_latency(case.giving("times"), single.subject, single.of_float)
     return GraphLatency(name=single.name, shape=found.shape, p50=found.p50, p95=found.p95, speedup=found.speedup)
+
+
+def _previous_speed(case: Case, subject: Subject, begin: Begin) -> Figure | None:
+    """How many times faster this bundle is than the earlier one, in turns in the same processes."""
+    runner, budget = case.giving("times"), case.target.budgets.get(PREVIOUS)
+    if case.previous is None or budget is None or lacking(runner, "times"):
+        return None
+    done = begin("latency beside the earlier bundle")
+    earlier = subject_of(bundle_graphs(case.previous), Path(subject.inputs), case.target.runtime)
+    seconds = case.target.measure_seconds or SECONDS
+    figure = measure_variant(runner, [earlier, subject], budget.limit, seconds)
+    done(1, 1)
+    return figure.model_copy(update={"note": f"against the bundle {case.previous.name}; {figure.note}"})
 
 
 def _limits(case: Case, beside_float: bool) -> dict[str, float]:

@@ -129,6 +129,17 @@ DeviceReport = Annotated[
         rich_help_panel="Measuring and budgets",
     ),
 ]
+Previous = Annotated[
+    Path | None,
+    typer.Option(
+        "--previous",
+        help="An earlier bundle of the model: both take turns in one run, and more than 5 % slower fails "
+        "(--budget min_previous_speedup=0.97 for 3 %).",
+        parser=place,
+        metavar="BUNDLE",
+        rich_help_panel="Measuring and budgets",
+    ),
+]
 TrustRemoteCode = Annotated[bool, _model("--trust-remote-code", help="Run code from the model.")]
 AllowPickle = Annotated[
     bool,
@@ -284,9 +295,12 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     return {**fields, **several, "scheme": scheme, **_amounts(given)}
 
 
+_CHECKED = ("output", "baseline", "store", "reference", "runner", "device_report", "previous")
+
+
 def check_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `api.check` from a command's parameters by name; the metric as its two flags."""
-    fields = {name: given[name] for name in ("output", "baseline", "store", "reference", "runner", "device_report")}
+    fields = {name: given[name] for name in _CHECKED}
     return {**fields, **_amounts(given), "metric": (given["metric"], given["references"])}
 
 

@@ -20,6 +20,9 @@ class Limited(Protocol):
     def meaning(self) -> str: ...
 
 
+PREVIOUS = "min_previous_speedup"
+"""On the speed over an earlier bundle."""
+
 BUDGETS: Registry[Limited] = Registry(
     "budget",
     {
@@ -43,6 +46,7 @@ BUDGETS: Registry[Limited] = Registry(
         "min_mac_coverage": "pipeline.checks.budgets.coverage:MACS",
         "max_overflow": "pipeline.checks.budgets.overflow:OVERFLOW",
         "min_speedup": "pipeline.checks.budgets.latency:SPEEDUP",
+        PREVIOUS: "pipeline.checks.budgets.latency:PREVIOUS_SPEED",
         "min_sqnr_db": "pipeline.checks.budgets.sqnr:SQNR",
         "max_power_w": "pipeline.checks.budgets.power:POWER",
     },

@@ -459,6 +459,7 @@ class Measured(StrictModel):
 
     accuracy: tuple[DatasetAccuracy, ...] = ()
     latency: LatencyResult | None = None
+    previous_speed: Figure | None = None
     memory: MemoryResult | None = None
     decoding: DecodingResult | None = None
     operators: tuple[OperatorTime, ...] = ()

@@ -131,6 +131,25 @@ def test_a_regression_against_a_baseline_fails(edge, tiny, exported, workspace) 
     assert "baseline.bundle_mb" in set_here.stdout
 
 
+def test_a_bundle_takes_turns_with_an_earlier_one(edge, tiny, exported, workspace) -> None:
+    shutil.copytree(workspace / "out/bundle", workspace / "before")
+    limit = "min_previous_speedup=0.001"  # which no noise reaches
+    arguments = ("check", "out/bundle", "--target", "lenient", "--output", "turns", "--previous", "before")
+    done = edge(*arguments, "--budget", limit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    budgets = {one["metric"]: one for one in json.loads((workspace / "turns/report.json").read_text())["budgets"]}
+    speed = budgets["min_previous_speedup"]
+    assert (speed["verdict"], speed["required"], speed["limit"]) == ("PASS", True, 0.001)
+    assert speed["figure"]["note"].startswith("against the bundle before; ")
+    slower = edge(*arguments, "--budget", "min_previous_speedup=1000")
+    assert (slower.returncode, "FAIL min_previous_speedup" in slower.stdout) == (1, True), slower.stdout
+    described = json.loads((workspace / "before/metadata.json").read_text())
+    described["graphs"][0]["inputs"].pop()
+    (workspace / "before/metadata.json").write_text(json.dumps(described))
+    damaged = edge(*arguments)
+    assert (damaged.returncode, "metadata.json was changed" in damaged.stderr) == (2, True), damaged.stderr
+
+
 def test_random_calibration_is_said_in_the_report(edge, tiny, workspace) -> None:
     done = edge("export", *tiny, "--random-calibration")
     assert done.returncode == 0, done.stderr

@@ -42,6 +42,12 @@ def _speedup(found: Measurements) -> Outcome:
     return latency.speedup if latency and latency.speedup else Absent(NO_REFERENCE)
 
 
+def _previous_speed(found: Measurements) -> Outcome:
+    if found.case.previous is None:
+        return Absent("no earlier bundle was given (--previous)", applies=False)
+    return found.records.previous_speed or not_there(found, "times")
+
+
 def _slowest(times: Sequence[OperatorTime]) -> tuple[str, ...]:
     return tuple(f"{time.op_type} x{time.count}: {time.ms:.2f} ms, {time.share:.0%}" for time in times[:SHOWN])
 
@@ -104,3 +110,10 @@ SPEEDUP = Metric(
 )
 """Absolute latencies of two runs are not compared with a baseline: machines drift; the speed-up, measured against float
 in each run, is."""
+PREVIOUS_SPEED = Metric(
+    "x",
+    "at least",
+    "latency of an earlier bundle over this one's, in turns in one run (--previous)",
+    _previous_speed,
+    _explain_time,
+)
