@@ -77,12 +77,13 @@ def _text_config(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _longest(config: Any) -> int | None:
-    """The most tokens; of rotary positions that change with the length, as many as the model was trained on."""
+    """The most tokens; of rotary positions that change with the length, as many as the model was trained on. XLNet says
+    -1, which is no number of tokens."""
     found = getattr(config, "max_position_embeddings", None)
     rotary = getattr(config, "rope_parameters", None) or {}
     if rotary.get("rope_type") in _NEW_TABLES:
         found = rotary.get("original_max_position_embeddings") or found
-    return int(found) if found else None
+    return int(found) if found and found > 1 else None
 
 
 def _special_tokens(config: Any, folder: Path) -> tuple[int | None, tuple[int, ...], int | None]:

@@ -114,3 +114,11 @@ def test_layers_of_different_sizes_are_refused(tmp_path: Path) -> None:
         language_of(folder(tmp_path, config), trust_remote_code=False)
     start = f"config.json of {tmp_path.name!r} gives the layers no common sizes: 'head_dim' is a per-layer "
     assert raised.value.message.startswith(start), raised.value.message
+
+
+def test_a_model_without_a_longest_text_is_refused(tmp_path: Path) -> None:
+    """XLNet's relative positions have no end, which its config says as -1."""
+    config = {"model_type": "xlnet", "d_model": 64, "n_layer": 2, "n_head": 4, "vocab_size": 50, "eos_token_id": 2}
+    with pytest.raises(UsageError) as raised:
+        language_of(folder(tmp_path, config), trust_remote_code=False)
+    assert raised.value.message == f"config.json of {tmp_path.name!r} does not say how many tokens the model takes."
