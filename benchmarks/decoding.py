@@ -64,7 +64,7 @@ print(json.dumps(found[1:]))
 
 
 @contextmanager
-def _packages() -> Iterator[Path]:
+def genai_packages() -> Iterator[Path]:
     """A folder with onnxruntime-genai, beside the packages of this environment."""
     kept = os.environ.get("EDGE_GENAI")
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,9 +74,14 @@ def _packages() -> Iterator[Path]:
         yield place
 
 
-def _run(command: list[str], packages: Path | None = None) -> str:
+def path_with(packages: Path | None) -> dict[str, str]:
+    """This process's environment, where Python finds `packages` too."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), packages and str(packages)]))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _run(command: list[str], packages: Path | None = None) -> str:
+    done = subprocess.run(command, env=path_with(packages), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[:4]} failed: {done.stderr[-500:]}")
     return done.stdout
@@ -89,11 +94,15 @@ def _bundle() -> Path:
 
 
 def _built(packages: Path, out: Path) -> Path:
-    """What the model builder makes of it: 4 bits in blocks of 32, to the nearest code."""
-    place = folder() / "weights" / "tinylm"
-    arguments = ["-i", str(place), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(out.with_name("cache"))]
-    _run([sys.executable, "-m", "onnxruntime_genai.models.builder", *arguments], packages)
+    """What the model builder makes of the small Llama."""
+    _run(builder_command(folder() / "weights" / "tinylm", out), packages)
     return out
+
+
+def builder_command(model: Path, out: Path) -> list[str]:
+    """How the model builder is asked for 4 bits in blocks of 32, to the nearest code."""
+    arguments = ["-i", str(model), "-o", str(out), "-p", "int4", "-e", "cpu", "-c", str(out.with_name("cache"))]
+    return [sys.executable, "-m", "onnxruntime_genai.models.builder", *arguments]
 
 
 def _on_all_cores(source: Path, copy: Path) -> Path:
@@ -111,7 +120,7 @@ def _on_all_cores(source: Path, copy: Path) -> Path:
 @cache
 def _measured() -> dict[str, Any]:
     """Seconds [rounds, 2 models, (first token, each further one)], ours first, and both perplexities."""
-    with tempfile.TemporaryDirectory() as scratch, _packages() as packages:
+    with tempfile.TemporaryDirectory() as scratch, genai_packages() as packages:
         bundle, built = _bundle(), _built(packages, Path(scratch) / "built")
         language = read_metadata(bundle).language
         assert language is not None  # noqa: S101  # of a language model
