@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress, Scheme
 from pipeline.data.samples import Samples, open_samples
@@ -29,14 +28,16 @@ from pipeline.quantize.checkpoint import Checkpoint
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.given import GivenCodes, given_codes
 from pipeline.quantize.heads import formats_of
-from pipeline.quantize.hessians import HESSIANS, HessianObserver
+from pipeline.quantize.hessians import HESSIANS, HessianObserver, add_values
 from pipeline.quantize.layers import read_layers
 from pipeline.quantize.losses import attach_losses, layer_losses, pieces, rounded_layers
 from pipeline.quantize.observers import ChannelMax, ChannelMean, Values
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.schemes import OBSERVERS
+from pipeline.quantize.segmented import segmented_hessians
 from pipeline.runtime.batches import batches
 from pipeline.runtime.behaviour import independent
+from pipeline.runtime.session import are_large
 
 RANGES = "ranges.safetensors"
 CHANNELS = "channels.safetensors"
@@ -146,9 +147,19 @@ def _hessians(part: Part, given: GivenCodes) -> StageMetadata:
         rounded = [layer for layer in layers if given.of(layer) is None]
         return [(name, HessianObserver) for name in _linear_inputs(rounded)]
 
+    if are_large(part.graphs):
+        return _large_hessians(part)
     observed = _observe(part, watch)
     save_file({name: seen.hessian() for (name, _), seen in observed.items()}, context.out / HESSIANS)
     return {"tensors": len(observed), "samples": len(_samples(context))}
+
+
+def _large_hessians(part: Part) -> StageMetadata:
+    layers, _ = read_layers(part.context.inputs["layers"], part.load().graph)
+    widths = {layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"}
+    samples, batch = _samples(part.context), _BATCH if independent(part.context.inputs) else 1
+    segmented_hessians(part, widths, samples, batch, _VALUES)
+    return {"tensors": len(widths), "samples": len(samples)}
 
 
 def _linear_inputs(layers: list[Layer]) -> list[str]:
@@ -207,20 +218,7 @@ def _stream(
     for positions, inputs in batches(session, samples, batch, done, _VALUES):
         values = dict(zip(wanted, session.run(wanted, inputs), strict=True))
         for key, group in outputs.items():
-            _add(observers[key], key[0], [values[output] for output in group], positions)
+            add_values(observers[key], key[0], [values[output] for output in group], positions)
         done += len(positions)
         progress(done, len(samples))
         checkpoint.save(done, list(observers.values()))
-
-
-def _add(observer: Any, name: str, values: list[Any], positions: list[int]) -> None:
-    """Unless the tensor had no values."""
-    if observer.nothing(*values):
-        return
-    if not all(np.isfinite(value).all() for value in values):
-        numbers = " or ".join(str(position + 1) for position in positions)
-        raise StageError(
-            f"Calibration sample {numbers} drives the tensor {name!r} to a value that is not finite.",
-            "Look at that sample, and at the float model's output on it.",
-        )
-    observer.add(*values)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.numerics.affine import Float
 from pipeline.numerics.gptq import Curvature, Double, curvature
+from pipeline.quantize.shards import read_shards
 
 HESSIANS = "hessians.safetensors"
 _ROWS = 512
@@ -60,11 +60,25 @@ class HessianObserver:
             self._rows = []
 
 
+def add_values(observer: Any, name: str, values: list[Any], positions: list[int]) -> None:
+    """Let an observer have what a tensor was for samples, unless it had no values. StageError if some are not
+    finite."""
+    if observer.nothing(*values):
+        return
+    if not all(np.isfinite(value).all() for value in values):
+        numbers = " or ".join(str(position + 1) for position in positions)
+        raise StageError(
+            f"Calibration sample {numbers} drives the tensor {name!r} to a value that is not finite.",
+            "Look at that sample, and at the float model's output on it.",
+        )
+    observer.add(*values)
+
+
 class Hessians:
     """The stage's matrices, read and factored as they are asked for; only the last factor is kept in memory."""
 
     def __init__(self, artifact: Artifact) -> None:
-        self._path = artifact.file(HESSIANS)
+        self._matrices = read_shards(artifact.path, HESSIANS)
         self._last: tuple[tuple[str, ...], Curvature] | None = None
         self.damping: dict[str, float] = {}
         """By activation: the share of the mean diagonal that was added to make the matrix invertible."""
@@ -94,6 +108,4 @@ class Hessians:
 
     def sum(self, activations: tuple[str, ...]) -> Double:
         """The sum of x x^T over the inputs x of all of them, float64 [channels, channels]."""
-        with safe_open(self._path, framework="numpy") as file:
-            matrices = [file.get_tensor(name).astype(np.float64) for name in activations]
-        return np.sum(matrices, axis=0)
+        return np.sum([self._matrices[name].astype(np.float64) for name in activations], axis=0)

@@ -10,7 +10,7 @@ from pipeline.core.report_types import TensorFormat
 from pipeline.core.types import StrictModel
 from pipeline.formats.format import Arrays, Entry
 from pipeline.quantize.layers import LeftEntry
-from pipeline.quantize.shards import Shards, read_shards, shard_name
+from pipeline.quantize.shards import Shards, read_shards
 
 
 class TensorEntry(StrictModel):
@@ -39,8 +39,6 @@ class QuantizationPlan(StrictModel):
 
 
 PLAN = "plan.json"
-CODES = shard_name(0)
-"""The first file with arrays."""
 
 
 def save_plan(folder: Path, plan: QuantizationPlan, shards: Shards) -> None:

@@ -30,9 +30,13 @@ _DTYPES: dict[str, str] = {
 """Of safetensors, as numpy names them."""
 
 
-def shard_name(number: int) -> str:
-    """The file of the shard `number`."""
-    return f"codes-{number}.safetensors" if number else "codes.safetensors"
+CODES = "codes.safetensors"
+"""The first file with arrays of codes."""
+
+
+def shard_name(first: str, number: int) -> str:
+    """The file of the shard `number`, of those whose first one is called so."""
+    return f"{Path(first).stem}-{number}.safetensors" if number else first
 
 
 class Shards:
@@ -41,17 +45,18 @@ class Shards:
 
     Args:
         folder: Where they are written; it need not exist yet.
+        first: The name of the first one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first: str = CODES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._count = folder, 0
+        self._folder, self._first, self._count = folder, first, 0
         self._facts: dict[str, Json] = {}
         self._new: dict[str, Json] = {}
         self._pending: Arrays = {}
         self.arrays: Arrays = {}
         """By name; those of weights that are in no file yet are in memory."""
-        while (file := folder / shard_name(self._count)).is_file():
+        while (file := folder / shard_name(first, self._count)).is_file():
             self._take(file)
 
     def facts(self, weight: str) -> Json | None:
@@ -67,18 +72,23 @@ class Shards:
         if sum(array.nbytes for array in self._pending.values()) >= SIZE:
             self._write()
 
+    def flush(self) -> None:
+        """Write what is in no file yet."""
+        if self._new:
+            self._write()
+
     def move(self, out: Path) -> None:
         """Put all files into the folder `out`; there is one at least. The arrays can still be read."""
-        if self._pending or not self._count:
+        if self._new or not self._count:
             self._write()
-        for number in range(self._count):
-            shutil.move(self._folder / shard_name(number), out / shard_name(number))
+        for name in (shard_name(self._first, number) for number in range(self._count)):
+            shutil.move(self._folder / name, out / name)
 
     def _write(self) -> None:
         partial = self._folder / _PARTIAL
         save_file(self._pending, partial, {_FACTS: canonical_json(self._new)})
         fsync(partial)
-        file = partial.rename(self._folder / shard_name(self._count))
+        file = partial.rename(self._folder / shard_name(self._first, self._count))
         self._pending, self._new = {}, {}
         self._take(file)
 
@@ -89,17 +99,17 @@ class Shards:
         self._count += 1
 
 
-def read_shards(folder: Path) -> Arrays:
+def read_shards(folder: Path, first: str = CODES) -> Arrays:
     """The arrays in the files of a folder, by name, as they are mapped."""
     found: Arrays = {}
-    for file in _shards_in(folder):
+    for file in _shards_in(folder, first):
         found |= _mapped(file)[0]
     return found
 
 
-def _shards_in(folder: Path) -> Iterator[Path]:
+def _shards_in(folder: Path, first: str) -> Iterator[Path]:
     number = 0
-    while (file := folder / shard_name(number)).is_file():
+    while (file := folder / shard_name(first, number)).is_file():
         yield file
         number += 1
 

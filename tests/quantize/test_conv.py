@@ -22,7 +22,8 @@ from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
 from pipeline.quantize.calibrate import RANGES
-from pipeline.quantize.plan import CODES, PLAN
+from pipeline.quantize.plan import PLAN
+from pipeline.quantize.shards import CODES
 from pipeline.runtime.session import make_session
 
 Make = Callable[..., Artifact]

@@ -15,7 +15,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
-from pipeline.quantize.plan import CODES, PLAN
+from pipeline.quantize.plan import PLAN
+from pipeline.quantize.shards import CODES
 
 Make = Callable[..., Artifact]
 DYNAMIC = Scheme(name="t", weights=8, activations="dynamic")

@@ -24,7 +24,8 @@ from pipeline.formats.format import Entry
 from pipeline.numerics.blocks import Bits, Grid, dequantize_blocks, unpack_codes
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
-from pipeline.quantize.plan import CODES, QuantizationPlan
+from pipeline.quantize.plan import QuantizationPlan
+from pipeline.quantize.shards import CODES
 from pipeline.runtime.session import make_session
 
 Arrays = dict[str, NDArray[Any]]
