@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 from scipy.stats import rankdata
 
 from benchmarks.data import folder
@@ -44,6 +44,8 @@ _SPREAD, _OF_DEVICE, _OF_DEVICE_WIDE = 1.0, 0.3, 0.6
 _VARYING = ("pointwise", "floats", "byte_calls", "float_calls")
 """What instruction sets and thread pools change most."""
 _NOISE = {"w8a8": 0.1, "w8a16": 0.3}
+_FEWEST = 15
+"""Networks of a device that are worth ranking."""
 INTERVAL = 1.65
 """Standard deviations from the middle of a normal distribution to the ends of 90 % of it."""
 
@@ -218,7 +220,44 @@ def other_device_error() -> Measured:
     return Measured(100 * float(np.median(errors)), float(np.mean(inside)))
 
 
+def npu_rank_correlation() -> Measured:
+    """Spearman's, the median over the devices, of NPU times in w8a8 that the other networks predict; beside it, the
+    median error in percent."""
+    works = {row.network: row.work for row in published("w8a8")}
+    ranks, errors = [], []
+    for rows in _npu_rows(works).values():
+        names, ms = list(rows), np.array(list(rows.values()))
+        amounts_of = np.array([_npu_amounts(works[name]) for name in names])
+        found = []
+        for place in range(len(names)):
+            others = np.arange(len(names)) != place
+            rates, _ = nnls(amounts_of[others] / ms[others, None], np.ones(others.sum()))
+            found.append(float(amounts_of[place] @ rates))
+        ranks.append(float(np.corrcoef(rankdata(found), rankdata(ms))[0, 1]))
+        errors += list(np.abs(np.array(found) / ms - 1))
+    return Measured(float(np.median(ranks)), 100 * float(np.median(errors)))
+
+
+def _npu_amounts(work: Work) -> list[float]:
+    """Products, those that fill no matrix unit, values, calls, and what every inference takes."""
+    values = work.byte_values + work.float_values
+    calls = work.byte_calls + work.float_calls
+    return [work.pointwise + work.window, work.depthwise + work.gathered, values, calls, 1.0]
+
+
+def _npu_rows(works: Mapping[str, Work]) -> dict[str, dict[str, float]]:
+    """Milliseconds on the NPU by device and network, of devices with at least fifteen of them."""
+    found: dict[str, dict[str, float]] = {}
+    with (folder() / "device_truth" / "aihub_perf_065.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            name = row["model"] if row["model"] in works else row["model"] + row["component"]
+            if (row["runtime"], row["unit"], row["precision"]) == ("onnx", "NPU", "w8a8") and name in works:
+                found.setdefault(row["device"], {})[name] = float(row["inference_ms"])
+    return {device: rows for device, rows in found.items() if len(rows) >= _FEWEST}
+
+
 ROWS = [
+    Row("estimate.npu.rank_corr", "Spearman", "median error, %", npu_rank_correlation),
     Row("estimate.interval_ratio", "x", "the same, of products in float", interval_ratio),
     Row("estimate.other_device.median_error", "%", "share of its rows in the interval", other_device_error),
     Row("estimate.median_error", "%", "a fit on multiply-accumulates alone", lambda: median_error("w8a8")),

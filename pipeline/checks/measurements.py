@@ -207,7 +207,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         takes_passes=len(models) == 1,
         notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency), *_float_notes(case)),
         warnings=tuple(suspicious(accuracy)),
-        estimates=estimates_of(work_of(ran), weights, metadata.language, case.scheme, case.target),
+        estimates=estimates_of(work_of(ran, models), weights, metadata.language, case.scheme, case.target),
     )
 
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from pipeline.checks.coverage import Ran, match
 from pipeline.checks.macs import Macs, node_macs, uses_integers
 from pipeline.checks.weights import Graph, Weight, attribute
 from pipeline.devices.ort_profile import NodeRecord
 from pipeline.forecast.work import KINDS, Work
-from pipeline.graph.operators import CONTROL_FLOW, CONVOLUTIONS, RECURRENT, TRANSPOSED, is_standard, names
+from pipeline.graph.operators import (
+    CONTROL_FLOW,
+    CONVOLUTIONS,
+    RECURRENT,
+    TABLES,
+    TRANSPOSED,
+    WEIGHT_INPUTS,
+    is_standard,
+    names,
+)
 
 _DEPTH, _WIDTH = 8, 16
 """What kernels with 8-bit dot and matrix products pad a product's depth and its output channels to."""
@@ -39,11 +48,19 @@ _LITTLE = 0.01
 """Share of all values up to which the operators of `_SLOW` do not matter."""
 
 
-def work_of(ran: Sequence[Ran]) -> Work:
-    """The work of all graphs together. `untold` names what has no cost in any published row: recurrent operators,
-    control flow, convolutions whose ranges are found at run time, products in float16, operators of other domains."""
+def work_of(ran: Sequence[Ran], stored: Iterable[ModelProto] = ()) -> Work:
+    """The work of all graphs together.
+
+    `untold` names what has no cost in any published row: recurrent operators, control flow, convolutions whose ranges
+    are found at run time, products in float16, operators of other domains.
+
+    Args:
+        ran: The graphs as ONNX Runtime ran them.
+        stored: The same as they are stored, which tells of float16 that ONNX Runtime widens here, and multiplies as it
+            is where the processor can.
+    """
     sums: dict[str, float] = defaultdict(float)
-    untold: Counter[str] = Counter()
+    untold = Counter(filter(None, map(_in_half, stored)))
     for each in ran:
         graph = Graph(each.optimized)
         untold += Counter(node.op_type for node in graph.nodes if node.op_type in CONTROL_FLOW)
@@ -64,6 +81,14 @@ def work_of(ran: Sequence[Ran]) -> Work:
         integer=sums["integer"] / products,
         untold=tuple(sorted(untold)),
     )
+
+
+def _in_half(model: ModelProto) -> str:
+    """Why the cost of a graph that multiplies in float16 is not known; empty for others, those too whose weights are
+    stored so and cast."""
+    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    multiplied = (node for node in model.graph.node if node.op_type in WEIGHT_INPUTS and node.op_type not in TABLES)
+    return "products in float16" if any(halves & set(node.input) for node in multiplied) else ""
 
 
 def _untold(node: NodeProto, macs: Macs | None, weights: Sequence[Weight]) -> str:

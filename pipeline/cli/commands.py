@@ -308,6 +308,27 @@ def plan(
 
 
 @app.command()
+def analyze(  # as export
+    model: Annotated[
+        Path, typer.Argument(help="An ONNX file or a bundle's folder.", parser=flag.place, metavar="MODEL")
+    ],
+    target: flag.Target = DEFAULT_TARGET,
+    batch_size: flag.BatchSize = None,
+    sequence_length: flag.SequenceLength = None,
+    threads: flag.Threads = None,
+    json: flag.Json = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Estimate a model's latency and power on a target, and tell which execution providers would run it.
+
+    The graph runs a few times here; nothing is compressed, judged or kept.
+    """
+    from pipeline.cli.analyze import run  # noqa: PLC0415
+
+    run(model, target, json, batch_size=batch_size, sequence_length=sequence_length, threads=threads)
+
+
+@app.command()
 def targets() -> None:
     """List the device profiles and their budgets."""
     from pipeline.cli.lists import list_targets  # noqa: PLC0415

@@ -20,7 +20,7 @@ _FILE = Path(__file__).with_name("latency.toml")
 _DOT = "asimddp"
 _PRODUCTS_PER_VECTOR = {"i8mm": 32, _DOT: 16}
 """Multiply-accumulates of 8 bits that one instruction on vectors of 128 bits does (SMMLA, SDOT)."""
-_INTEGER, _CONVOLVED = 0.95, 0.5
+_INTEGER, CONVOLVED = 0.95, 0.5
 """Shares of products from which a network is like those that the narrow interval was found on."""
 _SHORTEST, _LONGEST = 1.25, 1730.0
 """Milliseconds of the fastest and the slowest published row."""
@@ -156,7 +156,7 @@ def _beyond(work: Work, target: Target) -> str:
 
 
 def _family(work: Work) -> str:
-    like_rows = work.integer >= _INTEGER and work.convolved >= _CONVOLVED
+    like_rows = work.integer >= _INTEGER and work.convolved >= CONVOLVED
     return "int8-convolutional" if like_rows else "other"
 
 

@@ -59,6 +59,19 @@ def read_onnx(path: Path, declared: Declared = MappingProxyType({})) -> tuple[di
     return inputs, sha256_json({"onnx": files})
 
 
+def read_graph(path: Path) -> ModelProto:
+    """The graph of the ONNX file at `path`, float or quantized, without the weights in files beside it.
+
+    UsageError if it is no ONNX file, its external data is missing, too short, or outside its folder.
+    """
+    with refused(f"The file {path.name!r} is no ONNX model: it is cut short, or something else", _AGAIN):
+        model = _parse(read_bytes(path, Limit.GRAPH), path.name)
+        _external_files(model, path)
+        check_graph(model, path.name)
+        check_domains(model, _nodes(model), path.name)
+    return model
+
+
 def check_patterns(path: Path, patterns: Iterable[str]) -> None:
     """UsageError if a pattern of --nodes-to-exclude matches no node of the file. What local functions hold gets its
     names only when they are inlined, so that files with some are not checked here."""

@@ -127,6 +127,15 @@ def test_control_flow_is_not_told_from_one_run(tmp_path: Path) -> None:
     assert work_of([ran]).untold == ("If",)
 
 
+@pytest.mark.parametrize(("cast", "untold"), [(False, ("products in float16",)), (True, ())])
+def test_float16_that_is_widened_here_but_not_everywhere(cast: bool, untold: tuple[str, ...]) -> None:
+    """Weights that are stored so and cast are multiplied in float on every processor."""
+    nodes = [node("Cast", ["w"], ["v"], to=1)] if cast else []
+    nodes.append(node("MatMul", ["x", "v" if cast else "w"], ["y"]))
+    weight = onnx.numpy_helper.from_array(np.ones((3, 4), np.float16), "w")
+    assert work_of([], [helper.make_model(helper.make_graph(nodes, "g", [], [], [weight]))]).untold == untold
+
+
 def test_few_values_of_a_slow_operator_do_not_matter() -> None:
     """3 of 1,003 values."""
     top, large = node("TopK", ["x", "k"], ["v", "i"]), node("Relu", ["x"], ["y"])

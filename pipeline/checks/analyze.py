@@ -1,0 +1,138 @@
+"""What a model would take on a target and who would run it, from one run here: nothing is compressed or judged."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto, helper
+
+from pipeline.bundle.example_feed import example_feed
+from pipeline.bundle.graph import read_graphs
+from pipeline.bundle.manifest import read_manifest
+from pipeline.bundle.records import bundle_graphs, read_metadata
+from pipeline.checks.coverage import Ran
+from pipeline.checks.estimates import estimates_of
+from pipeline.checks.left_in_float import Reasons, Stored
+from pipeline.checks.providers import ProviderCoverage, provider_coverage
+from pipeline.checks.weights import Graph, Weight
+from pipeline.checks.work import work_of
+from pipeline.config.target import Shape, Target
+from pipeline.core.errors import UsageError
+from pipeline.core.types import Figure, StrictModel
+from pipeline.devices.host_runner import HOST
+from pipeline.devices.ort_profile import profile
+from pipeline.devices.runner import subject_of
+from pipeline.devices.worker import Feed
+from pipeline.forecast.latency import CONVOLVED, OutOfRange
+from pipeline.forecast.work import Work
+from pipeline.graph.files import only
+from pipeline.quantize.schemes import SCHEMES
+from pipeline.runtime.feeds import write_feed
+from pipeline.source.onnx_checks import check_type
+from pipeline.source.onnx_file import read_graph
+
+_SEED = 0
+_MOST_VALUES = 2**27
+"""Of an input: a picture of 6,000 x 7,000 pixels."""
+
+
+class Analysis(StrictModel):
+    """`shapes`: of the inputs that it ran with; `figures`: estimates by the names of budgets; `out_of_range`: why there
+    are none; `advice`: what published rows say of such models."""
+
+    model: str
+    target: str
+    shapes: dict[str, tuple[int, ...]]
+    work: Work
+    figures: dict[str, Figure]
+    out_of_range: str = ""
+    providers: tuple[ProviderCoverage, ...]
+    advice: tuple[str, ...] = ()
+
+
+def analyze(path: Path, target: Target) -> Analysis:
+    """Of an ONNX file, float or quantized, or of a bundle with one graph that writes no texts.
+
+    The graph runs a few times here, on values that are drawn where it is a file.
+    UsageError if it is neither, or damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-analyze-") as scratch:
+        file, feed = _opened(path, target.shape)
+        inputs, optimized = Path(scratch) / "inputs.npz", Path(scratch) / "optimized.onnx"
+        write_feed(inputs, feed)
+        records = profile(HOST, subject_of(file, inputs, target.runtime), optimized, runs=2)
+        ran = Ran(onnx.load(optimized, load_external_data=False), records, Stored(file, Reasons()))
+    model = onnx.load(file, load_external_data=False)
+    work = work_of([ran], [model])
+    weights = Graph(model).weights
+    found = estimates_of(work, weights, None, SCHEMES.get("fp32"), target)
+    figures = {name: figure for name, figure in found.items() if isinstance(figure, Figure)}
+    reasons = {figure.reason for figure in found.values() if isinstance(figure, OutOfRange)}
+    return Analysis(
+        model=path.name,
+        target=target.name,
+        shapes={name: array.shape for name, array in feed.items()},
+        work=work,
+        figures=figures,
+        out_of_range="; ".join(reasons),
+        providers=provider_coverage([model]),
+        advice=_advice(work, weights),
+    )
+
+
+def _opened(path: Path, shape: Shape) -> tuple[Path, Feed]:
+    """The file of the graph, and inputs for it."""
+    if path.is_dir():
+        read_manifest(path)
+        read_graphs(path)
+        if read_metadata(path).language is not None:
+            raise UsageError(f"{path} holds a language model.", "`edge plan` says what those take on a target.")
+        return only(bundle_graphs(path), "`edge analyze`"), example_feed(path, shape)
+    if not path.is_file():
+        raise UsageError(f"There is no model {str(path)!r}.", "Give an ONNX file or a bundle's folder.")
+    return path, _drawn(read_graph(path), shape)
+
+
+def _drawn(model: ModelProto, shape: Shape) -> Feed:
+    """Values for every input: an axis without a size has the batch's if it is the first, else that of a text.
+    UsageError for inputs that are no numbers, or too large."""
+    generator, constants = np.random.default_rng(_SEED), {tensor.name for tensor in model.graph.initializer}
+    feed: Feed = {}
+    for value in model.graph.input:
+        if value.name not in constants:
+            check_type(value, model.graph.name, "input")
+            dims = _dims(value, shape)
+            if math.prod(dims) > _MOST_VALUES:
+                raise UsageError(
+                    f"The input {value.name!r} would have {math.prod(dims):,} values, of at most {_MOST_VALUES:,}.",
+                    "Give axes without a size smaller ones in the target's [shape].",
+                )
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            floats = np.issubdtype(dtype, np.floating)
+            feed[value.name] = (generator.random(dims) if floats else np.ones(dims)).astype(dtype)
+    return feed
+
+
+def _dims(value: ValueInfoProto, shape: Shape) -> tuple[int, ...]:
+    given = value.type.tensor_type.shape.dim
+    return tuple(
+        axis.dim_value if axis.dim_value > 0 else shape.sequence_length if place else shape.batch_size
+        for place, axis in enumerate(given)
+    )
+
+
+def _advice(work: Work, weights: Sequence[Weight]) -> tuple[str, ...]:
+    """What Qualcomm AI Hub's rows of release 0.65 say (ONNX Runtime 1.30 on the NPU; 32 models in both precisions)."""
+    rounded = any(weight.bits <= 8 for weight in weights)
+    if not rounded or work.convolved >= CONVOLVED:
+        return ()
+    return (
+        "On Qualcomm's NPU such a model may be slower in INT8 than in fp16: of 32 published models in both, the only "
+        "text encoder, MiniLM-L6, takes 1.07 to 1.75 times its fp16 time in w8a8 (0.85 ms against 0.50 on the Galaxy "
+        "S25). Measure fp16 there too (--recipe fp16).",
+    )
