@@ -37,6 +37,11 @@ class Streamed:
             if not file.is_file() or stamp(file) != before:
                 raise changed(file.name)
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All parameters by name, matrices read one after another."""
+        for name, parameter in self.model.named_parameters():
+            yield name, torch.from_numpy(self.matrices[name].values()) if name in self.matrices else parameter
+
     @property
     def parameters(self) -> int:
         """How many numbers the model has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.outputs import flat
 
 Tensors = dict[str, torch.Tensor]
+Weights = Callable[[], Iterable[tuple[str, torch.Tensor]]]
 _AXES = 4
 """Of keys and values; ids and masks have two."""
 _LENGTH = (
@@ -28,8 +29,9 @@ _LENGTH = (
 _REPORT = "This is an export error: try another --opset, and please report the model's architecture."
 
 
-def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> float:
-    """Largest absolute difference over all outputs and cases.
+def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors], weights: Weights | None = None) -> float:
+    """Largest absolute difference over all outputs and cases. `weights`: gives the model's parameters by name, where it
+    does not hold them itself.
 
     Raises:
         StageError: ONNX Runtime refuses the file, or a difference is beyond the tolerance; it names the inputs' shape.
@@ -37,7 +39,11 @@ def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> floa
     session = open_given(path)
     worst = 0.0
     for place, case in enumerate(cases):
-        worst = max(worst, _case_difference(model, session, case, _LENGTH if place > 1 else _REPORT))
+        try:
+            worst = max(worst, _case_difference(model, session, case, _LENGTH if place > 1 else _REPORT))
+        except StageError:
+            _require_finite(weights or model.named_parameters)
+            raise
     return worst
 
 
@@ -83,7 +89,6 @@ def _case_difference(model: nn.Module, session: ort.InferenceSession, case: Tens
     for reference, other in zip(expected, actual, strict=True):
         difference, largest = compare(reference, other)
         if not difference <= RELATIVE_TOLERANCE * largest:
-            _require_finite(model)
             raise StageError(
                 f"The exported graph differs from the PyTorch model by {difference:.3g} "
                 f"(largest output {largest:.3g}) on {shape_of(case)}.",
@@ -104,9 +109,9 @@ def _run(session: ort.InferenceSession, case: Tensors) -> list[NDArray[Any]]:
         ) from error
 
 
-def _require_finite(model: nn.Module) -> None:
+def _require_finite(weights: Weights) -> None:
     """StageError if weights are no numbers, which no graph can equal."""
-    spoiled = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    spoiled = [name for name, weight in weights() if not torch.isfinite(weight).all()]
     if spoiled:
         others = f" and {len(spoiled) - 1} more" if len(spoiled) > 1 else ""
         raise StageError(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from language_models import ARCHITECTURES, CONTEXT, save_language_model
 from model_specs import hugging_face
+from safetensors.torch import load_file, save_file
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from pipeline.core.errors import StageError
@@ -125,6 +126,19 @@ def test_what_the_operator_cannot_turn_is_turned_before_it_and_said(
     assert "tables of another kind" in note
     assert "RotaryEmbedding" in {node.op_type for node in load_model(file).graph}
     _same_text(folder, file, language)
+
+
+def test_matrices_that_are_no_numbers_are_named(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    """They are read one at a time, and never stand in the model."""
+    folder = saved("qwen2")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError) as raised:
+        exported(folder, tmp_path / "out")
+    assert raised.value.message == (
+        "The model's weights 'model.layers.1.mlp.up_proj.weight' hold values that are not finite (NaN or infinity)."
+    )
 
 
 def test_a_model_that_computes_attention_by_itself_is_refused(
