@@ -50,7 +50,7 @@ from pipeline.data.samples import evaluation_folders, read_dataset
 from pipeline.devices import runner_of
 from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.host_info import host_info
-from pipeline.devices.memory import measure_memory
+from pipeline.devices.memory import measure_fit, measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
@@ -58,6 +58,8 @@ from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import are_large, make_session
 
+PEAK_NAME = "peak_memory_mb"
+"""The budget whose limit is tried."""
 Begin = Callable[[str], Progress]
 """Called with the title of a measurement that starts; returns its progress callback."""
 
@@ -217,6 +219,10 @@ def _memory(case: Case, subject: Subject, language: Language | None, begin: Begi
         return None
     done = begin("memory")
     result = measure_memory(runner, subject, language)
+    budget = case.target.budgets.get(PEAK_NAME)
+    if budget is not None:
+        fit = measure_fit(runner, subject, budget.limit, result, language)
+        result = result.model_copy(update={"fit": fit})
     done(1, 1)
     return result
 

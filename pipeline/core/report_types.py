@@ -101,14 +101,34 @@ class LatencyResult(StrictModel):
     graphs: tuple[GraphLatency, ...] = ()
 
 
+class FitResult(StrictModel):
+    """Whether the bundle loads and runs where it may take `limit_mb` over the process before. `how` that was found: a
+    control group of Linux, which ends what takes more; or where none can be made (`reason`) the peak of its anonymous
+    memory, since what is file-backed can be given back. `needs_mb`: the least of the larger limits tried that it keeps
+    within, where it does not fit; null if it keeps within none."""
+
+    limit_mb: float
+    fits: bool
+    how: str
+    reason: str = ""
+    needs_mb: float | None = None
+
+
 class MemoryResult(StrictModel):
     """MB (10^6 bytes) over the process before the session was made. Where the system does not tell the peaks they are
-    null, and `reason` says why; so is `load_ms` where the runner's times say nothing."""
+    null, and `reason` says why; so is `load_ms` where the runner's times say nothing. `how`: what kind of peaks they
+    are. The parts of each, anonymous and file-backed, are of the most that was seen, looking every millisecond."""
 
     load_ms: Figure | None
     load_peak_mb: Figure | None
     run_peak_mb: Figure | None
+    load_anonymous_mb: Figure | None = None
+    load_file_mb: Figure | None = None
+    run_anonymous_mb: Figure | None = None
+    run_file_mb: Figure | None = None
+    how: str = ""
     reason: str = ""
+    fit: FitResult | None = None
 
 
 class ReadTime(StrictModel):

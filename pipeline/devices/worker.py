@@ -107,9 +107,20 @@ class Timing(Request):
 @dataclass(frozen=True, kw_only=True)
 class Memory(Request):
     """Load the only subject and run it `runs` times, watching the peaks of resident memory; a `language` model reads
-    its inputs as a prompt, and then the last token of its context."""
+    its inputs as a prompt, and then the last token of its context. `group`: a control group to enter before that."""
 
     mode: ClassVar[str] = "memory"
+    runs: int = 3
+    language: Language | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Request):
+    """Do what `Memory` does in a process that may take `limit_mb` beyond what it has before the session."""
+
+    mode: ClassVar[str] = "fit"
+    limit_mb: float
     runs: int = 3
     language: Language | None = None
 
@@ -595,16 +606,33 @@ def _read_times(request: Decoding, text: Text, ids: Sequence[int], before: int) 
 def memory(request: Memory) -> dict[str, Any]:
     """`load_ms`, and the peaks while loading and while running in MB over the process before the session.
 
-    Where this system does not tell the peaks they are null, and `reason` says why.
+    `load_parts_mb`, `run_parts_mb`: what was anonymous and what file-backed of the most that was seen, looking every
+    millisecond; null where the system does not tell. `how` says what kind of peak it is. Where this system tells none
+    they are null, and `reason` says why.
     """
     (subject,) = request.subjects
     feed = read_feed(subject.inputs)
     gc.collect()
-    reason = reset_peak()
-    before = None if reason else resident_mb()
-    session, load_ms = _timed_load(subject)
-    load_peak = None if before is None else peak_mb() - before
-    reset_peak()
+    with _Watch() as watch:
+        if request.group:
+            (Path(request.group) / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        peaks = _Peaks()
+        session, load_ms = _timed_load(subject)
+        load_peak, load_parts = peaks.mb(), watch.parts_mb()
+        _run_for_memory(request, session, feed)
+        run_peak, run_parts = peaks.mb(), watch.parts_mb()
+    return {
+        "load_ms": load_ms,
+        "load_peak_mb": load_peak,
+        "run_peak_mb": run_peak,
+        "load_parts_mb": load_parts,
+        "run_parts_mb": run_parts,
+        "how": peaks.how,
+        "reason": peaks.reason,
+    }
+
+
+def _run_for_memory(request: Memory, session: _Session | Chain, feed: Feed) -> None:
     if request.language is None:
         feed = _select(session, feed)
         for _ in range(request.runs):
@@ -614,8 +642,152 @@ def memory(request: Memory) -> dict[str, Any]:
         text = Text(session, request.language)
         _read(text, ids, 0)
         _read(text, ids[-1:], request.language.longest - 1)
-    run_peak = None if before is None else peak_mb() - before
-    return {"load_ms": load_ms, "load_peak_mb": load_peak, "run_peak_mb": run_peak, "reason": reason}
+
+
+class _Peaks:
+    """The most that was resident in MB over what is when it is made, since then or since it was last asked.
+
+    Linux keeps that peak and lets it be reset. Where it does not, as on macOS and Windows, the peak of the process's
+    whole life stands for it (psutil), which is never less than the true one; while nothing can be told, `reason` says
+    why.
+    """
+
+    def __init__(self) -> None:
+        self.reason = reset_peak()
+        self.how = "" if self.reason else "peak resident memory of each phase (Linux: VmHWM)"
+        if self.reason and find_spec("psutil"):
+            self._process = import_module("psutil").Process()
+            self.how, self.reason = "peak resident memory of the process's whole life (psutil), which is no less", ""
+        self._before = None if self.reason else self._resident()
+
+    def mb(self) -> float | None:
+        if self._before is None:
+            return None
+        peak = self._peak()
+        reset_peak()
+        return peak - self._before
+
+    def _resident(self) -> float:
+        return float(self._process.memory_info().rss / 1e6) if hasattr(self, "_process") else resident_mb()
+
+    def _peak(self) -> float:
+        if not hasattr(self, "_process"):
+            return peak_mb()
+        told = self._process.memory_info()
+        if hasattr(told, "peak_wset"):  # Windows
+            return float(told.peak_wset / 1e6)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return float(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
+_WATCH = """
+import select, sys
+most = 0, 0
+while True:
+    try:
+        with open(sys.argv[1]) as file:
+            told = dict(line.split(":") for line in file)
+    except OSError:
+        break
+    kb = [int(told[name].split()[0]) for name in ("RssAnon", "RssFile", "RssShmem")]
+    most = max(most, (kb[0], kb[1] + kb[2]), key=sum)
+    if select.select([sys.stdin], [], [], 0.001)[0]:
+        if not sys.stdin.readline():
+            break
+        print(*most, flush=True)
+        most = 0, 0
+"""
+
+
+class _Watch:
+    """Another process that looks at this one's memory, so that the parts of its peak are seen. While the session is
+    made nothing of Python runs here."""
+
+    def __enter__(self) -> _Watch:
+        self._process: subprocess.Popen[str] | None = None
+        if _STATUS.is_file():
+            command = [sys.executable, "-S", "-E", "-c", _WATCH, str(_STATUS).replace("self", str(os.getpid()))]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self._before = self._asked()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+    def parts_mb(self) -> dict[str, float] | None:
+        """`anonymous` and `file`, over what they were at first, at the largest sum since it was last asked."""
+        seen = self._asked()
+        if seen is None or self._before is None:
+            return None
+        return {name: (seen[at] - self._before[at]) * 1024 / 1e6 for at, name in enumerate(("anonymous", "file"))}
+
+    def _asked(self) -> tuple[int, int] | None:
+        if self._process is None or self._process.stdin is None or self._process.stdout is None:
+            return None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            anonymous, file = map(int, self._process.stdout.readline().split())
+        except (OSError, ValueError):  # it could not start, or the system tells no parts
+            return None
+        return anonymous, file
+
+
+def fit(request: Fit) -> dict[str, Any]:
+    """`fits`: whether the model loads and runs under the limit; `how` it was limited. Where nothing can limit it here
+    `fits` is null, and `reason` says why."""
+    fields = {"subjects": [asdict(subject) for subject in request.subjects], "runs": request.runs}
+    fields["language"] = None if request.language is None else asdict(request.language)
+    try:
+        group, how = _control_group(int(request.limit_mb * 1e6))
+    except OSError as error:
+        reason = f"no control group can be made here: {error.filename or ''} {error.strerror or error}"
+        return {"fits": None, "how": "", "reason": reason}
+    try:
+        asked = json.dumps({"mode": "memory", "group": str(group), **fields})
+        done = subprocess.run([sys.executable, __file__], input=asked, capture_output=True, text=True, check=False)
+    finally:
+        group.rmdir()
+    if done.returncode == -signal.SIGKILL:
+        return {"fits": False, "how": how, "reason": ""}
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        raise Refusal("error", f"Loading and running under a limit failed: {said}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for kind in ("error", "refused"):
+        if kind in result and not _out_of_memory(result[kind]):
+            raise Refusal(kind, result[kind], result["remedy"])
+    return {"fits": not ("error" in result or "refused" in result), "how": how, "reason": ""}
+
+
+def _out_of_memory(message: str) -> bool:
+    return "bad_alloc" in message or "allocate memory" in message
+
+
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _control_group(limit: int) -> tuple[Path, str]:
+    """A new control group (version 2 or 1) below this process's own whose memory is limited to so many bytes, without
+    swap, and which version it is. OSError where none can be made."""
+    own = dict(line.split(":", 2)[1:] for line in _OWN_GROUPS.read_text(encoding="ascii").splitlines())
+    version, root, path = (1, _GROUPS / "memory", own["memory"]) if "memory" in own else (2, _GROUPS, own.get("", "/"))
+    parent = root / path.lstrip("/")
+    group = (parent if parent.is_dir() else root) / f"edge-{os.getpid()}"  # a container sees its own as the root
+    group.mkdir()
+    limits = {"memory.max": limit, "memory.swap.max": 0}
+    if version == 1:
+        limits = {"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
+    try:
+        for name, value in limits.items():
+            if (group / name).exists() or not name.startswith(("memory.swap", "memory.memsw")):
+                (group / name).write_text(str(value), encoding="ascii")
+    except OSError:
+        group.rmdir()
+        raise
+    return group, f"cgroup v{version}"
 
 
 def reset_peak() -> str:
@@ -729,6 +901,7 @@ def available_cores() -> int:
 _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "timing": (Timing, timing),
     "memory": (Memory, memory),
+    "fit": (Fit, fit),
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "answers": (Answers, answers),

@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.config.target import Runtime
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.report_types import FitResult, MemoryResult
 from pipeline.core.types import Evidence
 from pipeline.devices import RUNNERS, host_runner
 from pipeline.devices.host_runner import HOST
-from pipeline.devices.memory import measure_memory
+from pipeline.devices.memory import BY_PEAK, measure_fit, measure_memory, memory_result
 from pipeline.devices.ort_profile import profile
 from pipeline.devices.runner import checked, subject_of
 from pipeline.devices.worker import Facts, Memory
@@ -35,6 +36,27 @@ class Answers:
 
     def info(self) -> Any:
         return HOST.info()
+
+
+def peaks(anonymous: float) -> MemoryResult:
+    parts = {"anonymous": anonymous, "file": 5.0}
+    answer = {"load_ms": 1.0, "load_peak_mb": 9.0, "run_peak_mb": 1.0, "reason": "", "load_parts_mb": parts}
+    return memory_result([answer] * 3, Evidence.DEVICE)
+
+
+def test_what_does_not_fit_is_tried_under_larger_limits(inputs: Path) -> None:
+    """100 MB do not do, nor 105 and 110; 125 do."""
+    answers = [{"fits": fits, "how": "cgroup v2", "reason": ""} for fits in (False, False, False, True)]
+    found = measure_fit(Answers(*answers), subject_of(inputs, inputs, Runtime()), 100.0, peaks(1.0))
+    assert found == FitResult(limit_mb=100.0, fits=False, how="cgroup v2", needs_mb=125.0)
+
+
+@pytest.mark.parametrize(("anonymous", "fits"), [(99.0, True), (101.0, False)])
+def test_without_a_limit_what_is_anonymous_must_fit(inputs: Path, anonymous: float, fits: bool) -> None:
+    answer = {"fits": None, "how": "", "reason": "no control group can be made here: read-only"}
+    found = measure_fit(Answers(answer), subject_of(inputs, inputs, Runtime()), 100.0, peaks(anonymous))
+    assert found is not None
+    assert (found.fits, found.how, found.reason) == (fits, BY_PEAK, answer["reason"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import ast
 import json
+import mmap
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from pipeline.config.target import Runtime
 from pipeline.devices import worker
 from pipeline.devices.ort_profile import node_records
 from pipeline.devices.runner import encode, subject_of
-from pipeline.devices.worker import Facts, Memory, Profile, Refusal, Subject, Timing
+from pipeline.devices.worker import Facts, Fit, Memory, Profile, Refusal, Subject, Timing
 from pipeline.runtime.feeds import write_feed
 
+Save = Callable[..., Path]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 WORKER = Path(worker.__file__)
 _ALONE = """
@@ -160,16 +164,84 @@ def test_memory_tells_load_and_run_apart(matmul: Path, inputs: Path) -> None:
     assert result["load_ms"] > 0
     assert 0 <= result["load_peak_mb"] < 200
     assert 0 <= result["run_peak_mb"] < 200
+    assert result["how"] == "peak resident memory of each phase (Linux: VmHWM)"
+    assert set(result["load_parts_mb"]) == set(result["run_parts_mb"]) == {"anonymous", "file"}
+
+
+@LINUX
+def test_what_is_mapped_from_a_file_is_told_from_what_is_not(tmp_path: Path) -> None:
+    """30 MB of a file that are mapped and read, and 50 MB of one's own."""
+    place = tmp_path / "mapped"
+    place.write_bytes(b"x" * 30_000_000)
+    with worker._Watch() as watch, place.open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            block = np.ones(6_250_000)
+            assert sum(mapped[at] for at in range(0, len(mapped), 4096)) > 0
+            time.sleep(0.1)  # so that it is seen
+        first = watch.parts_mb()
+        del block
+        time.sleep(0.1)
+        watch.parts_mb()
+        after = watch.parts_mb()
+    assert first is not None and after is not None
+    assert first["file"] == pytest.approx(30, abs=3)
+    assert first["anonymous"] == pytest.approx(50, abs=5)
+    assert after["file"] < 5 and after["anonymous"] < 10
+
+
+def test_where_the_peak_cannot_be_reset_that_of_the_whole_life_stands_for_it(
+    matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on macOS; what was resident before and is no more counts there."""
+    pytest.importorskip("psutil", reason="psutil is not installed")
+    monkeypatch.setattr(worker, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    block = bytearray(b"x" * 200_000_000)
+    del block
+    result = worker.memory(Memory(subjects=(subject_of(matmul, inputs, Runtime()),)))
+    assert result["reason"] == ""
+    assert result["how"] == "peak resident memory of the process's whole life (psutil), which is no less"
+    assert result["run_peak_mb"] >= result["load_peak_mb"] > 10
 
 
 def test_memory_gives_no_number_where_the_peak_cannot_be_reset(
     matmul: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(worker, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setitem(sys.modules, "psutil", None)  # as if it were not installed
     result = worker.memory(Memory(subjects=(subject_of(matmul, inputs, Runtime()),)))
     assert (result["load_peak_mb"], result["run_peak_mb"]) == (None, None)
     assert result["reason"].startswith("the peak of resident memory cannot be reset: ")
     assert result["reason"].endswith("No such file or directory")
+
+
+def grown(save_model: Save, megabytes: int) -> Path:
+    """A model that makes an array of so many MB of the one number that it is given."""
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["h"]), helper.make_node("ReduceSum", ["h"], ["y"])]
+    return save_model(nodes, {"shape": np.array([megabytes * 250_000])}, [1])
+
+
+@LINUX
+@pytest.mark.parametrize(("limit_mb", "fits"), [(300.0, True), (40.0, False)])
+def test_what_takes_more_than_its_limit_is_ended(save_model: Save, tmp_path: Path, limit_mb: float, fits: bool) -> None:
+    write_feed(tmp_path / "one.npz", {"x": np.ones(1, np.float32)})
+    subject = subject_of(grown(save_model, 80), tmp_path / "one.npz", Runtime())
+    result = worker.fit(Fit(subjects=(subject,), limit_mb=limit_mb))
+    if result["fits"] is None:
+        pytest.skip(result["reason"])
+    assert (result["fits"], result["how"][:8]) == (fits, "cgroup v")
+    assert not list(worker._GROUPS.rglob(f"edge-{os.getpid()}"))
+
+
+def test_where_no_control_group_can_be_made_the_reason_is_told(
+    matmul: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/user.slice\n")
+    monkeypatch.setattr(worker, "_OWN_GROUPS", own)
+    monkeypatch.setattr(worker, "_GROUPS", tmp_path / "none")
+    result = worker.fit(Fit(subjects=(subject_of(matmul, inputs, Runtime()),), limit_mb=100.0))
+    assert result["fits"] is None
+    assert result["reason"].startswith("no control group can be made here: ")
 
 
 @LINUX
