@@ -17,7 +17,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from pipeline.core.known_digests import Stamp, stamp
 from pipeline.core.model_spec import ModelSpec
 from pipeline.source.stored_matrix import FLOATS, StoredMatrix, changed, read_values
-from pipeline.source.torch_model import loading
+from pipeline.source.torch_model import loading, require_finite
 from pipeline.source.weights import Stored, stored_tensors
 
 
@@ -37,11 +37,6 @@ class Streamed:
             if not file.is_file() or stamp(file) != before:
                 raise changed(file.name)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All parameters by name, matrices read one after another."""
-        for name, parameter in self.model.named_parameters():
-            yield name, torch.from_numpy(self.matrices[name].values()) if name in self.matrices else parameter
-
     @property
     def parameters(self) -> int:
         """How many numbers the model has."""
@@ -49,7 +44,8 @@ class Streamed:
 
     @contextmanager
     def loaded_as_called(self) -> Iterator[None]:
-        """While the context lasts, a module that is called has its matrices in memory, as float32, until it is done."""
+        """While the context lasts, a module that is called has its matrices in memory, as float32, until it is done.
+        StageError from the call if they hold anything but numbers."""
         handles = []
         for module in self.model.modules():
             names = self._own(module)
@@ -87,6 +83,7 @@ def _loader(names: Mapping[str, str], matrices: Mapping[str, StoredMatrix]) -> C
     def load(module: nn.Module, *_: Any) -> None:
         for key, name in names.items():
             values = torch.from_numpy(matrices[name].values())
+            require_finite([(name, values)])
             module._parameters[key] = nn.Parameter(values, requires_grad=False)
 
     return load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +176,17 @@ class WholeTexts(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Tensor) -> Any:
         return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+
+
+def require_finite(weights: Iterable[tuple[str, Tensor]]) -> None:
+    """StageError if weights are no numbers, which no graph can equal."""
+    spoiled = [name for name, weight in weights if not weight.is_meta and not torch.isfinite(weight).all()]
+    if spoiled:
+        others = f" and {len(spoiled) - 1} more" if len(spoiled) > 1 else ""
+        raise StageError(
+            f"The model's weights {spoiled[0]!r}{others} hold values that are not finite (NaN or infinity).",
+            "Copy the checkpoint again, or take one from before its training diverged.",
+        )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -41,10 +41,6 @@ class GraphSource:
     room: int = 0
     roomy: Sequence[Tensors] = ()
     streamed: Streamed | None = None
-
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The model's parameters by name."""
-        return self.module.named_parameters() if self.streamed is None else self.streamed.weights()
 
     def running(self) -> AbstractContextManager[None]:
         """While the context lasts, the module can be called."""

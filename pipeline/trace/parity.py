@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from torch import nn
 
 from pipeline.core.errors import StageError, first_line
 from pipeline.runtime.session import SESSION_ERRORS, open_given
+from pipeline.source.torch_model import require_finite
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.outputs import flat
 
 Tensors = dict[str, torch.Tensor]
-Weights = Callable[[], Iterable[tuple[str, torch.Tensor]]]
 _AXES = 4
 """Of keys and values; ids and masks have two."""
 _LENGTH = (
@@ -29,9 +29,8 @@ _LENGTH = (
 _REPORT = "This is an export error: try another --opset, and please report the model's architecture."
 
 
-def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors], weights: Weights | None = None) -> float:
-    """Largest absolute difference over all outputs and cases. `weights`: gives the model's parameters by name, where it
-    does not hold them itself.
+def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> float:
+    """Largest absolute difference over all outputs and cases.
 
     Raises:
         StageError: ONNX Runtime refuses the file, or a difference is beyond the tolerance; it names the inputs' shape.
@@ -42,7 +41,7 @@ def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors], weights
         try:
             worst = max(worst, _case_difference(model, session, case, _LENGTH if place > 1 else _REPORT))
         except StageError:
-            _require_finite(weights or model.named_parameters)
+            require_finite(model.named_parameters())
             raise
     return worst
 
@@ -107,14 +106,3 @@ def _run(session: ort.InferenceSession, case: Tensors) -> list[NDArray[Any]]:
             f"ONNX Runtime {ort.__version__} cannot run the exported graph on {shape_of(case)}: {first_line(error)}",
             _REPORT,
         ) from error
-
-
-def _require_finite(weights: Weights) -> None:
-    """StageError if weights are no numbers, which no graph can equal."""
-    spoiled = [name for name, weight in weights() if not torch.isfinite(weight).all()]
-    if spoiled:
-        others = f" and {len(spoiled) - 1} more" if len(spoiled) > 1 else ""
-        raise StageError(
-            f"The model's weights {spoiled[0]!r}{others} hold values that are not finite (NaN or infinity).",
-            "Copy the checkpoint again, or take one from before its training diverged.",
-        )

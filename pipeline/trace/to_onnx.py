@@ -134,7 +134,7 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Pr
         save_model(graph, path)
         try:
             with source.running():
-                difference = check_parity(source.module, path, source.cases, source.weights)
+                difference = check_parity(source.module, path, source.cases)
             if source.room:
                 check_room(path, source.roomy, source.room)
         except StageError as error:
