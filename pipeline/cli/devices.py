@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from pipeline.devices.arm64.tiers import TIERS, tier_of
 from pipeline.devices.host_info import host_info
 
 _SETUP = "edge devices setup arm64"
+_CLIENTS = {"ssh": ("ssh", "ssh:user@board[:port]"), "adb": ("adb", "adb, or adb:SERIAL")}
+"""The program that a runner needs here, and how a place of it is named."""
 
 
 def show_runners(console: Console) -> None:
@@ -38,7 +41,14 @@ def show_runners(console: Console) -> None:
 def _state(name: str) -> str:
     if name == "host":
         return host_info().cpu
+    if name in _CLIENTS:
+        return _client_state(*_CLIENTS[name])
     return _arm64_state() if name == "arm64" else ""
+
+
+def _client_state(client: str, place: str) -> str:
+    found = shutil.which(client)
+    return f"name a place: {place}" if found else f"{client} is not installed"
 
 
 def _arm64_state() -> str:
@@ -93,6 +103,7 @@ def _show_machine(machine: HostInfo, console: Console) -> None:
         "cores": str(machine.cores),
         "memory": f"{machine.memory_mb} MB",
         "system": machine.system,
+        "runtime": f"ONNX Runtime {machine.onnxruntime}",
     }
     for name, value in rows.items():
         console.print(f"  {name:<9} {value}", soft_wrap=True)

@@ -9,7 +9,7 @@ from pipeline.checks.budgets import outcomes
 from pipeline.checks.budgets.metric import Absent, Outcome
 from pipeline.checks.compare import warnings
 from pipeline.checks.measurements import Measurements
-from pipeline.core.report_types import Comparison, Report, TensorFormat, Trial
+from pipeline.core.report_types import Comparison, HostInfo, Report, TensorFormat, Trial
 from pipeline.core.types import Figure
 from pipeline.devices.host_info import host_info, versions
 from pipeline.formats.scheme import SchemeFormats
@@ -56,7 +56,7 @@ def assemble(
             *subject.notes,
             *_format_notes(formats, subject.formats),
             *_batch_notes(formats),
-            *formats.cpu_notes(vnni="avx512_vnni" in host.isa or "avx_vnni" in host.isa),
+            *formats.cpu_notes(vnni=not _sums_pairs(found.case.giving("answers").info())),
         ),
         warnings=(
             *found.warnings,
@@ -67,6 +67,12 @@ def assemble(
         ),
         comparison=comparison,
     )
+
+
+def _sums_pairs(machine: HostInfo) -> bool:
+    """Whether its CPU sums 8-bit products in pairs of 16 bits: none of Arm, and no x86 with VNNI."""
+    arm = any(name in machine.system.lower() for name in ("aarch64", "arm"))
+    return not arm and not {"avx512_vnni", "avx_vnni"} & set(machine.isa)
 
 
 def _failures(told: Mapping[str, Outcome]) -> list[str]:

@@ -30,7 +30,8 @@ def test_list_says_what_is_there(edge: Edge, no_devices: Path) -> None:
 def test_probe_of_this_machine(edge: Edge) -> None:
     done = edge("devices", "probe", "host")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cpu", "features", "cores", "memory", "system"]
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["cpu", "features", "cores", "memory", "system", "runtime"]
 
 
 @pytest.mark.usefixtures("no_devices")
