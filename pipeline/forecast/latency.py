@@ -199,11 +199,13 @@ def _within(found: Range, work: Work, target: Target) -> Range:
 
 
 def _said_by(family: str, found: Costs | None, target: Target) -> str:
-    held = known().intervals[family]
+    held, threads = known().intervals[family], target.runtime.threads
     kind = "INT8 convolutional networks" if family == "int8-convolutional" else _OTHERS
-    device = f"of this SoC ({found.name})" if found else "of two other SoCs, by clocks and widths of cores"
-    said = f"90 % interval; fitted to published ONNX Runtime rows {device}; {held.networks} {kind}, each left out: "
-    said += f"median error {held.median_error:.0%}"
-    if strength_of(target.device, target.runtime.threads) < strength_of(target.device):
-        said += f"; rows are of all cores, {target.runtime.threads} used here"
-    return said
+    fewer = strength_of(target.device, threads) < strength_of(target.device)
+    cores = f"{threads} core" if threads == 1 else f"{threads} cores"
+    beyond = [*([] if found else ["this SoC"]), *([cores] if fewer else [])]
+    widened = f", widened for {' and '.join(beyond)}" if beyond else ""
+    return (
+        f"90 % interval of published ONNX Runtime rows ({found.name if found else 'other SoCs'}, all cores){widened}; "
+        f"{held.networks} {kind}, each left out: median error {held.median_error:.0%}"
+    )

@@ -55,7 +55,9 @@ def test_a_limit_above_the_whole_interval_passes() -> None:
     assert result.verdict is Verdict.PASS
     assert result.figure is not None
     assert result.figure.evidence is Evidence.ESTIMATED
-    assert result.reason.startswith("estimated; 90 % interval; fitted to published ONNX Runtime rows of this SoC")
+    assert result.reason.startswith(
+        "estimated; 90 % interval of published ONNX Runtime rows (Snapdragon 7 Gen 4 QRD, all cores)"
+    )
 
 
 def test_a_limit_below_the_whole_interval_fails() -> None:
@@ -67,7 +69,7 @@ def test_a_limit_inside_the_interval_is_left_open(share: float) -> None:
     low, high = interval()
     result = judged(found(ENCODER, low + share * (high - low)))
     assert result.verdict is Verdict.NOT_MEASURED
-    assert "which the estimate leaves open (90 % interval; " in result.reason
+    assert "which the estimate leaves open (90 % interval of published" in result.reason
     assert result.remedy == (
         "measure it on the device: edge check BUNDLE --runner ssh:USER@BOARD, or --device-report FILE"
     )
