@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    arm64,
     batching,
     blocks,
     bundles,
@@ -109,6 +110,7 @@ ROWS = [
     *resnet.ROWS,
     *two_processes.ROWS,
     *sparsify.ROWS,
+    *arm64.ROWS,
     *cases.ROWS,
     *kill.ROWS,
     *gate_speed.ROWS,

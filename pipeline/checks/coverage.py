@@ -45,6 +45,7 @@ def coverage(*ran: Ran) -> Coverage:
         weight_bytes=_share(sum(w.megabytes for w in low), sum(w.megabytes for w in weights), "weights", ""),
         macs=_share(totals.low_bit, totals.weighted, "products with weights", totals.note),
         integer_macs=_share(totals.integer, totals.all, "products", totals.note),
+        integer_products=totals.integer,
         left_in_float=tuple(sorted(left, key=lambda skipped: (-skipped.megabytes, skipped.name))),
     )
 

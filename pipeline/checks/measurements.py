@@ -26,7 +26,7 @@ from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
 from pipeline.checks.saturation import joined, overflow
-from pipeline.checks.tiers import check_tiers
+from pipeline.checks.tiers import Inference, check_tiers
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency, measure_variant
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
@@ -181,7 +181,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         ran, own, of_float = _profile(case, singles, begin("profile"))
         answers = _answers(case, Path(scratch), begin)
         accuracy = _accuracy(case, answers, begin("accuracy"))
-        tiers = _tiers(case, answers, begin)
+        tiers = _tiers(case, answers, subject, begin)
     models, metadata = list(read_graphs(case.bundle).values()), read_metadata(case.bundle)
     weights = tuple(weight for model in models for weight in Graph(model).weights)
     return Measurements(
@@ -287,7 +287,7 @@ def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Be
         return None
     done = begin("latency")
     seconds = case.target.measure_seconds or SECONDS
-    of_float = subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
+    of_float = _of_float(case, subject)
     result = measure_latency(runner, subject, of_float, _limits(case, of_float is not None), seconds, progress=done)
     done(1, 1)
     if of_float is None and (speedup := _of_the_export(case)) is not None:
@@ -295,6 +295,11 @@ def _latency(case: Case, subject: Subject, singles: Sequence[_Single], begin: Be
     if len(singles) == 1:
         return result
     return result.model_copy(update={"graphs": tuple(_graph_latency(case, single) for single in singles)})
+
+
+def _of_float(case: Case, subject: Subject) -> Subject | None:
+    """The float model under the same inputs and runtime, if it is here."""
+    return subject_of(case.float_model, Path(subject.inputs), case.target.runtime) if case.float_model else None
 
 
 def _of_the_export(case: Case) -> Figure | None:
@@ -385,13 +390,14 @@ def _accuracy(case: Case, answers: Path | None, done: Progress) -> tuple[Dataset
     return measure_user_metric(case.metric, results, _session(case), reference)
 
 
-def _tiers(case: Case, answers: Path | None, begin: Begin) -> tuple[TierCheck, ...]:
-    """Answers on the CPUs that the runner knows by name. Of another machine that is one CPU the golden outputs alone:
-    the evaluation samples ran there already."""
+def _tiers(case: Case, answers: Path | None, subject: Subject, begin: Begin) -> tuple[TierCheck, ...]:
+    """Answers and instructions on the CPUs that the runner knows by name. Of another machine that is one CPU the golden
+    outputs alone: the evaluation samples ran there already."""
     runners: dict[str, Runner] = getattr(case.runner, "tiers", {})
     if runners:
         done = begin(f"answers on {', '.join(runners)}")
-        return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done)
+        inference = Inference(subject, _of_float(case, subject))
+        return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done, inference)
     name = case.target.runner
     if name == "host":
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,27 @@ from pipeline.checks.float_reference import FloatReference
 from pipeline.config.target import Target
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import TierAccuracy, TierCheck
-from pipeline.core.types import Progress, silent
+from pipeline.core.types import Evidence, Progress, silent
 from pipeline.data.samples import evaluation_folders, open_samples, read_dataset
+from pipeline.devices.arm64.counting import Uncounted, count
+from pipeline.devices.arm64.runner import EmulatedRunner
 from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.runner_session import RunnerSession
-from pipeline.devices.worker import available_cores
+from pipeline.devices.worker import Subject, available_cores
 from pipeline.graph.files import Graphs
 from pipeline.runtime.infer import judged_outputs
 from pipeline.tasks.output_kind import OutputKind
 
 Array = NDArray[Any]
 _MOST_DB = 300.0
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What runs once at the target's shape: the bundle, and the float model if it is here."""
+
+    of_bundle: Subject
+    of_float: Subject | None = None
 
 
 def check_tiers(
@@ -38,8 +49,10 @@ def check_tiers(
     reference: FloatReference | None,
     answers: Path | None,
     progress: Progress = silent,
+    inference: Inference | None = None,
 ) -> tuple[TierCheck, ...]:
-    """Run the golden inputs and evaluation samples of a bundle on every tier, several at a time.
+    """Run the golden inputs and evaluation samples of a bundle on every tier, and count instructions, several tiers at
+    a time.
 
     Args:
         bundle: The bundle's folder, with the golden inputs.
@@ -48,6 +61,7 @@ def check_tiers(
         runners: By tier.
         reference: The float model's outputs; without it, the golden inputs run alone.
         answers: What the bundle answered on this machine (see `write_answers`).
+        inference: Whose instructions are counted; without it, none are.
 
     Raises:
         StageError: If a runner cannot be used at all. A model that one of them refuses is a `failure` of that tier.
@@ -64,6 +78,11 @@ def check_tiers(
             if reference is not None and answers is not None:
                 update = {"accuracy": _accuracy(session, reference, answers, target.tier_samples)}
                 found = found.model_copy(update=update)
+            if inference is not None:
+                own = name == next(iter(runners))
+                found = found.model_copy(
+                    update=_counts(runner, inference if own else replace(inference, of_float=None))
+                )
         except StageError as error:
             found = found.model_copy(update={"matched": 0, "failure": str(error.message)})
         done.append(name)
@@ -72,6 +91,18 @@ def check_tiers(
 
     with ThreadPoolExecutor(min(available_cores(), len(runners))) as pool:
         return tuple(pool.map(check, runners))
+
+
+def _counts(runner: Runner, inference: Inference) -> dict[str, Any]:
+    if not isinstance(runner, EmulatedRunner) or runner.evidence is not Evidence.EMULATED:
+        return {"uncounted": "only the emulator counts instructions, and this machine is of the tier itself"}
+    try:
+        counts = {"counts": count(runner, inference.of_bundle)}
+        if inference.of_float is not None:
+            counts["float_counts"] = count(runner, inference.of_float)
+    except Uncounted as why:
+        return {"uncounted": str(why)}
+    return counts
 
 
 def _golden(bundle: Path, session: RunnerSession) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from pipeline.checks.tune import SECONDS, Tried, Tuning, tune
 from pipeline.cli.terminal import Terminal, output_console
 from pipeline.config.edit_target import local_target_file, write_disabled_optimizers
 from pipeline.config.loading import load_target
+from pipeline.core.errors import UsageError
 from pipeline.core.types import Figure
 from pipeline.devices import runner_of
 from pipeline.devices.host_info import host_info
+from pipeline.devices.runner import lacking
 from pipeline.graph.files import only
 from pipeline.runtime.feeds import write_feed
 
@@ -28,6 +30,12 @@ from pipeline.runtime.feeds import write_feed
 def run(bundle: Path, target: str, write: bool) -> None:
     """Measure, print a table, and with `write` change the target's file in the working folder."""
     profile = load_target(target)
+    runner = runner_of(profile)
+    if reason := lacking(runner, "times"):
+        raise UsageError(
+            f"Settings are tuned by latency, and the runner {profile.runner!r} has none: {reason}.",
+            'Name another runner in the target, like "host" or "ssh:USER@BOARD".',
+        )
     file = local_target_file(target) if write else None
     read_manifest(bundle)
     read_graphs(bundle)
@@ -36,7 +44,7 @@ def run(bundle: Path, target: str, write: bool) -> None:
         inputs = Path(scratch) / "inputs.npz"
         write_feed(inputs, example_feed(bundle, profile.shape))
         tuning = tune(
-            runner_of(profile),
+            runner,
             only(bundle_graphs(bundle), "`edge tune`"),
             inputs,
             profile.runtime,

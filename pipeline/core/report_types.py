@@ -265,13 +265,14 @@ class Coverage(StrictModel):
     `weights`: share of weight values stored in 8 bits or fewer (what `min_weight_coverage` means: a float value is
     not made to count four times). `weight_bytes`: the same share of stored bytes. `macs`: share of multiply-accumulates
     with a weight operand whose weight is stored so. `integer_macs`: share of all multiply-accumulates, attention's
-    own products too, that integer kernels compute.
+    own products too, that integer kernels compute; `integer_products`: how many those are in one inference.
     """
 
     weights: Figure
     weight_bytes: Figure | None = None
     macs: Figure
     integer_macs: Figure
+    integer_products: float = 0.0
     left_in_float: tuple[SkippedTensor, ...] = ()
 
 
@@ -457,10 +458,32 @@ class TierAccuracy(StrictModel):
     sqnr_db: float
 
 
+class InstructionCounts(StrictModel):
+    """A64 instructions of one inference, and those of some classes: dot products of 128 and of 64 bits (`dot`,
+    `dot_half`), integer matrix products (`mmla`), integer multiplications that are no dot products (`mlal`), float
+    multiply-accumulates (`fmla`), those of bfloat16, loads and stores. Instructions are not latency."""
+
+    total: int
+    dot: int
+    dot_half: int
+    mmla: int
+    mlal: int
+    fmla: int
+    bf16: int
+    load: int
+    store: int
+
+    @property
+    def dot_macs(self) -> int:
+        """Multiply-accumulates that dot-product and matrix instructions did (16, 8 and 32 each)."""
+        return 16 * self.dot + 8 * self.dot_half + 32 * self.mmla
+
+
 class TierCheck(StrictModel):
     """A bundle's answers on one class of CPUs. `golden`: its golden inputs, of which `matched` give their outputs;
     `difference`: the largest, as a share of the largest value (null: not finite), of which `tolerance` is allowed.
-    `failure`: why nothing ran."""
+    `failure`: why nothing ran. `counts`: instructions of one inference at the target's shape, and `float_counts` of the
+    float model's; `uncounted`: why there are none."""
 
     tier: str
     cpu: str
@@ -472,6 +495,9 @@ class TierCheck(StrictModel):
     tolerance: float = 0.0
     accuracy: tuple[TierAccuracy, ...] = ()
     failure: str = ""
+    counts: InstructionCounts | None = None
+    float_counts: InstructionCounts | None = None
+    uncounted: str = ""
 
 
 class Measured(StrictModel):

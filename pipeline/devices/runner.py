@@ -25,9 +25,9 @@ class Runner(Protocol):
     """A machine on which the sessions of a bundle run. `evidence`: what a figure that was measured there counts as.
 
     It may also have `lacks`, the kinds of figures that it cannot give (`Kind`) with the reason of each in words;
-    `instead`, the runner that gives those; `tiers`, by name the runners of CPUs on which a few answers are compared;
-    `at(place, target)`, the runner of a place that the user names behind a colon (`ssh:pi@board`); and `remark`, what a
-    reader of its figures must know, asked for after the last of them.
+    `instead`, the runner that gives those; `tiers`, by name the runners of CPUs on which a few answers are compared,
+    the target's own first; `at(place, target)`, the runner of a place that the user names behind a colon
+    (`ssh:pi@board`); and `remark`, what a reader of its figures must know, asked for after the last of them.
     """
 
     @property

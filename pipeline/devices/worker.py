@@ -8,6 +8,7 @@ caller; what the system does not tell is null, or the result says why.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import hashlib
@@ -180,6 +181,15 @@ class Series(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Marked(Request):
+    """Run the only subject `runs` times after a first run, with a mark before each and after the last, for what counts
+    the instructions between marks (see arm64/count.c)."""
+
+    mode: ClassVar[str] = "marked"
+    runs: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts(Request):
     """Tell what this machine is; there are no subjects."""
 
@@ -259,6 +269,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 what its Python side raises for inputs that do not fit."""
 CHECK_SAMPLES = "Check that the samples (ids, shapes, lengths) are what the model takes."
 _SPINNING_STOP = "session.force_spinning_stop"
+_MARK = 0x5EED
 _ERROR = 3  # ONNX Runtime's log severity
 
 
@@ -838,6 +849,26 @@ def profile(request: Profile) -> dict[str, Any]:
     return {"events": [event for event in events if event["name"].endswith(("model_run", "_kernel_time"))]}
 
 
+def marked(request: Marked) -> dict[str, Any]:
+    """`marks`: how many there were."""
+    (subject,) = request.subjects
+    session, _ = _timed_load(subject)
+    feed = _select(session, read_feed(subject.inputs))
+    session.run(None, feed)
+    gc.disable()
+    _mark()
+    for _ in range(request.runs):
+        session.run(None, feed)
+        _mark()
+    return {"marks": request.runs + 1}
+
+
+def _mark() -> None:
+    """A system call that has no effect: there is no such scheduling policy."""
+    with contextlib.suppress(OSError):
+        os.sched_get_priority_max(_MARK)
+
+
 def facts(_: Facts) -> dict[str, Any]:
     """The text of /proc/cpuinfo (`cpuinfo`, or the `reason` why it is empty) and what Python tells of the machine."""
     cpuinfo, reason = "", ""
@@ -905,6 +936,7 @@ _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "answers": (Answers, answers),
+    "marked": (Marked, marked),
     "series": (Series, series),
     "facts": (Facts, facts),
 }

@@ -168,7 +168,16 @@ def _tier_sentence(tier: TierCheck) -> str:
     off = "not finite" if tier.difference is None else f"off by {number(tier.difference, 2)} of the largest value"
     golden = f"{tier.matched} of {count(tier.golden, 'golden output')}"
     told = [f"{golden} ({off}, {tier.tolerance:g} allowed)"] if tier.golden else []
-    return f"{name}: {'; '.join([*told, *map(_tier_accuracy, tier.accuracy)])}."
+    return f"{name}: {'; '.join([*told, *map(_tier_accuracy, tier.accuracy), *_instructions(tier)])}."
+
+
+def _instructions(tier: TierCheck) -> list[str]:
+    """`166.6 million instructions an inference, of which 42.5 mmla, 29.1 fmla, 28.1 load, 6.2 store (no latency)`."""
+    if tier.counts is None:
+        return [f"instructions not counted: {tier.uncounted}"] if tier.uncounted else []
+    classes = {name: value for name, value in tier.counts if name != "total" and value}
+    parts = ", ".join(f"{value / 1e6:.1f} {name}" for name, value in classes.items())
+    return [f"{tier.counts.total / 1e6:,.1f} million instructions an inference, of which {parts} (this is no latency)"]
 
 
 def _tier_accuracy(found: TierAccuracy) -> str:

@@ -66,6 +66,14 @@ def test_a_profile_that_no_cpu_has(edge: Edge, workspace: Path) -> None:
     assert "device.isa: no CPU has these features: i8mm without asimddp, which every CPU with i8mm has" in done.stderr
 
 
+def test_settings_are_not_tuned_by_an_emulator(edge: Edge, workspace: Path) -> None:
+    text = LENIENT_TARGET.replace('recipe = "w8a8-dynamic"', 'recipe = "w8a8-dynamic"\nrunner = "arm64"')
+    (workspace / "emulated.toml").write_text(text, encoding="utf-8")
+    done = edge("tune", "--target", "emulated.toml")
+    assert done.returncode == 2
+    assert "Settings are tuned by latency, and the runner 'arm64' has none: under emulation a time is" in done.stderr
+
+
 @pytest.mark.slow
 def test_an_export_is_checked_on_every_tier_of_its_target(edge: Edge, workspace: Path, tiny: list[str]) -> None:
     """The target's own device has no more than asimd; the bundle goes to others too."""
@@ -84,6 +92,7 @@ def test_an_export_is_checked_on_every_tier_of_its_target(edge: Edge, workspace:
     found = {budget["metric"]: budget for budget in report["budgets"]}
     assert found["min_golden_match"]["figure"]["evidence"] == "emulated"
     assert found["min_golden_match"]["verdict"] == found["max_tier_drop"]["verdict"] == "PASS"
+    assert report["figures"].keys() >= {"instructions_m", "min_instruction_ratio"} or report["tiers"][0]["uncounted"]
     assert found["latency_p95_ms"]["figure"]["evidence"] == "host"
     again = edge("check", "out/bundle", "--target", "older.toml", "--runner", "arm64:dotprod")
     assert again.returncode == 0, again.stderr

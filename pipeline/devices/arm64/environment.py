@@ -93,6 +93,7 @@ class Environment:
             "PYTHONSAFEPATH": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
+            "OPENBLAS_NUM_THREADS": "1",
             "LC_ALL": "C.UTF-8",
             "HOME": "/nonexistent",
         }

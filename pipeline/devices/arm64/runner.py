@@ -20,6 +20,7 @@ from pipeline.core.report_types import HostInfo
 from pipeline.core.types import Evidence, Json
 from pipeline.devices import worker
 from pipeline.devices.arm64 import environment
+from pipeline.devices.arm64.emulator import Emulator
 from pipeline.devices.arm64.environment import Environment
 from pipeline.devices.arm64.tiers import TIERS, Tier, tier_called, tier_of
 from pipeline.devices.host_info import host_info, machine_info
@@ -57,8 +58,8 @@ class EmulatedRunner:
 
     @property
     def tiers(self) -> dict[str, Runner]:
-        """By name, in the order of `TIERS`."""
-        return {name: EmulatedRunner(tier) for name, tier in TIERS.items() if tier in (self.tier, *self.others)}
+        """By name, this one first."""
+        return {tier.name: EmulatedRunner(tier) for tier in (self.tier, *self.others)}
 
     def run(self, request: worker.Request, timeout_s: float) -> dict[str, Json]:
         """As `Runner.run`; it may take `SLOWER` times as long. StageError also if the environment is not set up, and
@@ -66,7 +67,11 @@ class EmulatedRunner:
         tier runs it itself."""
         if self.tier == native_tier():
             return HOST.run(request, timeout_s)
-        done = self._process(self.tier, request, timeout_s * SLOWER)
+        return self.run_with(request, timeout_s)
+
+    def run_with(self, request: worker.Request, timeout_s: float, options: tuple[str, ...] = ()) -> dict[str, Json]:
+        """The same under emulation, with `options` of the emulator."""
+        done = self._process(self.tier, request, timeout_s * SLOWER, options)
         if done.returncode == -signal.SIGILL:
             raise self._lacking(request, timeout_s * SLOWER)
         if done.returncode != 0:
@@ -80,18 +85,25 @@ class EmulatedRunner:
         if self.tier == native_tier():
             return HOST.info()
         told = machine_info(self.run(worker.Facts(), 60.0))
-        emulator = self._environment.emulator.version
-        return told.model_copy(update={"cpu": f"{self.tier.core}, emulated by QEMU {emulator}", "cores": 1})
+        cpu = f"{self.tier.core}, emulated by QEMU {self.emulator.version}"
+        return told.model_copy(update={"cpu": cpu, "cores": 1})
+
+    @property
+    def emulator(self) -> Emulator:
+        """StageError if the environment is not set up."""
+        return self._environment.emulator
 
     @cached_property
     def _environment(self) -> Environment:
         return require()
 
-    def _process(self, tier: Tier, request: worker.Request, seconds: float) -> subprocess.CompletedProcess[str]:
+    def _process(
+        self, tier: Tier, request: worker.Request, seconds: float, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         place = self._environment
         try:
             return subprocess.run(
-                [*place.command(tier), str(self.program)],
+                [*place.command(tier, *options), str(self.program)],
                 input=encode(request),
                 capture_output=True,
                 text=True,

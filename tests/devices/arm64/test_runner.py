@@ -46,7 +46,7 @@ def executing(tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_the_targets_tier_or_the_named_one() -> None:
     phone = load_target("phone").model_copy(update={"runner": "arm64"})
     assert runner_of(phone) == EmulatedRunner(TIERS["i8mm"], (TIERS["asimd"], TIERS["dotprod"]))
-    assert list(runner_of(phone).tiers) == ["asimd", "dotprod", "i8mm"]  # type: ignore[attr-defined]
+    assert list(runner_of(phone).tiers) == ["i8mm", "asimd", "dotprod"]  # type: ignore[attr-defined]
     assert runner_of(phone.model_copy(update={"runner": "arm64:asimd"})) == EmulatedRunner(TIERS["asimd"])
     with pytest.raises(UsageError, match="Unknown tier 'a53'"):
         runner_of(phone.model_copy(update={"runner": "arm64:a53"}))
@@ -66,7 +66,7 @@ def test_an_arm_machine_of_the_tier_needs_no_emulator(monkeypatch: pytest.Monkey
     assert ARM64.at("i8mm", phone) is HOST
     assert ARM64.at("dotprod", phone) == EmulatedRunner(TIERS["dotprod"])
     together = ARM64.at("", phone)
-    assert [each.evidence for each in together.tiers.values()] == [Evidence.EMULATED, Evidence.EMULATED, Evidence.HOST]  # type: ignore[attr-defined]
+    assert [each.evidence for each in together.tiers.values()] == [Evidence.HOST, Evidence.EMULATED, Evidence.EMULATED]  # type: ignore[attr-defined]
     assert EmulatedRunner(TIERS["i8mm"]).info() == HOST.info()
 
 
