@@ -1,4 +1,4 @@
-"""The runner on an Android device that adb reaches, with a Python of the device."""
+"""The runner on an Android device that adb reaches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from functools import partial
 from pipeline.config.target import Target
 from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.devices.link import NEEDS_PYTHON, Link, board_python, python_command
+from pipeline.devices.perf_test_runner import PROGRAM, PerfTestRunner
 from pipeline.devices.remote_runner import RemoteRunner
+from pipeline.devices.runner import Runner
 
 CLIENT = "EDGE_ADB"
 """The variable with another adb command."""
@@ -28,10 +30,13 @@ class AdbRunner:
     evidence = RemoteRunner.evidence
 
     @staticmethod
-    def at(place: str, _target: Target) -> RemoteRunner:
-        """The device of a serial number; without one, the only device there is."""
+    def at(place: str, _target: Target) -> Runner:
+        """The device of a serial number; without one, the only device there is. It runs a native program, if the user
+        gives one (EDGE_PERF_TEST), else a Python of its own."""
         if place and not _SERIAL.fullmatch(place):
             raise UsageError(f"{place!r} is no serial number of a device.", "`adb devices` lists them.")
+        if os.environ.get(PROGRAM):
+            return PerfTestRunner([*client(place), "shell", "-T"], partial(broken, place), name_of(place))
         return RemoteRunner(partial(_connect, place))
 
 
