@@ -173,6 +173,7 @@ def run_export(plan: Plan, store: Store, console: Console) -> Result:
             made["samples.evaluation"].digest,
             plan.target.shape,
             plan.job.metric,
+            plan.target.runner,
         )
         comparison = known_comparison(store.root, key)
         if comparison is None and plan.recipe.passes:
@@ -281,7 +282,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
     found = replace(found, reported=told.figures, notes=(*found.notes, *told.notes))
     comparison = None
     if "evaluation" in inputs:
-        key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None)
+        key = comparison_key(manifest["digest"], inputs["evaluation"].digest, aimed.shape, None, aimed.runner)
         comparison = known_comparison(place.root, key)
     report = assemble(
         Subject.of_bundle(manifest, metadata.task, metadata.scheme, stored_formats(inputs.get("plan")), notes),

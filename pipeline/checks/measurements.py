@@ -31,7 +31,7 @@ from pipeline.checks.timing import SECONDS, TIMED, measure_latency, measure_vari
 from pipeline.checks.user_metric import UserMetric
 from pipeline.checks.weights import Graph, Weight
 from pipeline.checks.work import work_of
-from pipeline.config.target import Runtime, Target
+from pipeline.config.target import THIS_MACHINE, Runtime, Target
 from pipeline.core.budgets import PREVIOUS
 from pipeline.core.report_types import (
     DatasetAccuracy,
@@ -399,7 +399,7 @@ def _tiers(case: Case, answers: Path | None, subject: Subject, begin: Begin) -> 
         inference = Inference(subject, _of_float(case, subject))
         return check_tiers(case.bundle, case.model, case.target, runners, case.reference, answers, done, inference)
     name = case.target.runner
-    if name == "host" or lacking(case.runner, "answers"):
+    if name == THIS_MACHINE or lacking(case.runner, "answers"):
         return ()
     return check_tiers(case.bundle, case.model, case.target, {name: case.runner}, None, None, begin("golden outputs"))
 
@@ -437,7 +437,7 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _runner_notes(case: Case) -> list[str]:
-    if case.target.runner == "host":
+    if case.target.runner == THIS_MACHINE:
         return []
     runner, there, here = case.runner, case.runner.info(), host_info().onnxruntime
     other = f"; ONNX Runtime {there.onnxruntime} there, {here} here" if there.onnxruntime not in ("", here) else ""

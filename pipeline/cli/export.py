@@ -32,7 +32,8 @@ def run(fields: dict[str, Any], store: Path | None, json: bool, verbose: bool) -
         result = run_export(plan, Store(store or default_store()), terminal)
     _show(result.report, json)
     if not json:
-        again = shlex.join(["edge", "check", str(result.folder / "bundle"), "--target", plan.job.target])
+        runner = [] if plan.job.runner is None else ["--runner", plan.job.runner]
+        again = shlex.join(["edge", "check", str(result.folder / "bundle"), "--target", plan.job.target, *runner])
         output_console().print(f"Bundle and reports: {result.folder}\nTo measure it again: {again}", soft_wrap=True)
     return result.report.exit_code
 

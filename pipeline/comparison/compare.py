@@ -330,7 +330,8 @@ def _remember(
 ) -> None:
     """For later exports: the comparison of this bundle, and every bundle as a trial of the accuracy-over-size plot."""
     evaluation = outcomes["samples.evaluation"].artifact.digest
-    key = comparison_key(comparison.bundle_digest, evaluation, plan.target.shape, plan.job.metric)
+    runner = plan.target.runner
+    key = comparison_key(comparison.bundle_digest, evaluation, plan.target.shape, plan.job.metric, runner)
     keep_comparison(store.root, key, comparison)
     for one, result in zip(built, scored, strict=True):
         trial = Trial(
@@ -339,4 +340,4 @@ def _remember(
             megabytes=bundle_bytes(one.bundle) / 1e6,
             accuracy=100 - result.drop.value,
         )
-        append_trial(store.root, trial_scope(plan.source.digest, evaluation), trial)
+        append_trial(store.root, trial_scope(plan.source.digest, evaluation, runner), trial)

@@ -16,6 +16,8 @@ Positive = Annotated[float, Field(gt=0)]
 Source = Annotated[str, Field(min_length=8, description="where the figure is from, or `assumption: why`")]
 
 
+THIS_MACHINE = "host"
+"""The runner that is this machine."""
 MOST_THREADS, MOST_BATCHED, LONGEST, MOST_SAMPLES = 1024, 65_536, 1_048_576, 100_000
 """Threads, samples of a batch, tokens of a sequence and samples of a tier that can be asked for."""
 LONGEST_MEASUREMENT = 3600.0
@@ -173,7 +175,7 @@ class Target(StrictModel):
     bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
     power: Power | None = None
-    runner: str = "host"
+    runner: str = THIS_MACHINE
     cpu_tiers: tuple[TierName, ...] = ()
     tier_samples: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] = 32
     measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None

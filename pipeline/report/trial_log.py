@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeline.config.target import THIS_MACHINE
 from pipeline.core.digest import canonical_json, sha256_json
 from pipeline.core.documents import DocumentError, parse_json
 from pipeline.core.errors import StageError
@@ -23,9 +24,9 @@ _MOST_MEGABYTES, _MOST_POINTS = 1e7, 1e4
 """Beyond these a plot's axis would show nothing else."""
 
 
-def trial_scope(model_digest: str, evaluation_digest: str) -> str:
-    """Only trials of one model on the same evaluation sets compare."""
-    return sha256_json([model_digest, evaluation_digest])
+def trial_scope(model_digest: str, evaluation_digest: str, runner: str = THIS_MACHINE) -> str:
+    """Only trials of one model on the same evaluation sets compare, and what one runner answers with its own."""
+    return sha256_json([model_digest, evaluation_digest, *([] if runner == THIS_MACHINE else [runner])])
 
 
 def append_trial(store: Path, scope: str, trial: Trial) -> None:

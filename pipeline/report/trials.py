@@ -18,7 +18,8 @@ def compared_trials(
 ) -> tuple[list[Trial], list[str]]:
     """Float, what passes tried, earlier exports of the same model on the same evaluation sets, and this one, which is
     added to the log; and notes on what cannot be read of it."""
-    scope = trial_scope(subject.model_digest, outcomes["samples.evaluation"].artifact.digest)
+    evaluation, runner = outcomes["samples.evaluation"].artifact.digest, found.case.target.runner
+    scope = trial_scope(subject.model_digest, evaluation, runner)
     accuracy = 100 - max(result.drop for result in found.records.accuracy)
     this = Trial(label=subject.recipe, origin="this run", megabytes=found.megabytes, accuracy=accuracy)
     traced = outcomes["trace.float"].artifact.path

@@ -54,3 +54,22 @@ def test_figures_from_elsewhere_count_only_for_the_bundle_that_they_name(
     odd = edge("check", "out/bundle", "--target", "lenient", "--device-report", "odd.json")
     assert odd.returncode == 2
     assert "odd.json is no report of a device that is known here." in odd.stderr
+
+
+@pytest.mark.slow
+def test_an_export_and_a_comparison_are_measured_on_a_board(
+    edge: Edge, small: list[str], workspace: Path, board: str
+) -> None:
+    done = edge("export", *small, "--runner", board)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((workspace / "out/report.json").read_text())
+    assert "answers" not in [stage["name"] for stage in report["stages"]]
+    assert {report["figures"][name]["evidence"] for name in ("latency_p95_ms", "min_agreement")} == {"device"}
+    assert f"edge check out/bundle --target lenient --runner {board}" in done.stdout
+    compared = edge("compare", *small, "--runner", board, "--against", "w8a8", "--output", "there", "--json")
+    assert compared.returncode == 0, compared.stderr
+    latencies = {one["label"]: one["latency"]["evidence"] for one in json.loads(compared.stdout)["candidates"]}
+    assert set(latencies.values()) == {"device"}
+    again = edge("check", "out/bundle", "--target", "lenient", "--output", "here")
+    assert again.returncode == 0
+    assert json.loads((workspace / "here/report.json").read_text())["comparison"] is None  # it was made elsewhere

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config.target import Shape
+from pipeline.config.target import THIS_MACHINE, Shape
 from pipeline.core.digest import pretty_json, sha256_json
 from pipeline.core.documents import DocumentError, read_json
 from pipeline.core.paths import FOLDER, NOTHING, kind_of, odd_place, write_whole
@@ -16,10 +16,13 @@ from pipeline.core.report_types import COMPARISON_VERSION, Comparison
 _FOLDER = "comparisons"
 
 
-def comparison_key(bundle_digest: str, evaluation_digest: str, shape: Shape, metric: str | None) -> str:
+def comparison_key(
+    bundle_digest: str, evaluation_digest: str, shape: Shape, metric: str | None, runner: str = THIS_MACHINE
+) -> str:
     """What a comparison is about: a bundle (and with it its runtime), the evaluation sets, the shape that was measured
-    at, and a user's metric."""
-    return sha256_json([bundle_digest, evaluation_digest, shape.model_dump(mode="json"), metric])
+    at, a user's metric, and the runner, if it was another machine."""
+    elsewhere = [] if runner == THIS_MACHINE else [runner]
+    return sha256_json([bundle_digest, evaluation_digest, shape.model_dump(mode="json"), metric, *elsewhere])
 
 
 def keep_comparison(store: Path, key: str, comparison: Comparison) -> None:

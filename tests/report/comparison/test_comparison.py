@@ -175,8 +175,9 @@ def test_the_store_knows_a_comparison_by_what_it_is_about(dominated, tmp_path) -
         comparison_key("bundle", "other", Shape(), None),
         comparison_key("bundle", "evaluation", Shape(batch_size=2), None),
         comparison_key("bundle", "evaluation", Shape(), "mine.py:score"),
+        comparison_key("bundle", "evaluation", Shape(), None, "ssh:pi@board"),
     ]
-    assert len({key, *others}) == 5
+    assert len({key, *others}) == 6
     file = next((tmp_path / "comparisons").iterdir())
     file.write_text(file.read_text()[:-20])
     assert known_comparison(tmp_path, key) is None
