@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help export compare check gate tune targets recipes clean test test-all lint bench
+.PHONY: help export compare check gate tune targets recipes devices clean test test-all lint bench
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ targets: $(VENV)/.tool  ## List the device profiles
 
 recipes: $(VENV)/.tool  ## List the recipes
 	@$(BIN)/edge recipes
+
+devices: $(VENV)/.tool  ## Fetch the emulated Arm CPUs on which --runner arm64 checks bundles
+	@$(BIN)/edge devices setup arm64
 
 clean: $(VENV)/.tool  ## Empty the store of stage results (ARGS="--max-size 2GB" keeps some)
 	@$(BIN)/edge clean $(ARGS)

@@ -110,8 +110,11 @@ def _show_machine(machine: HostInfo, console: Console) -> None:
 
 
 def set_up(runner: str, sources: Path | None) -> None:
-    """Make the environment of a runner, and say what it is."""
+    """Make the environment of a runner unless it is there, whole and of the release that runs here; say what it is."""
     _require_arm64(runner)
+    if sources is None and _is_whole():
+        output_console().print(f"arm64 is already {_arm64_state()}.", soft_wrap=True)
+        return
     begun = time.monotonic()
     terminal = Terminal(verbose=False)
     with terminal.running():
@@ -122,6 +125,14 @@ def set_up(runner: str, sources: Path | None) -> None:
     console.print(f"arm64 is {_arm64_state()} ({time.monotonic() - begun:.0f} s).", soft_wrap=True)
     listed = f"{len(made.record.packages)} packages; their sha256 and that of every file: "
     console.print(f"{listed}{made.folder / environment.RECORD}", soft_wrap=True)
+
+
+def _is_whole() -> bool:
+    try:
+        require()
+    except EdgeError:
+        return False
+    return True
 
 
 def remove(runner: str, console: Console) -> None:

@@ -99,3 +99,11 @@ def test_an_export_is_checked_on_every_tier_of_its_target(edge: Edge, workspace:
     assert "On dotprod (Cortex-A76, emulated by QEMU" in again.stdout
     assert "On asimd" not in again.stdout
     assert "On the target's instruction sets" in (workspace / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_a_set_up_that_is_whole_is_kept(edge: Edge) -> None:
+    if environment.find() is None:
+        pytest.skip("the arm64 environment is not set up here: `edge devices setup arm64`")
+    done = edge("devices", "setup", "arm64")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("arm64 is already set up: ONNX Runtime ")
