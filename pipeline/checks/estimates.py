@@ -9,7 +9,7 @@ from pipeline.checks.weights import Weight
 from pipeline.config.target import Target
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.types import Doubt, Evidence, Figure, Scheme
-from pipeline.forecast.latency import OutOfRange, estimate_latency, slowest_calls_ms
+from pipeline.forecast.latency import LatencyEstimate, OutOfRange, estimate_latency, slowest_calls_ms, unknown_core
 from pipeline.forecast.power import PowerEstimate, estimate_power
 from pipeline.forecast.rates import SHORT, Range, rates_of
 from pipeline.forecast.work import Work
@@ -35,12 +35,18 @@ def _of_inference(work: Work, weight_bytes: float, target: Target) -> Estimates:
     found = estimate_latency(work, target)
     if isinstance(found, OutOfRange):
         return dict.fromkeys(("latency_p50_ms", "latency_p95_ms", "max_power_w"), found)
-    power = estimate_power(work, weight_bytes, found, target)
     return {
         "latency_p50_ms": _figure(found.p50, "ms", found.said_by),
         "latency_p95_ms": _figure(found.p95, "ms", found.said_by),
-        "max_power_w": _figure(power.watts, "W", _power_said_by(power), "measure the device's supply while it runs"),
+        "max_power_w": _power(work, weight_bytes, found, target),
     }
+
+
+def _power(work: Work, weight_bytes: float, latency: LatencyEstimate, target: Target) -> Figure | OutOfRange:
+    if reason := unknown_core(target.device):
+        return OutOfRange(reason)
+    power = estimate_power(work, weight_bytes, latency, target)
+    return _figure(power.watts, "W", _power_said_by(power), "measure the device's supply while it runs")
 
 
 def _power_said_by(power: PowerEstimate) -> str:

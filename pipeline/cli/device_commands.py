@@ -39,6 +39,21 @@ def probe(
 
 
 @app.command()
+def calibrate(
+    runner: Annotated[str, typer.Argument(help="A runner and, behind a colon, its place.", metavar="RUNNER[:PLACE]")],
+    target: flag.Target = DEFAULT_TARGET,
+    threads: flag.Threads = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the costs into the target's file here.")] = False,
+    debug: flag.Debug = False,  # noqa: ARG001
+) -> None:
+    """Measure in two minutes what operators cost on a device, so that latency can be estimated for it."""
+    from pipeline.cli.devices import calibrate as calibrated  # noqa: PLC0415
+    from pipeline.cli.terminal import output_console  # noqa: PLC0415
+
+    calibrated(runner, target, threads, write, output_console())
+
+
+@app.command()
 def kit(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.", parser=flag.place, metavar="BUNDLE")],
     target: flag.Target = DEFAULT_TARGET,

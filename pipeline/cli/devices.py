@@ -9,9 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.checks.calibrate import WORST, median_error
+from pipeline.checks.calibrate import calibrate as measure_costs
 from pipeline.cli.terminal import Terminal, output_console
+from pipeline.config.edit_target import local_target_file, write_calibration
 from pipeline.config.loading import load_target
-from pipeline.core.errors import EdgeError, UsageError
+from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.core.report_types import HostInfo
 from pipeline.devices import RUNNERS, runner_of
 from pipeline.devices.arm64 import environment, packages
@@ -147,3 +150,34 @@ def _require_arm64(runner: str) -> None:
     RUNNERS.require(runner)
     if runner != "arm64":
         raise UsageError(f"The runner {runner!r} needs no set-up.", "Only arm64 fetches something: the emulator.")
+
+
+def calibrate(runner: str, target: str, threads: int | None, write: bool, console: Console) -> None:
+    """Measure, print costs and how well they fit, and with `write` change the target's file in the working folder."""
+    profile = load_target(target)
+    file = local_target_file(target) if write else None
+    runtime = profile.runtime if threads is None else profile.runtime.model_copy(update={"threads": threads})
+    aimed = profile.model_copy(update={"runner": runner, "runtime": runtime})
+    terminal = Terminal(verbose=False)
+    with terminal.running():
+        found, probed = measure_costs(runner_of(aimed), aimed, terminal.begin("calibrate"))
+    table = Table("network", "ms", "fitted", box=None, pad_edge=False, padding=(0, 2))
+    for each in probed:
+        table.add_row(each.name, f"{each.ms:.3g}", f"{each.fitted_ms:.3g}")
+    console.print(table)
+    costs = ", ".join(f"{kind} {value:g}" for kind, value in found.costs.model_dump().items())
+    console.print(
+        f"{costs} (ps; calls: us), with {found.threads} threads; {found.source}", soft_wrap=True, markup=False
+    )
+    error = median_error(probed)
+    console.print(f"Each network predicted from the others: median error {error:.0%}.")
+    if error > WORST:
+        raise StageError(
+            f"The times do not fit together (more than {WORST:.0%}): other programs ran beside, or the clock changed.",
+            "Close other programs, let the device cool down, and calibrate again.",
+        )
+    if file is None:
+        console.print("--write puts this into the target's file here, for `edge check` and `edge analyze` with it.")
+    else:
+        write_calibration(file, found)
+        console.print(f"{file} has it now.", soft_wrap=True, markup=False)

@@ -106,6 +106,30 @@ class Power(StrictModel):
         return self
 
 
+class Costs(StrictModel):
+    """What one inference costs on a device, by the kinds of `pipeline/forecast/work.py`: picoseconds of a
+    multiply-accumulate (`gathered`: of a value) and of a value that is written, microseconds of a call."""
+
+    pointwise: Positive
+    window: Positive
+    depthwise: Positive
+    gathered: Positive
+    floats: Positive
+    byte_values: Positive
+    float_values: Positive
+    byte_calls: Positive
+    float_calls: Positive
+
+
+class Calibration(StrictModel):
+    """What `edge devices calibrate` measured on the device: with so many threads, on which machine, when, and under
+    which ONNX Runtime (`source`)."""
+
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)]
+    costs: Costs
+    source: Source
+
+
 class BundleOptions(StrictModel):
     """What the bundle's files look like.
 
@@ -159,6 +183,7 @@ class Target(StrictModel):
     Attributes:
         tasks: What it asks of the models of some tasks, by their names.
         power: How often it runs, and what the device draws without it; None for back to back, and nothing.
+        calibration: What operators cost there, measured: latency is estimated from it, with the same threads.
         runner: Where latency, memory and the profile are measured (see devices/).
         cpu_tiers: Classes of Arm cores that the bundle also runs on: the runner arm64 checks its answers on each. The
             device's own is always one.
@@ -175,6 +200,7 @@ class Target(StrictModel):
     bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
     power: Power | None = None
+    calibration: Calibration | None = None
     runner: str = THIS_MACHINE
     cpu_tiers: tuple[TierName, ...] = ()
     tier_samples: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] = 32

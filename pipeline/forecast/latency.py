@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.target import Device, Target
+from pipeline.config.target import Calibration, Costs, Device, Positive, Target
 from pipeline.core.types import StrictModel
 from pipeline.core.untrusted import read_toml
 from pipeline.forecast.rates import Range
@@ -30,33 +29,13 @@ _CALLS = (0.0, 0.5, 1.0)
 """What calls cost with fewer threads: most of it is waking the others up."""
 _OTHERS = "networks with products in float (there are no rows of INT8 transformers)"
 
-Positive = Annotated[float, Field(gt=0)]
 
-
-class Costs(StrictModel):
+class KnownCosts(Costs):
     """A device with published rows; see `latency.toml`."""
 
     name: str
     soc: str
-    pointwise: Positive
-    window: Positive
-    depthwise: Positive
-    gathered: Positive
-    floats: Positive
-    byte_values: Positive
-    float_values: Positive
-    byte_calls: Positive
-    float_calls: Positive
     strength: Positive | None = Field(default=None)
-
-    def milliseconds(self, work: Work) -> tuple[float, float]:
-        """Of computing, and of calling operators; on all cores."""
-        computing = sum(
-            getattr(self, kind) * getattr(work, kind)
-            for kind in ("pointwise", "window", "depthwise", "gathered", "floats", "byte_values", "float_values")
-        )
-        calling = self.byte_calls * work.byte_calls + self.float_calls * work.float_calls
-        return computing / 1e9, calling / 1e3
 
 
 class Interval(StrictModel):
@@ -70,7 +49,7 @@ class Interval(StrictModel):
 
 @dataclass(frozen=True)
 class _Known:
-    devices: tuple[Costs, ...]
+    devices: tuple[KnownCosts, ...]
     intervals: dict[str, Interval]
     transfer: float
     powers: tuple[float, float, float]
@@ -97,7 +76,7 @@ class LatencyEstimate:
 def known() -> _Known:
     data = read_toml(_FILE)
     return _Known(
-        tuple(Costs.from_data(entry, _FILE.name) for entry in data["devices"]),
+        tuple(KnownCosts.from_data(entry, _FILE.name) for entry in data["devices"]),
         {name: Interval.from_data(entry, _FILE.name) for name, entry in data["intervals"].items()},
         data["transfer"]["half_width"],
         tuple(data["scaling"]["powers"]),
@@ -107,6 +86,8 @@ def known() -> _Known:
 
 def estimate_latency(work: Work, target: Target) -> LatencyEstimate | OutOfRange:
     """Of the CPU of the target's device, with the threads of its runtime."""
+    if target.calibration is not None and target.calibration.threads == target.runtime.threads:
+        return _calibrated(work, target, target.calibration)
     if reason := _beyond(work, target):
         return OutOfRange(reason)
     found = next((costs for costs in known().devices if costs.soc in target.device.soc), None)
@@ -123,9 +104,36 @@ def estimate_latency(work: Work, target: Target) -> LatencyEstimate | OutOfRange
     return LatencyEstimate(middle, middle.times(*_TAIL), _said_by(family, found, target))
 
 
+def milliseconds(costs: Costs, work: Work) -> tuple[float, float]:
+    """Of computing, and of calling operators; with the cores that the costs are of."""
+    computing = sum(
+        getattr(costs, kind) * getattr(work, kind)
+        for kind in ("pointwise", "window", "depthwise", "gathered", "floats", "byte_values", "float_values")
+    )
+    calling = costs.byte_calls * work.byte_calls + costs.float_calls * work.float_calls
+    return computing / 1e9, calling / 1e3
+
+
 def slowest_calls_ms(work: Work) -> float:
     """What calling the operators takes on the device of published rows where that takes longest."""
-    return max(costs.milliseconds(work)[1] for costs in known().devices)
+    return max(milliseconds(costs, work)[1] for costs in known().devices)
+
+
+def unknown_core(device: Device) -> str:
+    """Why the strength of the device cannot be told; empty if it can."""
+    unknown = [each.core for each in device.clusters if each.core not in known().cores]
+    return f"the width of {unknown[0]} cores is not known; known are {', '.join(known().cores)}" if unknown else ""
+
+
+def _calibrated(work: Work, target: Target, calibration: Calibration) -> LatencyEstimate | OutOfRange:
+    """From what the device itself was measured to take."""
+    if reason := _unlike_rows(work, target):
+        return OutOfRange(reason)
+    held, ms = known().intervals["calibrated"], sum(milliseconds(calibration.costs, work))
+    factor = math.exp(held.half_width)
+    middle = Range(low=ms / factor, typical=ms, high=ms * factor)
+    said = f"90 % interval of {held.networks} networks on one calibrated machine, median error {held.median_error:.0%}"
+    return LatencyEstimate(middle, middle.times(*_TAIL), f"{said}; {calibration.source}")
 
 
 def strength_of(device: Device, threads: int | None = None) -> float:
@@ -143,15 +151,21 @@ def strength_of(device: Device, threads: int | None = None) -> float:
 
 def _beyond(work: Work, target: Target) -> str:
     """Why the work or the target is like nothing in the published rows; empty if it is like them."""
+    if reason := _unlike_rows(work, target):
+        return reason
+    if reason := unknown_core(target.device):
+        return reason
+    if _DOT not in target.device.isa and work.integer > 0:
+        return "all devices of published rows have 8-bit dot products (asimddp), which this one lacks"
+    return ""
+
+
+def _unlike_rows(work: Work, target: Target) -> str:
+    """Why no kind of cost fits the work; empty if all do."""
     if target.runtime.providers != ("CPUExecutionProvider",):
         return f"the estimate is of the CPU, and {target.name} runs on {', '.join(target.runtime.providers)}"
     if work.untold:
         return f"no published row has a network with {', '.join(work.untold)}"
-    unknown = [each.core for each in target.device.clusters if each.core not in known().cores]
-    if unknown:
-        return f"the width of {unknown[0]} cores is not known; known are {', '.join(known().cores)}"
-    if _DOT not in target.device.isa and work.integer > 0:
-        return "all devices of published rows have 8-bit dot products (asimddp), which this one lacks"
     return ""
 
 
@@ -160,13 +174,13 @@ def _family(work: Work) -> str:
     return "int8-convolutional" if like_rows else "other"
 
 
-def _of_all_cores(work: Work, device: Device, found: Costs | None) -> tuple[float, float]:
+def _of_all_cores(work: Work, device: Device, found: KnownCosts | None) -> tuple[float, float]:
     """Milliseconds of computing and of calls. Of a device without rows: the geometric means of those whose cores are
     known, by the strength of all cores."""
     if found is not None:
-        return found.milliseconds(work)
+        return milliseconds(found, work)
     others = [costs for costs in known().devices if costs.strength is not None]
-    each = [costs.milliseconds(work) for costs in others]
+    each = [milliseconds(costs, work) for costs in others]
     ratios = [(costs.strength or 1.0) / strength_of(device) for costs in others]
     computing = [one * ratio for (one, _), ratio in zip(each, ratios, strict=True)]
     return _mean(computing), _mean([calling for _, calling in each])
@@ -198,7 +212,7 @@ def _within(found: Range, work: Work, target: Target) -> Range:
     return Range(low=least, typical=max(least, found.typical), high=max(found.high, _SHORTEST))
 
 
-def _said_by(family: str, found: Costs | None, target: Target) -> str:
+def _said_by(family: str, found: KnownCosts | None, target: Target) -> str:
     held, threads = known().intervals[family], target.runtime.threads
     kind = "INT8 convolutional networks" if family == "int8-convolutional" else _OTHERS
     fewer = strength_of(target.device, threads) < strength_of(target.device)

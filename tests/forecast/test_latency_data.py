@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import device_latency
-from pipeline.forecast.latency import known
+from pipeline.forecast.latency import known, milliseconds
 from pipeline.forecast.work import KINDS
 
 pytestmark = pytest.mark.real_data
@@ -45,5 +45,5 @@ def test_networks_that_were_left_out() -> None:
 def test_a_network_of_the_rows_has_its_published_time() -> None:
     """Squeezenet is among those that were fitted: 2.1 ms on the 7 Gen 4."""
     (row,) = (row for row in device_latency.published("w8a8") if (row.network, row.device) == ("squeezenet1_1", 0))
-    ms = sum(known().devices[0].milliseconds(row.work))
+    ms = sum(milliseconds(known().devices[0], row.work))
     assert ms == pytest.approx(row.ms, rel=0.4)
