@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import read_manifest
@@ -27,6 +27,7 @@ from pipeline.core.types import Doubt, Evidence, Figure, Json, StrictModel
 from pipeline.core.untrusted import parse_json, read_text, shown
 from pipeline.devices.host_info import machine_info
 from pipeline.devices.memory import memory_result
+from pipeline.devices.results import MOST_RUNS, Line, Machine, Remembered, Timed, mistakes
 
 LARGEST = 64_000_000
 """Bytes of a report that are read."""
@@ -36,67 +37,17 @@ _FORM = (
 )
 UNATTESTED = "the report does not say which bundle it measured (unattested)"
 _ATTEST = "Measure with `edge devices kit BUNDLE`, whose report does."
-_MOST_RUNS, _MOST_BLOCKS = 1_000_000, 10_000
-
-Ms = Annotated[float, Field(gt=0, le=1e9)]
-_Rounds: TypeAlias = Annotated[list[tuple[Ms]], Field(min_length=1, max_length=_MOST_RUNS)]
 _Sha256 = Annotated[str, Field(pattern=f"^{SHA256.pattern}$")]
-_Line = Annotated[str, Field(max_length=2000)]
-
-
-class _CpuTime(StrictModel):
-    stat: Annotated[str, Field(pattern=r"^cpu +[0-9]{1,18}( [0-9]{1,18}){7,15} *$")]
-    ticks_per_second: Annotated[int, Field(gt=0, le=10**6)]
-    own: Annotated[float, Field(ge=0, le=1e9)]
-
-
-class _Block(StrictModel):
-    load_ms: tuple[Ms]
-    wall_ms: _Rounds
-    cpu_ms: Annotated[list[tuple[Annotated[float, Field(ge=0, le=1e9)]]], Field(max_length=_MOST_RUNS)]
-    switches: Annotated[list[Annotated[int, Field(ge=0, le=10**9)]], Field(max_length=_MOST_RUNS)]
-    cpu_time: tuple[_CpuTime | None, _CpuTime | None]
-
-    @model_validator(mode="after")
-    def _one_of_each_per_round(self) -> _Block:
-        if not len(self.wall_ms) == len(self.cpu_ms) == len(self.switches):
-            raise ValueError("a round lacks a time")
-        return self
-
-
-class _Blocks(StrictModel):
-    blocks: Annotated[list[_Block], Field(min_length=1, max_length=_MOST_BLOCKS)]
-
-
-class _Memory(BaseModel):
-    """What of the worker's answer figures are made of; it may say more."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    load_ms: Ms
-    load_peak_mb: Annotated[float, Field(ge=0, le=1e9)] | None
-    run_peak_mb: Annotated[float, Field(ge=0, le=1e9)] | None
-    reason: _Line
 
 
 class _Timed(StrictModel):
     mode: Literal["timing"]
-    result: _Blocks
+    result: Timed
 
 
 class _Remembered(StrictModel):
     mode: Literal["memory"]
-    result: _Memory
-
-
-class _Machine(StrictModel):
-    cpuinfo: Annotated[str, Field(max_length=1_000_000)]
-    reason: _Line
-    processor: _Line
-    cores: Annotated[int, Field(gt=0, le=100_000)]
-    memory_mb: Annotated[int, Field(ge=0, le=10**9)]
-    system: _Line
-    onnxruntime: Annotated[str, Field(max_length=100)]
+    result: Remembered
 
 
 class WorkerReport(StrictModel):
@@ -104,12 +55,12 @@ class WorkerReport(StrictModel):
 
     format: Literal["edge-device-report-1"]
     bundle: _Sha256
-    files: Annotated[dict[_Line, _Sha256], Field(min_length=1, max_length=1000)]
-    inputs: Annotated[dict[_Line, tuple[int, ...]], Field(max_length=1000)]
+    files: Annotated[dict[Line, _Sha256], Field(min_length=1, max_length=1000)]
+    inputs: Annotated[dict[Line, tuple[int, ...]], Field(max_length=1000)]
     threads: int
     date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$")]
     stepped: float
-    machine: _Machine
+    machine: Machine
     results: Annotated[
         list[Annotated[_Timed | _Remembered, Field(discriminator="mode")]], Field(min_length=1, max_length=1000)
     ]
@@ -121,7 +72,7 @@ class _Summary(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     estimated_inference_time: Annotated[float, Field(gt=0, le=1e12)]
-    all_inference_times: Annotated[list[Annotated[float, Field(gt=0, le=1e12)]], Field(max_length=_MOST_RUNS)] = []
+    all_inference_times: Annotated[list[Annotated[float, Field(gt=0, le=1e12)]], Field(max_length=MOST_RUNS)] = []
     warm_load_time: Annotated[float, Field(gt=0, le=1e12)] | None = None
 
 
@@ -158,8 +109,7 @@ def _record(kind: type[Any], data: Json, path: Path) -> Any:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        mistakes = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5]]
-        raise UsageError(f"{path.name} is no report that can be used: {shown('; '.join(mistakes))}.", _FORM) from error
+        raise UsageError(f"{path.name} is no report that can be used: {mistakes(error)}.", _FORM) from error
 
 
 def _of_worker(report: WorkerReport, path: Path, bundle: Path, target: Target) -> Reported:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.core.report_types import HostInfo
 from pipeline.core.types import Json
+from pipeline.core.untrusted import shown
 from pipeline.devices.worker import Facts, available_cores, facts
 
 _MODEL_KEYS = ("model name", "Model", "Hardware", "CPU part")
@@ -55,13 +56,13 @@ def machine_info(told: dict[str, Json]) -> HostInfo:
     """What the worker's `facts` tell; where the system does not, `isa` is empty (see `reason`) and `memory_mb` is 0."""
     fields = cpu_fields(told["cpuinfo"])
     return HostInfo(
-        cpu=cpu_name(fields) or told["processor"],
+        cpu=shown(cpu_name(fields) or told["processor"]),
         isa=isa_flags(fields),
         cores=told["cores"],
         memory_mb=told["memory_mb"],
-        system=told["system"],
-        reason=told["reason"],
-        onnxruntime=told["onnxruntime"],
+        system=shown(told["system"]),
+        reason=shown(told["reason"]),
+        onnxruntime=shown(told["onnxruntime"]),
     )
 
 

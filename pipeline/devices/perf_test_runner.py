@@ -29,6 +29,7 @@ from pipeline.core.types import Evidence, Json
 from pipeline.core.untrusted import Limit, parse_json, shown
 from pipeline.devices.host_info import machine_info
 from pipeline.devices.host_runner import HOST, cause
+from pipeline.devices.results import require_sense
 from pipeline.devices.worker import Facts, Feed, Profile, Request, Subject, Timing, read_feed
 from pipeline.source.onnx_file import data_files
 
@@ -75,15 +76,15 @@ class PerfTestRunner:
     def run(self, request: Request, timeout_s: float) -> dict[str, Json]:
         """As `Runner.run`, for `Timing`, `Profile` and `Facts`."""
         if isinstance(request, Timing):
-            return self._timing(request, timeout_s)
+            return require_sense(request, self._timing(request, timeout_s), self._said)
         if isinstance(request, Profile):
-            return self._profile(request, timeout_s)
+            return require_sense(request, self._profile(request, timeout_s), self._said)
         if isinstance(request, Facts):
-            return self._facts()
+            return require_sense(request, self._facts(), self._said)
         raise StageError(f"The native program on {self.name} cannot measure {request.mode}.", "Give it a Python.")
 
     def info(self) -> HostInfo:
-        return machine_info(self._facts())
+        return machine_info(self.run(Facts(), _COPY_SECONDS))
 
     def _timing(self, request: Timing, seconds: float) -> dict[str, Json]:
         """Blocks as the worker's; CPU time is not told there, and stands for it the wall time."""
@@ -125,8 +126,8 @@ class PerfTestRunner:
         events = parse_json(self._shell(f"cat {shlex.quote(prefix)}*.json"), f"the profile of {self.name}")
         Path(request.optimized_model).write_bytes(self._shell(f"cat {shlex.quote(optimized)}"))
         self._shell(f"rm {shlex.quote(prefix)}*.json {shlex.quote(optimized)}")
-        kept = [event for event in events if str(event.get("name", "")).endswith(("model_run", "_kernel_time"))]
-        return {"events": kept}
+        named = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+        return {"events": [e for e in named if str(e.get("name", "")).endswith(("model_run", "_kernel_time"))]}
 
     def _perf_test(self, subject: Subject, flags: Sequence[str], seconds: float, result: str = "") -> bytes:
         if subject.then:

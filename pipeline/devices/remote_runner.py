@@ -18,6 +18,7 @@ from pipeline.devices import worker
 from pipeline.devices.host_info import machine_info
 from pipeline.devices.host_runner import LEAKING, cause
 from pipeline.devices.link import Link, digests
+from pipeline.devices.results import require_sense
 from pipeline.devices.runner import checked, encode
 from pipeline.devices.worker import Answers, Facts, Part, Profile, Request, Subject
 from pipeline.source.onnx_file import data_files
@@ -50,7 +51,7 @@ class RemoteRunner:
         self._stepped = max(self._stepped, abs(ran.stepped))
         if ran.code != 0:
             raise StageError(f"Measuring {request.mode} on {link.board} failed: {cause(ran.code, shown(ran.stderr))}.")
-        result = checked(request, _parsed(ran.stdout, link.board))
+        result = require_sense(request, checked(request, _parsed(ran.stdout, link.board)), link.board)
         if lost := [path.name for path in moved.writes.values() if not path.is_file()]:
             raise StageError(f"{link.board} did not send {lost[0]} back.")
         return result
