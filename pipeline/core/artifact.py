@@ -85,10 +85,11 @@ def seal(root: Path, stage: str, key: str, identity: Json, metadata: dict[str, J
     (root / RECORD).write_text(pretty_json(record), encoding="utf-8", newline="\n")
 
 
-def open_artifact(root: Path) -> Artifact:
+def open_artifact(root: Path, just_sealed: bool = False) -> Artifact:
     """Read and verify an artifact, which lies in a folder named by its key.
 
-    IntegrityError if any byte differs from what was sealed, or the key is that of something else.
+    IntegrityError if any byte differs from what was sealed, or the key is that of something else. `just_sealed`: by this
+    process, which has read all files for their digests, and need not again.
     """
     try:
         record, content = _read_record(root)
@@ -100,7 +101,7 @@ def open_artifact(root: Path) -> Artifact:
             raise IntegrityError(f"its record is not the one of stage {stage} under this key")
         if sha256_json(identity) != root.name or sha256_json({"files": files, "facts": metadata}) != digest:
             raise IntegrityError("its record was changed")
-        if found := changes(root, files, {RECORD}):
+        if not just_sealed and (found := changes(root, files, {RECORD})):
             raise IntegrityError(found[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"The record of artifact {root.name[:12]} cannot be read: {error}.") from error

@@ -113,7 +113,7 @@ class Store:
         fsync(self._objects)
         self._used(key)
         shutil.rmtree(self.scratch(key), ignore_errors=True)
-        return open_artifact(self._objects / key)
+        return open_artifact(self._objects / key, just_sealed=True)
 
     def entries(self) -> list[tuple[str, int, float]]:
         """(key, bytes, time of last use) of every entry, the least recently used first."""
