@@ -30,17 +30,22 @@ _IN_FLOAT = {"session.disable_quant_qdq": "1"}
 def make_golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> None:
     """Write `golden/` of the bundle `out`: the first samples of the set in `evaluation`, what `model` answers, and the
     texts, images or recordings that they came from. `spec`: its source."""
+    samples = _answered(model, evaluation, runtime, spec)
+    raw = _raw(evaluation, len(samples))
+    kept = _as_many_as_fit([_bytes(sample, file) for sample, file in zip_longest(samples, raw)])
+    samples = samples[:kept]
+    write_golden(out, samples, texts_of(evaluation), _tolerance(model, runtime, samples), raw[:kept])
+
+
+def _answered(model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> list[tuple[Feed, Feed]]:
+    """Samples and what the model answers. Its session ends here: another one would have all weights once more."""
     session = make_session(model, runtime)
     names = [entry.name for entry in session.get_inputs()]
     outputs = [entry.name for entry in session.get_outputs()]
     rows = open_samples(evaluation, GOLDEN_SAMPLES).select(names)
     if spec.language is not None:
         rows, outputs = map(_beginning, rows), outputs[:1]
-    samples = [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in rows]
-    raw = _raw(evaluation, len(samples))
-    kept = _as_many_as_fit([_bytes(sample, file) for sample, file in zip_longest(samples, raw)])
-    samples = samples[:kept]
-    write_golden(out, samples, texts_of(evaluation), _tolerance(model, runtime, samples), raw[:kept])
+    return [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in rows]
 
 
 def _beginning(row: Row) -> Row:

@@ -88,8 +88,8 @@ def seal(root: Path, stage: str, key: str, identity: Json, metadata: dict[str, J
 def open_artifact(root: Path, just_sealed: bool = False) -> Artifact:
     """Read and verify an artifact, which lies in a folder named by its key.
 
-    IntegrityError if any byte differs from what was sealed, or the key is that of something else. `just_sealed`: by this
-    process, which has read all files for their digests, and need not again.
+    IntegrityError if any byte differs from what was sealed, or the key is that of something else. `just_sealed`: by
+    this process, which has read all files for their digests, and need not again.
     """
     try:
         record, content = _read_record(root)
