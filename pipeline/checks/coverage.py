@@ -45,7 +45,7 @@ def coverage(*ran: Ran) -> Coverage:
         weight_bytes=_share(sum(w.megabytes for w in low), sum(w.megabytes for w in weights), "weights", ""),
         macs=_share(totals.low_bit, totals.weighted, "products with weights", totals.note),
         integer_macs=_share(totals.integer, totals.all, "products", totals.note),
-        integer_products=totals.integer,
+        quantized_products=totals.quantized,
         left_in_float=tuple(sorted(left, key=lambda skipped: (-skipped.megabytes, skipped.name))),
     )
 
@@ -58,6 +58,7 @@ class _Totals:
     weighted: float
     low_bit: float
     integer: float
+    quantized: float
     note: str
 
 
@@ -74,12 +75,15 @@ def _count(graphs: Sequence[tuple[Graph, Sequence[NodeRecord]]]) -> _Totals:
             macs = most_macs(record, weights)
         weighted, activations = macs.weighted * record.calls, macs.activations * record.calls
         sums["all"] += weighted + activations
+        low_bit = weighted if known and all(weight.bits <= 8 for weight in weights) else 0
+        integer = _integer(node, weighted, activations) if known else 0
         sums["weighted"] += weighted
-        sums["low_bit"] += weighted if known and all(weight.bits <= 8 for weight in weights) else 0
-        sums["integer"] += _integer(node, weighted, activations) if known else 0
+        sums["low_bit"] += low_bit
+        sums["integer"] += integer
+        sums["quantized"] += max(low_bit, integer)
     listed = ", ".join(f"{op_type} ({count})" for op_type, count in sorted(unknown.items()))
     note = f"not known what they multiply, counted as float with the most that it can be: {listed}" if listed else ""
-    return _Totals(sums["all"], sums["weighted"], sums["low_bit"], sums["integer"], note)
+    return _Totals(sums["all"], sums["weighted"], sums["low_bit"], sums["integer"], sums["quantized"], note)
 
 
 def _integer(node: NodeProto, weighted: float, activations: float) -> float:

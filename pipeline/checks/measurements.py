@@ -446,12 +446,14 @@ def _runner_notes(case: Case) -> list[str]:
     measured = [words for kind, words in kinds.items() if not lacking(runner, kind)]
     said = f"{', '.join(measured)} and the profile were measured by {name}."
     if not measured:
-        said = f"coverage is that of the graph that ran by {name}."
+        said = f"coverage is of the graph as {name} runs it."
     return [said[0].upper() + said[1:], *_elsewhere(case, kinds), *filter(None, [getattr(runner, "remark", "")])]
 
 
 def _elsewhere(case: Case, kinds: Mapping[Kind, str]) -> list[str]:
     """What another runner measured, and why."""
     given = {kind: words for kind, words in kinds.items() if not lacking(case.giving(kind), kind)}
+    if case.reference is None:
+        given.pop("answers", None)
     told = {words: lacking(case.runner, kind) for kind, words in given.items()}
     return [f"{words.capitalize()} was measured on this machine ({why})." for words, why in told.items() if why]

@@ -265,14 +265,15 @@ class Coverage(StrictModel):
     `weights`: share of weight values stored in 8 bits or fewer (what `min_weight_coverage` means: a float value is
     not made to count four times). `weight_bytes`: the same share of stored bytes. `macs`: share of multiply-accumulates
     with a weight operand whose weight is stored so. `integer_macs`: share of all multiply-accumulates, attention's
-    own products too, that integer kernels compute; `integer_products`: how many those are in one inference.
+    own products too, that integer kernels compute. `quantized_products`: how many there are in one inference whose
+    weight is stored so or that integer kernels compute.
     """
 
     weights: Figure
     weight_bytes: Figure | None = None
     macs: Figure
     integer_macs: Figure
-    integer_products: float = 0.0
+    quantized_products: float = 0.0
     left_in_float: tuple[SkippedTensor, ...] = ()
 
 

@@ -133,7 +133,9 @@ def test_nameless_nodes_are_matched_in_order_and_calls_multiply() -> None:
         record("MatMul", ((1, 3),), ((1, 5),), "MatMul_1"),
     ]
     assert [made.input[1] for made, _ in match(graph, records)] == ["a", "c"]
-    assert coverage(Ran(graph.model, records, NOTHING)).macs.value == 24 / 39
+    result = coverage(Ran(graph.model, records, NOTHING))
+    assert result.macs.value == 24 / 39
+    assert result.quantized_products == 24  # although the kernel is a float one
 
 
 def test_integer_products_of_activations() -> None:
@@ -141,10 +143,10 @@ def test_integer_products_of_activations() -> None:
     inputs = ["a", "s", "z", "b", "s", "z", "s", "z"]
     graph = graph_of([node("QLinearMatMul", inputs, ["y"], name="n")], {})
     result = coverage(Ran(graph.model, [record("QLinearMatMul", ((2, 4), (4, 3)), ((2, 3),))], NOTHING))
-    assert (result.macs.value, result.integer_macs.value) == (0.0, 1.0)
+    assert (result.macs.value, result.integer_macs.value, result.quantized_products) == (0.0, 1.0, 24)
     graph = graph_of([node("QAttention", ["x", "w"], ["y"], name="n", **MS)], {"w": np.zeros((4, 12), np.int8)})
     result = coverage(Ran(graph.model, [record("QAttention", ((2, 5, 4),), ((2, 5, 4),))], NOTHING))
-    assert (result.macs.value, result.integer_macs.value) == (1.0, 480 / 880)
+    assert (result.macs.value, result.integer_macs.value, result.quantized_products) == (1.0, 480 / 880, 480)
 
 
 def test_unknown_products_count_as_float_and_nothing_is_not_everything() -> None:

@@ -58,9 +58,9 @@ def _dot_share(found: Measurements) -> Outcome:
         return own
     if own.tier.tier == "asimd":
         return Absent("cores of the tier asimd have no dot products", applies=False)
-    if coverage is None or not coverage.integer_products:
-        return Absent("nothing of the graph is multiplied in integers", applies=False)
-    done, whole = own.counts.dot_macs, coverage.integer_products
+    if coverage is None or not coverage.quantized_products:
+        return Absent("the graph has no quantized products", applies=False)
+    done, whole = own.counts.dot_macs, coverage.quantized_products
     note = f"{done:,} multiply-accumulates of {whole:,.0f} in the graph, on {own.tier.tier}; kernels may pad"
     return Figure(value=done / whole, unit="share", evidence=own.tier.evidence, note=note)
 
@@ -77,4 +77,4 @@ def _explain_dot(_: float, found: Measurements) -> Explained:
 
 TOTAL = Metric("M", "at most", "million instructions of one inference, target's CPU tier", _total, tolerance=_NOISE)
 RATIO = Metric("x", "at least", "float model's instructions over the bundle's", _ratio, tolerance=_NOISE)
-DOT = Metric("share", "at least", "integer products by dot-product kernels", _dot_share, _explain_dot)
+DOT = Metric("share", "at least", "quantized products that dot-product kernels compute", _dot_share, _explain_dot)

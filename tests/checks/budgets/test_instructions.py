@@ -25,7 +25,7 @@ def tier(name: str = "i8mm", **changes: Any) -> TierCheck:
 
 def covered(products: float) -> Coverage:
     share = computed(1.0, "share", "")
-    return Coverage(weights=share, macs=share, integer_macs=share, integer_products=products)
+    return Coverage(weights=share, macs=share, integer_macs=share, quantized_products=products)
 
 
 def figure(outcome: Any) -> Figure:
@@ -62,7 +62,7 @@ def test_products_by_dot_product_kernels() -> None:
         ((tier(failure="it crashed."),), 1, Absent("on i8mm: it crashed.")),
         ((tier(),), 1, Absent("on i8mm: only the runner arm64 counts instructions")),
         ((tier("asimd", counts=counts(9)),), 1, Absent("cores of the tier asimd have no dot products", applies=False)),
-        ((tier(counts=counts(9)),), 0, Absent("nothing of the graph is multiplied in integers", applies=False)),
+        ((tier(counts=counts(9)),), 0, Absent("the graph has no quantized products", applies=False)),
     ],
 )
 def test_why_there_is_no_figure(tiers: tuple[TierCheck, ...], products: float, absent: Absent) -> None:
