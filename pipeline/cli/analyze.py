@@ -19,10 +19,7 @@ _NAMES = {"latency_p50_ms": "latency, median", "latency_p95_ms": "latency, 95th 
 
 def run(model: Path, target: str, json: bool, *, threads: int | None, **shape: int | None) -> None:
     """Print the analysis; as JSON, all of it. `shape`: what goes before the target's."""
-    profile = load_target(target)
-    given = {name: size for name, size in shape.items() if size is not None}
-    runtime = profile.runtime if threads is None else profile.runtime.model_copy(update={"threads": threads})
-    profile = profile.model_copy(update={"runtime": runtime, "shape": profile.shape.model_copy(update=given)})
+    profile = load_target(target).changed(runtime={"threads": threads}, shape=dict(shape))
     found, console = analyze(model, profile), output_console()
     if json:
         console.out(pretty_json(found.model_dump(mode="json")), end="", highlight=False)

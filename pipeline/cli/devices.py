@@ -156,8 +156,7 @@ def calibrate(runner: str, target: str, threads: int | None, write: bool, consol
     """Measure, print costs and how well they fit, and with `write` change the target's file in the working folder."""
     profile = load_target(target)
     file = local_target_file(target) if write else None
-    runtime = profile.runtime if threads is None else profile.runtime.model_copy(update={"threads": threads})
-    aimed = profile.model_copy(update={"runner": runner, "runtime": runtime})
+    aimed = profile.changed(runtime={"threads": threads}).model_copy(update={"runner": runner})
     terminal = Terminal(verbose=False)
     with terminal.running():
         found, probed = measure_costs(runner_of(aimed), aimed, terminal.begin("calibrate"))

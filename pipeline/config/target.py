@@ -215,3 +215,11 @@ class Target(StrictModel):
             return self
         changed = {"budgets": own.budgets, "recipe": own.recipe or self.recipe, "shape": own.shape or self.shape}
         return self.model_copy(update=changed)
+
+    def changed(self, **tables: dict[str, object]) -> Target:
+        """With values of some of its tables replaced, as flags say: None leaves what there is. UsageError if they do
+        not fit."""
+        data = self.model_dump()
+        for table, values in tables.items():
+            data[table] |= {name: value for name, value in values.items() if value is not None}
+        return Target.from_data(data, f"target {self.name} with the flags' changes")

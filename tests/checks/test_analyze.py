@@ -53,6 +53,11 @@ def test_it_is_one_command(products: Path, capsys: pytest.CaptureFixture[str]) -
     assert "QNN (Qualcomm's NPU, HTP)" in text
 
 
+def test_flags_that_do_not_fit_are_refused(products: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", str(products), "--threads", "0"]) == 2
+    assert "target phone with the flags' changes has 1 mistake" in capsys.readouterr().err
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no model"):
         analyze(tmp_path / "none.onnx", PHONE)
