@@ -17,6 +17,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.operators import TABLES
 
 ON_DEVICE = "edge check BUNDLE --runner ssh:USER@BOARD, or --device-report FILE"
+_OF_TEXTS = ("ttft_p95_ms", "min_tokens_per_s")
 Estimates: TypeAlias = Mapping[str, Figure | OutOfRange]
 """By the name of the budget."""
 
@@ -68,6 +69,8 @@ def _of_texts(
     head = _head(weights, language.vocabulary)
     products = [weight for weight in weights if weight.op_type not in TABLES and weight is not head]
     read = 1e6 * sum(weight.megabytes for weight in (*products, *([head] if head else [])))
+    if not read:
+        return dict.fromkeys(_OF_TEXTS, OutOfRange("no product of the model has weights, which limit its speed"))
     tokens = min(target.shape.context_length, language.longest)
     queries = language.layers * language.queries * language.size
     widened = not integer and scheme.weights <= 8

@@ -15,6 +15,7 @@ from pipeline.config.loading import load_target
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import BudgetResult, LatencyResult
 from pipeline.core.types import Evidence, Figure, Verdict
+from pipeline.forecast.latency import OutOfRange
 from pipeline.forecast.work import Work
 from pipeline.gate.gate import judge_budget
 
@@ -127,6 +128,11 @@ def test_calls_of_operators_slow_a_small_language_model_down() -> None:
     assert fast.low is not None
     assert 1 / slow.low - 1 / fast.low == pytest.approx(0.01706)
     assert (slow.value, slow.high) == (fast.value, fast.high)
+
+
+def test_a_language_model_without_weights_is_out_of_range() -> None:
+    found = estimates_of(Work(), (), LANGUAGE, SCHEME, PHONE)
+    assert found["ttft_p95_ms"] == OutOfRange("no product of the model has weights, which limit its speed")
 
 
 def test_a_model_that_writes_no_texts_has_no_rate() -> None:
