@@ -1,6 +1,8 @@
 """Exports of language models with a billion parameters, against onnxruntime-genai's own model builder.
 
     EDGE_GENAI=FOLDER make bench ID=export.1b     # FOLDER keeps the packages from PyPI: about 40 MB
+    python -m benchmarks.llama_shapes 4b FOLDER
+    python -m benchmarks.large_models stages FOLDER STORE TEXTS     # seconds and memory of every stage
 
 A checkpoint with random weights is written first (2 GB), all into the folder for temporary files (15 GB). What is timed
 makes the graph that ships, of an empty store: the trace, which ends with the proof against PyTorch, rounding to the
@@ -11,9 +13,11 @@ itself; pages of files that it maps, which the kernel may drop, are not counted,
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,7 +29,8 @@ from benchmarks.decoding import builder_command, genai_packages, path_with
 from benchmarks.llama_shapes import SHAPES, write_llama
 from benchmarks.row import Measured, Row
 from pipeline.config.job import Job
-from pipeline.core.run_stages import run_stages
+from pipeline.core.run_stages import Outcome, run_stages
+from pipeline.core.stage import Stage
 from pipeline.core.store import Store
 from pipeline.core.types import silent
 from pipeline.plan.build import make_plan
@@ -48,14 +53,37 @@ def make_graph(model: Path, store: Path, proven: bool) -> None:
     if not proven:
         import pipeline.trace.to_onnx as traced  # noqa: PLC0415  # torch
 
-        traced.check_parity = lambda *_: 0.0  # type: ignore[assignment]
-        traced.check_room = lambda *_: None  # type: ignore[assignment]
+        traced.check_parity = lambda *_: 0.0  # type: ignore[attr-defined]
+        traced.check_room = lambda *_: None  # type: ignore[attr-defined]
     plan = make_plan(Job(model=str(model), target="phone", recipe="w4a8", scheme=_NEAREST))
     place = Store(store)
     place.prepare()
     stages = [stage for stage in plan.stages if stage.name in _MAKING]
     with place.in_use():
         run_stages(stages, place, lambda _: silent, lambda *_: None)
+
+
+def tell_stages(model: Path, store: Path, texts: Path) -> None:
+    """Run all stages of an export to the nearest code, judged on `texts`; print seconds and the peak of each."""
+    plan = make_plan(
+        Job(model=str(model), target="phone", recipe="w4a8", scheme=_NEAREST, layout="mapped", eval_data=(str(texts),))
+    )
+    place, peak, last = Store(store), [0], [time.perf_counter()]
+
+    def watch() -> None:
+        while True:
+            peak[0] = max(peak[0], _own_kilobytes(os.getpid()))
+            time.sleep(_EVERY)
+
+    def finished(stage: Stage, _: Outcome) -> None:
+        now = time.perf_counter()
+        print(f"{stage.name:20} {now - last[0]:8.1f} s {peak[0] / 1000:8.0f} MB", flush=True)
+        peak[0], last[0] = 0, now
+
+    threading.Thread(target=watch, daemon=True).start()
+    place.prepare()
+    with place.in_use():
+        run_stages(plan.stages, place, lambda _: silent, finished)
 
 
 def _watched(command: list[str], packages: Path | None = None) -> Used:
@@ -184,4 +212,7 @@ ROWS = [
 ]
 
 if __name__ == "__main__":
-    make_graph(Path(sys.argv[1]), Path(sys.argv[2]), proven=sys.argv[3] == "proven")
+    if sys.argv[1] == "stages":
+        tell_stages(*map(Path, sys.argv[2:]))
+    else:
+        make_graph(Path(sys.argv[1]), Path(sys.argv[2]), proven=sys.argv[3] == "proven")
