@@ -74,7 +74,9 @@ class Limit:
         if self.metric.direction == "at most" and self.name != accuracy.NAME:
             return f"{who} has {value:.3g} {self.metric.unit} there, and {self.limit:g} are allowed"
         if self.metric.direction == "at most":
-            return f"{who} drops {value:.2f} points there ({result.primary}), and {self.limit:g} are allowed"
+            before = result.scores.get(f"{result.primary}_float")
+            of_float = "" if before is None else f" of {before:.2f} in float"
+            return f"{who} drops {value:.2f} points there ({result.primary}{of_float}), and {self.limit:g} are allowed"
         return f"{who} scores {value:.3f} there, and {self.limit:g} are asked for"
 
     def met_by(self, told: Callable[[DatasetAccuracy], float], results: Mapping[str, DatasetAccuracy]) -> str:
@@ -91,7 +93,8 @@ class Limit:
             raise UsageError(
                 message,
                 "Give more, or more varied, evaluation samples (--eval-data), a stricter limit "
-                f"(--budget {self.name}=...), or for max_accuracy_drop a --metric of your own.",
+                f"(--budget {self.name}=...), or for max_accuracy_drop a --metric of your own. Where float scores no "
+                "better than chance, look at the pre-processing, the tokenizer and the labels.",
             )
         return message
 
