@@ -5,6 +5,7 @@ Needs OpenSSH's server and client, or adb; the servers and the stand-in for the 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -52,8 +53,8 @@ def _adb(folder: Path) -> Iterator[str]:
 
 
 def ratio(server: Callable[[Path], object]) -> Measured:
-    """Median over processes, which take turns, of the median latency there over that here; beside it the latter's ms.
-    The phone bundle, one thread, 128 tokens."""
+    """Median over processes, which take turns, of the median latency there over that here, of inferences that were not
+    taken off their CPU; beside it the latter's ms. The phone bundle, one thread, 128 tokens."""
     bundle, target = minilm.artifacts("w8a8", "phone")["bundle"].path, load_target("phone")
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as name:  # type: ignore[attr-defined]
         inputs = Path(scratch) / "inputs.npz"
@@ -64,7 +65,8 @@ def ratio(server: Callable[[Path], object]) -> Measured:
         def median(runner: Runner, process: int) -> float:
             request = timing_request([subject], process, _SECONDS)
             blocks = read_blocks(runner.run(request, LOAD_SECONDS), process, 1)
-            return float(np.median(np.concatenate([block.wall[:, 0] for block in blocks])))
+            quiet = np.concatenate([block.wall[block.undisturbed, 0] for block in blocks])
+            return float(np.median(quiet)) if len(quiet) else math.nan
 
         pairs = []
         for process in range(1, _PROCESSES + 1):
@@ -72,7 +74,8 @@ def ratio(server: Callable[[Path], object]) -> Measured:
             ms = {runner is there: median(runner, process) for runner in order}
             pairs.append((ms[True], ms[False]))
             print(f"{ms[True]:.2f} {ms[False]:.2f} ms", file=sys.stderr)
-    return Measured(float(np.median([other / here for other, here in pairs])), float(np.median([b for _, b in pairs])))
+    there_ms, here_ms = np.array(pairs).T  # NaN: of a process that was disturbed all the time
+    return Measured(float(np.nanmedian(there_ms / here_ms)), float(np.nanmedian(here_ms)))
 
 
 ROWS = [

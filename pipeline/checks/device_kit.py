@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.bundle.example_feed import example_feed
@@ -15,9 +14,9 @@ from pipeline.config.target import Target
 from pipeline.core.errors import UsageError
 from pipeline.core.paths import NOTHING, kind_of, require_place
 from pipeline.devices import worker
-from pipeline.devices.decoding import cache_of
+from pipeline.devices.decoding import cache_of, decoding_request
 from pipeline.devices.runner import encode, subject_of
-from pipeline.devices.worker import Memory, Series
+from pipeline.devices.worker import Memory, Request, Series
 from pipeline.graph.files import Graphs
 from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.runtime.feeds import write_feed
@@ -52,14 +51,21 @@ def write_kit(bundle: Path, target: Target, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle / name, folder / name)
     shutil.copyfile(worker.__file__, folder / _WORKER)
-    write_feed(folder / _INPUTS, example_feed(bundle, target.for_task(metadata.task).shape))
+    shape = target.for_task(metadata.task).shape
+    write_feed(folder / _INPUTS, example_feed(bundle, shape))
     graphs = Graphs(Path(), bundle_graphs(bundle).specs)
-    subject = replace(subject_of(graphs, Path(_INPUTS), target.runtime))
+    subject = subject_of(graphs, Path(_INPUTS), target.runtime)
     language = None if metadata.language is None else cache_of(metadata.language)
     processes = range(1, FEW_PROCESSES + 1)
     timings = [timing_request([subject], process, target.measure_seconds or SECONDS) for process in processes]
-    memory = Memory(subjects=(subject,), language=language)
-    requests = [json.loads(encode(request)) for request in (*timings, *([memory] * FEW_PROCESSES))]
-    series = Series(subjects=(subject,), bundle=manifest["digest"], files=names, requests=requests)
+    requests: list[Request] = [*timings, *([Memory(subjects=(subject,), language=language)] * FEW_PROCESSES)]
+    if language is not None:
+        requests += [decoding_request(subject, language, shape.sequence_length)] * FEW_PROCESSES
+    series = Series(
+        subjects=(subject,),
+        bundle=manifest["digest"],
+        files=names,
+        requests=[json.loads(encode(each)) for each in requests],
+    )
     (folder / REQUEST).write_text(encode(series), encoding="utf-8", newline="\n")
     (folder / "README.txt").write_text(_README, encoding="utf-8", newline="\n")

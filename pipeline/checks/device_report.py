@@ -18,16 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.bundle.example_feed import example_feed
 from pipeline.bundle.manifest import read_manifest
-from pipeline.bundle.records import bundle_graphs
+from pipeline.bundle.records import bundle_graphs, read_metadata
 from pipeline.checks.timing import Turns, latency_result, read_blocks
 from pipeline.config.target import Target
 from pipeline.core.digest import SHA256
 from pipeline.core.errors import UsageError
 from pipeline.core.types import Doubt, Evidence, Figure, Json, StrictModel
 from pipeline.core.untrusted import parse_json, read_text, shown
+from pipeline.devices.decoding import cache_of, decoding_request, decoding_result
 from pipeline.devices.host_info import machine_info
 from pipeline.devices.memory import memory_result
-from pipeline.devices.results import MOST_RUNS, Line, Machine, Remembered, Timed, mistakes
+from pipeline.devices.results import MOST_RUNS, Line, Machine, Read, Remembered, Timed, mistakes
+from pipeline.devices.runner import subject_of
 
 LARGEST = 64_000_000
 """Bytes of a report that are read."""
@@ -35,6 +37,7 @@ _FORM = (
     "Give the report.json of `edge devices kit`, the JSON of an AI Hub profile job (download_profile), or what "
     "onnxruntime_perf_test printed."
 )
+_ANEW = "Make the kit for this target (`edge devices kit BUNDLE --target`), and measure again."
 UNATTESTED = "the report does not say which bundle it measured (unattested)"
 _ATTEST = "Measure with `edge devices kit BUNDLE`, whose report does."
 _Sha256 = Annotated[str, Field(pattern=f"^{SHA256.pattern}$")]
@@ -50,6 +53,11 @@ class _Remembered(StrictModel):
     result: Remembered
 
 
+class _Decoded(StrictModel):
+    mode: Literal["decoding"]
+    result: Read
+
+
 class WorkerReport(StrictModel):
     """What the worker writes for a `Series`."""
 
@@ -62,7 +70,8 @@ class WorkerReport(StrictModel):
     stepped: float
     machine: Machine
     results: Annotated[
-        list[Annotated[_Timed | _Remembered, Field(discriminator="mode")]], Field(min_length=1, max_length=1000)
+        list[Annotated[_Timed | _Remembered | _Decoded, Field(discriminator="mode")]],
+        Field(min_length=1, max_length=1000),
     ]
 
 
@@ -119,7 +128,7 @@ def _of_worker(report: WorkerReport, path: Path, bundle: Path, target: Target) -
         raise UsageError(
             f"{path.name} was measured on {_sizes(report.inputs)} with {report.threads} threads; the target "
             f"{target.name} measures on {_sizes(shapes)} with {target.runtime.threads}.",
-            "Make the kit for this target (`edge devices kit BUNDLE --target`), and measure again.",
+            _ANEW,
         )
     machine, day = machine_info(report.machine.model_dump()), report.date.partition("T")[0]
     source = f"{path.name} of {day}, measured on {shown(machine.cpu)}"
@@ -132,7 +141,8 @@ def _of_worker(report: WorkerReport, path: Path, bundle: Path, target: Target) -
             f"The clock of that device stepped by {report.stepped:.0f} s meanwhile: its date may be wrong, times are "
             "of its monotonic clock, which does not step."
         )
-    return Reported(_noted(_worker_figures(report), source), tuple(notes))
+    figures = _worker_figures(report) | _decoding_figures(report, path, bundle, target)
+    return Reported(_noted(figures, source), tuple(notes))
 
 
 def _require_own(report: WorkerReport, path: Path, bundle: Path) -> None:
@@ -168,6 +178,23 @@ def _worker_figures(report: WorkerReport) -> dict[str, Figure]:
         figures |= {"load_ms": memory.load_ms} if memory.load_ms else {}
         figures |= {"peak_memory_mb": max(peaks, key=lambda figure: figure.value)} if peaks else {}
     return figures
+
+
+def _decoding_figures(report: WorkerReport, path: Path, bundle: Path, target: Target) -> dict[str, Figure]:
+    """Of a language model, what the kit of this target asks for. UsageError if it was asked something else."""
+    language = read_metadata(bundle).language
+    results = [entry.result.model_dump() for entry in report.results if isinstance(entry, _Decoded)]
+    if language is None or not results:
+        return {}
+    subject = subject_of(bundle_graphs(bundle), Path(), target.runtime)
+    request = decoding_request(subject, cache_of(language), target.shape.sequence_length)
+    asked = len(request.prompts), len(request.places)
+    if any((len(result["prompts"]), len(result["places"])) != asked for result in results):
+        raise UsageError(f"{path.name} has other prompts than the target {target.name} asks for.", _ANEW)
+    found = decoding_result(request, results, Evidence.DEVICE)
+    first = [read.p95 for read in found.prompts if read.tokens == target.shape.sequence_length]
+    slowest = min(found.rates.values(), key=lambda rate: rate.value)
+    return {"min_tokens_per_s": slowest, **({"ttft_p95_ms": first[0]} if first else {})}
 
 
 def _of_ai_hub(summary: _Summary, path: Path) -> Reported:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import DecodingResult, ReadTime
-from pipeline.core.types import Figure
+from pipeline.core.types import Evidence, Figure, Json
 from pipeline.devices.memory import extremes
 from pipeline.devices.runner import LOAD_SECONDS, Runner
 from pipeline.devices.worker import Decoding, Language, Subject
@@ -30,16 +30,27 @@ def measure_decoding(
 ) -> DecodingResult:
     """Times of prompts (also of `prompt` tokens) and of single tokens behind a short text and at the context's end: of
     each the median over fresh processes, and their extremes as the interval."""
+    request = decoding_request(subject, language, prompt)
+    results = [runner.run(request, LOAD_SECONDS + _SECONDS) for _ in range(processes)]
+    return decoding_result(request, results, runner.evidence)
+
+
+def decoding_request(subject: Subject, language: Language, prompt: int) -> Decoding:
+    """What each process times."""
     prompts = sorted({tokens for tokens in (*PROMPTS, prompt) if tokens < language.longest})
     places = sorted({min(_SHORT, language.longest - 1), language.longest - 1})
-    request = Decoding(subjects=(subject,), language=language, prompts=prompts, places=places)
-    results = [runner.run(request, LOAD_SECONDS + _SECONDS) for _ in range(processes)]
+    return Decoding(subjects=(subject,), language=language, prompts=prompts, places=places)
+
+
+def decoding_result(request: Decoding, results: Sequence[Mapping[str, Json]], evidence: Evidence) -> DecodingResult:
+    """The report's record of what the worker's `decoding` told in several processes."""
+    language = request.language
 
     def times(name: str, number: int) -> Sequence[Sequence[float]]:
         return [result[name][number] for result in results]
 
     def quantile(of: Sequence[Sequence[float]], q: float) -> Figure:
-        return extremes([float(np.quantile(ms, q)) for ms in of], "ms", runner.evidence)
+        return extremes([float(np.quantile(ms, q)) for ms in of], "ms", evidence)
 
     def rate(of: Sequence[Sequence[float]]) -> Figure:
         return per_second(quantile(of, 0.5))
@@ -47,9 +58,9 @@ def measure_decoding(
     return DecodingResult(
         prompts=tuple(
             ReadTime(tokens=tokens, p50=quantile(times("prompts", at), 0.5), p95=quantile(times("prompts", at), 0.95))
-            for at, tokens in enumerate(prompts)
+            for at, tokens in enumerate(request.prompts)
         ),
-        rates={place + 1: rate(times("places", at)) for at, place in enumerate(places)},
+        rates={place + 1: rate(times("places", at)) for at, place in enumerate(request.places)},
         cache_bytes_per_token=4 * len(language.past) * language.heads * language.size,
     )
 

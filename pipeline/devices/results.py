@@ -87,7 +87,7 @@ class _Fitted(_Lenient):
     reason: Line
 
 
-class _Read(_Lenient):
+class Read(_Lenient):
     prompts: list[Annotated[list[Ms], Field(min_length=1, max_length=MOST_RUNS)]]
     places: list[Annotated[list[Ms], Field(min_length=1, max_length=MOST_RUNS)]]
 
@@ -136,7 +136,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "memory": Remembered,
     "facts": Machine,
     "fit": _Fitted,
-    "decoding": _Read,
+    "decoding": Read,
     "answers": _Answered,
     "profile": _Profiled,
 }
