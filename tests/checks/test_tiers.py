@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from pipeline.bundle.golden import write_golden
+from pipeline.checks import tiers
 from pipeline.checks.answers import write_answers
 from pipeline.checks.float_reference import FloatReference
-from pipeline.checks.tiers import check_tiers, spread
+from pipeline.checks.tiers import Inference, check_tiers, spread
 from pipeline.config.loading import load_target
 from pipeline.config.target import Target
 from pipeline.core.errors import StageError
 from pipeline.core.report_types import TierCheck
 from pipeline.core.types import Evidence
 from pipeline.data.samples import DATASET, write_samples
+from pipeline.devices.arm64.runner import EmulatedRunner
+from pipeline.devices.arm64.tiers import TIERS
 from pipeline.devices.host_runner import HOST
-from pipeline.devices.runner import Runner
+from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.worker import Answers, Request
 from pipeline.graph.files import Graphs, graphs_in, load_model, save_graphs
 from pipeline.runtime.behaviour import Behaviour
@@ -127,3 +130,19 @@ def test_samples_are_spread_over_a_set() -> None:
     assert spread(100, 5) == [0, 25, 50, 74, 99]
     assert spread(3, 5) == [0, 1, 2]
     assert spread(1, 5) == [0]
+
+
+def test_answers_stand_where_instructions_cannot_be_counted(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise StageError("the counter crashed.")
+
+    runner = EmulatedRunner(TIERS["asimd"])
+    monkeypatch.setattr(EmulatedRunner, "run", lambda _, request, seconds: HOST.run(request, seconds))
+    monkeypatch.setattr(EmulatedRunner, "info", lambda _: HOST.info())
+    monkeypatch.setattr(tiers, "count", fails)
+    bundle, graphs, reference, answers = whole
+    inference = Inference(subject_of(graphs, bundle, target().runtime))
+    (found,) = check_tiers(bundle, graphs, target(), {"asimd": runner}, reference, answers, inference=inference)
+    assert (found.matched, found.failure, found.uncounted) == (2, "", "the counter crashed.")
+    (here,) = check_tiers(bundle, graphs, target(), {"asimd": HOST}, None, None, inference=inference)
+    assert here.uncounted == "only the emulator counts instructions, and this machine is of the tier itself"

@@ -23,26 +23,22 @@ _API = 1
 _SECONDS = 120.0
 
 
-class Uncounted(Exception):  # noqa: N818  # no failure: there is no figure
-    """Why instructions cannot be counted here, in words."""
+class CountingError(StageError):
+    """Instructions cannot be counted here; the message says why."""
 
 
 def count(runner: EmulatedRunner, subject: worker.Subject) -> InstructionCounts:
     """The instructions of the second inference of `subject`, in a process of its own: the same number each time,
     however busy the machine is. Python's call is among them (some ten thousand).
 
-    Uncounted if there is no C compiler, or the emulator takes no plug-ins; StageError as `Runner.run`.
+    CountingError if there is no C compiler or the emulator takes no plug-ins; StageError as `Runner.run`, and if
+    the emulator refuses this plug-in.
     """
     require_plugins(runner.emulator)
     with built() as library, tempfile.TemporaryDirectory(prefix="edge-count-") as folder:
         out = Path(folder) / "counts"
         plugin = f"file={_escaped(library)},out={_escaped(out)}"
-        try:
-            told = runner.run_with(worker.Marked(subjects=(subject,)), LOAD_SECONDS, ("-plugin", plugin))
-        except StageError as error:
-            if "plugin" in error.message:
-                raise Uncounted(f"QEMU {runner.emulator.version} refuses the counter: {error.message}") from error
-            raise
+        told = runner.run_with(worker.Marked(subjects=(subject,)), LOAD_SECONDS, ("-plugin", plugin))
         lines = out.read_text(encoding="ascii").splitlines()
     if len(lines) + 1 != told["marks"]:
         raise StageError(f"The instruction counter saw {len(lines)} runs between {told['marks']} marks.")
@@ -56,10 +52,10 @@ def read_counts(line: str) -> InstructionCounts:
 
 
 def require_plugins(emulator: Emulator) -> None:
-    """Uncounted unless the emulator takes plug-ins, as its help says."""
+    """CountingError unless the emulator takes plug-ins, as its help says."""
     told = subprocess.run([*emulator.command, "-h"], capture_output=True, text=True, timeout=_SECONDS, check=False)
     if "-plugin" not in told.stdout:
-        raise Uncounted(
+        raise CountingError(
             f"QEMU {emulator.version} takes no plug-ins (Debian 13 links it statically); one that does (that of "
             "Debian 12, or one built with plug-ins) is used where it is on PATH when arm64 is set up"
         )
@@ -67,10 +63,10 @@ def require_plugins(emulator: Emulator) -> None:
 
 @contextmanager
 def built() -> Iterator[Path]:
-    """The plug-in, compiled for as long as the context lasts. Uncounted if there is no C compiler, or it fails."""
+    """The plug-in, compiled for as long as the context lasts. CountingError if there is no C compiler, or it fails."""
     compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
     if compiler is None:
-        raise Uncounted(f"there is no C compiler on PATH ({', '.join(COMPILERS)})")
+        raise CountingError(f"there is no C compiler on PATH ({', '.join(COMPILERS)})")
     with tempfile.TemporaryDirectory(prefix="edge-count-") as folder:
         library = Path(folder) / "libcount.so"
         flags = ["-O2", "-shared", "-fPIC", f"-DAPI={_API}", "-o", str(library)]
@@ -79,7 +75,7 @@ def built() -> Iterator[Path]:
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines()
-            raise Uncounted(
+            raise CountingError(
                 f"{Path(compiler).name} cannot build the counter: {lines[0] if lines else 'it said nothing'}"
             )
         yield library

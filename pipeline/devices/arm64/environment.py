@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +59,7 @@ class Environment:
     """One that stands in `folder`."""
 
     folder: Path
-    record: Record
+    record: Record = field(hash=False)
 
     @property
     def site(self) -> Path:

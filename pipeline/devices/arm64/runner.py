@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -187,5 +187,11 @@ def require() -> Environment:
             f"The arm64 environment has ONNX Runtime {found.record.onnxruntime}, and here it is {here}.",
             environment.REMEDY,
         )
-    found.verify()
+    _verify_once(found, (found.folder / environment.RECORD).stat().st_mtime_ns)
     return found
+
+
+@lru_cache
+def _verify_once(found: Environment, _made: int) -> None:
+    """In a process, since it reads every file; an environment that is set up anew has another time."""
+    found.verify()

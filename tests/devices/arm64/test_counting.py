@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.target import Runtime
 from pipeline.devices.arm64 import counting
-from pipeline.devices.arm64.counting import Uncounted, built, count, read_counts, require_plugins
+from pipeline.devices.arm64.counting import CountingError, built, count, read_counts, require_plugins
 from pipeline.devices.arm64.emulator import Emulator
 from pipeline.devices.arm64.runner import EmulatedRunner, require
 from pipeline.devices.arm64.tiers import TIERS
@@ -119,7 +119,7 @@ def skip_unless_counting() -> None:
         require_plugins(require().emulator)
         with built():
             return
-    except Uncounted as why:
+    except CountingError as why:
         pytest.skip(f"instructions cannot be counted here: {why}")
 
 
@@ -154,7 +154,7 @@ def test_a_line_of_the_counter() -> None:
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(Uncounted, match=r"there is no C compiler on PATH \(cc, gcc, clang\)"), built():
+    with pytest.raises(CountingError, match=r"there is no C compiler on PATH \(cc, gcc, clang\)"), built():
         pass
 
 
@@ -163,7 +163,7 @@ def test_a_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     compiler.write_text("#!/bin/sh\necho 'stdio.h: No such file' >&2\nexit 1\n", encoding="ascii")
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    with pytest.raises(Uncounted, match=r"cc cannot build the counter: stdio\.h: No such file"), built():
+    with pytest.raises(CountingError, match=r"cc cannot build the counter: stdio\.h: No such file"), built():
         pass
 
 
@@ -171,7 +171,7 @@ def test_an_emulator_without_plug_ins(tmp_path: Path) -> None:
     program = tmp_path / "qemu-aarch64"
     program.write_text("#!/bin/sh\necho 'usage: qemu-aarch64 [options] program'\n", encoding="ascii")
     program.chmod(0o755)
-    with pytest.raises(Uncounted, match=r"QEMU 10\.0\.13 takes no plug-ins \(Debian 13 links it statically\)"):
+    with pytest.raises(CountingError, match=r"QEMU 10\.0\.13 takes no plug-ins \(Debian 13 links it statically\)"):
         require_plugins(Emulator((str(program),), "10.0.13"))
 
 
