@@ -144,10 +144,12 @@ class BundleOptions(StrictModel):
 
 
 class Budget(StrictModel):
-    """One limit. Only figures whose evidence is in `evidence` can pass or fail it."""
+    """One limit. Only figures whose evidence is in `evidence` can pass or fail it. `judge`: whether a figure's `value`
+    decides, or all of its 95 % `interval` must lie on one side of the limit."""
 
     limit: Annotated[float, Field(ge=0)]
     required: bool
+    judge: Literal["value", "interval"] = "value"
     evidence: tuple[Evidence, ...] = Field(min_length=1)
     source: Source
 

@@ -47,6 +47,8 @@ def judge_budget(name: str, budget: Budget, outcome: Outcome, found: Measurement
         )
     if outcome.doubt is not None and outcome.doubt.covers(budget.limit):
         return result.model_copy(update=undecided(outcome.evidence, outcome.doubt, budget.limit, metric.unit))
+    if budget.judge == "interval" and (ends := interval_across(outcome, budget.limit)):
+        return result.model_copy(update=_open(ends, budget.limit, metric.unit))
     margin = metric.margin(outcome.value, budget.limit)
     update: dict[str, object] = {
         "verdict": Verdict.PASS if margin >= 0 else Verdict.FAIL,
@@ -75,10 +77,27 @@ def undecided(evidence: Evidence, doubt: Doubt, limit: float, unit: str) -> dict
 
 def across(figure: Figure, limit: float, unit: str) -> str:
     """What to say where chance may have decided: the limit lies inside the interval; empty where it does not."""
+    ends = interval_across(figure, limit)
+    return (
+        f"close: the limit {limit:g} {unit} lies within the 95 % interval {ends}; the value itself decided"
+        if ends
+        else ""
+    )
+
+
+def interval_across(figure: Figure, limit: float) -> str:
+    """The interval that the limit lies inside of; empty where it does not, or there is none."""
     if figure.low is None or figure.high is None or not figure.low < limit < figure.high:
         return ""
-    ends = f"[{figure.low:.4g}, {figure.high:.4g}]"
-    return f"close: the limit {limit:g} {unit} lies within the 95 % interval {ends}; the value itself decided"
+    return f"[{figure.low:.4g}, {figure.high:.4g}]"
+
+
+def _open(ends: str, limit: float, unit: str) -> dict[str, str]:
+    """The reason and the remedy of a budget that the interval judges, and leaves open."""
+    return {
+        "reason": f"the limit {limit:g} {unit} lies within the 95 % interval {ends}, which this budget is judged by",
+        "remedy": 'More samples make it narrower (--eval-data), or judge = "value" lets the value itself decide.',
+    }
 
 
 def overall(results: Iterable[BudgetResult]) -> tuple[Verdict, ExitCode]:

@@ -266,3 +266,21 @@ def test_tolerances_that_mean_nothing(asked: dict[str, float], message: str, sam
     with pytest.raises(UsageError) as refused:
         Baseline(sample_report, asked)
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.2, 0.9, Verdict.PASS), (1.1, 1.4, Verdict.FAIL), (0.9, 1.2, Verdict.NOT_MEASURED), (None, None, Verdict.PASS)],
+)
+def test_a_budget_that_is_judged_by_the_interval(low: float | None, high: float | None, verdict: Verdict) -> None:
+    """A figure without an interval is decided by its value, as bytes are."""
+    value = 0.95 if low is None or high is None else (low + high) / 2
+    drop = Figure(value=value, unit="points", evidence=Evidence.HOST, low=low, high=high)
+    by_interval = budget(1.0).model_copy(update={"judge": "interval"})
+    result = judge_budget("max_accuracy_drop", by_interval, drop, measured())
+    assert result.verdict is verdict
+    if verdict is Verdict.NOT_MEASURED:
+        assert result.reason == (
+            "the limit 1 points lies within the 95 % interval [0.9, 1.2], which this budget is judged by"
+        )
+        assert judge_budget("max_accuracy_drop", budget(1.0), drop, measured()).verdict is Verdict.FAIL
