@@ -10,10 +10,13 @@ from functools import partial
 
 from pipeline.config.target import Target
 from pipeline.core.errors import EdgeError, StageError, UsageError
+from pipeline.core.report_types import HostInfo
+from pipeline.core.types import Json
 from pipeline.devices.link import NEEDS_PYTHON, Link, board_python, python_command
 from pipeline.devices.perf_test_runner import PROGRAM, PerfTestRunner
 from pipeline.devices.remote_runner import RemoteRunner
 from pipeline.devices.runner import Runner
+from pipeline.devices.worker import Request
 
 CLIENT = "EDGE_ADB"
 """The variable with another adb command."""
@@ -38,6 +41,14 @@ class AdbRunner:
         if os.environ.get(PROGRAM):
             return PerfTestRunner([*client(place), "shell", "-T"], partial(broken, place), name_of(place))
         return RemoteRunner(partial(_connect, place))
+
+    def run(self, request: Request, timeout_s: float) -> dict[str, Json]:
+        """On the only device, by its Python."""
+        return RemoteRunner(partial(_connect, "")).run(request, timeout_s)
+
+    def info(self) -> HostInfo:
+        """As `run`."""
+        return RemoteRunner(partial(_connect, "")).info()
 
 
 ADB = AdbRunner()

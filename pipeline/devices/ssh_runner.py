@@ -11,8 +11,11 @@ from functools import partial
 
 from pipeline.config.target import Target
 from pipeline.core.errors import EdgeError, StageError, UsageError
+from pipeline.core.report_types import HostInfo
+from pipeline.core.types import Json
 from pipeline.devices.link import NEEDS_PYTHON, Link, board_python, python_command
 from pipeline.devices.remote_runner import RemoteRunner
+from pipeline.devices.worker import Request
 
 CLIENT = "EDGE_SSH"
 """The variable with another ssh command, as `ssh -F my_config`."""
@@ -68,6 +71,14 @@ class SshRunner:
     def at(place: str, _target: Target) -> RemoteRunner:
         """The board at `place` (see `parse_place`)."""
         return RemoteRunner(partial(_connect, parse_place(place)))
+
+    def run(self, request: Request, timeout_s: float) -> dict[str, Json]:
+        """UsageError: there is no board by default."""
+        return RemoteRunner(partial(_connect, parse_place(""))).run(request, timeout_s)
+
+    def info(self) -> HostInfo:
+        """As `run`."""
+        return RemoteRunner(partial(_connect, parse_place(""))).info()
 
 
 SSH = SshRunner()
