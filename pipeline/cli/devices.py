@@ -16,7 +16,7 @@ from pipeline.config.edit_target import local_target_file, write_calibration
 from pipeline.config.loading import load_target
 from pipeline.core.errors import EdgeError, StageError, UsageError
 from pipeline.core.report_types import HostInfo
-from pipeline.devices import RUNNERS, runner_of
+from pipeline.devices import RUNNERS, avx2_runner, runner_of
 from pipeline.devices.arm64 import environment, packages
 from pipeline.devices.arm64.emulator import on_path, too_old
 from pipeline.devices.arm64.runner import EmulatedRunner, require
@@ -46,7 +46,8 @@ def _state(name: str) -> str:
         return host_info().cpu
     if name in _CLIENTS:
         return _client_state(*_CLIENTS[name])
-    return _arm64_state() if name == "arm64" else ""
+    states = {"arm64": _arm64_state, avx2_runner.NAME: avx2_runner.state}
+    return states[name]() if name in states else ""
 
 
 def _client_state(client: str, place: str) -> str:

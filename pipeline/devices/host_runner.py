@@ -35,7 +35,7 @@ class HostRunner:
                 capture_output=True,
                 text=True,
                 encoding="utf-8",
-                env=_environment(),
+                env=measuring_environment(),
                 timeout=timeout_s,
                 check=False,
             )
@@ -55,7 +55,7 @@ class HostRunner:
 HOST = HostRunner()
 
 
-def _environment() -> dict[str, str]:
+def measuring_environment() -> dict[str, str]:
     """This process's variables without those that change a measurement; PYTHONPATH may be where numpy is."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKING)}
     return kept | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}

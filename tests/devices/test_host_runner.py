@@ -160,7 +160,7 @@ def test_environment_keeps_what_does_not_measure(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("EDGE_KEPT", "1")
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    environment = host_runner._environment()
+    environment = host_runner.measuring_environment()
     assert environment["EDGE_KEPT"] == "1"
     assert not [name for name in environment if name.startswith(("OMP_", "MKL_", "ORT_", "MALLOC_"))]
     assert "PYTHONSTARTUP" not in environment

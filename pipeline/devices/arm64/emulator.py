@@ -13,7 +13,7 @@ from pipeline.core.errors import StageError
 OLDEST = (7, 2)
 """Older releases were not tried; 6.2 has no `sme=off`."""
 NAMES = ("qemu-aarch64", "qemu-aarch64-static")
-_VERSION = re.compile(r"qemu-aarch64 version (\d+)\.(\d+)(?:\.\d+)*")
+_VERSION = re.compile(r"qemu-\w+ version (\d+)\.(\d+)(?:\.\d+)*")
 _SECONDS = 20.0
 
 
@@ -59,12 +59,12 @@ def version_of(command: tuple[str, ...]) -> str:
     return found[0].rpartition(" ")[2] if found else ""
 
 
-def in_package(root: Path) -> Emulator:
+def in_package(root: Path, name: str = NAMES[0]) -> Emulator:
     """The one of Debian's package qemu-user, unpacked below `root` with the libraries that it is linked to. StageError
     if there is none that runs."""
-    program = root / "usr/bin/qemu-aarch64"
+    program = root / "usr/bin" / name
     if not program.is_file():
-        raise StageError("The package qemu-user has no usr/bin/qemu-aarch64.", "Install QEMU's user-mode emulator.")
+        raise StageError(f"The package qemu-user has no usr/bin/{name}.", "Install QEMU's user-mode emulator.")
     command = (*_loader(root), str(program))
     version = version_of(command)
     if not new_enough(version):

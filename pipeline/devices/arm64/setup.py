@@ -127,6 +127,10 @@ def _make(staging: Path, sources: Path | None, say: Say) -> tuple[str, ...]:
     return notes
 
 
+_EMULATORS = ("qemu-aarch64", "qemu-x86_64")
+"""Of the package's programs, what the runners arm64 and avx2 need."""
+
+
 def _fetch_emulator(state: Path, sources: Path | None, root: Path) -> list[Path]:
     host = packages.Apt(state, packages.host_architecture(), sources)
     host.update()
@@ -134,7 +138,7 @@ def _fetch_emulator(state: Path, sources: Path | None, root: Path) -> list[Path]
     _unpack(debs, root)
     programs = root / "usr/bin"
     for program in programs.iterdir():
-        if program.name != "qemu-aarch64":
+        if program.name not in _EMULATORS:
             program.unlink()
     return debs
 
