@@ -786,7 +786,9 @@ def _control_group(limit: int) -> tuple[Path, str]:
     own = dict(line.split(":", 2)[1:] for line in _OWN_GROUPS.read_text(encoding="ascii").splitlines())
     version, root, path = (1, _GROUPS / "memory", own["memory"]) if "memory" in own else (2, _GROUPS, own.get("", "/"))
     parent = root / path.lstrip("/")
-    group = (parent if parent.is_dir() else root) / f"edge-{os.getpid()}"  # a container sees its own as the root
+    group = (
+        parent if parent.is_dir() else root
+    ) / f"edge-{os.getpid()}-{time.time_ns()}"  # a container sees its own as the root
     group.mkdir()
     limits = {"memory.max": limit, "memory.swap.max": 0}
     if version == 1:
