@@ -206,5 +206,14 @@ def silent(done: int, total: int) -> None:
     """The progress callback that shows nothing."""
 
 
+def share_of(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of the part `number` of `count` parts of what `progress` tells."""
+
+    def told(done: int, total: int) -> None:
+        progress(number * total + done, count * total)
+
+    return told
+
+
 Json = Any
 """What `json.dumps` takes; recursive aliases cost more than they catch here."""

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
-from pipeline.core.types import StrictModel
+from pipeline.core.types import Progress, StrictModel, silent
 from pipeline.graph.onnx_ir import ir
 
 MODEL = "model"
@@ -142,9 +142,15 @@ def only(graphs: Graphs, what: str) -> Path:
     return graphs.files[0]
 
 
-def save_model(model: ir.Model, path: Path) -> None:
+def save_model(model: ir.Model, path: Path, progress: Progress = silent) -> None:
     """Write the graph as `path`, and its weights in `<path>.data`."""
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE)
+    ir.save(
+        model,
+        path,
+        external_data=f"{path.name}.data",
+        size_threshold_bytes=_INLINE,
+        callback=lambda _, told: progress(told.index, told.total),
+    )
 
 
 def save_single(model: ir.Model, path: Path) -> None:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Json, Progress
+from pipeline.core.types import Json, share_of
 from pipeline.graph.files import Graphs, GraphSpec, graphs_in, load_model, save_graphs
 from pipeline.graph.onnx_ir import ir
 from pipeline.runtime.session import chained, default_session
@@ -93,17 +93,10 @@ def _narrowed(context: StageContext, name: str, number: int, count: int) -> Stag
         out=out,
         inputs={role: _of_graph(artifact, name) for role, artifact in context.inputs.items()},
         scratch=None if context.scratch is None else context.scratch / name,
-        progress=_share(context.progress, number, count),
+        progress=share_of(context.progress, number, count),
     )
 
 
 def _of_graph(artifact: Artifact, name: str) -> Artifact:
     """What an artifact has about the graph; itself, if it is about the whole model."""
     return replace(artifact, path=artifact.path / name) if (artifact.path / name).is_dir() else artifact
-
-
-def _share(progress: Progress, number: int, count: int) -> Progress:
-    def told(done: int, total: int) -> None:
-        progress(number * total + done, count * total)
-
-    return told

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.core.errors import StageError, first_line
+from pipeline.core.types import Progress, silent
 from pipeline.runtime.session import SESSION_ERRORS, open_given
 from pipeline.source.torch_model import require_finite
 from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
@@ -29,7 +30,7 @@ _LENGTH = (
 _REPORT = "This is an export error: try another --opset, and please report the model's architecture."
 
 
-def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> float:
+def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors], progress: Progress = silent) -> float:
     """Largest absolute difference over all outputs and cases.
 
     Raises:
@@ -43,6 +44,7 @@ def check_parity(model: nn.Module, path: Path, cases: Sequence[Tensors]) -> floa
         except StageError:
             require_finite(model.named_parameters())
             raise
+        progress(place + 1, len(cases))
     return worst
 
 

@@ -18,6 +18,7 @@ from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress, share_of
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
 from pipeline.source.cached import CachedDecoder, after_passes
@@ -54,18 +55,19 @@ def run(context: StageContext) -> StageMetadata:
         spec = spec.model_copy(update={"language": language})
         changed = {"language": language.model_dump(mode="json")}
     sources = _sources(model, spec, context.config["max_length"], streamed)
-    context.progress(1, len(sources) + 2)
+    steps = len(sources) + 2
+    context.progress(1, steps)
     made = []
-    for source in sources:
-        made.append(_proven(source, spec, context.config["opset"], context.out / file_of(source.name)))
-        context.progress(1 + len(made), len(sources) + 2)
+    for number, source in enumerate(sources, start=1):
+        path, share = context.out / file_of(source.name), share_of(context.progress, number, steps)
+        made.append(_proven(source, spec, context.config["opset"], path, share))
     graphs = {source.name: graph.graph for source, graph in zip(sources, made, strict=True)}
     if streamed is not None:
         streamed.require_unchanged()
     record_graphs(context.out, graphs, {source.name: source.feeds for source in sources})
     if PREVIOUS_PASS in context.inputs and isinstance(model, PreTrainedModel):
         (context.out / CONFIG).write_text(model.config.to_json_string(), encoding="utf-8", newline="\n")
-    context.progress(len(sources) + 2, len(sources) + 2)
+    context.progress(steps, steps)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "max_difference_to_torch": max(graph.difference for graph in made),
@@ -125,16 +127,16 @@ class _Proven:
     notes: tuple[str, ...]
 
 
-def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path) -> _Proven:
+def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path, progress: Progress) -> _Proven:
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
     for graph, form in _forms(source, spec, opset):
         canonicalize(graph, source.prefix, form.fused, source.axes, _alike(spec))
         rename_axes(graph.graph, spec.inputs)
-        save_model(graph, path)
+        save_model(graph, path, share_of(progress, 0, 2))
         try:
             with source.running():
-                difference = check_parity(source.module, path, source.cases)
+                difference = check_parity(source.module, path, source.cases, share_of(progress, 1, 2))
             if source.room:
                 check_room(path, source.roomy, source.room)
         except StageError as error:
