@@ -56,8 +56,8 @@ def render(report: Report, console: Console) -> None:
         print_wrapped(f"Note: {note}", console, indent=2)
 
 
-_COLUMNS = ("budget", "figure", "95 % CI", "limit", "margin", "evidence", "verdict")
-_DETAILS = ("95 % CI", "evidence")
+_COLUMNS = ("budget", "figure", "interval", "limit", "margin", "evidence", "verdict")
+_DETAILS = ("interval", "evidence")
 
 
 def _print_budgets(report: Report, console: Console) -> None:
@@ -69,7 +69,7 @@ def _print_budgets(report: Report, console: Console) -> None:
     elif fits(short, console):
         console.print(short)
         details = [" ".join(filter(None, (row[name].plain for name in ("budget", *_DETAILS)))) for row in rows]
-        print_wrapped(f"95 % CI and evidence: {', '.join(details)}.", console)
+        print_wrapped(f"interval and evidence: {', '.join(details)}.", console)
     else:
         for row in rows:
             print_wrapped(row["budget"] + Text(" ") + row["verdict"], console)

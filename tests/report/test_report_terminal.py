@@ -98,15 +98,16 @@ def test_no_word_is_broken_at_any_width_and_none_is_lost(report: Report, width: 
 def test_at_80_columns_the_table_keeps_its_rows(report: Report) -> None:
     """The interval and the kind of evidence follow in words."""
     text = shown(report, width=80)
-    assert rows(text.split("95 % CI")[0])["min_top10_overlap"] == ["0.89996", ">=", "0.9", "-0.00004", "FAIL"]
-    after = " ".join(text.split("95 % CI and evidence: ")[1].split())
+    table, words = text.split("interval and evidence: ")
+    assert rows(table)["min_top10_overlap"] == ["0.89996", ">=", "0.9", "-0.00004", "FAIL"]
+    after = " ".join(words.split())
     assert after.startswith("latency_p95_ms [17.61, 19.02] host, bundle_mb host, max_accuracy_drop")
 
 
 def test_a_narrow_terminal_has_a_list(report: Report) -> None:
     lines = shown(report, width=44).splitlines()
     place = lines.index("latency_p95_ms PASS")
-    assert lines[place + 1] == "  figure 18.24 ms, 95 % CI [17.61, 19.02],"
+    assert lines[place + 1] == "  figure 18.24 ms, interval [17.61, 19.02],"
     assert lines[place + 2] == "  limit <= 25 ms, margin +6.76, evidence"
 
 
