@@ -215,8 +215,13 @@ def main() -> int:
 def _by_hand(request: Path, report: Path) -> int:
     """Answer the request in a file, whose names are those of files beside it, into another."""
     report = report.absolute()
-    os.chdir(request.absolute().parent)
-    result = _answer(json.loads(Path(request.name).read_text(encoding="utf-8")))
+    try:
+        os.chdir(request.absolute().parent)
+        asked = json.loads(Path(request.name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{request} is no request that can be read: {error}")  # noqa: T201  # for a person
+        return 2
+    result = _answer(asked)
     report.write_text(json.dumps(result), encoding="utf-8")
     print(result.get("error") or result.get("refused") or f"Written: {report}")  # noqa: T201  # for a person
     return 1 if "error" in result or "refused" in result else 0

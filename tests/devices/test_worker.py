@@ -43,6 +43,16 @@ def test_the_file_imports_nothing_but_numpy_and_onnxruntime() -> None:
     assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
+def test_a_person_is_told_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text("{")
+    for name in ("none.json", "odd.json"):
+        command = [sys.executable, str(WORKER), name, "report.json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert done.stdout.startswith(f"{name} is no request that can be read: ")
+    assert not (tmp_path / "report.json").exists()
+
+
 def test_nothing_heavy_is_loaded() -> None:
     code = f"import runpy, sys; runpy.run_path({str(WORKER)!r}); print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
