@@ -89,8 +89,11 @@ def check_tiers(
         progress(len(done), len(runners))
         return found
 
-    with ThreadPoolExecutor(min(available_cores(), len(runners))) as pool:
+    pool = ThreadPoolExecutor(min(available_cores(), len(runners)))
+    try:
         return tuple(pool.map(check, runners))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for emulated inferences
 
 
 def _counts(runner: Runner, inference: Inference) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from pipeline.devices.host_runner import HOST, cause
 from pipeline.devices.runner import Runner, checked, encode
 
 SLOWER = 20.0
-"""How many times as long as on this machine something may take under emulation (measured: 20 for a program's start, 5
-for INT8 products)."""
+"""How many times as long as on this machine a request may take under emulation. Time limits are generous there: an
+INT8 inference of 128 tokens of MiniLM takes 12 ms here and 1.6 s emulated, a program's start 0.3 s and 2 s."""
 LACKS = MappingProxyType(
     {
         "times": "under emulation a time is the emulator's, not the CPU's",

@@ -214,8 +214,11 @@ def _make_root(folder: Path, tier: Tier) -> None:
 
 def _try(environment: Environment) -> str:
     """Import ONNX Runtime on every tier, which also leaves its bytecode; the version of numpy."""
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)
+    try:
         told = list(pool.map(lambda tier: _import(environment, tier), TIERS.values()))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for it
     machine, runtime, found = told[0]
     if (machine, runtime) != ("aarch64", onnxruntime.__version__) or told.count(told[0]) < len(told):
         raise StageError(f"The environment says what it should not: {told}.")
