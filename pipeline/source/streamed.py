@@ -83,10 +83,18 @@ def _loader(names: Mapping[str, str], matrices: Mapping[str, StoredMatrix]) -> C
     def load(module: nn.Module, *_: Any) -> None:
         for key, name in names.items():
             values = torch.from_numpy(matrices[name].values())
-            require_finite([(name, values)])
+            if not _surely_finite(values):
+                require_finite([(name, values)])
             module._parameters[key] = nn.Parameter(values, requires_grad=False)
 
     return load
+
+
+def _surely_finite(values: Tensor) -> bool:
+    """Whether the sum of squares is a number. Unlike a look at each value, it takes no memory: torch makes copies for
+    that, and the largest matrix may fill half of what there is."""
+    flat = values.reshape(-1)
+    return bool(torch.dot(flat, flat).isfinite())
 
 
 def _unloader(module: nn.Module, names: Mapping[str, str]) -> Callable[..., None]:
