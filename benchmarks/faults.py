@@ -179,13 +179,9 @@ def _operator(shop: Workshop) -> Asked:
 
 
 def _golden(shop: Workshop) -> Asked:
-    """On one CPU tier alone: what a kernel there computes otherwise stands in the golden output."""
-    bundle, provenance = shop.copy("golden"), read_manifest(shop.sound)["provenance"]
-    file = next((bundle / "golden" / "0").glob("output-*.npy"))
-    np.save(file, np.roll(np.load(file), 1))
-    (bundle / "manifest.json").unlink()
-    write_manifest(bundle, provenance)
-    return shop.check(bundle, "--runner", "arm64:i8mm")
+    """On one CPU alone, which has no VNNI: 8-bit weights answer otherwise there."""
+    recipe = shop.recipe("golden", '{ base = "w8a8-dynamic", reduce_range = false }', "feature-extraction")
+    return shop.export("golden", "--recipe", recipe, "--runner", "avx2")
 
 
 def _regression(shop: Workshop) -> Asked:
@@ -238,7 +234,7 @@ FAULTS = (
     Fault("tokenizer", _tokenizer, _FAIL, ("FAIL min_score", "the tokenizer")),
     Fault("byte", _byte, _REFUSED, ("model.onnx was changed",)),
     Fault("operator", _operator, _BROKEN, ("Polish",)),
-    Fault("golden", _golden, _FAIL, ("FAIL min_golden_match", "i8mm")),
+    Fault("golden", _golden, _FAIL, ("FAIL min_golden_match", "avx2: 0 of 4 golden outputs")),
     Fault("regression", _regression, _FAIL, ("FAIL min_previous_speedup",)),
 )
 

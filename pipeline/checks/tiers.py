@@ -97,7 +97,9 @@ def check_tiers(
 
 
 def _counts(runner: Runner, inference: Inference) -> dict[str, Any]:
-    if not isinstance(runner, EmulatedRunner) or runner.evidence is not Evidence.EMULATED:
+    if not isinstance(runner, EmulatedRunner):
+        return {"uncounted": "they are counted on emulated Arm CPUs alone"}
+    if runner.evidence is not Evidence.EMULATED:
         return {"uncounted": "only the emulator counts instructions, and this machine is of the tier itself"}
     try:
         counts = {"counts": count(runner, inference.of_bundle)}
