@@ -186,7 +186,7 @@ def _golden(shop: Workshop) -> Asked:
 
 def _regression(shop: Workshop) -> Asked:
     """A tenth more products than the earlier bundle has."""
-    slower = shop.changed("regression", lambda model: busier(model, times=2))
+    slower = shop.changed("regression", lambda model: busier(model, times=4))
     return shop.check(slower, "--previous", str(shop.sound))
 
 
