@@ -18,7 +18,7 @@ from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
-from pipeline.core.types import Progress, share_of
+from pipeline.core.types import Progress, share_of, silent
 from pipeline.data.encode import image_size, tokenizer_inputs
 from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
 from pipeline.source.cached import CachedDecoder, after_passes
@@ -127,7 +127,7 @@ class _Proven:
     notes: tuple[str, ...]
 
 
-def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path, progress: Progress) -> _Proven:
+def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path, progress: Progress = silent) -> _Proven:
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
     for graph, form in _forms(source, spec, opset):
