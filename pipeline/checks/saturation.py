@@ -33,8 +33,8 @@ def overflow(model: ModelProto, folder: Path) -> Overflow:
     of two neighbours along the summed axis and saturates to [-32768, 32767] (Intel SDM, vol. 2); inputs may have any
     code. uint8 weights, and convolutions of one channel, take other kernels.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = [(node, _count(codes)) for node in Graph(model).nodes for codes in _codes(node, tensors, folder)]
+    graph = Graph(model)
+    found = [(node, _count(codes)) for node in graph.nodes for codes in _codes(node, graph, folder)]
     layers = [
         SaturatingLayer(name=node.name, op_type=node.op_type, share=over / pairs)
         for node, (pairs, over) in found
@@ -57,14 +57,13 @@ def joined(parts: Sequence[Overflow]) -> Overflow:
     )
 
 
-def _codes(node: NodeProto, tensors: dict[str, TensorProto], folder: Path) -> Iterator[NDArray[np.int8]]:
-    """Constant int8 weights of an integer product, int8 [summed, outputs]."""
-    for place in _WEIGHTS.get(node.op_type, ()):
-        tensor = tensors.get(node.input[place]) if place < len(node.input) else None
-        if tensor is None or tensor.data_type != TensorProto.INT8:
-            continue
-        codes = numpy_helper.to_array(tensor, str(folder))
-        yield from _summed_first(node, codes)
+def _codes(node: NodeProto, graph: Graph, folder: Path) -> Iterator[NDArray[np.int8]]:
+    """Constant int8 weights of an integer product, in the body of a control-flow operator too: int8 [summed,
+    outputs]."""
+    for name in [node.input[place] for place in _WEIGHTS.get(node.op_type, ()) if place < len(node.input)]:
+        constant = graph.constant_behind(name, node)
+        if constant is not None and constant.tensor.data_type == TensorProto.INT8:
+            yield from _summed_first(node, numpy_helper.to_array(constant.tensor, str(folder)))
 
 
 def _summed_first(node: NodeProto, codes: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:

@@ -36,6 +36,21 @@ def test_weights_that_lie_the_other_way_round() -> None:
     assert overflow(model("QGemm", np.ascontiguousarray(CODES.T), 3, transB=1), Path()).overflowing == 2
 
 
+def test_products_in_the_body_of_an_if_count_too() -> None:
+    """With weights that stand in the body, and around it."""
+    inner = model("MatMulInteger", CODES).graph
+    outer = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "around"], ["z"], name="other")],
+        "else",
+        [],
+        [helper.make_tensor_value_info("z", 6, None)],
+    )
+    inner.output.append(helper.make_tensor_value_info("y", 6, None))
+    branch = helper.make_node("If", ["chosen"], ["out"], then_branch=inner, else_branch=outer)
+    whole = helper.make_graph([branch], "g", [], [], [numpy_helper.from_array(CODES, "around")])
+    assert overflow(helper.make_model(whole), Path()).overflowing == 4
+
+
 def test_seven_bits_never_overflow() -> None:
     generator = np.random.default_rng(0)
     codes = generator.integers(-64, 65, (64, 32)).astype(np.int8)
