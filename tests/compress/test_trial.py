@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.compress.shared.fidelity_trial import CandidateEvaluator
-from pipeline.compress.shared.forward import judged, judged_rows, judged_samples, together
+from pipeline.compress.shared.forward import at_once, judged, judged_rows, judged_samples
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.types import Scheme
 from pipeline.data.samples import open_samples, write_samples
@@ -119,9 +119,9 @@ def test_every_token_of_a_language_model_is_judged() -> None:
 def test_large_vocabularies_run_and_are_judged_in_fewer_samples() -> None:
     """Of 2**26 logits at once, and of 100 tokens that are judged."""
     spec = factory(family="language_model", language=LANGUAGE, head={"tokens": 100, "every": 1})
-    assert together(spec, [16, 8]) == 4
-    assert together(spec, [4096]) == 1
-    assert together(factory(), [4096]) == 32
+    assert at_once(spec, [16, 8]) == 4
+    assert at_once(spec, [4096]) == 1
+    assert at_once(factory(), [4096]) == 32
     assert judged_samples(spec, [40, 40, 40]) == 2
     assert judged_samples(spec, [400]) == 1
     assert judged_samples(factory(), [400, 400]) == 2

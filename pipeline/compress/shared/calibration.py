@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compress.shared.cost import macs
-from pipeline.compress.shared.forward import Batch, batches, judged, sizes_of, together
+from pipeline.compress.shared.forward import Batch, at_once, batches, judged, sizes_of
 from pipeline.compress.shared.hooks import mask_of
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Progress
@@ -44,7 +44,7 @@ class CalibrationData:
 
     def batches(self, size: int | None = None) -> Iterator[Batch]:
         """All samples in their order, the same each time."""
-        return batches(self.samples, size or together(self.spec, sizes_of(self.samples)))
+        return batches(self.samples, size or at_once(self.spec, sizes_of(self.samples)))
 
     def forward(self, batch: Batch) -> object:
         """The outputs of the model as it is now."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.compress.shared.fake_quant import round_weights
-from pipeline.compress.shared.forward import all_rows, batches, judged_samples, sizes_of
-from pipeline.compress.shared.forward import together as at_once
+from pipeline.compress.shared.forward import all_rows, at_once, batches, judged_samples, sizes_of
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.types import Json, Scheme
 from pipeline.data.samples import Samples

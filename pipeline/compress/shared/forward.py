@@ -25,7 +25,7 @@ _LOGITS = 2**26
 """Values that a language model may give at once: 268 MB."""
 
 
-def together(spec: ModelSpec, sizes: Sequence[int], most: int = BATCH) -> int:
+def at_once(spec: ModelSpec, sizes: Sequence[int], most: int = BATCH) -> int:
     """How many samples run at once: fewer than `most` where each gives as many logits as a large vocabulary has for
     every token. `sizes`: tokens of the samples."""
     if spec.language is None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.compress.shared.forward import Batch, judged_rows, judged_samples, together
+from pipeline.compress.shared.forward import Batch, at_once, judged_rows, judged_samples
 from pipeline.compress.training.data import CACHED, TrainingSet
 from pipeline.compress.training.observed_model import ModelWithHooks, model_inputs
 from pipeline.core.model_spec import ModelSpec
@@ -28,7 +28,7 @@ class Validation:
         self._kind = OUTPUTS.get(spec.family).bound((), spec.head)
         judged = indices[: judged_samples(spec, [data.size(index) for index in indices])]
         self._order = sorted(judged, key=data.size)  # samples of alike length together: less padding
-        self._size = 1 if self._kind.whole else together(spec, [data.size(index) for index in judged], _BATCH)
+        self._size = 1 if self._kind.whole else at_once(spec, [data.size(index) for index in judged], _BATCH)
         self._reference: NDArray[Any] | None = None
 
     def set_reference(self, teacher: nn.Module) -> None:
