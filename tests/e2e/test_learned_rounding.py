@@ -94,6 +94,27 @@ def _divergence(out: Path) -> float:
     return float(found)
 
 
+PRUNED = """
+[[passes]]
+pass = "prune"
+unit = "layers"
+keep = [1]
+samples = 16
+"""
+
+
+@pytest.mark.slow
+def test_codes_are_learned_from_what_passes_left(ask: Callable[..., tuple[int, str]], workspace: Path) -> None:
+    """They lose less to the smaller float model than codes of the larger one would, or rounding to the nearest."""
+    losses = []
+    for rounding, learning in (("learned", LEARNING.format(4)), ("nearest", "")):
+        code, said = ask(rounding, learning + PRUNED)
+        assert code == 1, said  # random weights that lost a layer say something else than the float model
+        report = json.loads((workspace / rounding / "report.json").read_text())
+        losses.append(report["quantization"]["scores"]["kl"])
+    assert losses[0] < 0.9 * losses[1], losses
+
+
 @pytest.mark.slow
 def test_too_few_texts_are_refused(ask: Callable[..., tuple[int, str]]) -> None:
     code, said = ask("learned", "[scheme.learning]\nbatch = 64")
