@@ -22,7 +22,7 @@ from pipeline.checks.providers import ProviderCoverage, provider_coverage
 from pipeline.checks.weights import Graph, Weight
 from pipeline.checks.work import work_of
 from pipeline.config.target import Shape, Target
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StageError, UsageError
 from pipeline.core.types import Figure, StrictModel
 from pipeline.devices.host_runner import HOST
 from pipeline.devices.ort_profile import profile
@@ -65,7 +65,10 @@ def analyze(path: Path, target: Target) -> Analysis:
         file, feed = _opened(path, target.shape)
         inputs, optimized = Path(scratch) / "inputs.npz", Path(scratch) / "optimized.onnx"
         write_feed(inputs, feed)
-        records = profile(HOST, subject_of(file, inputs, target.runtime), optimized, runs=2)
+        try:
+            records = profile(HOST, subject_of(file, inputs, target.runtime), optimized, runs=2)
+        except StageError as error:
+            raise error if path.is_dir() else _not_run(error, feed) from error
         ran = Ran(onnx.load(optimized, load_external_data=False), records, Stored(file, Reasons()))
     model = onnx.load(file, load_external_data=False)
     work = work_of([ran], [model])
@@ -82,6 +85,16 @@ def analyze(path: Path, target: Target) -> Analysis:
         out_of_range="; ".join(reasons),
         providers=provider_coverage([model]),
         advice=_advice(work, weights),
+    )
+
+
+def _not_run(error: StageError, feed: Feed) -> StageError:
+    """The inputs were drawn: whoever gave the model knows better which sizes it takes."""
+    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+    return StageError(
+        f"{error.message.rstrip('.')}. The inputs were drawn: {sizes}.",
+        "Axes that the file leaves open have the size of --sequence-length, the first --batch-size: name others that "
+        "the model takes, or export it and analyze the bundle.",
     )
 
 

@@ -80,3 +80,23 @@ def test_inputs_that_cannot_be_drawn(tmp_path: Path, kind: int, dims: list[int],
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     with pytest.raises(UsageError, match=said):
         analyze(path, PHONE)
+
+
+def test_sizes_that_the_model_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It leaves an axis open, and then takes eight values of it alone."""
+    weight = onnx.numpy_helper.from_array(np.ones(8, np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, ["batch", "n"])],
+        [onnx.helper.make_tensor_value_info("y", 1, None)],
+        [weight],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert main(["analyze", str(tmp_path / "m.onnx"), "--target", "phone"]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "The inputs were drawn: x [1, 128]. Axes that the file leaves open have the size of --sequence-length" in said
+    )
+    assert main(["analyze", str(tmp_path / "m.onnx"), "--target", "phone", "--sequence-length", "8"]) == 0
