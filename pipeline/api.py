@@ -16,6 +16,7 @@ from pipeline.bundle.records import bundle_graphs, read_metadata, require_runtim
 from pipeline.checks.answers import ANSWERS
 from pipeline.checks.decides import JUDGE, ask_tried, judge_stage, tried_in
 from pipeline.checks.device_report import Reported, read_device_report
+from pipeline.checks.exact_match import EXACT_MATCH
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons
 from pipeline.checks.measurements import Case, measure
@@ -29,6 +30,7 @@ from pipeline.core.budgets import PREVIOUS
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.paths import anchored
 from pipeline.core.report_types import (
+    ExactMatch,
     QuantizationCheck,
     RangeCheck,
     Report,
@@ -204,12 +206,19 @@ def _case(plan: Plan, made: Mapping[str, Artifact], reference: FloatReference) -
         quantization=_read(made, "compare", QuantizationCheck),
         ranges=_read(made, "outside", RangeCheck),
         texts=_read(made, "texts", WrittenTexts),
+        exact_match=_solved(made),
     )
 
 
 def _read(made: Mapping[str, Artifact], stage: str, kind: type[Found]) -> Found | None:
     """What a check among the stages found; None where the export had none."""
     return kind.model_validate(made[stage].metadata) if stage in made else None
+
+
+def _solved(made: Mapping[str, Artifact]) -> tuple[ExactMatch, ...]:
+    """What the stage that asks problems found, if there was one."""
+    found = made[EXACT_MATCH].metadata[EXACT_MATCH] if EXACT_MATCH in made else ()
+    return tuple(map(ExactMatch.model_validate, found))
 
 
 def check(  # noqa: PLR0913  # all but two are given by name
@@ -276,6 +285,7 @@ def check(  # noqa: PLR0913  # all but two are given by name
             quantization=facts.quantization if facts else _read(inputs, "compare", QuantizationCheck),
             ranges=facts.ranges if facts else _read(inputs, "outside", RangeCheck),
             texts=facts.texts if facts else _read(inputs, "texts", WrittenTexts),
+            exact_match=facts.exact_match if facts else _solved(inputs),
             previous=None if previous is None else Path(previous),
         )
         found = measure(case, lambda title: shown.begin(f"check {title}"))

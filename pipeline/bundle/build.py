@@ -35,7 +35,18 @@ from pipeline.source.model_config import CHAT_TEMPLATE, CONFIG, PREPROCESSOR_FIL
 from pipeline.tasks.registry import OUTPUTS
 
 PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
-_ROLES = ("float", "evaluation", SOURCE_EVALUATION, PROBE, "reference", "plan", "compare", "outside")
+_ROLES = (
+    "float",
+    "evaluation",
+    SOURCE_EVALUATION,
+    PROBE,
+    "reference",
+    "plan",
+    "compare",
+    "outside",
+    "texts",
+    "exact_match",
+)
 
 
 def run(context: StageContext) -> StageMetadata:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.artifact import Artifact
-from pipeline.core.report_types import DatasetAccuracy, QuantizationCheck, RangeCheck, WrittenTexts
+from pipeline.core.report_types import DatasetAccuracy, ExactMatch, QuantizationCheck, RangeCheck, WrittenTexts
 from pipeline.core.types import Figure, StrictModel
 from pipeline.runtime.behaviour import PROBE, Behaviour, behaviour_in
 
@@ -26,6 +26,7 @@ class Facts(StrictModel):
         quantization: What the stage `compare` found, if there was one.
         ranges: What the stage `outside` found, if there was one.
         texts: What the stage `texts` found, of a language model.
+        exact_match: What the stage `exact_match` found, of a language model and sets with problems.
     """
 
     behaviour: Behaviour
@@ -36,6 +37,7 @@ class Facts(StrictModel):
     quantization: QuantizationCheck | None
     ranges: RangeCheck | None
     texts: WrittenTexts | None = None
+    exact_match: tuple[ExactMatch, ...] = ()
 
 
 @dataclass(frozen=True)

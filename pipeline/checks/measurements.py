@@ -36,6 +36,7 @@ from pipeline.core.budgets import PREVIOUS
 from pipeline.core.report_types import (
     DatasetAccuracy,
     DecodingResult,
+    ExactMatch,
     GraphLatency,
     LatencyResult,
     Measured,
@@ -79,6 +80,7 @@ class Case:
         quantization: What the stage `compare` found, if there is one.
         ranges: What the stage `outside` found, if there is one.
         texts: What the stage `texts` found, of a language model.
+        exact_match: What the stage `exact_match` found, of a language model and sets with problems.
         previous: An earlier bundle of the model, which runs in turns with this one.
     """
 
@@ -92,6 +94,7 @@ class Case:
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
     texts: WrittenTexts | None = None
+    exact_match: tuple[ExactMatch, ...] = ()
     previous: Path | None = None
 
     @property
@@ -200,6 +203,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
             quantization=case.quantization,
             ranges=case.ranges,
             texts=case.texts,
+            exact_match=case.exact_match,
             tiers=tiers,
         ),
         bundle_bytes(case.bundle) / 1e6,

@@ -78,6 +78,7 @@ def write_reference(folder: Path, bundle: str, found: Measurements, tried: Tried
         quantization=records.quantization,
         ranges=records.ranges,
         texts=records.texts,
+        exact_match=records.exact_match,
     )
     (folder / FACTS).write_text(pretty_json(facts.model_dump(mode="json")), encoding="utf-8", newline="\n")
     seal_reference(folder, bundle)

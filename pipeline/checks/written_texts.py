@@ -17,7 +17,7 @@ from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import evaluation_folders, open_samples
-from pipeline.graph.files import graph_megabytes, graphs_in
+from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
 from pipeline.numerics.student_t import student_t_quantile
 from pipeline.runtime.generation import most_likely, written
 from pipeline.runtime.session import parallel_float_session, parallel_session
@@ -37,9 +37,8 @@ def run(context: StageContext) -> StageMetadata:
     none with a token."""
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
-    megabytes = graph_megabytes(graphs_in(context.inputs["float"].path))
-    if megabytes > _MOST_READ:
-        return _unwritten(megabytes).model_dump(mode="json")
+    if reason := too_much_to_read(graphs_in(context.inputs["float"].path)):
+        return compared([], []).model_copy(update={"reason": reason}).model_dump(mode="json")
     prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
     traced = context.inputs.get(PREVIOUS_PASS)
     left = (context.model.after_passes(traced.metadata) if traced else context.model).language or language
@@ -47,9 +46,12 @@ def run(context: StageContext) -> StageMetadata:
     return compared(of_float, own).model_dump(mode="json")
 
 
-def _unwritten(megabytes: float) -> WrittenTexts:
-    reason = f"the float model has {megabytes / 1000:.1f} GB of weights, all of which it would read for each token"
-    return compared([], []).model_copy(update={"reason": reason})
+def too_much_to_read(of_float: Graphs) -> str:
+    """Why a float model writes no texts; empty if it does."""
+    megabytes = graph_megabytes(of_float)
+    if megabytes <= _MOST_READ:
+        return ""
+    return f"the float model has {megabytes / 1000:.1f} GB of weights, all of which it would read for each token"
 
 
 def compared(of_float: Texts, own: Texts) -> WrittenTexts:

@@ -45,6 +45,7 @@ BUDGETS: Registry[Limited] = Registry(
         "max_kl_per_token": "pipeline.checks.budgets.language:KL",
         "max_perplexity_increase": "pipeline.checks.budgets.language:PERPLEXITY",
         "max_repetition_increase": "pipeline.checks.budgets.language:REPETITION",
+        "max_exact_match_drop": "pipeline.checks.budgets.language:EXACT_MATCH",
         "min_weight_coverage": "pipeline.checks.budgets.coverage:WEIGHTS",
         "min_mac_coverage": "pipeline.checks.budgets.coverage:MACS",
         "max_overflow": "pipeline.checks.budgets.overflow:OVERFLOW",

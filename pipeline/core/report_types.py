@@ -165,6 +165,31 @@ class WrittenTexts(StrictModel):
     reason: str = Field(default="", exclude_if=lambda reason: not reason)
 
 
+class ExactMatch(StrictModel):
+    """Problems of an evaluation set that a language model solves by writing, beside the float model. `given`: problems
+    of the set; `problems`: how many were asked, spread evenly over it; `too_long`: left out, since the context has no
+    room for them; `right`, `right_float`: how many each solves; `lost`: solved by the float model alone; `low`, `high`:
+    95 % confidence interval of the drop over the choice of problems, points; `chat`: whether questions were asked as
+    the chat template says; `reason`: why none were asked."""
+
+    dataset: str
+    given: int
+    problems: int
+    too_long: int
+    right: int
+    right_float: int
+    lost: int
+    low: float
+    high: float
+    chat: bool
+    reason: str = Field(default="", exclude_if=lambda reason: not reason)
+
+    @property
+    def drop(self) -> float:
+        """Points of a hundred problems that fewer are solved than in float."""
+        return 100.0 * (self.right_float - self.right) / self.problems if self.problems else 0.0
+
+
 class OperatorTime(StrictModel):
     """Time of all nodes of one operator type in the graph that ONNX Runtime executed, per inference."""
 
@@ -517,6 +542,7 @@ class Measured(StrictModel):
     quantization: QuantizationCheck | None = None
     ranges: RangeCheck | None = None
     texts: WrittenTexts | None = None
+    exact_match: tuple[ExactMatch, ...] = Field(default=(), exclude_if=lambda found: not found)
     tiers: tuple[TierCheck, ...] = ()
 
 

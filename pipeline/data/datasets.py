@@ -37,19 +37,19 @@ class Dataset:
     """Samples as they are before tokenization or image processing.
 
     `samples`: texts are str, or (str, str) if `pairs`; words are lists of str; questions are (question, context);
-    recordings are (float32 [n], rate); images are uint8 [H, W, 3], opened when asked for; tensors are dicts of arrays
-    by input name, without a batch axis. `labels`: similarity scores of pairs, a class per word, {"answers": texts} of
-    questions, the objects of an image as [class, cx, cy, w, h] relative to it, the classes of its pixels as int32
-    [H, W], otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over the whole set's contents, whatever
-    its path and however many samples were taken from it. `origin`: source, licence and preprocessing as the manifest
-    states them. `notes`: what was assumed to read them. `classes`: the names of the classes that labels number, where
-    the data say them. `sequences`: the lengths of those that the samples are steps of, one after the other; none if
-    each stands for itself. `states`: of steps, input -> the output that is its value in the next one.
-    `poses`: see `Contents`.
+    problems are of the class `Problem`; recordings are (float32 [n], rate); images are uint8 [H, W, 3], opened when
+    asked for; tensors are dicts of arrays by input name, without a batch axis. `labels`: similarity scores of pairs, a
+    class per word, {"answers": texts} of questions, the objects of an image as [class, cx, cy, w, h] relative to it,
+    the classes of its pixels as int32 [H, W], otherwise as `pipeline/data/labels.py` has them. `digest`: sha256 over
+    the whole set's contents, whatever its path and however many samples were taken from it. `origin`: source, licence
+    and preprocessing as the manifest states them. `notes`: what was assumed to read them. `classes`: the names of the
+    classes that labels number, where the data say them. `sequences`: the lengths of those that the samples are steps
+    of, one after the other; none if each stands for itself. `states`: of steps, input -> the output that is its value
+    in the next one. `poses`: see `Contents`.
     """
 
     name: str
-    kind: Literal["text", "words", "questions", "image", "audio", "tensor"]
+    kind: Literal["text", "words", "questions", "problems", "image", "audio", "tensor"]
     samples: Sequence[Any]
     labels: Sequence[Any] | None
     pairs: bool
@@ -220,6 +220,8 @@ def running_texts(dataset: Dataset) -> Dataset:
 
 def suited(dataset: Dataset, kind: OutputKind) -> Dataset:
     """The set with the samples and labels that a model of this kind of output takes."""
+    if kind.self_labelled and dataset.kind == "problems":
+        return replace(dataset, kind="text", samples=[problem.whole for problem in dataset.samples])
     if kind.self_labelled and dataset.kind == "text":
         return running_texts(dataset)
     return _with_poses(dataset) if kind.points else dataset

@@ -39,7 +39,7 @@ def check_kind(dataset: Dataset, task: str, takes: str, kind: OutputKind) -> Non
                 "Give its inputs by name as an .npz file, or for images a [preprocessing] table in the recipe.",
             )
         remedy = "Give a data set of that kind with --calibration-data or --eval-data."
-        if dataset.kind == "questions":
+        if dataset.kind in ("questions", "problems"):
             remedy = (
                 'For pairs of texts call the columns "sentence1" and "sentence2", with a "score" or "label"; for one '
                 "of them alone, name it with --text-column."

@@ -16,7 +16,7 @@ class Contents:
     `poses`: of images with objects, the objects that have keypoints, each a sample of its own.
     """
 
-    kind: Literal["text", "words", "questions", "image", "audio", "tensor"]
+    kind: Literal["text", "words", "questions", "problems", "image", "audio", "tensor"]
     samples: Sequence[Any]
     digest: str
     labels: Sequence[Any] | None = None

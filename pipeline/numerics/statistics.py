@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.numerics.student_t import student_t_quantile
 
+_NORMAL = 1.959964
+"""The 97.5 % point of the normal distribution."""
+
 
 def percentile_interval(
     samples: Sequence[float] | NDArray[np.float64], q: float, confidence: float = 0.95
@@ -43,6 +46,18 @@ def samples_needed(q: float, confidence: float = 0.95) -> int:
     _check_share("q", q)
     _check_share("confidence", confidence)
     return math.ceil(math.log((1.0 - confidence) / 2.0) / math.log(max(q, 1.0 - q)))
+
+
+def paired_interval(lost: int, gained: int, count: int) -> tuple[float, float]:
+    """95 % confidence interval of (lost - gained) / count, of samples that were each judged twice.
+
+    The adjusted Wald interval of Agresti and Min (Statistics in Medicine 24, 2005, 729-740): half a sample more in each
+    of the four cells, so that no change in few samples does not pass for certainty. Cut to [-1, 1].
+    """
+    adjusted = count + 2
+    middle = (lost - gained) / adjusted
+    spread = _NORMAL * ((lost + gained + 1) / adjusted - middle**2) ** 0.5 / adjusted**0.5
+    return max(-1.0, middle - spread), min(1.0, middle + spread)
 
 
 def jackknife_interval(

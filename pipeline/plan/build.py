@@ -14,6 +14,7 @@ from pipeline.bundle.client_layouts import graph_files, reads_states, require_la
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
+from pipeline.checks.exact_match import EXACT_MATCH
 from pipeline.checks.trial import Trial
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PREVIOUS_PASS
@@ -239,7 +240,7 @@ class _Builder:
             *self.passes.stages(),
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
-                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._texts()]
+                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._written()]
                 if self._stores_codes
                 else []
             ),
@@ -378,6 +379,9 @@ class _Builder:
         }
         return [Stage("outside", 1, "pipeline.checks.outside:run", {}, inputs, _ONNX)]
 
+    def _written(self) -> list[Stage]:
+        return [*self._texts(), *self._exact_match()]
+
     def _texts(self) -> list[Stage]:
         """What a language model writes by itself, of as many texts as the time allows in which others are judged."""
         if self.source.language is None:
@@ -387,6 +391,17 @@ class _Builder:
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
         return [self._of_model("texts", 3, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+
+    def _exact_match(self) -> list[Stage]:
+        """Problems that a language model solves by writing, of evaluation sets that have some."""
+        if self.source.language is None or not self.reading.problems:
+            return []
+        inputs = {"float": "trace.float", "model": "write"}
+        inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
+        config = {"tokens": self.reading.head()["tokens"], **self.reading.problem_config()}
+        run, local = "pipeline.checks.exact_match:run", {"specs": self.reading.evaluation_specs()}
+        libraries = ("transformers", "onnxruntime", "numpy")
+        return [Stage(EXACT_MATCH, 1, run, config, inputs, libraries, local, self.reading.models())]
 
     def _told(self, stage: Stage) -> Stage:
         """A stage that reads the codes of the model's checkpoint, where it has any."""
@@ -452,7 +467,7 @@ class _Builder:
             ),
             **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
-            **({"texts": "texts"} if model == "write" and self.source.language else {}),
+            **({stage.name: stage.name for stage in self._written()} if model == "write" else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 20, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 21, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

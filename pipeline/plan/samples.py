@@ -45,7 +45,8 @@ class Reading:
     """Reads and checks the data sets of one export.
 
     `stages`: by role (calibration, evaluation), those that give the samples as the model takes them so far; `raw`:
-    names of sets that hold tensors, which no tokenizer can cut anew; `notes`: for the report.
+    names of sets that hold tensors, which no tokenizer can cut anew; `problems`: evaluation sets with
+    problems to solve; `notes`: for the report.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reading:
         self.raw: list[str] = []
         self.notes: list[str] = []
         self.named: dict[str, int] = {}
+        self.problems: list[Dataset] = []
         self._sets: list[Dataset] | None = None
 
     def remember(self, role: str, stage: Stage) -> Stage:
@@ -142,7 +144,7 @@ class Reading:
             )
 
     def evaluation(self) -> Stage:
-        specs, sets = self._evaluation_specs(), self.evaluation_sets()
+        specs, sets = self.evaluation_specs(), self.evaluation_sets()
         self.raw += [dataset.name for dataset in sets if dataset.kind == "tensor"]
         for dataset in sets:
             self.notes += [note for note in dataset.notes if note not in self.notes]
@@ -257,13 +259,22 @@ class Reading:
                 f"Give more with {flag}.",
             )
 
-    def _evaluation_specs(self) -> list[str]:
+    def problem_config(self) -> dict[str, Any]:
+        """What decides which problems of the evaluation sets are asked."""
+        return {
+            "datasets": [[dataset.name, dataset.digest] for dataset in self.problems],
+            "columns": self.columns().model_dump(mode="json"),
+        }
+
+    def evaluation_specs(self) -> list[str]:
+        """The sets to evaluate on, as the user named them, or the default one."""
         return list(self.job.eval_data) or [self.default_data(self.recipe.calibration.data, "--eval-data")]
 
     def evaluation_sets(self) -> list[Dataset]:
         """Read once: their labels tell what a model puts out whose config does not."""
         if self._sets is None:
-            read = (dataset for spec in self._evaluation_specs() for dataset in load_evaluation(spec, self.columns()))
+            read = [dataset for spec in self.evaluation_specs() for dataset in load_evaluation(spec, self.columns())]
+            self.problems = [dataset for dataset in read if dataset.kind == "problems"]
             sets = [steps(self.as_tensors(dataset), self.source.inputs) for dataset in read]
             self.named = self._named(sets)
             self._sets = [self.numbered(dataset) for dataset in sets]

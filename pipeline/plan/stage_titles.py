@@ -35,6 +35,7 @@ _TITLES = {
     "compare": "compare with float",
     "outside": "test calibrated ranges",
     "texts": "write texts",
+    "exact_match": "solve problems",
     "reference": "run float reference",
     "bundle": "bundle",
     "answers": "run bundle",

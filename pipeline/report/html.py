@@ -41,6 +41,7 @@ def html(report: Report) -> str:
         summary=text.summary(report),
         host_sentence=text.host_sentence(report),
         texts_sentence=text.texts_sentence(report),
+        exact_match_sentences=text.exact_match_sentences(report),
         range_sentence=range_sentence(report),
         tier_sentences=text.tier_sentences(report),
         meters=meters(report),

@@ -15,6 +15,7 @@ from pipeline.report.calibration import range_sentence
 from pipeline.report.comparison.text import nearest_sentences
 from pipeline.report.text import (
     evidence_text,
+    exact_match_sentences,
     host_sentence,
     interval,
     limit_text,
@@ -46,6 +47,7 @@ def render(report: Report, console: Console) -> None:
         [
             quantization_sentence(report),
             texts_sentence(report),
+            *exact_match_sentences(report),
             range_sentence(report),
             *tier_sentences(report),
             *nearest,

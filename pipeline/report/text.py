@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from pipeline.core.report_types import BudgetResult, Drift, OutputError, Report, TierAccuracy, TierCheck
+from pipeline.core.report_types import BudgetResult, Drift, ExactMatch, OutputError, Report, TierAccuracy, TierCheck
 from pipeline.core.types import Evidence, Figure, Json, Verdict
 
 SUFFIX = {"share": "", "x": "x"}
@@ -154,6 +154,22 @@ def texts_sentence(report: Report) -> str:
         f"{texts.same:.0%} of a text until the first token that float does not write{place}; repeated sequences "
         f"{texts.repeated:.1%}, in float {texts.repeated_float:.1%}."
     )
+
+
+def exact_match_sentences(report: Report) -> list[str]:
+    """How many problems a language model solves beside float, a line for each set of them."""
+    return [_exact_match_sentence(found) for found in report.exact_match]
+
+
+def _exact_match_sentence(found: ExactMatch) -> str:
+    if found.reason:
+        return f"No problems of {found.dataset} were asked: {found.reason}."
+    asked = "all problems" if found.problems == found.given else f"{found.problems} of the {found.given} problems"
+    how = "asked as the chat template says" if found.chat else "without a chat template"
+    lost = f"; of these {found.lost} not by the bundle" if found.lost else ""
+    long = f" {found.too_long} more are longer than the context." if found.too_long else ""
+    solved = f"{found.right} solved, {found.right_float} in float{lost}"
+    return f"Exact match on {asked} of {found.dataset}, {how}: {solved}.{long}"
 
 
 def tier_sentences(report: Report) -> list[str]:

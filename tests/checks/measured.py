@@ -40,9 +40,9 @@ def measured(
     return Measurements(case, Measured.model_validate(records), megabytes, weights, takes_text, takes_passes)
 
 
-def judged(family: str, *results: DatasetAccuracy) -> Measurements:
+def judged(family: str, *results: DatasetAccuracy, **fields: object) -> Measurements:
     """What was measured of a bundle of this kind of output, beside its float model."""
-    found = measured(accuracy=results)
+    found = measured(accuracy=results, **fields)  # type: ignore[arg-type]  # records
     behaviour = Behaviour(family=family, batch="free", padding="harmless")
     reference = FloatReference(Path(), Path(), Path(), Path(), behaviour)
     return replace(found, case=replace(found.case, reference=reference))

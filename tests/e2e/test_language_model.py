@@ -48,7 +48,7 @@ print([int(token) for token in generator.get_sequence(0)])
 def asking(workspace: Path) -> list[str]:
     """Flags of a target that asks something of language models, and of data."""
     target = LENIENT_TARGET + SHAPE + "".join(BUDGET.format(*limit) for limit in LIMITS.items())
-    target += BUDGET.format("min_tokens_per_s", 1)
+    target += BUDGET.format("min_tokens_per_s", 1) + BUDGET.format("max_repetition_increase", 90)
     (workspace / "targets" / "asking.toml").write_text(target)
     return ["--target", "asking", "--calibration-data", "calibration.txt", "--eval-data", "evaluation.txt"]
 
@@ -85,7 +85,7 @@ def test_a_llama_from_its_folder_to_a_bundle_that_writes(
     assert done.returncode == 0, done.stdout + done.stderr
     bundle = workspace / "out" / "bundle"
     report = json.loads((workspace / "out" / "report.json").read_text())
-    assert {entry["metric"] for entry in report["budgets"]} == {*LIMITS, "min_tokens_per_s"}
+    assert {entry["metric"] for entry in report["budgets"]} == {*LIMITS, "min_tokens_per_s", "max_repetition_increase"}
     (accuracy,) = report["accuracy"]
     assert (accuracy["primary"], accuracy["labelled"]) == ("next_token_accuracy", True)
     assert [read["tokens"] for read in report["decoding"]["prompts"]] == [16, 24]
@@ -105,6 +105,8 @@ def test_a_llama_from_its_folder_to_a_bundle_that_writes(
     _readme_writes(edge, bundle)
     long = edge("generate", str(bundle), "the dog " * 40)
     assert (long.returncode, "the bundle's context is 64" in long.stderr) == (2, True), long.stderr
+    again = edge("check", str(bundle), "--target", "asking")
+    assert (again.returncode, "NOT_MEASURED" in again.stdout) == (0, False), again.stdout
     failed = edge("check", str(spoiled(bundle)), "--target", "asking")
     assert (failed.returncode, "FAIL max_kl_per_token" in failed.stdout) == (1, True), failed.stdout
 
@@ -237,3 +239,34 @@ def test_passes_that_change_what_a_graph_continues_with_are_refused(
     (workspace / "refused.toml").write_text(recipe)
     done = edge("export", str(llama), *asking, "--recipe", "refused.toml", "--dry-run")
     assert (done.returncode, message in " ".join(done.stderr.split())) == (2, True), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_problems_that_the_model_solves_by_writing(edge: Edge, asking: list[str], workspace: Path, llama: Path) -> None:
+    """The right answers are what transformers writes with the float model, but for four that nobody would."""
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(llama), AutoTokenizer.from_pretrained(llama)
+    prompts = [" ".join(line.split()[:4]) for line in (workspace / "evaluation.txt").read_text().splitlines()[:20]]
+    rows = []
+    for number, prompt in enumerate(prompts):
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        said = model.generate(ids, do_sample=False, max_length=65)[0, ids.shape[1] :]  # the last is behind the context
+        answer = tokenizer.decode(said, skip_special_tokens=True)
+        rows.append({"prompt": prompt, "answer": ["#### never", answer] if number % 5 else "never"})
+    (workspace / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    limit = ("--budget", "max_exact_match_drop=79")
+    done = edge(
+        "export", str(llama), *asking, "--eval-data", "problems.jsonl", *limit, "--recipe", "w8", "--output", "solved"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((workspace / "solved" / "report.json").read_text())
+    (found,) = report["exact_match"]
+    assert (found["dataset"], found["problems"], found["right_float"], found["chat"]) == ("problems", 20, 16, False)
+    assert found["right"] == 16 - found["lost"]  # it writes none of the four others either
+    (budget,) = (one for one in report["budgets"] if one["metric"] == "max_exact_match_drop")
+    assert budget["figure"]["value"] == pytest.approx(5 * (16 - found["right"]))
+    assert f"{found['right']} solved, 16 in float" in " ".join(done.stdout.split())
+    again = edge("check", str(workspace / "solved" / "bundle"), "--target", "asking", *limit)
+    assert f"{found['right']} solved, 16 in float" in " ".join(again.stdout.split()), again.stdout

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.numerics.statistics import percentile_interval, samples_needed
+from pipeline.numerics.statistics import paired_interval, percentile_interval, samples_needed
 
 TIMES = st.lists(st.floats(0.1, 1e3), min_size=1, max_size=200)
 
@@ -83,3 +83,16 @@ def test_refusals(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_paired_interval_by_hand() -> None:
+    """Half a sample more in each of four cells: 5 - 1 of 98 is 4 of 100; the spread 1.96 sqrt(0.07 - 0.0016) / 10."""
+    assert paired_interval(5, 1, 98) == pytest.approx((0.04 - 0.0512616, 0.04 + 0.0512616), abs=1e-5)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.0, 0.0), (0.01, 0.01), (0.05, 0.02), (0.2, 0.05), (0.6, 0.3)])
+@pytest.mark.parametrize("count", [25, 200])
+def test_paired_interval_covers_the_true_difference(lost: float, gained: float, count: int) -> None:
+    drawn = np.random.default_rng(0).multinomial(count, [lost, gained, 1 - lost - gained], size=2000)
+    ends = [paired_interval(int(one), int(other), count) for one, other, _ in drawn]
+    assert np.mean([low <= lost - gained <= high for low, high in ends]) >= 0.93

@@ -12,6 +12,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, plain_newlines, read_bytes
 from pipeline.data.lazy import Contents
 from pipeline.data.readers.parquet_files import PARQUET, read_parquet
+from pipeline.data.readers.problems import PROMPT, has_problems, read_problems
 from pipeline.data.readers.questions import ANSWERS, CONTEXT, has_questions, read_questions
 from pipeline.data.readers.tables import TEXT_NAMES, USUAL, Columns, Rows, is_number, plain, read_csv, read_tsv
 
@@ -22,7 +23,7 @@ _PARTNERS = ("passage", "answer", "context", "response", "reply", "hypothesis", 
 """Columns of what belongs to a query, a question or a sentence."""
 _LARGEST = 2**53
 """Of labels; whole numbers up to here are the same as float64."""
-_NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES, CONTEXT, ANSWERS}
+_NAMED = {"text", "tokens", "label", "labels", *PAIR, *TEXT_NAMES, PROMPT, CONTEXT, ANSWERS, "answer"}
 _COLUMNS = (
     'Give "text" (and "label" if there is one), "tokens" (and "labels"), "sentence1", "sentence2" and "score", or '
     '"question", "context" and "answers"; '
@@ -32,7 +33,7 @@ _COLUMNS = (
 
 def read_texts(path: Path, columns: Columns = USUAL) -> Contents:
     """Samples of a text file: str, or (sentence1, sentence2) with float scores, lists of words with a label each, or
-    (question, context) with answers.
+    (question, context) with answers, or problems (see `pipeline/data/readers/problems.py`).
 
     `.parquet`: a sample a row. `.txt`: a sample a line, never labelled. `.jsonl`: an object a line. `.csv` and `.tsv`:
     columns named in the header; a `.tsv` may also have none (see `read_tsv`). Blank lines are skipped. Texts are in the
@@ -65,6 +66,8 @@ def read_rows(rows: Rows, name: str, digest: str, columns: Columns, notes: tuple
         return Contents("text", pairs, digest, _scores(rows, name), pairs=True, notes=notes)
     if has_questions(rows):
         return read_questions(rows, name, digest, notes)
+    if has_problems(rows):
+        return read_problems(rows, name, digest, notes)
     if _has_columns(rows, "tokens"):
         words = [_words(row, name) for row in rows]
         tags = [_tags(row, name) for row in rows] if _has_columns(rows, "labels") else None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from measured import FP32, figure, judged, measured
 
 from pipeline.checks.budgets.decoding import FIRST, RATE
-from pipeline.checks.budgets.language import KL, PERPLEXITY, REPETITION
+from pipeline.checks.budgets.language import EXACT_MATCH, KL, PERPLEXITY, REPETITION
 from pipeline.checks.budgets.metric import NO_REFERENCE, Absent
-from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ReadTime, WrittenTexts
+from pipeline.checks.measurements import Measurements
+from pipeline.core.report_types import DatasetAccuracy, DecodingResult, ExactMatch, ReadTime, WrittenTexts
 from pipeline.core.types import Figure
 
 SPEEDS = DecodingResult(
@@ -72,3 +75,47 @@ def test_texts_that_were_not_compared_are_missing_where_a_model_writes_some() ->
 
 def test_without_the_float_model_there_is_no_figure() -> None:
     assert isinstance(KL.figure(measured()), Absent)
+
+
+def _solving(right: int, right_float: int, problems: int = 100, reason: str = "") -> Measurements:
+    found = ExactMatch(
+        dataset="sums",
+        given=problems,
+        problems=problems,
+        too_long=0,
+        right=right,
+        right_float=right_float,
+        lost=5,
+        low=-1.0,
+        high=9.0,
+        chat=False,
+        reason=reason,
+    )
+    made = judged("language_model", exact_match=(found,), decoding=SPEEDS)
+    target = made.case.target.for_task("text-generation")
+    return replace(made, case=replace(made.case, target=target))
+
+
+def test_problems_that_fewer_are_solved_of() -> None:
+    found = EXACT_MATCH.figure(_solving(56, 60))
+    assert isinstance(found, Figure)
+    assert (found.value, found.low, found.high, found.unit) == (4.0, -1.0, 9.0, "points")
+    assert found.note == "sums: 56 of 100 solved, 60 in float"
+
+
+def test_a_limit_that_a_model_keeps_which_solves_nothing_is_not_measured() -> None:
+    """The phone allows 5 points: of 5 problems that float solves, all may be lost."""
+    assert EXACT_MATCH.figure(_solving(5, 5)) == Absent(
+        "the float model solves 5 of 100 problems of sums, and one that solves none would keep a limit of 5 points: "
+        "give problems that it can solve"
+    )
+    assert isinstance(EXACT_MATCH.figure(_solving(0, 6)), Figure)
+
+
+def test_problems_that_do_not_fit_or_are_not_given() -> None:
+    assert EXACT_MATCH.figure(_solving(0, 0, problems=0, reason="all are too long")) == Absent("all are too long")
+    no_set = EXACT_MATCH.figure(judged("language_model", decoding=SPEEDS))
+    assert isinstance(no_set, Absent)
+    assert not no_set.applies
+    assert EXACT_MATCH.figure(measured(decoding=SPEEDS)) == Absent(NO_REFERENCE)
+    assert EXACT_MATCH.figure(measured()) == Absent("it does not apply to a model that writes no texts", applies=False)
