@@ -169,7 +169,7 @@ def _metadata(context: StageContext, graphs: Graphs, files: list[str]) -> dict[s
         "scheme": config["scheme"],
         "graphs": [graph.model_dump(mode="json") for graph in graphs],
         "states": open_samples(context.inputs["evaluation"].path / "0").states,
-        **_decoder(spec, config["max_length"]),
+        **_decoder(spec, config["max_length"], Scheme.model_validate(config["scheme"])),
         "max_length": _longest(spec, config["max_length"]),
         "ort": config["ort"],
         "labels": _labels(spec),
@@ -191,11 +191,11 @@ def _longest(spec: ModelSpec, max_length: int) -> int | None:
     return max_length if spec.data == "text" else None
 
 
-def _decoder(spec: ModelSpec, max_length: int) -> dict[str, Json]:
+def _decoder(spec: ModelSpec, max_length: int, scheme: Scheme) -> dict[str, Json]:
     """Of a model with a decoder, how an app begins texts, fills them up and bounds them; of a language model, the sizes
     of its cache and the tokens that end texts."""
     if spec.language is not None:
-        return {"language": spec.language.model_dump(mode="json")}
+        return {"language": spec.language.stored(scheme.cache).model_dump(mode="json")}
     if spec.decoder is None:
         return {}
     bounded = spec.decoder.model_copy(update={"longest": spec.decoder.most(max_length)})

@@ -14,7 +14,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.model_spec import ModelSpec
 from pipeline.data.raw import raw_file
 from pipeline.data.samples import DATASET, Row, open_samples
-from pipeline.devices.worker import Feed
+from pipeline.devices.worker import Feed, fitting, kept_dtypes
 from pipeline.graph.files import Graphs
 from pipeline.runtime.session import make_session
 
@@ -45,7 +45,8 @@ def _answered(model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec
     rows = open_samples(evaluation, GOLDEN_SAMPLES).select(names)
     if spec.language is not None:
         rows, outputs = map(_beginning, rows), outputs[:1]
-    return [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in rows]
+    fed = [fitting(kept_dtypes(session), row) for row in rows]
+    return [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in fed]
 
 
 def _beginning(row: Row) -> Row:

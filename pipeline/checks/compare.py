@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.config.target import Runtime
@@ -150,7 +152,7 @@ def run(context: StageContext) -> StageMetadata:
     samples = samples if samples.states else open_samples(folder, SAMPLES)  # errors of sequences add up to their ends
     of_float, model = (graphs_in(context.inputs[role].path) for role in ("float", "model"))
     sessions = [make_session(of_float, float_runtime(of_float)), make_session(model, Runtime())]
-    names = [entry.name for entry in sessions[0].get_outputs()]
+    names = _comparable(*(session.get_outputs() for session in sessions))
     sums, judged = {name: ErrorSums() for name in names}, _Judged()
     drift, judged_names = DriftSums(samples), kind.names or names[:1]
     pairs = zip(*(run_in_order(session, samples, names) for session in sessions), strict=True)
@@ -167,6 +169,12 @@ def run(context: StageContext) -> StageMetadata:
         data=source, samples=len(samples), outputs=outputs, scores=judged.scores(kind), drift=drift.result()
     )
     return record.model_dump(mode="json")
+
+
+def _comparable(reference: Sequence[ort.NodeArg], other: Sequence[ort.NodeArg]) -> list[str]:
+    """The outputs that both graphs have in one dtype: keys and values that are stored in fewer bits are codes."""
+    types = {entry.name: entry.type for entry in other}
+    return [entry.name for entry in reference if entry.name not in types or types[entry.name] == entry.type]
 
 
 def worst_output(check: QuantizationCheck) -> OutputError:

@@ -61,6 +61,7 @@ def export(  # noqa: PLR0913  # one parameter per flag is how typer reads them
     label_column: flag.LabelColumn = None,
     save_model: flag.SaveModel = False,
     block_size: flag.BlockSize = None,
+    cache: flag.Cache = None,
     per_channel: flag.PerChannel = None,
     nodes_to_exclude: flag.NodesToExclude = None,
     metric: flag.Metric = None,
@@ -125,6 +126,7 @@ def compare(  # noqa: PLR0913  # as export
     text_column: flag.TextColumn = None,
     label_column: flag.LabelColumn = None,
     block_size: flag.BlockSize = None,
+    cache: flag.Cache = None,
     per_channel: flag.PerChannel = None,
     nodes_to_exclude: flag.NodesToExclude = None,
     metric: flag.Metric = None,
@@ -295,6 +297,7 @@ def plan(
         str | None,
         typer.Option("--device-memory", help="Memory of one device, like 80GB.", show_default="the target's"),
     ] = None,
+    cache: flag.Cache = None,
     json: flag.Json = False,
     debug: flag.Debug = False,  # noqa: ARG001
 ) -> None:
@@ -304,7 +307,7 @@ def plan(
     """
     from pipeline.cli.plan import run  # noqa: PLC0415
 
-    raise typer.Exit(run(model, target, context, device_memory, json))
+    raise typer.Exit(run(model, target, context, device_memory, cache, json))
 
 
 @app.command()

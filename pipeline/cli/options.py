@@ -185,6 +185,10 @@ LabelColumn = Annotated[
     _data(help="Column of their labels: class names or indices.", show_default="label"),
 ]
 BlockSize = Annotated[int | None, _numbers(help="Block of 4-bit weights.", show_default="scheme's")]
+Cache = Annotated[
+    int | None,
+    _numbers(help="Bits of a language model's keys and values: 32, 16 or 8.", show_default="scheme's"),
+]
 PerChannel = Annotated[
     bool | None,
     typer.Option(
@@ -289,7 +293,7 @@ def job_fields(given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in given.items() if name in Job.model_fields}
     fields["model"] = one_model(given["given"], given["model"])
     fields["recipe"] = one_recipe(given["recipe"], given["precision"])
-    scheme = {name: given[name] for name in ("block_size", "per_channel") if given[name] is not None}
+    scheme = {name: given[name] for name in ("block_size", "cache", "per_channel") if given[name] is not None}
     scheme |= {"nodes_to_exclude": given["nodes_to_exclude"]} if given["nodes_to_exclude"] else {}
     several = {name: tuple(given[name] or ()) for name in ("training_data", "eval_data")}
     return {**fields, **several, "scheme": scheme, **_amounts(given)}

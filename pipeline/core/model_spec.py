@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -110,6 +111,7 @@ class LanguageSpec(StrictModel):
         begin: The token before a text; None if there is none.
         ends: The tokens that end one.
         pad: The token that fills up shorter texts of a batch and stands in none; None if there is none.
+        cache: The dtype of keys and values in the graph.
     """
 
     layers: Annotated[int, Field(gt=0, le=4096)]
@@ -122,6 +124,7 @@ class LanguageSpec(StrictModel):
     begin: int | None = None
     ends: tuple[int, ...] = ()
     pad: int | None = None
+    cache: Literal["float32", "float16", "int8"] = Field(default="float32", exclude_if=lambda kind: kind == "float32")
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,11 +140,17 @@ class LanguageSpec(StrictModel):
         """The model with texts of at most `context` tokens."""
         return self.model_copy(update={"longest": min(self.longest, context)})
 
-    def empty(self, batch: int = 1) -> dict[str, NDArray[np.float32]]:
-        """The inputs before the first token: float32 [batch, heads, 0, size]."""
-        return {name: np.zeros((batch, self.heads, 0, self.size), np.float32) for name in self.inputs}
+    def stored(self, bits: int) -> LanguageSpec:
+        """The model with keys and values of so many bits."""
+        return self.model_copy(update={"cache": CACHES[bits]})
+
+    def empty(self, batch: int = 1) -> dict[str, NDArray[Any]]:
+        """The inputs before the first token: [batch, heads, 0, size], of the dtype `cache`."""
+        return {name: np.zeros((batch, self.heads, 0, self.size), self.cache) for name in self.inputs}
 
 
+CACHES = MappingProxyType({32: "float32", 16: "float16", 8: "int8"})
+"""The dtype of keys and values by their bits in a scheme."""
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 

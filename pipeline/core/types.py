@@ -127,6 +127,8 @@ class Scheme(StrictModel):
     of signal to quantization noise; null leaves none.
     `average_bits`: store each product in blocks of 2, 4 or 8 bits so that they have so many on average (scales and
     zero points counted) and the output, on calibration samples, loses least; null stores all in `weights`.
+    `cache`: bits of the keys and values that a language model keeps of the tokens before: 32, 16 (float16), or 8 with a
+    scale for each channel of each head, calibrated.
     `bias_correction`: take the mean shift that rounded weights cause out of the biases of static convolutions.
     `overrides`: pairs of a name pattern of nodes and the number format (`edge formats`) that their weights get in place
     of the one above; a recipe writes them as a table. Of several patterns that match, the last decides.
@@ -151,6 +153,7 @@ class Scheme(StrictModel):
     activation_aware: bool = False
     observer: str = "minmax"
     percentile: float = 99.99
+    cache: Literal[32, 16, 8] = Field(default=32, exclude_if=lambda bits: bits == 32)
     bias_correction: bool = True
     min_sqnr_db: float | None = None
     average_bits: Annotated[float, Field(gt=2, le=16)] | None = None

@@ -22,7 +22,8 @@ _SECONDS = 600.0
 
 def cache_of(language: LanguageSpec) -> Language:
     """The cache as the measuring program knows it."""
-    return Language(language.heads, language.size, language.longest, language.inputs, language.outputs)
+    sizes = language.heads, language.size, language.longest
+    return Language(*sizes, language.inputs, language.outputs, language.cache)
 
 
 def measure_decoding(
@@ -61,7 +62,7 @@ def decoding_result(request: Decoding, results: Sequence[Mapping[str, Json]], ev
             for at, tokens in enumerate(request.prompts)
         ),
         rates={place + 1: rate(times("places", at)) for at, place in enumerate(request.places)},
-        cache_bytes_per_token=4 * len(language.past) * language.heads * language.size,
+        cache_bytes_per_token=np.dtype(language.dtype).itemsize * len(language.past) * language.heads * language.size,
     )
 
 

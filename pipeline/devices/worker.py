@@ -64,14 +64,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Language:
-    """What a language model's graph keeps of the tokens before: `past` inputs and `present` outputs float32 [1, heads,
-    tokens, size], of texts up to `longest` tokens."""
+    """What a language model's graph keeps of the tokens before: `past` inputs and `present` outputs [1, heads, tokens,
+    size] of `dtype`, of texts up to `longest` tokens."""
 
     heads: int
     size: int
     longest: int
     past: Sequence[str]
     present: Sequence[str]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +404,23 @@ def _select(session: _Session | Chain, arrays: Feed) -> Feed:
     missing = [name for name in names if name not in arrays]
     if missing:
         raise Refusal("error", f"The model takes {names}, but the inputs are {sorted(arrays)}.", f"Add {missing}.")
-    return {name: arrays[name] for name in names}
+    return fitting(kept_dtypes(session), {name: arrays[name] for name in names})
+
+
+_KEPT = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
+"""What keys and values of a language model are stored as."""
+
+
+def kept_dtypes(session: ort.InferenceSession | Chain) -> dict[str, str]:
+    """The dtypes of the inputs that may be keys and values."""
+    return {item.name: _KEPT[item.type] for item in session.get_inputs() if item.type in _KEPT}
+
+
+def fitting(dtypes: Mapping[str, str], feed: Mapping[str, Any]) -> Feed:
+    """The feed with arrays that have no values, as keys and values before the first token, in the dtypes that the graph
+    takes: samples have them as the float model does."""
+    empty = [name for name in dtypes if name in feed and getattr(feed[name], "size", 1) == 0]
+    return {**feed, **{name: feed[name].astype(dtypes[name]) for name in empty}}
 
 
 class Text:
@@ -414,7 +431,7 @@ class Text:
         self._session = session
         shape = (1, language.heads, language.longest, language.size)
         pairs = zip(language.past, language.present, strict=True)
-        self._buffers = [(*pair, ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))) for pair in pairs]
+        self._buffers = [(*pair, ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, language.dtype))) for pair in pairs]
 
     def read(self, ids: Sequence[int], before: int) -> NDArray[Any]:
         """Logits [tokens, vocabulary] of tokens behind `before` others, whose keys and values stand in the buffers."""

@@ -88,7 +88,7 @@ def forecast(
         parameters_read=int(shapes.multiplied + _head_size(shapes)),
         context=context,
         prompt=target.shape.sequence_length,
-        cache_bytes_per_token=_cache_bytes(shapes),
+        cache_bytes_per_token=max(_cache_bytes(shapes, scheme) for scheme in schemes.values()),
         device_memory_mb=device_memory_mb,
         schemes=found,
         largest_fitting=_largest(target, min(found, key=lambda each: each.bits)),
@@ -124,7 +124,7 @@ def _of_scheme(
     stored, loaded, read = _bytes(shapes, formats)
     integer = formats.classes["linear"].integer_products
     bundle = (stored + _TOKENIZER_BYTES * shapes.vocabulary) / 1e6
-    memory = _memory(shapes, target, stored, loaded, context)
+    memory = _memory(shapes, target, stored, loaded, _cache_bytes(shapes, scheme) * context)
     widened = not integer and scheme.weights <= 8
     short, full = (rates.tokens_per_s(read, _attended(shapes, tokens), widened) for tokens in (SHORT, context))
     ttft = rates.first_token_ms(shapes.multiplied * target.shape.sequence_length, integer, short)
@@ -163,16 +163,15 @@ def _head_format(formats: SchemeFormats) -> NumberFormat:
     return formats.classes["linear"] if bits is None else NUMBER_FORMATS.get(block_format_name(bits))(formats.scheme)
 
 
-def _cache_bytes(shapes: ModelShapes) -> int:
-    """Keys and values of one token, in float32."""
-    return 4 * sum(layer.cached for layer in shapes.attention)
+def _cache_bytes(shapes: ModelShapes, scheme: Scheme) -> int:
+    """Keys and values of one token."""
+    return scheme.cache // 8 * sum(layer.cached for layer in shapes.attention)
 
 
-def _memory(shapes: ModelShapes, target: Target, stored: float, loaded: float, context: int) -> Range:
-    """At most, in MB: weights with what ONNX Runtime packs of them, the cache of a full context (once where its buffers
-    are shared, twice where past and present are apart), and what a prompt leaves behind."""
+def _memory(shapes: ModelShapes, target: Target, stored: float, loaded: float, cache: int) -> Range:
+    """At most, in MB: weights with what ONNX Runtime packs of them, the `cache` bytes of a full context (once where its
+    buffers are shared, twice where past and present are apart), and what a prompt leaves behind."""
     file = stored if target.bundle.layout != "mapped" and stored < _INLINE else 0
-    cache = _cache_bytes(shapes) * context
     prompt = 4 * target.shape.sequence_length * (shapes.vocabulary + 8 * shapes.hidden)
     low, typical, high = (
         ((file + _PACKED * loaded) * end + buffers * cache + prompt) / 1e6 + session

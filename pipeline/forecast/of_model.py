@@ -8,13 +8,17 @@ from pipeline.core.errors import UsageError
 from pipeline.forecast.forecast import Forecast, forecast
 from pipeline.forecast.read import read_planned
 from pipeline.forecast.shapes import ModelShapes, shapes_of
-from pipeline.quantize.schemes import SCHEMES
+from pipeline.quantize.schemes import SCHEMES, resolve_scheme
 
 _TASK = "text-generation"
 
 
 def forecast_of(
-    model: str, target: str, context: int | None = None, device_memory_mb: float | None = None
+    model: str,
+    target: str,
+    context: int | None = None,
+    device_memory_mb: float | None = None,
+    cache: int | None = None,
 ) -> tuple[Forecast, Target]:
     """The forecast, and the target as it is for language models.
 
@@ -23,6 +27,7 @@ def forecast_of(
         target: The name of a target, or its file.
         context: Tokens of a text at most; None for the target's, as far as the model takes them.
         device_memory_mb: Of one device, for how many hold the weights; None for the target's.
+        cache: Bits of keys and values; None for the schemes' own.
 
     Raises:
         UsageError: One of them cannot be used.
@@ -31,7 +36,8 @@ def forecast_of(
     profile = load_target(target).for_task(_TASK)
     shapes = shapes_of(config, name)
     memory = float(profile.device.memory_mb) if device_memory_mb is None else device_memory_mb
-    schemes = dict(SCHEMES.usable())
+    changed = {} if cache is None else {"cache": cache}
+    schemes = {name: resolve_scheme(name, changed, "--cache") for name, _ in SCHEMES.usable().items()}
     return forecast(name, shapes, profile, schemes, _context(shapes, profile, context), memory), profile
 
 

@@ -21,6 +21,7 @@ _INPUTS = {
     "calibrated": "8-bit integers, with ranges fixed by calibration",
 }
 """Where a format takes the ranges of its inputs from -> what becomes of them."""
+_CACHES = {16: "float16", 8: "INT8, a scale for each channel of each head"}
 OVERRIDDEN = "(override "
 """What the reason of a weight holds that an override leaves in float."""
 _SHOWN = 3
@@ -213,6 +214,8 @@ class SchemeFormats:
         words |= self._given_words(words)
         for form in self._products:
             words |= form.details()
+        if scheme.cache != 32:
+            words["Keys and values"] = _CACHES[scheme.cache]
         words["Smoothing"] = "none" if scheme.smoothing is None else f"SmoothQuant, alpha {scheme.smoothing:g}"
         if scheme.activation_aware:
             words["Smoothing"] = "AWQ, where the operators before take factors over"
@@ -236,6 +239,8 @@ class SchemeFormats:
             settings.append("a larger average_bits")
         elif linear.code_bits < 16 and not self.keeps_sensitive:
             settings.append("min_sqnr_db, which leaves sensitive layers in float,")
+        if scheme.cache == 8:
+            settings.append("cache = 16")
         return settings
 
     def cpu_notes(self, vnni: bool) -> list[str]:

@@ -226,9 +226,16 @@ class _Builder:
 
     def _stages(self) -> list[Stage]:
         formats = self.formats
+        if self._cache and self.source.language is None:
+            raise UsageError(
+                f"The scheme {self.scheme.name!r} keeps keys and values in {self.scheme.cache} bits; "
+                f"{self.source.name!r} does {self.source.task.name}, which keeps none.",
+                "Leave cache out: it is for models that do text-generation.",
+            )
         measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
         measured = measured or formats.scales_channels
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
+        calibrated = calibrated or self.scheme.cache == 8
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
@@ -240,14 +247,14 @@ class _Builder:
             *self.passes.stages(),
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
             *(
-                [*self._quantize(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._written()]
-                if self._stores_codes
+                [*self._made(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._written()]
+                if self._changes
                 else []
             ),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
-            self._bundle("write" if self._stores_codes else self._traced),
-            *self._answers("write" if self._stores_codes else self._traced),
+            self._bundle("write" if self._changes else self._traced),
+            *self._answers("write" if self._changes else self._traced),
         ]
 
     def _of_model(
@@ -268,8 +275,25 @@ class _Builder:
         return self.formats.rounds or self.source.coded
 
     @property
+    def _changes(self) -> bool:
+        """Whether the bundle's graph is another one than the traced one."""
+        return self._stores_codes or bool(self._cache)
+
+    @property
+    def _cache(self) -> dict[str, int]:
+        """The bits of keys and values, where the scheme changes them."""
+        return {} if self.scheme.cache == 32 else {"cache": self.scheme.cache}
+
+    @property
     def _traced(self) -> str:
         return "trace" if self.passes.compressed else "trace.float"
+
+    @property
+    def _rounded(self) -> str:
+        """The graph whose weights are rounded."""
+        if not self._stores_codes:
+            return self._traced
+        return "scale" if self.formats.scales_channels else "smooth" if self.formats.smooths else self._traced
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
         config = {
@@ -297,8 +321,18 @@ class _Builder:
         libraries = (*PASS_LIBRARIES, *self.passes.packages)
         return self._of_model("model", 1, "pipeline.compress.save_pretrained:run", {}, inputs, libraries)
 
+    def _made(self, calibrated: bool) -> list[Stage]:
+        """The stages up to the bundle's graph."""
+        stages = self._quantize(calibrated) if self._stores_codes else []
+        inputs = {"graph": self._rounded, **({"plan": "quantize"} if stages else {})}
+        if self.scheme.cache == 8:
+            seen = {"graph": self._rounded, "samples": self.reading.stages["calibration"].name}
+            stages.append(self._of_model("calibrate.cache", 1, "pipeline.quantize.cache:run", {}, seen, _ONNX))
+            inputs["cache"] = "calibrate.cache"
+        return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=7)]
+
     def _quantize(self, calibrated: bool) -> list[Stage]:
-        config = {"scheme": describe(self.scheme)}
+        config = {"scheme": describe(self.scheme.model_copy(update={"cache": 32}))}  # of weights
         names = {"exclude": list(self.scheme.nodes_to_exclude), "overridden": list(self.formats.patterns)}
         samples = {"samples": self.reading.stages["calibration"].name} if calibrated else {}
         # what is watched depends on nothing else of the scheme, so that recipes can share it
@@ -328,10 +362,7 @@ class _Builder:
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        stages.append(self._told(self._onnx("quantize", "quantize:run", config, inputs, version=16)))
-        written = {"graph": inputs["graph"], "plan": "quantize"}
-        stages.append(self._onnx("write", "write:run", {}, written, version=7))
-        return stages
+        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=16))]
 
     def _learn(self, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
         if self.source.language is None:
@@ -465,7 +496,8 @@ class _Builder:
                 if self.passes.tokenizer
                 else {}
             ),
-            **({"plan": "quantize", "compare": "compare"} if model == "write" else {}),
+            **({"plan": "quantize"} if self._stores_codes else {}),
+            **({"compare": "compare"} if model == "write" else {}),
             **({"outside": "outside"} if model == "write" and self._outside() else {}),
             **({stage.name: stage.name for stage in self._written()} if model == "write" else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),

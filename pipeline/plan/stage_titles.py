@@ -20,6 +20,7 @@ _TITLES = {
     "trace": "trace compressed model",
     "model": "save compressed model",
     "layers": "find layers",
+    "calibrate.cache": "calibrate keys and values",
     "calibrate.channels": "calibrate channels",
     "calibrate.ranges": "calibrate ranges",
     "calibrate.hessians": "calibrate hessians",

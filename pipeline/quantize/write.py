@@ -13,20 +13,27 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
 from pipeline.graph.edit import add_constant, import_contrib, name_of
+from pipeline.quantize.cache import read_magnitudes
 from pipeline.quantize.parts import Part, parts, save_parts
 from pipeline.quantize.plan import QuantizationPlan, TensorEntry, read_plan
+from pipeline.quantize.stored_cache import store_cache
 
 
 def run(context: StageContext) -> StageMetadata:
     """Writes the graph (see `graph.files`)."""
     models = {part.spec.name: _written(part) for part in parts(context)}
+    if "cache" in context.config:
+        found = context.inputs.get("cache")
+        for model in models.values():
+            store_cache(model, context.config["cache"], read_magnitudes(found) if found else {})
     save_parts(context, models)
     return {"operators": sorted({node.op_identifier()[1] for model in models.values() for node in model.graph})}
 
 
 def _written(part: Part) -> ir.Model:
     model = part.load()
-    write(model, *read_plan(part.context.inputs["plan"]))
+    if "plan" in part.context.inputs:
+        write(model, *read_plan(part.context.inputs["plan"]))
     return model
 
 

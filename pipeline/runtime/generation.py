@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import UsageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.devices.decoding import cache_of
-from pipeline.devices.worker import Text
+from pipeline.devices.worker import Text, kept_dtypes
 from pipeline.runtime.session import SESSION_ERRORS, refusal
 
 Choose = Callable[[NDArray[np.float32]], int]
@@ -22,7 +22,9 @@ class Continuation:
     """A text that a session of a language model's graph reads and writes."""
 
     def __init__(self, session: ort.InferenceSession, language: LanguageSpec) -> None:
-        self._text, self.longest, self.tokens = Text(session, cache_of(language)), language.longest, 0
+        kept = kept_dtypes(session)[language.inputs[0]]  # which the float model's `language` does not say
+        self._text = Text(session, cache_of(language.model_copy(update={"cache": kept})))
+        self.longest, self.tokens = language.longest, 0
 
     def read(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Append tokens to the text; logits of the one behind them, float32 [vocabulary]. UsageError if the text gets

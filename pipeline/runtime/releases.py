@@ -51,6 +51,7 @@ _CONTRIBUTED: dict[Release, tuple[str, ...]] = {
     ),
     (1, 32): ("GatedDeltaNet", "GatherPacked", "MoEGroupRouter", "VarlenCausalConvWithState"),
 }
+_HALF = ir.DataType.FLOAT16
 CONTRIBUTED = {name: release for release, names in _CONTRIBUTED.items() for name in names}
 """Operator of com.microsoft -> the first release that runs it on CPUs, where `OLDEST` does not."""
 
@@ -143,6 +144,16 @@ def _attributes(node: ir.Node) -> Iterator[tuple[str, Release]]:
         yield "MatMulNBits of 2 bits", (1, 24)
     elif node.op_type == "GatherBlockQuantized" and "bits" in node.attributes:
         yield "GatherBlockQuantized with packed codes", (1, 23)
+    elif node.op_type == "GroupQueryAttention":
+        yield from _kept(node)
+
+
+def _kept(node: ir.Node) -> Iterator[tuple[str, Release]]:
+    """What attention asks for over keys and values that are no float32: 1.25 and 1.26 load such graphs and fail."""
+    if "kv_cache_bit_width" in node.attributes:
+        yield "GroupQueryAttention over INT8 keys and values", (1, 27)
+    if any(value is not None and value.dtype == _HALF for value in node.inputs):
+        yield "GroupQueryAttention over float16", (1, 19)
 
 
 def _first(newest: dict[Release, int], wanted: int) -> Release:

@@ -21,6 +21,8 @@ from pipeline.devices.worker import (
     Refusal,
     available_cores,
     cannot,
+    fitting,
+    kept_dtypes,
     require_providers,
     session_options,
 )
@@ -134,11 +136,13 @@ class Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
     def __init__(self, model: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
         super().__init__(os.fspath(model), options, providers=list(providers))
         self._name, self._loops = model.name, model.suffix == _ORT or has_loops(model)
+        self._kept = kept_dtypes(self)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]:
         """Outputs in the order of `output_names`. StageError if a graph with loops gives none in `LOOP_SECONDS`."""
+        input_feed = fitting(self._kept, input_feed)
         if self._loops and run_options is None:
             return run_within(self, input_feed, LOOP_SECONDS, output_names)
         try:

@@ -270,3 +270,63 @@ def test_problems_that_the_model_solves_by_writing(edge: Edge, asking: list[str]
     assert f"{found['right']} solved, 16 in float" in " ".join(done.stdout.split())
     again = edge("check", str(workspace / "solved" / "bundle"), "--target", "asking", *limit)
     assert f"{found['right']} solved, 16 in float" in " ".join(again.stdout.split()), again.stdout
+
+
+@pytest.mark.slow
+def test_keys_and_values_in_8_bits(edge: Edge, asking: list[str], workspace: Path, llama: Path) -> None:
+    """From the flag to a bundle whose README writes, and whose gate sees a scale that is wrong."""
+    done = edge("export", str(llama), *asking, "--recipe", "w4a8", "--cache", "8", "--output", "small")
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = workspace / "small" / "bundle"
+    report = json.loads((workspace / "small" / "report.json").read_text())
+    assert report["decoding"]["cache_bytes_per_token"] == 2 * 2 * 2 * 16
+    metadata = json.loads((bundle / "metadata.json").read_text())
+    assert (metadata["language"]["cache"], metadata["scheme"]["cache"]) == ("int8", 8)
+    assert metadata["requires"]["onnxruntime"] == "1.27"
+    session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    assert {entry.type for entry in session.get_inputs()[2:]} == {"tensor(int8)"}
+    assert edge("verify", str(bundle)).returncode == 0
+    _readme_writes(edge, bundle)
+    failed = edge("check", str(_with_scales(bundle, 8.0)), "--target", "asking")
+    assert (failed.returncode, "FAIL max_kl_per_token" in failed.stdout) == (1, True), failed.stdout
+
+
+def _with_scales(bundle: Path, times: float) -> Path:
+    """A copy in which the scales of one layer's keys and values are wrong."""
+    copy = bundle.parent.parent / "wrong-scales"
+    shutil.copytree(bundle, copy)
+    provenance, model = read_manifest(copy)["provenance"], load_model(copy / "model.onnx")
+    for name, value in model.graph.initializers.items():
+        if name.startswith("present.0.") and ".scale" in name:
+            assert value.const_value is not None
+            value.const_value = ir.tensor(value.const_value.numpy() / np.float32(times), name=name)
+    save_single(ir.from_proto(ir.to_proto(model)), copy / "model.onnx")
+    (copy / "manifest.json").unlink()
+    write_manifest(copy, provenance)
+    return copy
+
+
+@pytest.mark.slow
+def test_keys_and_values_in_halves_beside_weights_in_float(
+    edge: Edge, asking: list[str], workspace: Path, llama: Path
+) -> None:
+    done = edge("export", str(llama), *asking, "--recipe", "fp32", "--cache", "16", "--output", "halves")
+    assert done.returncode == 0, done.stdout + done.stderr
+    bundle = workspace / "halves" / "bundle"
+    report = json.loads((workspace / "halves" / "report.json").read_text())
+    assert report["decoding"]["cache_bytes_per_token"] == 2 * 2 * 2 * 16 * 2
+    assert json.loads((bundle / "metadata.json").read_text())["language"]["cache"] == "float16"
+    _readme_writes(edge, bundle)
+
+
+def test_bits_that_no_cache_has_are_refused(edge: Edge, asking: list[str], llama: Path) -> None:
+    done = edge("export", str(llama), *asking, "--cache", "4", "--dry-run")
+    assert (done.returncode, "cache: Input should be 32, 16 or 8 (given: 4)" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_model_that_keeps_nothing_is_refused(edge: Edge, tiny: list[str]) -> None:
+    done = edge("export", *tiny, "--cache", "8", "--dry-run")
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, done.stderr
+    assert "keeps keys and values in 8 bits; " in said
+    assert "which keeps none. Leave cache out: it is for models that do text-generation." in said

@@ -56,6 +56,17 @@ def test_a_model_of_a_billion_leaves_memory_open(edge: Edge, config) -> None:
     assert w4a8["tokens_per_s_full"]["typical"] < w4a8["tokens_per_s"]["typical"]
 
 
+def test_smaller_keys_and_values_take_less_memory(edge: Edge, config) -> None:
+    model = config("one-billion", **ONE_BILLION)
+    found = [
+        json.loads(edge("plan", model, "--context", "2048", "--json", *flag).stdout) for flag in ((), ("--cache", "8"))
+    ]
+    assert [each["cache_bytes_per_token"] for each in found] == [2 * 16 * 512 * 4, 2 * 16 * 512]
+    larger, smaller = (each["schemes"][0]["memory_mb"]["typical"] for each in found)
+    assert larger - smaller == pytest.approx(2 * 2048 * 2 * 16 * 512 * 3 / 1e6)
+    assert "cache: Input should be 32, 16 or 8 (given: 3)" in edge("plan", model, "--cache", "3").stderr
+
+
 def test_a_model_of_trillions_says_how_many_devices(edge: Edge, config) -> None:
     """7.2 TB of float32 on accelerators of 80 GB."""
     done = edge("plan", config("huge", **TRILLIONS), "--target", "phone", "--device-memory", "80GB")

@@ -50,6 +50,8 @@ def test_the_newest_thing_decides(made: ir.Model, release: str, reason: str) -> 
         ("MatMulNBits", {"bits": 2}, "1.24"),
         ("GatherBlockQuantized", {"bits": 4}, "1.23"),
         ("GatherBlockQuantized", {}, "1.20"),
+        ("GroupQueryAttention", {}, "1.18"),
+        ("GroupQueryAttention", {"kv_cache_bit_width": 8}, "1.27"),
     ],
 )
 def test_settings_of_operators(name: str, attributes: dict[str, int], release: str) -> None:
