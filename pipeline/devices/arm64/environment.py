@@ -11,34 +11,22 @@ one folder of the user's cache.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from pipeline.core.digest import sha256_file
 from pipeline.core.documents import DocumentError, read_bounded
 from pipeline.core.errors import IntegrityError, StageError, UsageError
 from pipeline.core.paths import NOTHING, kind_of
 from pipeline.core.types import StrictModel
 from pipeline.devices.arm64.emulator import Emulator, in_package, on_path
 from pipeline.devices.arm64.tiers import Tier
+from pipeline.devices.fetched import MOST_RECORD, RECORD, Package, cache_folder, megabytes, require_unchanged
 
-RECORD = "environment.json"
 NAME = "arm64"
-_MOST_RECORD = 16_000_000
-_LINK = "-> "
 REMEDY = "`edge devices setup arm64` makes it anew."
-
-
-class Package(StrictModel):
-    """A file that was fetched, and its sha256."""
-
-    file: str
-    sha256: str
 
 
 class Record(StrictModel):
@@ -67,8 +55,7 @@ class Environment:
 
     @property
     def megabytes(self) -> float:
-        files = (self.folder / name for name, digest in self.record.files.items() if not digest.startswith(_LINK))
-        return sum(path.stat().st_size for path in files if path.is_file()) / 1e6
+        return megabytes(self.folder, self.record.files)
 
     @property
     def emulator(self) -> Emulator:
@@ -100,22 +87,7 @@ class Environment:
 
     def verify(self) -> None:
         """IntegrityError if anything was added, removed or changed since it was set up."""
-        found = listing(self.folder)
-        if found != self.record.files:
-            changed = sorted(
-                name for name in {*found, *self.record.files} if found.get(name) != self.record.files.get(name)
-            )
-            raise IntegrityError(
-                f"The arm64 environment {self.folder} was changed after it was set up: {changed[0]}"
-                f"{f' and {len(changed) - 1} other files' if len(changed) > 1 else ''}.",
-                REMEDY,
-            )
-
-
-def cache_folder() -> Path:
-    """`EDGE_DEVICES`, else `edge-pipeline-devices` in the user's cache folder (XDG base directory specification)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("EDGE_DEVICES") or Path(cache) / "edge-pipeline-devices")
+        require_unchanged(self.folder, self.record.files, NAME, REMEDY)
 
 
 def find() -> Environment | None:
@@ -124,22 +96,7 @@ def find() -> Environment | None:
     if kind_of(folder) == NOTHING:
         return None
     try:
-        record = json.loads(read_bounded(folder / RECORD, _MOST_RECORD))
+        record = json.loads(read_bounded(folder / RECORD, MOST_RECORD))
         return Environment(folder, Record.from_data(record, f"{RECORD} of {folder}"))
     except (DocumentError, OSError, ValueError, UsageError) as error:
         raise IntegrityError(f"The arm64 environment {folder} cannot be read: {error}.", REMEDY) from error
-
-
-def listing(folder: Path) -> dict[str, str]:
-    """Every file below it but the record: path -> sha256, or what a link points to. Links are not followed."""
-    return dict(sorted((path.relative_to(folder).as_posix(), _content(path)) for path in _files(folder)))
-
-
-def _content(path: Path) -> str:
-    return f"{_LINK}{path.readlink()}" if path.is_symlink() else sha256_file(path)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        linked = [name for name in folders if (Path(place) / name).is_symlink()]
-        yield from (Path(place) / name for name in (*names, *linked) if name != RECORD or Path(place) != folder)

@@ -23,6 +23,7 @@ from pipeline.devices.arm64 import environment
 from pipeline.devices.arm64.emulator import Emulator
 from pipeline.devices.arm64.environment import Environment
 from pipeline.devices.arm64.tiers import TIERS, Tier, tier_called, tier_of
+from pipeline.devices.fetched import RECORD
 from pipeline.devices.host_info import host_info, machine_info
 from pipeline.devices.host_runner import HOST, cause
 from pipeline.devices.runner import Runner, checked, encode
@@ -187,7 +188,7 @@ def require() -> Environment:
             f"The arm64 environment has ONNX Runtime {found.record.onnxruntime}, and here it is {here}.",
             environment.REMEDY,
         )
-    _verify_once(found, (found.folder / environment.RECORD).stat().st_mtime_ns)
+    _verify_once(found, (found.folder / RECORD).stat().st_mtime_ns)
     return found
 
 

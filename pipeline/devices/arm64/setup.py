@@ -22,17 +22,16 @@ from pipeline.core.locks import locked
 from pipeline.core.paths import NOTHING, kind_of, require_place
 from pipeline.devices.arm64 import packages
 from pipeline.devices.arm64.emulator import in_package, on_path
-from pipeline.devices.arm64.environment import NAME, RECORD, Environment, Package, Record, cache_folder, find, listing
+from pipeline.devices.arm64.environment import NAME, Environment, Record, find
 from pipeline.devices.arm64.tiers import TIERS, Tier
+from pipeline.devices.fetched import PLACE, RECORD, Package, cache_folder, listing, staging_prefix, swap, tidy
 
 Say = Callable[[str], object]
 """Is told what is being done."""
-_STAGING, _OLD = ".setup-", ".old-"
 _SECONDS = 120.0
 _UNUSED = ("usr/share", "usr/sbin", "sbin", "var", "usr/lib/systemd", "lib/systemd")
 _MERGED = ("bin", "lib", "sbin")
 _LIBC = re.compile(r"libc6_2\.(\d+)-")
-_PLACE = "Name a writable folder with the environment variable EDGE_DEVICES."
 _VERSIONS = (
     "import json, platform, onnxruntime, numpy, ctypes, tempfile, random, signal, dataclasses\n"
     "print(json.dumps([platform.machine(), onnxruntime.__version__, numpy.__version__]))"
@@ -60,43 +59,16 @@ def set_up(sources: Path | None = None, say: Say = lambda _: None) -> tuple[Envi
             "Install it: on Debian and Ubuntu all of it is there. Root is not needed for the set-up itself.",
         )
     cache = cache_folder()
-    require_place(cache, f"The folder of devices {cache}", _PLACE)
+    require_place(cache, f"The folder of devices {cache}", PLACE)
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / f"{NAME}.lock"):
-        _tidy(cache)
-        with tempfile.TemporaryDirectory(prefix=_STAGING, dir=cache) as staging:
+        tidy(cache, NAME)
+        with tempfile.TemporaryDirectory(prefix=staging_prefix(NAME), dir=cache) as staging:
             notes = _make(Path(staging), sources, say)
-            _swap(Path(staging) / NAME, cache / NAME)
+            swap(Path(staging) / NAME, cache / NAME)
     environment = find()
     assert environment is not None  # noqa: S101  # it was just put there
     return environment, notes
-
-
-def remove() -> bool:
-    """Remove the environment; whether there was one."""
-    cache = cache_folder()
-    if kind_of(cache / NAME) == NOTHING:
-        return False
-    with locked(cache / f"{NAME}.lock"):
-        _swap(None, cache / NAME)
-        _tidy(cache)
-    return True
-
-
-def _tidy(cache: Path) -> None:
-    """Take away what a killed set-up left."""
-    for path in cache.iterdir():
-        if path.name.startswith((_STAGING, _OLD)):
-            shutil.rmtree(path)
-
-
-def _swap(made: Path | None, place: Path) -> None:
-    """Put a folder into its place, or nothing; what was there is renamed first, so that nobody sees half of it."""
-    with tempfile.TemporaryDirectory(prefix=_OLD, dir=place.parent) as grave:
-        if kind_of(place) != NOTHING:
-            place.rename(Path(grave) / NAME)
-        if made is not None:
-            made.rename(place)
 
 
 def _make(staging: Path, sources: Path | None, say: Say) -> tuple[str, ...]:

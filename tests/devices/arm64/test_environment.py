@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import IntegrityError
-from pipeline.devices.arm64 import environment
-from pipeline.devices.arm64.environment import Environment, Record, find, listing
+from pipeline.devices.arm64.environment import Environment, Record, find
+from pipeline.devices.fetched import cache_folder, listing
 
 
 @pytest.fixture
@@ -64,4 +64,4 @@ def test_a_record_of_another_kind(small: Environment) -> None:
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGE_DEVICES", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert environment.cache_folder() == Path("/c/edge-pipeline-devices")
+    assert cache_folder() == Path("/c/edge-pipeline-devices")

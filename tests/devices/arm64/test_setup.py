@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.core.errors import IntegrityError, StageError
 from pipeline.devices.arm64 import packages, setup
-from pipeline.devices.arm64.environment import find
+from pipeline.devices.arm64.environment import NAME, find
 from pipeline.devices.arm64.runner import EmulatedRunner
-from pipeline.devices.arm64.setup import remove, set_up
+from pipeline.devices.arm64.setup import set_up
 from pipeline.devices.arm64.tiers import TIERS
+from pipeline.devices.fetched import remove
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
 
@@ -59,7 +60,7 @@ def test_a_failed_set_up_leaves_what_was_there(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(packages, "missing_tools", list)
     (tmp_path / "arm64").mkdir()
     (tmp_path / "arm64/before").touch()
-    (tmp_path / ".setup-killed").mkdir()
+    (tmp_path / ".setup-arm64-killed").mkdir()
 
     def fails(*_: object) -> None:
         raise StageError("no network")
@@ -73,9 +74,9 @@ def test_a_failed_set_up_leaves_what_was_there(tmp_path: Path, monkeypatch: pyte
 
 def test_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_DEVICES", str(tmp_path))
-    assert remove() is False
+    assert remove(NAME) is False
     (tmp_path / "arm64/root").mkdir(parents=True)
-    assert remove() is True
+    assert remove(NAME) is True
     assert not (tmp_path / "arm64").exists()
 
 
