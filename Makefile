@@ -4,6 +4,7 @@ TARGET ?= phone
 MODEL  ?= all-MiniLM-L6-v2
 ARGS   ?=
 ID     ?=
+RUNNER ?= arm64
 PYTHON ?= python3
 VENV   ?= .venv
 
@@ -39,8 +40,8 @@ targets: $(VENV)/.tool  ## List the device profiles
 recipes: $(VENV)/.tool  ## List the recipes
 	@$(BIN)/edge recipes
 
-devices: $(VENV)/.tool  ## Fetch the emulated Arm CPUs on which --runner arm64 checks bundles
-	@$(BIN)/edge devices setup arm64
+devices: $(VENV)/.tool  ## Fetch the emulated Arm CPUs on which --runner arm64 checks bundles (RUNNER=qnn: the NPU's compiler)
+	@$(BIN)/edge devices setup $(RUNNER)
 
 clean: $(VENV)/.tool  ## Empty the store of stage results (ARGS="--max-size 2GB" keeps some)
 	@$(BIN)/edge clean $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -20,10 +21,13 @@ from pipeline.devices import RUNNERS, avx2_runner, runner_of
 from pipeline.devices.arm64 import environment, packages
 from pipeline.devices.arm64.emulator import on_path, too_old
 from pipeline.devices.arm64.runner import EmulatedRunner, require
-from pipeline.devices.arm64.setup import remove as remove_environment
 from pipeline.devices.arm64.setup import set_up as set_up_environment
 from pipeline.devices.arm64.tiers import TIERS, tier_of
+from pipeline.devices.fetched import RECORD, cache_folder
+from pipeline.devices.fetched import remove as remove_environment
 from pipeline.devices.host_info import host_info
+from pipeline.devices.qnn import environment as qnn
+from pipeline.devices.qnn import setup as qnn_setup
 
 _SETUP = "edge devices setup arm64"
 _CLIENTS = {"ssh": ("ssh", "ssh:user@board[:port]"), "adb": ("adb", "adb, or adb:SERIAL")}
@@ -46,7 +50,7 @@ def _state(name: str) -> str:
         return host_info().cpu
     if name in _CLIENTS:
         return _client_state(*_CLIENTS[name])
-    states = {"arm64": _arm64_state, avx2_runner.NAME: avx2_runner.state}
+    states = {"arm64": _arm64_state, avx2_runner.NAME: avx2_runner.state, qnn.NAME: _qnn_state}
     return states[name]() if name in states else ""
 
 
@@ -71,6 +75,21 @@ def _arm64_state() -> str:
     installed = on_path()
     emulator = f"QEMU {installed.version} is here" if installed else f"QEMU is fetched too{_because(too_old())}"
     return f"not set up: `{_SETUP}` ({emulator})"
+
+
+def _qnn_state() -> str:
+    try:
+        qnn.require_platform()
+        found = qnn.find()
+    except EdgeError as error:
+        return f"{error.message} {error.remedy}"
+    if found is None:
+        return f"not set up: `edge devices setup {qnn.NAME}`"
+    record = found.record
+    return (
+        f"set up: onnxruntime-qnn {record.wheel} for ONNX Runtime {record.onnxruntime}, {found.megabytes:.0f} MB in "
+        f"{found.folder}; name a SoC: qnn:SM8750"
+    )
 
 
 def _because(why: str) -> str:
@@ -115,7 +134,9 @@ def _show_machine(machine: HostInfo, console: Console) -> None:
 
 def set_up(runner: str, sources: Path | None) -> None:
     """Make the environment of a runner unless it is there, whole and of the release that runs here; say what it is."""
-    _require_arm64(runner)
+    if _needs_setup(runner) == qnn.NAME:
+        _set_up_qnn(sources)
+        return
     if sources is None and _is_whole():
         output_console().print(f"arm64 is already {_arm64_state()}.", soft_wrap=True)
         return
@@ -128,10 +149,28 @@ def set_up(runner: str, sources: Path | None) -> None:
         console.print(f"Note: {note}", soft_wrap=True)
     console.print(f"arm64 is {_arm64_state()} ({time.monotonic() - begun:.0f} s).", soft_wrap=True)
     listed = f"{len(made.record.packages)} packages; their sha256 and that of every file: "
-    console.print(f"{listed}{made.folder / environment.RECORD}", soft_wrap=True)
+    console.print(f"{listed}{made.folder / RECORD}", soft_wrap=True)
 
 
-def _is_whole() -> bool:
+def _set_up_qnn(sources: Path | None) -> None:
+    if sources is not None:
+        raise UsageError("--sources is a list of apt sources, and qnn is a wheel.", "Leave it out.")
+    if _is_whole(qnn.require):
+        output_console().print(f"qnn is already {_qnn_state()}.", soft_wrap=True)
+        return
+    terminal = Terminal(verbose=False)
+    with terminal.running():
+        made = qnn_setup.set_up(terminal.step)
+    console = output_console()
+    console.print(f"qnn is {_qnn_state()}.", soft_wrap=True)
+    console.print(
+        f"Its libraries are Qualcomm's (their licence: {made.folder / 'site' / qnn.FOLDER}); their sha256: "
+        f"{made.folder / RECORD}",
+        soft_wrap=True,
+    )
+
+
+def _is_whole(require: Callable[[], object] = require) -> bool:
     try:
         require()
     except EdgeError:
@@ -141,16 +180,22 @@ def _is_whole() -> bool:
 
 def remove(runner: str, console: Console) -> None:
     """Remove the environment of a runner."""
-    _require_arm64(runner)
-    folder = environment.cache_folder() / environment.NAME
-    said = f"Removed {folder}." if remove_environment() else f"There was nothing to remove: {folder} does not exist."
+    name = _needs_setup(runner)
+    folder = cache_folder() / name
+    nothing = f"There was nothing to remove: {folder} does not exist."
+    said = f"Removed {folder}." if remove_environment(name) else nothing
     console.print(said, soft_wrap=True)
 
 
-def _require_arm64(runner: str) -> None:
+def _needs_setup(runner: str) -> str:
+    """The runner's name; UsageError for one that fetches nothing."""
     RUNNERS.require(runner)
-    if runner != "arm64":
-        raise UsageError(f"The runner {runner!r} needs no set-up.", "Only arm64 fetches something: the emulator.")
+    if runner not in (environment.NAME, qnn.NAME):
+        raise UsageError(
+            f"The runner {runner!r} needs no set-up.",
+            "Only arm64 (an emulator) and qnn (a compiler) fetch something.",
+        )
+    return runner
 
 
 def calibrate(runner: str, target: str, threads: int | None, write: bool, console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.config.isa import TierName, contradiction
+from pipeline.config.socs import unknown
 from pipeline.core.budgets import BUDGETS
 from pipeline.core.paths import Name
 from pipeline.core.types import Evidence, StrictModel
@@ -106,6 +107,27 @@ class Power(StrictModel):
         return self
 
 
+class Npu(StrictModel):
+    """The NPUs that a bundle is for: it has its graph compiled for each SoC beside the portable one, which then has
+    fixed shapes. `sources`: where it is from that the device has them, by `socs`."""
+
+    socs: Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+    sources: dict[str, Source]
+
+    @field_validator("socs")
+    @classmethod
+    def _known(cls, socs: tuple[str, ...]) -> tuple[str, ...]:
+        if why := next(filter(None, map(unknown, socs)), ""):
+            raise ValueError(why)
+        return tuple(dict.fromkeys(socs))
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Npu:
+        if "socs" not in self.sources:
+            raise ValueError("no source for socs: add it to [npu.sources]")
+        return self
+
+
 class Costs(StrictModel):
     """What one inference costs on a device, by the kinds of `pipeline/forecast/work.py`: picoseconds of a
     multiply-accumulate (`gathered`: of a value) and of a value that is written, microseconds of a call."""
@@ -184,6 +206,7 @@ class Target(StrictModel):
 
     Attributes:
         tasks: What it asks of the models of some tasks, by their names.
+        npu: NPUs that it is compiled for ahead of time; None for none.
         power: How often it runs, and what the device draws without it; None for back to back, and nothing.
         calibration: What operators cost there, measured: latency is estimated from it, with the same threads.
         runner: Where latency, memory and the profile are measured (see devices/).
@@ -201,6 +224,7 @@ class Target(StrictModel):
     runtime: Runtime = Runtime()
     bundle: BundleOptions = BundleOptions()
     shape: Shape = Shape()
+    npu: Npu | None = None
     power: Power | None = None
     calibration: Calibration | None = None
     runner: str = THIS_MACHINE
@@ -209,6 +233,14 @@ class Target(StrictModel):
     measure_seconds: Annotated[float, Field(gt=0, le=LONGEST_MEASUREMENT)] | None = None
     tasks: dict[str, OfTask] = Field(default={})
     budgets: Budgets
+
+    @model_validator(mode="after")
+    def _npu_fits(self) -> Target:
+        if self.npu is not None and self.shape.batch_size != 1:
+            raise ValueError("an NPU's graph has a batch of 1: set batch_size to 1, or remove [npu]")
+        if self.npu is not None and self.bundle.layout != "single":
+            raise ValueError('an NPU\'s graphs lie beside a single file: set layout to "single", or remove [npu]')
+        return self
 
     def for_task(self, task: str) -> Target:
         """The target as it is for models of a task."""

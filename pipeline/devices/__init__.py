@@ -13,6 +13,7 @@ RUNNERS: Registry[Runner] = Registry(
         "host": "pipeline.devices.host_runner:HOST",
         "arm64": "pipeline.devices.arm64.runner:ARM64",
         "avx2": "pipeline.devices.avx2_runner:AVX2",
+        "qnn": "pipeline.devices.qnn.runner:PLACES",
         "ssh": "pipeline.devices.ssh_runner:SSH",
         "adb": "pipeline.devices.adb_runner:ADB",
     },

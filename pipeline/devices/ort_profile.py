@@ -31,10 +31,12 @@ class NodeRecord(StrictModel):
 
 
 def profile(
-    runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20, warmup: int = 5
+    runner: Runner, subject: Subject, optimized_model: Path, runs: int = 20, warmup: int = 5, optimize: bool = True
 ) -> list[NodeRecord]:
     """Times and shapes of all nodes that ran; their graph is written to `optimized_model`."""
-    request = Profile(subjects=(subject,), optimized_model=str(optimized_model), runs=runs, warmup=warmup)
+    request = Profile(
+        subjects=(subject,), optimized_model=str(optimized_model), runs=runs, warmup=warmup, optimize=optimize
+    )
     return node_records(runner.run(request, LOAD_SECONDS)["events"], request.warmup)
 
 

@@ -16,7 +16,7 @@ from pipeline.core.types import Evidence, Json
 from pipeline.devices.worker import Part, Request, Subject
 from pipeline.graph.files import Graphs
 
-Kind: TypeAlias = Literal["times", "memory", "answers"]
+Kind: TypeAlias = Literal["times", "memory", "answers", "profile"]
 """Kinds of figures that not every runner can give."""
 LOAD_SECONDS = 300.0  # allowance for starting, loading and warming up
 

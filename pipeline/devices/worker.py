@@ -50,9 +50,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Plugin:
+    """An execution provider that a `library` beside ONNX Runtime brings, with its options."""
+
+    name: str
+    library: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model under a runtime. `inputs`: a file for `read_feed`; `config`: ONNX Runtime's session config entries;
-    `then`: the graphs that run after `model`, of a model that has several."""
+    `then`: the graphs that run after `model`, of a model that has several; `plugin`: what goes before `providers`."""
 
     model: str
     inputs: str
@@ -60,6 +69,7 @@ class Subject:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     config: Mapping[str, str] = field(default_factory=dict)
     then: tuple[Part, ...] = ()
+    plugin: Plugin | None = None
 
 
 @dataclass(frozen=True)
@@ -143,12 +153,14 @@ class Decoding(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(Request):
-    """Profile `runs` inferences of the only subject after `warmup`; the graph that ran goes to `optimized_model`."""
+    """Profile `runs` inferences of the only subject after `warmup`; the graph that ran goes to `optimized_model`. Not
+    to `optimize` runs it as it is."""
 
     mode: ClassVar[str] = "profile"
     optimized_model: str
     warmup: int = 5
     runs: int = 20
+    optimize: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +180,16 @@ class Answers(Request):
     carry: Mapping[str, str] = field(default_factory=dict)
     fresh: Sequence[int] = ()
     most_bytes: int = 64_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compile(Request):
+    """Have the only subject's plug-in compile its model ahead of time, to `output`, a graph whose EPContext nodes hold
+    what it made. `placed`: this process's addresses are the same each time already."""
+
+    mode: ClassVar[str] = "compile"
+    output: str
+    placed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +231,9 @@ def main() -> int:
     if len(sys.argv) == 3:
         return _by_hand(*map(Path, sys.argv[1:]))
     _end_with_parent()
-    sys.stdout.write(json.dumps(_answer(json.loads(sys.stdin.read()))) + "\n")
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)  # libraries of plug-ins print what they like, when they like
+        out.write(json.dumps(_answer(json.loads(sys.stdin.read()))) + "\n")
     return 0
 
 
@@ -240,7 +264,9 @@ def _answer(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_subject(fields: dict[str, Any]) -> Subject:
-    return Subject(**{**fields, "then": tuple(Part(**part) for part in fields.get("then", ()))})
+    plugin = fields.get("plugin")
+    parts = {"then": tuple(Part(**part) for part in fields.get("then", ())), "plugin": plugin and Plugin(**plugin)}
+    return Subject(**{**fields, **parts})
 
 
 def _end_with_parent() -> None:
@@ -304,6 +330,16 @@ def require_providers(providers: Sequence[str]) -> None:
         )
 
 
+def add_plugin(options: ort.SessionOptions, plugin: Plugin) -> None:
+    """Let sessions use the plug-in's provider before those that ONNX Runtime has itself."""
+    try:
+        ort.register_execution_provider_library(plugin.name, plugin.library)
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == plugin.name]
+        options.add_provider_for_devices(devices[:1], dict(plugin.options))
+    except ORT_ERRORS as error:
+        raise Refusal("refused", cannot(f"use {plugin.name} of {Path(plugin.library).name}", error)) from error
+
+
 def cannot(what: str, error: Exception) -> str:
     """What ONNX Runtime refuses, with the first line of its error."""
     lines = str(error).strip().splitlines()
@@ -313,11 +349,12 @@ def cannot(what: str, error: Exception) -> str:
 class _Session(ort.InferenceSession):  # type: ignore[misc]  # it ships no types
     """A session whose errors are Refusals."""
 
-    def __init__(self, model: str, providers: Sequence[str], options: ort.SessionOptions) -> None:
-        require_providers(providers)
+    def __init__(self, model: str, subject: Subject, options: ort.SessionOptions) -> None:
+        require_providers(subject.providers)
         self._name = Path(model).name
+        given = {} if subject.plugin else {"providers": list(subject.providers)}  # ONNX Runtime takes one of the two
         try:
-            super().__init__(model, options, providers=list(providers))
+            super().__init__(model, options, **given)
         except ORT_ERRORS as error:
             raise Refusal("refused", cannot(f"load {self._name}", error)) from error
 
@@ -391,10 +428,12 @@ class Chain:
 
 def _open(subject: Subject, options: ort.SessionOptions) -> _Session | Chain:
     """The session of a subject, or of all its graphs."""
-    first = _Session(subject.model, subject.providers, options)
+    if subject.plugin is not None:
+        add_plugin(options, subject.plugin)
+    first = _Session(subject.model, subject, options)
     if not subject.then:
         return first
-    rest = [_Session(part.model, subject.providers, options) for part in subject.then]
+    rest = [_Session(part.model, subject, options) for part in subject.then]
     return Chain([first, *rest], [{}, *(part.feeds for part in subject.then)])
 
 
@@ -862,15 +901,44 @@ def profile(request: Profile) -> dict[str, Any]:
     (subject,) = request.subjects
     options = session_options(subject.threads, subject.config)
     options.optimized_model_filepath = request.optimized_model
+    if not request.optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _Session(subject.model, subject.providers, options)
+        session = _Session(subject.model, subject, options)
         feed = _select(session, read_feed(subject.inputs))
         for _ in range(request.warmup + request.runs):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return {"events": [event for event in events if event["name"].endswith(("model_run", "_kernel_time"))]}
+
+
+_NO_RANDOM_ADDRESSES = 0x0040000  # ADDR_NO_RANDOMIZE of sys/personality.h
+
+
+def compile_ahead(request: Compile) -> dict[str, Any]:
+    """`placed`: whether addresses were the same as each time. A compiler that writes memory as it finds it (QNN's)
+    gives the same bytes then alone, so that a process without random addresses does the work, where the system lets
+    one be."""
+    if not request.placed and sys.platform == "linux":
+        placed = ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES) != -1
+        if placed:
+            return _in_process({"mode": request.mode, **asdict(request), "placed": True})
+    (subject,) = request.subjects
+    options = session_options(subject.threads, subject.config)
+    if subject.plugin is not None:
+        add_plugin(options, subject.plugin)
+    try:
+        ort.ModelCompiler(
+            options,
+            subject.model,
+            embed_compiled_data_into_model=True,
+            graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        ).compile_to_file(request.output)
+    except ORT_ERRORS as error:
+        raise Refusal("refused", cannot(f"compile {Path(subject.model).name}", error)) from error
+    return {"placed": request.placed}
 
 
 def marked(request: Marked) -> dict[str, Any]:
@@ -960,6 +1028,7 @@ _MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "answers": (Answers, answers),
+    "compile": (Compile, compile_ahead),
     "marked": (Marked, marked),
     "series": (Series, series),
     "facts": (Facts, facts),
