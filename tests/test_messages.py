@@ -28,7 +28,7 @@ PIP = {
 }
 OF_OTHER_PROGRAMS = PIP | {"--no-install-recommends", "--download-only", "--print-architecture", "--library-path"}
 FLAG = re.compile(r"(?<![\w(-])--[a-z][a-z-]+(?![\w-]*[:}])")  # not the variables of style sheets
-SCHEME = re.compile(r"\b(?:w\d+(?:a\d+)?(?:-dynamic)?|fp\d+)\b(?!\.org)")
+SCHEME = re.compile(r"\b(?:w\d+(?:a\d+)?(?:-dynamic|-npu)?|fp\d+)\b(?!\.org)")
 
 
 def messages(path: Path) -> Iterator[str]:

@@ -105,6 +105,8 @@ class Scheme(StrictModel):
     `weights`, `embeddings`: bits of a stored value (32 is float, 16 is float16 that becomes float32 when the model is
     loaded or its rows are read). `activations`: how the inputs of weighted products are rounded: `float` (not at all),
     `dynamic` (ranges found at run time), `static` (calibrated).
+    `everywhere`: the bits to which static ranges round what all operators take and give, as NPUs want it; null rounds
+    around weighted products alone.
     `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
     (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
     `head`: bits of the blocks of the last products, whose results are outputs of the model (a language model's logits,
@@ -137,6 +139,7 @@ class Scheme(StrictModel):
     name: str
     weights: Literal[32, 16, 8, 4, 2] = 32
     activations: Literal["float", "dynamic", "static"] = "float"
+    everywhere: Literal[16, 8] | None = Field(default=None, exclude_if=lambda bits: bits is None)
     embeddings: Literal[32, 16, 8, 4, 2] = 32
     head: Literal[8, 4, 2] | None = None
     per_channel: bool = True

@@ -16,6 +16,7 @@ NUMBER_FORMATS: Registry[type[NumberFormat]] = Registry(
         "fp16": "pipeline.formats.float16:Float16",
         "int8-channel": "pipeline.formats.int8_channel:Int8Channel",
         "int8-tensor": "pipeline.formats.int8_channel:Int8Tensor",
+        "int8-npu": "pipeline.formats.int8_npu:Int8Npu",
         "int8-lstm": "pipeline.formats.int8_lstm:Int8Lstm",
         "int8-stored": "pipeline.formats.int8_stored:Int8Stored",
         "int8-block": "pipeline.formats.int_block:Int8Block",

@@ -256,6 +256,9 @@ def block_format_name(bits: int) -> str:
 def _names(scheme: Scheme) -> dict[TensorClass, str]:
     """The formats that the bits of a scheme stand for. Convolutions run in integers only with calibrated ranges."""
     integer = scheme.activations != "float"
+    if scheme.everywhere is not None:
+        npu, stored = "int8-npu", "int8-stored"
+        return {"linear": npu, "conv": npu, "table": npu, "lstm": stored, "other": stored}
     eight = ("int8-channel" if scheme.per_channel else "int8-tensor") if integer else "int8-block"
     four = "int4-widened" if integer else "int4-block"
     products = {32: "fp32", 16: "fp16", 8: eight, 4: four, 2: "int2-block"}[scheme.weights]
@@ -270,6 +273,14 @@ def _names(scheme: Scheme) -> dict[TensorClass, str]:
 
 def check_scheme(scheme: Scheme) -> None:
     """UsageError if the fields contradict each other, or an override names no format."""
+    if scheme.everywhere is not None and (
+        scheme.activations != "static" or (scheme.weights, scheme.embeddings) != (8, 8)
+    ):
+        raise UsageError(
+            f"The scheme {scheme.name!r} rounds everywhere, with weights of {scheme.weights} bits, embeddings of "
+            f"{scheme.embeddings} and {scheme.activations} activations.",
+            'NPUs want all of it fixed: weights = 8, embeddings = 8 and activations = "static", or no everywhere.',
+        )
     formats = SchemeFormats(scheme)
     if scheme.activations != "float" and formats.classes["linear"].ranges == "none":
         raise UsageError(

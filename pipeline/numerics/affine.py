@@ -83,14 +83,20 @@ def affine_uint8(low: float, high: float) -> tuple[np.float32, np.uint8]:
     Zero must be exact because padding and ReLU produce it. The empty range says nothing of a scale, which is then 1, as
     that of ONNX Runtime's DynamicQuantizeLinear. ValueError if low > high or either is not finite.
     """
+    scale, zero_point = affine_unsigned(low, high, 8)
+    return scale, np.uint8(zero_point)
+
+
+def affine_unsigned(low: float, high: float, bits: int) -> tuple[np.float32, int]:
+    """As `affine_uint8`, of codes of so many bits."""
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ValueError(f"not a range: [{low}, {high}]")
     if is_empty(low, high):
-        return np.float32(1), np.uint8(0)
+        return np.float32(1), 0
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32(max((high - low) / 255.0, float(_TINY)))
-    zero_point = np.uint8(np.clip(np.rint(-low / float(scale)), 0, 255))
-    return scale, zero_point
+    largest = 2**bits - 1
+    scale = np.float32(max((high - low) / largest, float(_TINY)))
+    return scale, int(np.clip(np.rint(-low / float(scale)), 0, largest))
 
 
 def dequantize(codes: NDArray[Any], scale: Float | np.float32, zero_point: int = 0) -> Float:

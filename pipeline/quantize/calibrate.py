@@ -92,7 +92,7 @@ def _ranges(part: Part) -> StageMetadata:
         return [
             *((name, observer) for name in names),
             *((name, ChannelMean) for name in inputs),
-            *((name, Values) for name in region.tensors),
+            *((name, Values) for name in region.tensors if scheme.everywhere is None),
         ]
 
     observed = _observe(part, watch, scheme.percentile)
@@ -103,7 +103,8 @@ def _ranges(part: Part) -> StageMetadata:
     save_file({name: np.array(ends, np.float32) for name, ends in found.items()}, context.out / RANGES)
     save_file(means, context.out / MEANS)
     totals = {name: float(total[0]) for name, total in values.items()}
-    save_file(_losses(part, formats, found, totals), context.out / LOSSES)
+    lost = _losses(part, formats, found, totals) if scheme.everywhere is None else {}
+    save_file(lost, context.out / LOSSES)
     return {"observer": scheme.observer, "tensors": len(found), "samples": len(_samples(context))}
 
 

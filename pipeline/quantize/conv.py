@@ -4,7 +4,7 @@ around them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -14,8 +14,9 @@ from pipeline.formats.format import Arrays, Entry, Known, Layer
 from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
-from pipeline.numerics.affine import Float, affine_uint8, bias_floor, mean_shift, quantize_bias
+from pipeline.numerics.affine import Float, affine_unsigned, bias_floor, mean_shift, quantize_bias
 from pipeline.quantize.codes import Codes, entry_of
+from pipeline.quantize.everywhere import code_range, region_everywhere
 from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.qdq_region import QdqRegion, find_region
@@ -34,6 +35,8 @@ def region_of(
     formats, those that stay in float, and why. `values`: how many values each tensor around convolutions has, where
     that is known: convolutions that would be slower in integers then run in float. `damage`: what 8 bits do
     to convolutions: those that integers ruin run in float too."""
+    if formats.scheme.everywhere is not None:
+        return region_everywhere(graph, layers)
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
@@ -78,7 +81,9 @@ def quantize_region(
 ) -> tuple[tuple[Entry, ...], tuple[TensorEntry, ...]]:
     """Entries of a region, whose arrays go to `codes`. `ranges`: (low, high) of every tensor that it observes;
     `means`: of the channels of the convolutions' inputs, empty where biases are not to be corrected."""
-    tensors = {name: _tensor(name, ranges[source]) for name, source in region.tensors.items()}
+    bits = formats.scheme.everywhere or 8
+    ends = {name: ranges[source] for name, source in region.tensors.items()} | dict(region.constants)
+    tensors = {name: _tensor(name, found, bits) for name, found in ends.items()}
     scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
     entries = []
     for layer in region.convolutions:
@@ -96,9 +101,9 @@ def quantize_region(
     return tuple(entries), tuple(tensors.values())
 
 
-def _tensor(name: str, found: NDArray[Any]) -> TensorEntry:
-    scale, zero_point = affine_uint8(float(found[0]), float(found[1]))
-    return TensorEntry(tensor=name, scale=float(scale), zero_point=int(zero_point))
+def _tensor(name: str, found: Sequence[float] | NDArray[Any], bits: Literal[8, 16]) -> TensorEntry:
+    scale, zero_point = affine_unsigned(*code_range(float(found[0]), float(found[1])), bits)
+    return TensorEntry(tensor=name, scale=float(scale), zero_point=int(zero_point), bits=bits)
 
 
 def _bias(layer: Layer) -> Float | None:

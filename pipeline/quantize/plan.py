@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -14,11 +17,12 @@ from pipeline.quantize.shards import Shards, read_shards
 
 
 class TensorEntry(StrictModel):
-    """An activation that is rounded to uint8 where it is made, for all its readers."""
+    """An activation, or a constant, that is rounded to unsigned codes where it is made, for all its readers."""
 
     tensor: str
     scale: float
     zero_point: int
+    bits: Literal[8, 16] = Field(default=8, exclude_if=lambda bits: bits == 8)
 
 
 class QuantizationPlan(StrictModel):

@@ -7,7 +7,7 @@ for it and all its inputs are rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -33,13 +33,15 @@ class QdqRegion:
     """`convolutions`: layers to run in integers. `tensors`: every rounded tensor, with the tensor whose calibrated
     range it takes (itself, unless its values are that tensor's). `isolated`: convolutions whose
     weights are stored in a format of their own and multiplied in float; `stored`: those that are since integers would
-    slow them down or ruin them. `left`: convolutions that stay in float."""
+    slow them down or ruin them. `left`: convolutions that stay in float. `constants`: those that are rounded
+    too, with their ends."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
     isolated: tuple[Layer, ...] = ()
     stored: tuple[Stored, ...] = ()
     left: tuple[LeftEntry, ...] = ()
+    constants: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -20,6 +20,10 @@ W4 = Scheme(name="w4", weights=4, embeddings=4, block_size=32, embedding_block_s
 W4A8 = W4.model_copy(update={"name": "w4a8", "accuracy_level": 4})
 W4A8_DYNAMIC = W4.model_copy(update={"name": "w4a8-dynamic", "activations": "dynamic"})
 W4A8_STATIC = W4.model_copy(update={"name": "w4a8-static", "activations": "static"})
+W8A8_NPU = Scheme(
+    name="w8a8-npu", weights=8, activations="static", everywhere=8, embeddings=8, smoothing=0.75, reduce_range=False
+)
+W8A16_NPU = W8A8_NPU.model_copy(update={"name": "w8a16-npu", "everywhere": 16, "smoothing": None})
 FP16 = Scheme(name="fp16", weights=16, embeddings=16)
 
 SCHEMES: Registry[Scheme] = Registry(
@@ -33,6 +37,8 @@ SCHEMES: Registry[Scheme] = Registry(
         "w4a8": "pipeline.quantize.schemes:W4A8",
         "w4a8-dynamic": "pipeline.quantize.schemes:W4A8_DYNAMIC",
         "w4a8-static": "pipeline.quantize.schemes:W4A8_STATIC",
+        "w8a8-npu": "pipeline.quantize.schemes:W8A8_NPU",
+        "w8a16-npu": "pipeline.quantize.schemes:W8A16_NPU",
         "fp16": "pipeline.quantize.schemes:FP16",
     },
     parts=("name", "model_dump"),

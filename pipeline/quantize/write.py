@@ -45,6 +45,7 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
         if entry.node not in nodes:
             raise StageError(f"The quantization plan names the node {entry.node!r}, which the graph does not have.")
     values = {name_of(value): value for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]}
+    values |= graph.initializers
     if any(entry.input.get("ranges") == "calibrated" for entry in plan.linears):
         _tell_matrices(model, [nodes[entry.node] for entry in plan.linears])
     shared: Shared = {}
@@ -72,7 +73,8 @@ def round_tensor(graph: ir.Graph, value: ir.Value, entry: TensorEntry) -> ir.Val
     """QuantizeLinear -> DequantizeLinear behind `value`, for all that read it; returns the rounded value."""
     name = entry.tensor
     scale = add_constant(graph, f"{name}.scale", np.float32(entry.scale))  # type: ignore[arg-type]
-    zero = add_constant(graph, f"{name}.zero_point", np.uint8(entry.zero_point))  # type: ignore[arg-type]
+    code = np.uint8 if entry.bits == 8 else np.uint16
+    zero = add_constant(graph, f"{name}.zero_point", code(entry.zero_point))  # type: ignore[arg-type]
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}.codes")
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{name}.rounded")
     codes, rounded = quantize.outputs[0], dequantize.outputs[0]

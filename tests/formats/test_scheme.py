@@ -96,7 +96,7 @@ def test_unknown_formats_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         check_scheme(MIXED.model_copy(update={"overrides": (("*", "int8-chanel"),)}))
     assert "'int8-chanel'" in caught.value.message
-    assert caught.value.remedy == "Did you mean 'int8-channel' or 'int8-lstm'?"
+    assert caught.value.remedy == "Did you mean 'int8-channel' or 'int8-npu'?"
 
 
 def test_a_table_of_a_recipe_keeps_its_order() -> None:

@@ -65,14 +65,14 @@ def test_unknown_name() -> None:
     assert refusal("w8a9") == ("Unknown scheme 'w8a9'.", "Did you mean 'w8a8' or 'w8'?")
     assert refusal("int8") == (
         "Unknown scheme 'int8'.",
-        "Allowed: fp16, fp32, w4, w4a8, w4a8-dynamic, w4a8-static, w8, w8a8, w8a8-dynamic.",
+        "Allowed: fp16, fp32, w4, w4a8, w4a8-dynamic, w4a8-static, w8, w8a16-npu, w8a8, w8a8-dynamic, w8a8-npu.",
     )
 
 
 def test_table_without_a_base() -> None:
     assert refusal({"weights": 8}) == (
         "recipe r: a scheme table needs `base`.",
-        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, w4a8-dynamic, w4a8-static, fp16.",
+        "Allowed: fp32, w8a8-dynamic, w8a8, w8, w4, w4a8, w4a8-dynamic, w4a8-static, w8a8-npu, w8a16-npu, fp16.",
     )
 
 
