@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.bundle.client_files import write_client_files
+from pipeline.bundle.contexts import compiled_session, put_contexts
 from pipeline.bundle.genai import write_genai_config
 from pipeline.bundle.golden import GOLDEN, RECORD, read_golden
 from pipeline.bundle.golden_samples import GOLDEN_SAMPLES, make_golden, texts_of
@@ -55,11 +56,14 @@ def run(context: StageContext) -> StageMetadata:
     graphs = graphs_in(context.inputs["model"].path)
     layout, placed, notes = write_graphs(graphs, out, context.config["layout"], context.config["files"])
     copied = [*_preprocessing_files(context, out), *_client_files(context, out, layout)]
+    socs = put_contexts(placed, context.inputs)
     needed = _requirements(context, graphs)
     metadata = _metadata(context, placed, copied) | {"layout": layout, "requires": needed.model_dump(mode="json")}
+    metadata |= {"npu": list(socs)} if socs else {}
     (out / METADATA).write_text(pretty_json(metadata), encoding="utf-8", newline="\n")
     runtime = Runtime.model_validate(context.config["runtime"])
-    make_golden(out, placed, _golden_samples(context), runtime, context.model)
+    on_npu = [compiled_session(placed, soc) for soc in socs[:1]]  # they compute alike
+    make_golden(out, placed, _golden_samples(context), runtime, context.model, on_npu)
     if context.config["ort"]:
         write_ort(out, placed, runtime)
     _describe(out, context)

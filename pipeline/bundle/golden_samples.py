@@ -14,6 +14,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.model_spec import ModelSpec
 from pipeline.data.raw import raw_file
 from pipeline.data.samples import DATASET, Row, open_samples
+from pipeline.devices.runner_session import RunnerSession
 from pipeline.devices.worker import Feed, fitting, kept_dtypes
 from pipeline.graph.files import Graphs
 from pipeline.runtime.session import make_session
@@ -27,14 +28,17 @@ _IN_FLOAT = {"session.disable_quant_qdq": "1"}
 """ONNX Runtime then computes quantized products in float, between the same roundings."""
 
 
-def make_golden(out: Path, model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> None:
+def make_golden(
+    out: Path, model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec, also: Sequence[RunnerSession] = ()
+) -> None:
     """Write `golden/` of the bundle `out`: the first samples of the set in `evaluation`, what `model` answers, and the
-    texts, images or recordings that they came from. `spec`: its source."""
+    texts, images or recordings that they came from. `spec`: its source; `also`: sessions of it on CPUs or NPUs of other
+    kinds, whose answers are as good."""
     samples = _answered(model, evaluation, runtime, spec)
     raw = _raw(evaluation, len(samples))
     kept = _as_many_as_fit([_bytes(sample, file) for sample, file in zip_longest(samples, raw)])
     samples = samples[:kept]
-    write_golden(out, samples, texts_of(evaluation), _tolerance(model, runtime, samples), raw[:kept])
+    write_golden(out, samples, texts_of(evaluation), _tolerance(model, runtime, samples, also), raw[:kept])
 
 
 def _answered(model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec) -> list[tuple[Feed, Feed]]:
@@ -77,10 +81,14 @@ def _as_many_as_fit(sizes: Sequence[int]) -> int:
     return max(1, sum(total <= GOLDEN_BYTES for total in accumulate(sizes)))
 
 
-def _tolerance(model: Graphs, runtime: Runtime, samples: Sequence[tuple[Feed, Feed]]) -> float:
-    """Twice the difference where ONNX Runtime computes quantized products in float, in hundredths (see `TOLERANCE`)."""
+def _tolerance(
+    model: Graphs, runtime: Runtime, samples: Sequence[tuple[Feed, Feed]], also: Sequence[RunnerSession]
+) -> float:
+    """Twice the difference where ONNX Runtime computes quantized products in float, and in the sessions `also`, in
+    hundredths (see `TOLERANCE`)."""
     session = make_session(model, runtime.model_copy(update={"session_config": runtime.session_config | _IN_FLOAT}))
     found = [0.0]
     for row, expected in samples:
-        found += map(difference, session.run([*expected], row), expected.values())
+        for each in (session, *also):
+            found += map(difference, each.run([*expected], row), expected.values())
     return min(MOST, max(TOLERANCE, math.ceil(200 * max(found)) / 100))

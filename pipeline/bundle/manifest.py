@@ -16,6 +16,7 @@ from pipeline.core.documents import DocumentError, read_bounded
 from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.paths import NOTHING, kind_of
 from pipeline.core.types import Json, StrictModel
+from pipeline.devices.qnn.runner import QNN
 
 MANIFEST = "manifest.json"
 FORMAT = 4
@@ -61,7 +62,7 @@ def write_manifest(bundle: Path, provenance: dict[str, Json]) -> None:
 
 def bundle_bytes(bundle: Path) -> int:
     """Size of what ships: all files but the record that the store keeps beside them. Of graphs in several formats, an
-    app takes the .onnx files or a folder of `ort/`: the largest counts."""
+    app takes the .onnx files or a folder of `ort/` or `qnn/`: the largest counts."""
     totals: Counter[str] = Counter()
     for name, size in tree(bundle).items():
         totals[_form(name)] += size if name != RECORD else 0
@@ -72,7 +73,7 @@ def bundle_bytes(bundle: Path) -> int:
 def _form(name: str) -> str:
     """Which of the forms of a bundle's graphs a file is part of; empty for what every form needs."""
     path = PurePosixPath(name)
-    if path.parts[0] == ORT:
+    if path.parts[0] in (ORT, QNN):
         return str(path.parent)
     return "onnx" if ".onnx" in path.suffixes else ""
 

@@ -36,7 +36,8 @@ class Engine(StrictModel):
 
 class Metadata(StrictModel):
     """`metadata.json`: what an app must know of the model. `graphs`: in the order in which it runs them; the golden
-    samples are inputs of the model and outputs of all graphs. `ort`: whether `ort/` has them too. `states`: of a
+    samples are inputs of the model and outputs of all graphs. `npu`: the SoCs for which `qnn/` has the graph compiled.
+    `ort`: whether `ort/` has them too. `states`: of a
     streaming model, input -> the output that is its value in the next step; they start at zero. `decoder`: how a text
     is begun, filled up and bounded; `language`: of a language model, the sizes of its cache and its special tokens."""
 
@@ -46,6 +47,7 @@ class Metadata(StrictModel):
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
     layout: Layout
     ort: bool = Field(default=False, exclude_if=lambda ort: not ort)
+    npu: Annotated[tuple[str, ...], Field(max_length=16)] = Field(default=(), exclude_if=lambda socs: not socs)
     requires: Requirements
     states: dict[str, str] = Field(default={})
     decoder: DecoderSpec | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,16 @@ from pipeline.bundle.records import bundle_graphs, read_metadata
 from pipeline.checks.coverage import Ran
 from pipeline.checks.estimates import estimates_of
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.providers import ProviderCoverage, provider_coverage
+from pipeline.checks.npu import compiled
+from pipeline.checks.providers import QNN, provider_coverage
+from pipeline.checks.typed_values import Shape, ran_shapes
 from pipeline.checks.weights import Graph, Weight
 from pipeline.checks.work import work_of
-from pipeline.config.target import Shape, Target
+from pipeline.config.socs import soc_called
+from pipeline.config.target import Shape as InputShape
+from pipeline.config.target import Target
 from pipeline.core.errors import StageError, UsageError
+from pipeline.core.report_types import ProviderCoverage
 from pipeline.core.types import Figure, StrictModel
 from pipeline.devices.host_runner import HOST
 from pipeline.devices.ort_profile import profile
@@ -37,6 +42,8 @@ from pipeline.source.onnx_checks import check_type
 from pipeline.source.onnx_file import read_graph
 
 _SEED = 0
+NEWEST = "SM8750"
+"""The SoC whose NPU is tried where the target names none: what a new phone has."""
 _MOST_VALUES = 2**27
 """Of an input: a picture of 6,000 x 7,000 pixels."""
 
@@ -69,6 +76,7 @@ def analyze(path: Path, target: Target) -> Analysis:
             records = profile(HOST, subject_of(file, inputs, target.runtime), optimized, runs=2)
         except StageError as error:
             raise error if path.is_dir() else _not_run(error, feed) from error
+        shapes = {name: array.shape for name, array in feed.items()} | _shapes(file, inputs, target, optimized)
         ran = Ran(onnx.load(optimized, load_external_data=False), records, Stored(file, Reasons()))
     model = onnx.load(file, load_external_data=False)
     work = work_of([ran], [model])
@@ -83,9 +91,26 @@ def analyze(path: Path, target: Target) -> Analysis:
         work=work,
         figures=figures,
         out_of_range="; ".join(reasons),
-        providers=provider_coverage([model]),
+        providers=_providers(file, shapes, target),
         advice=_advice(work, weights),
     )
+
+
+def _shapes(file: Path, inputs: Path, target: Target, beside: Path) -> dict[str, Shape]:
+    """Of what operators give, where the graph runs as it is (types that ONNX Runtime has no kernels for do not)."""
+    plain = beside.with_name("plain.onnx")
+    try:
+        records = profile(HOST, subject_of(file, inputs, target.runtime), plain, runs=1, warmup=0, optimize=False)
+    except StageError:
+        return {}
+    return ran_shapes(Graph(onnx.load(plain, load_external_data=False)), records)
+
+
+def _providers(file: Path, shapes: Mapping[str, Shape], target: Target) -> tuple[ProviderCoverage, ...]:
+    """As listed; what QNN takes by compiling for the target's first SoC with an NPU, where QNN is set up here."""
+    listed = provider_coverage([onnx.load(file, load_external_data=False)], shapes)
+    soc = soc_called(target.npu.socs[0] if target.npu else NEWEST)
+    return tuple(compiled(each, onnx.load(file), shapes, soc) if each.provider == QNN else each for each in listed)
 
 
 def _not_run(error: StageError, feed: Feed) -> StageError:
@@ -98,7 +123,7 @@ def _not_run(error: StageError, feed: Feed) -> StageError:
     )
 
 
-def _opened(path: Path, shape: Shape) -> tuple[Path, Feed]:
+def _opened(path: Path, shape: InputShape) -> tuple[Path, Feed]:
     """The file of the graph, and inputs for it."""
     if path.is_dir():
         read_manifest(path)
@@ -111,7 +136,7 @@ def _opened(path: Path, shape: Shape) -> tuple[Path, Feed]:
     return path, _drawn(read_graph(path), shape)
 
 
-def _drawn(model: ModelProto, shape: Shape) -> Feed:
+def _drawn(model: ModelProto, shape: InputShape) -> Feed:
     """Values for every input: an axis without a size has the batch's if it is the first, else that of a text.
     UsageError for inputs that are no numbers, or too large."""
     generator, constants = np.random.default_rng(_SEED), {tensor.name for tensor in model.graph.initializer}
@@ -131,7 +156,7 @@ def _drawn(model: ModelProto, shape: Shape) -> Feed:
     return feed
 
 
-def _dims(value: ValueInfoProto, shape: Shape) -> tuple[int, ...]:
+def _dims(value: ValueInfoProto, shape: InputShape) -> tuple[int, ...]:
     given = value.type.tensor_type.shape.dim
     return tuple(
         axis.dim_value if axis.dim_value > 0 else shape.sequence_length if place else shape.batch_size

@@ -25,6 +25,8 @@ from pipeline.checks.estimates import Estimates, estimates_of
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
+from pipeline.checks.npu import npu_graphs, npu_runners
+from pipeline.checks.providers import provider_coverage
 from pipeline.checks.saturation import joined, overflow
 from pipeline.checks.tiers import Inference, check_tiers
 from pipeline.checks.timing import SECONDS, TIMED, measure_latency, measure_variant
@@ -53,6 +55,7 @@ from pipeline.devices.decoding import cache_of, measure_decoding
 from pipeline.devices.host_info import host_info
 from pipeline.devices.memory import measure_fit, measure_memory
 from pipeline.devices.ort_profile import NodeRecord, profile
+from pipeline.devices.qnn.runner import QnnRunner
 from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
 from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
@@ -205,6 +208,8 @@ def measure(case: Case, begin: Begin) -> Measurements:
             texts=case.texts,
             exact_match=case.exact_match,
             tiers=tiers,
+            npu=npu_graphs(case.bundle, case.target, models),
+            providers=provider_coverage(models, {name: array.shape for name, array in feed.items()}),
         ),
         bundle_bytes(case.bundle) / 1e6,
         weights,
@@ -357,8 +362,9 @@ def _profile(case: Case, singles: Sequence[_Single], done: Progress) -> _Profile
     of_float: list[NodeRecord] = []
     for number, single in enumerate(singles, start=1):
         optimized = Path(single.subject.inputs).with_name("optimized.onnx")
-        once = {} if clock is case.runner else {"runs": 1, "warmup": 0}
-        nodes = profile(case.runner, single.subject, optimized, **once)
+        once = clock is not case.runner
+        runs, warmup = (1, 0) if once else (20, 5)
+        nodes = profile(case.giving("profile"), single.subject, optimized, runs=runs, warmup=warmup)
         stored = Stored(Path(single.subject.model), case.reasons)
         graph = onnx.load(optimized, load_external_data=False)
         ran.append(Ran(graph, nodes, stored, overflow(graph, optimized.parent)))
@@ -397,7 +403,9 @@ def _accuracy(case: Case, answers: Path | None, done: Progress) -> tuple[Dataset
 def _tiers(case: Case, answers: Path | None, subject: Subject, begin: Begin) -> tuple[TierCheck, ...]:
     """Answers and instructions on the CPUs that the runner knows by name. Of another machine that is one CPU the golden
     outputs alone: the evaluation samples ran there already."""
-    runners: dict[str, Runner] = getattr(case.runner, "tiers", {})
+    runners: dict[str, Runner] = dict(getattr(case.runner, "tiers", {}))
+    if not isinstance(case.runner, QnnRunner):
+        runners |= npu_runners(case.bundle, case.target)
     if runners:
         done = begin(f"answers on {', '.join(runners)}")
         inference = Inference(subject, _of_float(case, subject))
@@ -449,7 +457,9 @@ def _runner_notes(case: Case) -> list[str]:
     kinds: dict[Kind, str] = {"times": "latency", "memory": "memory", "answers": "accuracy"}
     measured = [words for kind, words in kinds.items() if not lacking(runner, kind)]
     said = f"{', '.join(measured)} and the profile were measured by {name}."
-    if not measured:
+    if lacking(runner, "profile"):
+        said = f"golden inputs and a few samples ran on {name}."
+    elif not measured:
         said = f"coverage is of the graph as {name} runs it."
     return [said[0].upper() + said[1:], *_elsewhere(case, kinds), *filter(None, [getattr(runner, "remark", "")])]
 

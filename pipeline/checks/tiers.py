@@ -22,6 +22,7 @@ from pipeline.core.types import Evidence, Progress, silent
 from pipeline.data.samples import evaluation_folders, open_samples, read_dataset
 from pipeline.devices.arm64.counting import count
 from pipeline.devices.arm64.runner import EmulatedRunner
+from pipeline.devices.qnn.runner import QnnRunner
 from pipeline.devices.runner import Runner, subject_of
 from pipeline.devices.runner_session import RunnerSession
 from pipeline.devices.worker import Subject, available_cores
@@ -97,6 +98,8 @@ def check_tiers(
 
 
 def _counts(runner: Runner, inference: Inference) -> dict[str, Any]:
+    if isinstance(runner, QnnRunner):
+        return {}
     if not isinstance(runner, EmulatedRunner):
         return {"uncounted": "they are counted on emulated Arm CPUs alone"}
     if runner.evidence is not Evidence.EMULATED:

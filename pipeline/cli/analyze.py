@@ -37,20 +37,23 @@ def _show(found: Analysis, console: Console) -> None:
         print_wrapped(note, console, indent=2)
     if found.out_of_range:
         print_wrapped(f"latency and power: out of range, {found.out_of_range}", console)
-    table = Table("provider", "operators", "weights", "parts", "left on the CPU", box=None, pad_edge=False)
+    table = Table("provider", "operators", "products", "parts", "copied", "left on the CPU", box=None, pad_edge=False)
     for each in found.providers:
         left = [f"{name} x{count}" for name, count in each.left.items()]
         more = [f"{len(left) - _SHOWN} more"] if len(left) > _SHOWN else []
         table.add_row(
             each.title,
             f"{each.taken} of {each.nodes}",
-            f"{each.weights:.0%}",
+            "-" if each.products is None else f"{each.products:.0%}",
             str(each.parts),
+            f"{each.crossing_mb:.3g} MB",
             ", ".join([*left[:_SHOWN], *more]) or "-",
         )
     console.print(table)
     for each in found.providers:
         if each.needs:
             print_wrapped(f"{each.title} needs {each.needs}", console, indent=2)
+        said = f"as {each.compiled} compiled it" if each.compiled else f"as listed by {each.source}"
+        print_wrapped(f"{each.title}: {said}", console, indent=2)
     for line in found.advice:
         print_wrapped(line, console, indent=2)

@@ -48,6 +48,8 @@ BUDGETS: Registry[Limited] = Registry(
         "max_exact_match_drop": "pipeline.checks.budgets.language:EXACT_MATCH",
         "min_weight_coverage": "pipeline.checks.budgets.coverage:WEIGHTS",
         "min_mac_coverage": "pipeline.checks.budgets.coverage:MACS",
+        "min_npu_coverage": "pipeline.checks.budgets.npu:COVERAGE",
+        "max_npu_parts": "pipeline.checks.budgets.npu:PARTS",
         "max_overflow": "pipeline.checks.budgets.overflow:OVERFLOW",
         "min_speedup": "pipeline.checks.budgets.latency:SPEEDUP",
         PREVIOUS: "pipeline.checks.budgets.latency:PREVIOUS_SPEED",

@@ -162,7 +162,7 @@ class ModelSpec(StrictModel):
     the output that is judged; `data`: the kind of its samples; `auto_class`: the transformers class that loads it.
     `preprocessing`: a recipe's image processing; `labels`: class names by index; `head`: how outputs are decoded.
     `decoder`: of a model with an encoder and a decoder; `language`: of a language model; `coded`: whether its weights
-    are codes already.
+    are codes already. `text_length`: the tokens that every text is padded to, where shapes are fixed.
     Outside the key: `path`, its folder; `entry`, the factory, ONNX or GGUF file; `tokenizer`, the folder of a tokenizer
     in place of its own; `stamps`, of files with weights, by which they are known to be those that were digested.
     """
@@ -185,6 +185,7 @@ class ModelSpec(StrictModel):
     decoder: DecoderSpec | None = Field(default=None, exclude_if=lambda decoder: decoder is None)
     language: LanguageSpec | None = Field(default=None, exclude_if=lambda language: language is None)
     coded: bool = Field(default=False, exclude_if=lambda coded: not coded)
+    text_length: int | None = Field(default=None, exclude_if=lambda length: length is None)
     path: Path
     entry: str = ""
     tokenizer: Path | None = None

@@ -526,6 +526,50 @@ class TierCheck(StrictModel):
     uncounted: str = ""
 
 
+class ProviderCoverage(StrictModel):
+    """What one execution provider takes of a graph.
+
+    Attributes:
+        parts: Pieces that it runs, with the CPU's between them.
+        weights: The share of weight values whose operators it takes.
+        products: The share of multiply-accumulates; None where shapes are not known.
+        crossing_mb: What is copied between it and the CPU for an inference.
+        left: Operators that stay on the CPU, with how many.
+        needs: What the graph lacks of what it needs.
+        source: What lists its operators.
+        compiled: What really compiled the graph, where that was tried: then that counts, and not the list.
+    """
+
+    provider: str
+    title: str
+    nodes: int
+    taken: int
+    parts: int
+    weights: float
+    products: float | None
+    crossing_mb: float
+    left: dict[str, int]
+    needs: str
+    source: str
+    compiled: str = ""
+
+
+class NpuGraph(StrictModel):
+    """The graph compiled for the NPU of a SoC. `operators`: of the portable graph; `parts`: pieces that the NPU runs;
+    `left`: operators that stay on the CPU between them, with how many."""
+
+    soc: str
+    title: str
+    operators: int
+    parts: int
+    left: dict[str, int]
+
+    @property
+    def covered(self) -> float:
+        """The share of the operators that the NPU runs."""
+        return max(0.0, 1 - sum(self.left.values()) / self.operators) if self.operators else 0.0
+
+
 class Measured(StrictModel):
     """What was measured of a bundle: the part of a report that figures are made of."""
 
@@ -544,6 +588,8 @@ class Measured(StrictModel):
     texts: WrittenTexts | None = None
     exact_match: tuple[ExactMatch, ...] = Field(default=(), exclude_if=lambda found: not found)
     tiers: tuple[TierCheck, ...] = ()
+    npu: tuple[NpuGraph, ...] = ()
+    providers: tuple[ProviderCoverage, ...] = ()
 
 
 class Report(Measured):

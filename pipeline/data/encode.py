@@ -255,7 +255,7 @@ def _text_rows(dataset: Dataset, spec: ModelSpec, max_length: int) -> Iterator[R
 
 def _as_declared(row: Row, spec: ModelSpec, tokenizer: Any, where: str) -> Row:
     """The row in the dtypes that a graph declares, and padded at its end if all its texts have one length."""
-    length = fixed_length(spec.inputs)
+    length = spec.text_length or fixed_length(spec.inputs)
     if length is not None:
         if tokenizer.pad_token_id is None:
             raise UsageError(

@@ -347,6 +347,8 @@ class Reading:
         if found.language is not None:
             language = found.language.within(self.target.shape.context_length)
             found = found.model_copy(update={"language": language})
+        if self.target.npu is not None and found.data == "text":
+            found = found.model_copy(update={"text_length": self.target.shape.sequence_length})
         if all(name.startswith(UNNAMED) for name in found.labels.values()):
             found = found.model_copy(update={"labels": self._names() or found.labels})
         return found

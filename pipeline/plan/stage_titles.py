@@ -31,6 +31,7 @@ _TITLES = {
     "noise": "measure each layer's noise",
     "sensitivity": "measure sensitivity",
     "allocation": "measure what fewer bits lose",
+    "fix": "fix shapes",
     "quantize": "quantize",
     "write": "write ONNX",
     "compare": "compare with float",
@@ -48,4 +49,6 @@ def title_of(stage: str) -> str:
     `pass 1: prune`). A stage that belongs to a pass is called as if it were the only one."""
     if found := re.fullmatch(r"compress\.(\d+)\.(\w+)", stage):
         return f"pass {int(found[1]) + 1}: {found[2]}"
+    if found := re.fullmatch(r"context\.(\w+)", stage):
+        return f"compile for {found[1]}"
     return _TITLES[re.sub(r"\.\d+$", "", stage)]

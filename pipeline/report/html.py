@@ -44,6 +44,8 @@ def html(report: Report) -> str:
         exact_match_sentences=text.exact_match_sentences(report),
         range_sentence=range_sentence(report),
         tier_sentences=text.tier_sentences(report),
+        npu_sentences=text.npu_sentences(report),
+        provider_sentence=text.provider_sentence(report),
         meters=meters(report),
         other_figures=report.other_figures(),
         scheme_words=SchemeFormats(report.scheme, report.formats).words(),

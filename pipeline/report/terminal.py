@@ -20,7 +20,9 @@ from pipeline.report.text import (
     interval,
     limit_text,
     margin_text,
+    npu_sentences,
     printable,
+    provider_sentence,
     quantization_sentence,
     summary,
     texts_sentence,
@@ -50,6 +52,8 @@ def render(report: Report, console: Console) -> None:
             *exact_match_sentences(report),
             range_sentence(report),
             *tier_sentences(report),
+            *npu_sentences(report),
+            provider_sentence(report) if report.npu else "",
             *nearest,
         ],
     ):

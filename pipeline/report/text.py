@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from pipeline.core.report_types import BudgetResult, Drift, ExactMatch, OutputError, Report, TierAccuracy, TierCheck
+from pipeline.core.report_types import (
+    BudgetResult,
+    Drift,
+    ExactMatch,
+    NpuGraph,
+    OutputError,
+    Report,
+    TierAccuracy,
+    TierCheck,
+)
 from pipeline.core.types import Evidence, Figure, Json, Verdict
 
 SUFFIX = {"share": "", "x": "x"}
@@ -177,6 +186,19 @@ def tier_sentences(report: Report) -> list[str]:
     return [_tier_sentence(tier) for tier in report.tiers]
 
 
+def npu_sentences(report: Report) -> list[str]:
+    """What of the bundle was compiled for each NPU, a line each."""
+    return [_npu_sentence(graph) for graph in report.npu]
+
+
+def provider_sentence(report: Report) -> str:
+    """What execution providers would take; empty of a report of before they were looked at."""
+    if not report.providers:
+        return ""
+    taken = [f"{each.title} {each.taken} in {count(each.parts, 'part')}" for each in report.providers]
+    return f"Of its {report.providers[0].nodes} operators take, as their documentation lists them: {'; '.join(taken)}."
+
+
 def _tier_sentence(tier: TierCheck) -> str:
     name = f"On {tier.tier} ({tier.cpu})"
     if tier.failure:
@@ -185,6 +207,15 @@ def _tier_sentence(tier: TierCheck) -> str:
     golden = f"{tier.matched} of {count(tier.golden, 'golden output')}"
     told = [f"{golden} ({off}, {tier.tolerance:g} allowed)"] if tier.golden else []
     return f"{name}: {'; '.join([*told, *map(_tier_accuracy, tier.accuracy), *_instructions(tier)])}."
+
+
+def _npu_sentence(graph: NpuGraph) -> str:
+    """`Compiled for SM8650 (Snapdragon 8 Gen 3): all of 40 operators, in 1 part.`"""
+    left = ", ".join(f"{name} x{number}" for name, number in graph.left.items())
+    taken = f"all of {graph.operators} operators"
+    if left:
+        taken = f"{graph.operators - sum(graph.left.values())} of {graph.operators} operators (on the CPU: {left})"
+    return f"Compiled for {graph.soc} ({graph.title}): {taken}, in {count(graph.parts, 'part')}."
 
 
 def _instructions(tier: TierCheck) -> list[str]:

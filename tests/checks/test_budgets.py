@@ -32,6 +32,7 @@ def test_latencies_of_two_runs_are_not_compared() -> None:
         *("min_top10_overlap", "min_agreement", "max_accuracy_drop", "max_kl_per_token", "max_perplexity_increase"),
         *("max_repetition_increase", "max_exact_match_drop"),
         *("min_score", "max_overflow", "instructions_m", "min_instruction_ratio"),
+        "min_npu_coverage",
     }
 
 

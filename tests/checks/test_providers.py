@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from pipeline.checks.providers import ProviderCoverage, provider_coverage, providers
+from pipeline.checks.providers import compiled_coverage, provider_coverage, providers
+from pipeline.core.report_types import ProviderCoverage
 
 node = helper.make_node
 
@@ -19,7 +20,7 @@ def model(nodes: list[NodeProto], fixed: bool = True, **constants: np.ndarray) -
 
 
 def of(name: str, *models: ModelProto) -> ProviderCoverage:
-    return next(found for found in provider_coverage(models) if found.provider == name)
+    return next(found for found in provider_coverage(models, {}) if found.provider == name)
 
 
 WEIGHT = np.ones((4, 20), np.float32)
@@ -75,3 +76,32 @@ def test_operators_of_other_domains_are_not_mistaken_for_standard_ones() -> None
 def test_every_list_has_its_source() -> None:
     assert [provider.name for provider in providers()] == ["qnn", "xnnpack", "nnapi", "coreml", "webgpu"]
     assert all("ONNX Runtime" in provider.source or "onnxruntime" in provider.source for provider in providers())
+
+
+def test_what_falls_back_costs_copies_and_products() -> None:
+    """x [1, 4] times 80 weights, Erf and Relu: NNAPI leaves Erf, so that [1, 20] floats go there and back."""
+    nnapi, xnnpack = of("nnapi", FLOAT), of("xnnpack", FLOAT)
+    assert (nnapi.products, nnapi.crossing_mb) == (1.0, 2 * 20 * 4 / 1e6)
+    assert xnnpack.crossing_mb == 20 * 4 / 1e6
+    erf = model([node("Erf", ["x"], ["e"]), node("MatMul", ["e", "w"], ["y"])], fixed=False, w=WEIGHT)
+    assert of("nnapi", erf).products is None
+
+
+def test_types_without_kernels_stay() -> None:
+    """Codes of 16 bits are QNN's alone."""
+    scales = {"s": np.float32(1).reshape(()), "z": np.uint16(0).reshape(())}
+    wide = model(
+        [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])], **scales
+    )
+    assert (of("qnn", wide).taken, of("xnnpack", wide).taken, of("nnapi", wide).taken) == (2, 0, 0)
+    half = helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1])
+    graph = helper.make_graph([node("Relu", ["x"], ["y"])], "g", [half], [helper.make_tensor_value_info("y", 10, None)])
+    assert (of("nnapi", helper.make_model(graph)).taken, of("coreml", helper.make_model(graph)).taken) == (0, 1)
+
+
+def test_what_a_compiler_took_goes_before_its_list() -> None:
+    listed = of("qnn", FLOAT)
+    named = model([node("MatMul", ["x", "w"], ["a"], name="m"), node("Relu", ["a"], ["y"], name="r")], w=WEIGHT)
+    found = compiled_coverage(listed, named, {"r"}, 1, "QNN for a SoC")
+    assert (found.nodes, found.taken, found.parts, found.left) == (2, 1, 1, {"Relu": 1})
+    assert (found.products, found.crossing_mb, found.compiled) == (1.0, 20 * 4 / 1e6, "QNN for a SoC")

@@ -39,9 +39,9 @@ def refused(name: str) -> UsageError:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("phon", "Unknown target 'phon'. Did you mean 'phone'?"),
+        ("phon", "Unknown target 'phon'. Did you mean 'phone' or 'phone-npu'?"),
         ("phone-bud", "Unknown target 'phone-bud'. Did you mean 'phone-budget' or 'phone'?"),
-        ("toaster", "Unknown target 'toaster'. Allowed: car, phone, phone-budget, robot."),
+        ("toaster", "Unknown target 'toaster'. Allowed: car, car-npu, phone, phone-budget, phone-npu, robot."),
     ],
 )
 def test_unknown_target_is_named_with_the_nearest_known_ones(given: str, message: str) -> None:
@@ -101,7 +101,7 @@ def test_a_local_target_hides_the_shipped_one_of_its_name_and_no_other() -> None
 
 def test_a_local_target_is_listed_among_the_shipped_ones() -> None:
     write("targets/tablet.toml", PHONE)
-    assert list(available("targets")) == ["car", "phone", "phone-budget", "robot", "tablet"]
+    assert list(available("targets")) == ["car", "car-npu", "phone", "phone-budget", "phone-npu", "robot", "tablet"]
     assert load_target("tablet").name == "tablet"
 
 
@@ -128,7 +128,7 @@ def test_a_target_of_the_same_name_extends_the_shipped_one() -> None:
     ("files", "message"),
     [
         ({"a.toml": 'extends = "b.toml"', "b.toml": 'extends = "a.toml"'}, "a.toml extends itself."),
-        ({"a.toml": 'extends = "phon"'}, "Unknown target 'phon'. Did you mean 'phone'?"),
+        ({"a.toml": 'extends = "phon"'}, "Unknown target 'phon'. Did you mean 'phone' or 'phone-npu'?"),
         ({"a.toml": "extends = 1"}, "a.toml: extends is 1."),
     ],
 )

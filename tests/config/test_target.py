@@ -17,7 +17,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.types import Evidence
 from pipeline.core.untrusted import read_toml
 
-NAMES = ("car", "phone", "phone-budget", "robot")
+CPU_NAMES = ("car", "phone", "phone-budget", "robot")
+NPU_NAMES = ("car-npu", "phone-npu")
+NAMES = tuple(sorted(CPU_NAMES + NPU_NAMES))
 NOT_REQUIRED = {"latency_p95_ms", "max_power_w"}
 ALWAYS_REQUIRED = {
     "peak_memory_mb",
@@ -55,7 +57,8 @@ def refused(data: dict[str, Any]) -> str:
 
 def sources(target: Target) -> list[str]:
     budgets = [budget.source for budget in target.budgets.values()]
-    return [*target.device.sources.values(), *target.runtime.sources.values(), *budgets]
+    npu = target.npu.sources.values() if target.npu else ()
+    return [*npu, *target.device.sources.values(), *target.runtime.sources.values(), *budgets]
 
 
 def test_exactly_these_targets_ship() -> None:
@@ -75,13 +78,20 @@ def test_shipped_target_has_the_common_runtime_and_shape(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "recipe"),
-    [("phone", "w8a8"), ("phone-budget", "w8a8"), ("car", "w8a8"), ("robot", "w4a8-static")],
+    [
+        ("phone", "w8a8"),
+        ("phone-budget", "w8a8"),
+        ("car", "w8a8"),
+        ("robot", "w4a8-static"),
+        ("phone-npu", "w8a16-npu"),
+        ("car-npu", "w8a8-npu"),
+    ],
 )
 def test_default_recipe(name: str, recipe: str) -> None:
     assert load_target(name).recipe == recipe
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CPU_NAMES)
 def test_what_the_host_can_decide_is_required_and_the_rest_is_not(name: str) -> None:
     budgets = load_target(name).budgets
     required = {kind for kind, budget in budgets.items() if budget.required}
@@ -90,6 +100,17 @@ def test_what_the_host_can_decide_is_required_and_the_rest_is_not(name: str) -> 
     for kind, budget in budgets.items():
         host_counts = Evidence.HOST in budget.evidence
         assert host_counts == (kind in ALWAYS_REQUIRED), kind
+
+
+@pytest.mark.parametrize("name", NPU_NAMES)
+def test_an_npu_is_judged_by_what_it_computes(name: str) -> None:
+    """A host tells nothing of its latency, and no estimate is defended."""
+    target = load_target(name)
+    assert {kind for kind, budget in target.budgets.items() if not budget.required} == {"latency_p95_ms"}
+    assert target.budgets["latency_p95_ms"].evidence == (Evidence.DEVICE,)
+    assert {"min_golden_match", "max_tier_drop", "min_npu_coverage", "max_npu_parts"} < set(target.budgets)
+    assert target.npu is not None
+    assert f"| {name} | {', '.join(target.npu.socs)} | {target.recipe} |" in README
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,6 +29,7 @@ def test_places_are_not_in_the_key(field: str) -> None:
 def test_everything_else_is(field: str) -> None:
     value = getattr(SPEC, field)
     given = {"inputs": {}, "preprocessing": {"resize": 8}, "head": {"blank": 0}, "labels": {"0": "dog"}}
+    given["text_length"] = 128
     given["decoder"] = DecoderSpec(start=0)
     given["language"] = LanguageSpec(layers=1, heads=1, size=8, queries=1, hidden=8, vocabulary=9, longest=16)
     other = given.get(field, not value if isinstance(value, bool) else "other")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pipeline.checks.budgets.accuracy import NAME as DROP_NAME
 from pipeline.checks.budgets.metric import Absent, Explained, Metric, Outcome
 from pipeline.checks.measurements import Measurements
+from pipeline.checks.npu import untried
 from pipeline.config.target import Budget
 from pipeline.core.report_types import TierCheck
 from pipeline.core.types import Evidence, Figure
@@ -33,12 +34,20 @@ def implied(found: Measurements) -> dict[str, Budget]:
 
 
 def _match(found: Measurements) -> Outcome:
+    if why := _untried(found):
+        return Absent(why)
     tiers = [tier for tier in found.records.tiers if tier.golden or tier.failure]
     if not tiers:
         return Absent(NOT_TRIED if not found.records.tiers else "the bundle has no golden inputs")
     worst = min(tiers, key=_share)
     note = f"{len(tiers)} tiers; worst: {worst.tier}"
     return Figure(value=_share(worst), unit="share", evidence=worst.evidence, note=note)
+
+
+def _untried(found: Measurements) -> str:
+    """Why the bundle did not run on each NPU of its target; empty if it did."""
+    case = found.case
+    return untried(case.bundle, case.target, [tier.tier for tier in found.records.tiers]) if case.target.npu else ""
 
 
 def _share(tier: TierCheck) -> float:
@@ -61,6 +70,8 @@ def _words(tier: TierCheck) -> str:
 
 def _drop(found: Measurements) -> Outcome:
     """The drop of the whole set on this machine, and what the tier loses beyond it on the samples that ran there."""
+    if why := _untried(found):
+        return Absent(why)
     if not found.records.tiers:
         return Absent(NOT_TRIED)
     here = {result.dataset: result.drop for result in found.records.accuracy}
