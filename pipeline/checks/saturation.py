@@ -31,7 +31,7 @@ def overflow(model: ModelProto, folder: Path) -> Overflow:
 
     The kernels of ONNX Runtime for AVX2 multiply uint8 inputs with int8 weights by VPMADDUBSW, which adds the products
     of two neighbours along the summed axis and saturates to [-32768, 32767] (Intel SDM, vol. 2); inputs may have any
-    code. uint8 weights, and convolutions of one channel, take other kernels.
+    code. uint8 weights, and convolutions of each channel alone, take other kernels.
     """
     graph = Graph(model)
     found = [(node, _count(codes)) for node in graph.nodes for codes in _codes(node, graph, folder)]
@@ -68,12 +68,16 @@ def _codes(node: NodeProto, graph: Graph, folder: Path) -> Iterator[NDArray[np.i
 
 def _summed_first(node: NodeProto, codes: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:
     if "Conv" in node.op_type:
-        if codes.shape[1] > 1:  # else one channel each
+        if codes.shape[1] > 1 or _groups(node) == 1:  # else one channel each
             yield np.moveaxis(codes, 1, -1).reshape(len(codes), -1).T
     elif any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
         yield codes.T
     else:
         yield from codes.reshape(-1, *codes.shape[-2:])
+
+
+def _groups(node: NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _count(codes: NDArray[np.int8]) -> tuple[int, int]:

@@ -107,8 +107,8 @@ class Scheme(StrictModel):
     `dynamic` (ranges found at run time), `static` (calibrated).
     `everywhere`: the bits to which static ranges round what all operators take and give, as NPUs want it; null rounds
     around weighted products alone.
-    `reduce_range`: 7-bit weight codes, so that the 16-bit pair sums of x86 without VNNI cannot saturate
-    (255 * 64 * 2 < 2**15) and one file answers alike on every instruction set.
+    `reduce_range`: 8-bit weight codes of which two neighbours of one sign add up to 128 at most, so that the 16-bit
+    pair sums of x86 without VNNI cannot saturate (255 * 128 < 2**15) and one file answers alike on every CPU.
     `head`: bits of the blocks of the last products, whose results are outputs of the model (a language model's logits,
     a classifier's scores); null for those of other products. A table of embeddings that is also the head's weight is
     read from the head's blocks if they have as many bits as `embeddings`, or more.

@@ -12,7 +12,7 @@ from pipeline.formats.format import NO_KERNEL, Arrays, Encoded, Entry, Known, Sh
 from pipeline.formats.integer_product import IntegerProduct, emit_product
 from pipeline.graph.edit import add_constant, drop_unused, emit, name_of, replace
 from pipeline.graph.onnx_ir import ir
-from pipeline.numerics.affine import Axis, Float, dequantize, quantize_symmetric
+from pipeline.numerics.affine import Axis, Float, dequantize, pair_floor, quantize_symmetric
 
 RANGES_AT_RUN_TIME = (
     "ONNX Runtime's convolution with ranges found at run time (ConvInteger) is slower than float: use w8a8"
@@ -35,8 +35,10 @@ class Int8Channel(IntegerProduct):
 
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
         """A table's rows take all 8 bits: they are multiplied by nothing, so that nothing can saturate."""
-        reduce_range = self.reduce_range and op != "table"
-        codes, scale = quantize_symmetric(weight, self._shared_axes(op, weight), reduce_range, known.floor)
+        floor = np.float32(0) if known.floor is None else known.floor
+        if self.reduce_range and op != "table":
+            floor = np.maximum(floor, _pair_floor(op, weight))
+        codes, scale = quantize_symmetric(weight, self._shared_axes(op, weight), np.broadcast_to(floor, weight.shape))
         return Encoded({"codes": codes, "scales": scale if op == "table" else scale.reshape(-1)})
 
     def _shared_axes(self, op: TensorClass, weight: Float) -> Axis:
@@ -81,6 +83,14 @@ class Int8Tensor(Int8Channel):
         if op == "table":
             return "one scale for all rows of a table is too coarse: use int8-channel"
         return super().refuses(op)
+
+
+def _pair_floor(op: TensorClass, weight: Float) -> Float:
+    """Broadcasts against `weight`. A convolution sums over its channels first, then over the places of its kernel."""
+    if op == "linear":
+        return pair_floor(weight)
+    summed = np.moveaxis(weight, 1, -1).reshape(len(weight), -1).T
+    return pair_floor(summed).reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _rows(node: ir.Node, stored: list[ir.Value]) -> None:

@@ -10,7 +10,7 @@ from pipeline.core.types import Scheme
 from pipeline.formats.format import Arrays, Encoded, Entry, Known, NumberFormat, Shared, TensorClass, constants
 from pipeline.graph.edit import CONTRIB, add_constant, emit, replace_all
 from pipeline.graph.onnx_ir import ir
-from pipeline.numerics.affine import Float, dequantize, quantize_symmetric
+from pipeline.numerics.affine import Float, dequantize, pair_floor, quantize_symmetric
 
 
 class Int8Lstm(NumberFormat):
@@ -29,7 +29,8 @@ class Int8Lstm(NumberFormat):
     def encode(self, op: TensorClass, weight: Float, known: Known) -> Encoded:
         """Codes int8 [directions, inputs, 4 * hidden], as the kernel reads them, and scales float32 [directions, 4 *
         hidden]."""
-        codes, scales = quantize_symmetric(weight, 2, self._reduce_range)
+        floor = pair_floor(np.moveaxis(weight, 2, 0))[:, :, None] if self._reduce_range else None
+        codes, scales = quantize_symmetric(weight, 2, floor)
         return Encoded({"codes": np.ascontiguousarray(codes.transpose(0, 2, 1)), "scales": scales[:, :, 0]})
 
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:

@@ -44,7 +44,7 @@ class Int8Stored(NumberFormat):
         products and convolutions, and per place of the second axis of others (a gate's row, an output channel)."""
         kept = {"linear": 1, "conv": 0}.get(op, 1)
         shared = tuple(axis for axis in range(weight.ndim) if axis != kept)
-        codes, scales = quantize_symmetric(weight, shared, False)
+        codes, scales = quantize_symmetric(weight, shared)
         return Encoded({"codes": codes, "scales": scales})
 
     def decode(self, op: TensorClass, encoded: Encoded, shape: tuple[int, ...]) -> Float:

@@ -28,7 +28,7 @@ class IntegerProduct(NumberFormat):
     """Inputs are rounded with calibrated ranges under a scheme with static activations, and else with ranges found at
     run time: also where the scheme's other products take float inputs.
 
-    `reduce_range`: 7-bit codes of weights, see `core.types.Scheme`.
+    `reduce_range`: codes whose 16-bit sums cannot saturate, see `core.types.Scheme`.
     """
 
     def __init__(self, scheme: Scheme) -> None:
@@ -57,13 +57,13 @@ class IntegerProduct(NumberFormat):
     def details(self) -> dict[str, str]:
         codes = "all 8 bits; sums may saturate on x86 without VNNI"
         if self.reduce_range:
-            codes = "7 of the 8 bits, so that 16-bit sums cannot saturate and every CPU answers alike"
+            codes = "chosen so that 16-bit sums cannot saturate and every CPU answers alike"
         return {"Weight codes": codes} | ({"Ranges from": self._observer} if self._static else {})
 
     def cpu_note(self, vnni: bool) -> str:
         if self.reduce_range:
             return (
-                "8-bit products use 7-bit weight codes, whose 16-bit sums cannot saturate: they are the same on every "
+                "8-bit products use weight codes whose 16-bit sums cannot saturate: they are the same on every "
                 "instruction set."
             )
         if vnni:

@@ -376,7 +376,7 @@ class _Builder:
             seen = {"graph": self._rounded, "samples": self.reading.stages["calibration"].name}
             stages.append(self._of_model("calibrate.cache", 1, "pipeline.quantize.cache:run", {}, seen, _ONNX))
             inputs["cache"] = "calibrate.cache"
-        return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=7)]
+        return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=8)]
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
         config = {"scheme": describe(self.scheme.model_copy(update={"cache": 32}))}  # of weights
@@ -398,7 +398,7 @@ class _Builder:
             inputs["graph"] = "scale"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=9))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=10))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
@@ -409,7 +409,7 @@ class _Builder:
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=16))]
+        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=17))]
 
     def _learn(self, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
         if self.source.language is None:
@@ -431,8 +431,8 @@ class _Builder:
     def _measuring(self) -> list[tuple[str, str, int]]:
         """Name, function and version of the stages that measure what rounding costs the outputs."""
         wanted = [
-            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 2)),
-            (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 8)),
+            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 3)),
+            (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 9)),
             (self.formats.allocates, ("allocation", "allocate:run", 1)),
         ]
         return [stage for asked, stage in wanted if asked]

@@ -65,10 +65,14 @@ def test_weights_of_convolutions_are_summed_over_places_and_then_channels() -> N
     assert overflow(model("QLinearConv", apart, 3), Path()) == Overflow(pairs=2, overflowing=0)
 
 
+def test_a_convolution_of_the_only_channel_sums_over_places() -> None:
+    assert overflow(model("QLinearConv", np.full((3, 1, 3, 3), 127, np.int8), 3), Path()).overflowing == 3 * 4
+
+
 def test_other_kernels_do_not_overflow() -> None:
-    """Of uint8 weights, and of convolutions of single channels."""
+    """Of uint8 weights, and of convolutions of each channel alone."""
     assert overflow(model("MatMulInteger", CODES.view(np.uint8)), Path()).pairs == 0
-    assert overflow(model("QLinearConv", np.full((3, 1, 3, 3), 127, np.int8), 3), Path()).pairs == 0
+    assert overflow(model("QLinearConv", np.full((3, 1, 3, 3), 127, np.int8), 3, group=3), Path()).pairs == 0
     assert overflow(model("Add", CODES), Path()).pairs == 0
 
 

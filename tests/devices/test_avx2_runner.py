@@ -1,4 +1,4 @@
-"""An x86-64 CPU without VNNI, emulated: there 8-bit weights overflow, and 7-bit ones do not."""
+"""An x86-64 CPU without VNNI, emulated: there 8-bit weights overflow, unless neighbours add up to 128 at most."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from pipeline.checks.saturation import overflow
@@ -22,6 +23,8 @@ from pipeline.devices.runner import lacking, subject_of
 from pipeline.devices.runner_session import RunnerSession
 from pipeline.devices.worker import Facts
 from pipeline.runtime.session import default_session
+
+Feed = dict[str, NDArray[np.float32]]
 
 
 @pytest.fixture
@@ -77,6 +80,52 @@ def test_what_it_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(UsageError, match="needs Linux on x86-64; this is Linux on aarch64"):
         AVX2.run(Facts(), 10.0)
+
+
+@pytest.fixture
+def convolution(tmp_path: Path) -> Callable[[int, int], tuple[Path, Feed]]:
+    """One in integers whose neighbouring weights of one sign add up to 128, on an image of the largest codes."""
+
+    def make(channels: int, groups: int) -> tuple[Path, Feed]:
+        draw = np.random.default_rng(0)
+        first, sign = draw.integers(1, 128, (32, 9 * channels)), draw.choice([-1, 1], (32, 9 * channels))
+        first[:, 1::2], sign[:, 1::2] = 128 - first[:, : 9 * channels - 1 : 2], sign[:, : 9 * channels - 1 : 2]
+        weight = np.moveaxis((sign * first).reshape(32, 3, 3, channels), -1, 1).astype(np.int8)
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["codes"]),
+            helper.make_node("DequantizeLinear", ["codes", "step", "zero"], ["rounded"]),
+            helper.make_node("DequantizeLinear", ["w", "scale"], ["weight"]),
+            helper.make_node("Conv", ["rounded", "weight"], ["sums"], group=groups),
+            helper.make_node("QuantizeLinear", ["sums", "scale", "middle"], ["out"]),
+            helper.make_node("DequantizeLinear", ["out", "scale", "middle"], ["y"]),
+        ]
+        arrays = {"step": np.float32(1 / 255), "zero": np.uint8(0), "middle": np.uint8(128), "w": weight}
+        arrays["scale"] = np.float32(0.1)
+        shape = ["n", channels * groups, 8, 8]
+        graph = helper.make_graph(
+            nodes,
+            "convolution",
+            [helper.make_tensor_value_info("x", 1, shape)],
+            [helper.make_tensor_value_info("y", 1, None)],
+            [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.save(model, tmp_path / "convolution.onnx")
+        return tmp_path / "convolution.onnx", {"x": np.ones((1, channels * groups, 8, 8), np.float32)}
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (3, 1), (1, 1), (5, 4), (1, 32)])
+def test_convolutions_whose_neighbours_add_up_to_128_answer_alike(
+    channels: int, groups: int, convolution: Callable[[int, int], tuple[Path, Feed]]
+) -> None:
+    path, feed = convolution(channels, groups)
+    (there,) = RunnerSession(AVX2, subject_of(path, path, Runtime())).run(["y"], feed)
+    (here,) = default_session(path).run(["y"], feed)
+    np.testing.assert_array_equal(there, here)
 
 
 @pytest.mark.slow

@@ -83,11 +83,11 @@ def test_rounding_is_decoding_of_codes_and_counts_their_bytes(name: str, op: Ten
 @pytest.mark.parametrize(
     ("name", "op", "expected", "size"),
     [
-        # 1.5 is 63 steps: steps of 1/42
-        ("int8-channel", "linear", [[62 / 42, 63 / 42], [-63 / 42, 0.5]], 4 + 8),
+        # neighbours of one sign take 127 steps: of 1.5 and of 2
+        ("int8-channel", "linear", [[125 * 1.5 / 127, 95 * 2 / 127], [-1.5, 32 * 2 / 127]], 4 + 8),
         # rows take all 8 bits, each with its own scale
         ("int8-channel", "table", [[1.5 * 125 / 127, 1.5], [-1.5, 1.5 * 42 / 127]], 4 + 8),
-        ("int8-tensor", "linear", [[62 / 42, 63 / 42], [-63 / 42, 0.5]], 4 + 4),
+        ("int8-tensor", "linear", [[94 * 2 / 127, 95 * 2 / 127], [-95 * 2 / 127, 32 * 2 / 127]], 4 + 4),
         ("fp16", "linear", [[1.4755859375, 1.5], [-1.5, 0.5]], 8),
     ],
 )

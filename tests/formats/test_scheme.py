@@ -140,7 +140,7 @@ def test_words_of_w8a8_static() -> None:
         "Weights": "8-bit integers, one scale per output channel",
         "Activations": "8-bit integers, with ranges fixed by calibration",
         "Embeddings": "stay in 32-bit float",
-        "Weight codes": "7 of the 8 bits, so that 16-bit sums cannot saturate and every CPU answers alike",
+        "Weight codes": "chosen so that 16-bit sums cannot saturate and every CPU answers alike",
         "Ranges from": "percentile observer at 99.99 %",
         "Smoothing": "SmoothQuant, alpha 0.5",
         "Left out on request": "head",
@@ -160,7 +160,7 @@ def test_words_of_widened_blocks() -> None:
     assert words["Weights"] == (
         "4-bit integers, one 16-bit scale per block of 32, widened to 8 bits when the model is loaded"
     )
-    assert words["Weight codes"].startswith("7 of the 8 bits")
+    assert words["Weight codes"].startswith("chosen so that")
     assert "Products" not in words
 
 

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.numerics.affine import Axis, affine_uint8, dequantize, is_empty, largest_code, quantize_symmetric
+from pipeline.numerics.affine import (
+    Axis,
+    affine_uint8,
+    dequantize,
+    is_empty,
+    largest_code,
+    pair_floor,
+    quantize_symmetric,
+)
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 WEIGHTS = npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=FINITE)
@@ -37,14 +45,27 @@ def reference(op_type: str, *inputs: object) -> list[NDArray[Any]]:
 def test_codes_worked_by_hand() -> None:
     """Column scales 1, 0.1 and 2: 127, 12.7 and 254 over 127. A half goes to the even neighbour."""
     weight = np.array([[127.0, 6.36, 3.0], [-63.6, -12.7, -254.0], [0.5, 0.0, 5.0]], np.float32)
-    codes, scale = quantize_symmetric(weight, 0, reduce_range=False)
+    codes, scale = quantize_symmetric(weight, 0)
     assert codes.tolist() == [[127, 64, 2], [-64, -127, -127], [0, 0, 2]]
     np.testing.assert_allclose(scale, [[1.0, 0.1, 2.0]], rtol=1e-6)
 
 
-def test_reduced_codes_worked_by_hand() -> None:
-    codes, scale = quantize_symmetric(np.array([[-63.0, 31.4, 0.6]], np.float32), None, reduce_range=True)
-    assert (codes.tolist(), scale.tolist()) == ([[-63, 31, 1]], [[1.0]])
+def test_pairs_of_codes_add_up_to_128_at_most() -> None:
+    """Pairs of the first column: 127 and -3, 100 and 27, and 90 alone. Of the second, 127 and 127 of one sign."""
+    weight = np.array([[127.0, -127.0], [-3.0, -127.0], [100.0, 1.0], [27.0, 0.0], [90.0, 5.0]], np.float32)
+    floor = pair_floor(weight)
+    assert floor.tolist() == [1.0, 2.0]
+    codes, scale = quantize_symmetric(weight, 0, floor[None])
+    assert scale.tolist() == [[1.0, 2.0]]
+    assert codes.T.tolist() == [[127, -3, 100, 27, 90], [-64, -64, 0, 0, 2]]
+
+
+@given(WEIGHTS)
+def test_no_pair_of_neighbours_saturates(weight: NDArray[np.float32]) -> None:
+    codes, _ = quantize_symmetric(weight, 0, pair_floor(weight)[None])
+    pairs = codes[: len(codes) // 2 * 2].astype(int).reshape(-1, 2, *codes.shape[1:])
+    assert 255 * np.maximum(pairs, 0).sum(1).max(initial=0) < 2**15
+    assert 255 * np.minimum(pairs, 0).sum(1).min(initial=0) >= -(2**15)
 
 
 def test_largest_codes() -> None:
@@ -52,7 +73,7 @@ def test_largest_codes() -> None:
 
 
 def test_zeros_keep_code_zero_and_a_scale_above_zero() -> None:
-    codes, scale = quantize_symmetric(np.zeros((3, 2), np.float32), 0, reduce_range=True)
+    codes, scale = quantize_symmetric(np.zeros((3, 2), np.float32), 0)
     assert not codes.any()
     assert (scale > 0).all()
 
@@ -60,24 +81,24 @@ def test_zeros_keep_code_zero_and_a_scale_above_zero() -> None:
 @pytest.mark.parametrize(("axis", "shape"), [(0, (1, 5)), (1, (4, 1)), (None, (1, 1)), ((0, 1), (1, 1))])
 def test_axis_is_shared_by_one_scale(axis: Axis, shape: tuple[int, ...]) -> None:
     weight = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
-    codes, scale = quantize_symmetric(weight, axis, reduce_range=False)
+    codes, scale = quantize_symmetric(weight, axis)
     assert (codes.shape, scale.shape) == ((4, 5), shape)
     assert (codes.dtype.name, scale.dtype.name) == ("int8", "float32")
     np.testing.assert_array_equal(np.abs(codes).max(axis=axis), 127)
 
 
-@given(WEIGHTS, st.sampled_from([0, 1, None]), st.booleans())
-def test_weights_come_back_within_half_a_step(weight: NDArray[np.float32], axis: Axis, reduce_range: bool) -> None:
-    codes, scale = quantize_symmetric(weight, axis, reduce_range)
+@given(WEIGHTS, st.sampled_from([0, 1, None]))
+def test_weights_come_back_within_half_a_step(weight: NDArray[np.float32], axis: Axis) -> None:
+    codes, scale = quantize_symmetric(weight, axis)
     error = np.abs(dequantize(codes, scale).astype(np.float64) - weight)
     assert (error <= scale.astype(np.float64) * (0.5 + 1e-4)).all()
-    assert np.abs(codes.astype(int)).max() <= largest_code(reduce_range)
+    assert np.abs(codes.astype(int)).max() <= 127
 
 
-@given(WEIGHTS, st.booleans())
-def test_zero_is_exact_and_signs_are_symmetric(weight: NDArray[np.float32], reduce_range: bool) -> None:
-    codes, scale = quantize_symmetric(weight, 0, reduce_range)
-    negative, same_scale = quantize_symmetric(-weight, 0, reduce_range)
+@given(WEIGHTS)
+def test_zero_is_exact_and_signs_are_symmetric(weight: NDArray[np.float32]) -> None:
+    codes, scale = quantize_symmetric(weight, 0)
+    negative, same_scale = quantize_symmetric(-weight, 0)
     assert not codes[weight == 0].any()
     np.testing.assert_array_equal(negative, -codes)
     np.testing.assert_array_equal(same_scale, scale)
@@ -109,8 +130,8 @@ def test_empty_range_has_the_scale_of_dynamic_quantize_linear_in_onnx_runtime() 
 @pytest.mark.parametrize("size", [1e-14, 1e-9, 1e9])
 def test_scales_follow_the_values_however_small(size: float) -> None:
     weight = np.array([[-1, 2], [3, 4]], np.float32) * np.float32(size)
-    codes, _ = quantize_symmetric(weight, 0, reduce_range=False)
-    np.testing.assert_array_equal(codes, quantize_symmetric(weight / np.float32(size), 0, reduce_range=False)[0])
+    codes, _ = quantize_symmetric(weight, 0)
+    np.testing.assert_array_equal(codes, quantize_symmetric(weight / np.float32(size), 0)[0])
     assert affine_uint8(-size, size)[0] == pytest.approx(2 * size / 255, rel=1e-6)
 
 

@@ -20,15 +20,15 @@ def test_one_scale_serves_all_channels() -> None:
 def test_floor_keeps_bias_codes_in_31_bits() -> None:
     bias, activation = np.float32([3, -7]), np.float32(0.01)
     weight = np.zeros((2, 4), np.float32)
-    _, scale = quantize_symmetric(weight, 1, True, bias_floor(bias, activation)[:, None])
+    _, scale = quantize_symmetric(weight, 1, bias_floor(bias, activation)[:, None])
     codes, _ = quantize_bias(bias, activation, scale.reshape(-1))
     assert np.abs(codes.astype(np.int64)).max() <= 2**30 + 64
 
 
 def test_floor_changes_nothing_where_weights_are_not_dead() -> None:
     weight = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    plain = quantize_symmetric(weight, 1, True)
-    floored = quantize_symmetric(weight, 1, True, bias_floor(np.float32([1, 1, 1]), np.float32(0.1))[:, None])
+    plain = quantize_symmetric(weight, 1)
+    floored = quantize_symmetric(weight, 1, bias_floor(np.float32([1, 1, 1]), np.float32(0.1))[:, None])
     for expected, actual in zip(plain, floored, strict=True):
         np.testing.assert_array_equal(actual, expected)
 

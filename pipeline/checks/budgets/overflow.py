@@ -21,8 +21,11 @@ def _explain(_: float, found: Measurements) -> Explained:
     layers = found.records.overflow.layers if found.records.overflow else ()
     worst = tuple(f"{layer.name} ({layer.op_type}): {layer.share:.1%}" for layer in layers[:SHOWN])
     if found.case.scheme.reduce_range:
-        return worst, "The scheme's own weights have 7 bits; these are the model's: quantize the float model instead."
-    return worst, "Set reduce_range = true in the recipe's scheme: 7-bit weights cannot overflow."
+        return (
+            worst,
+            "The scheme's own weights cannot overflow; these are the model's: quantize the float one.",
+        )
+    return worst, "Set reduce_range = true in the recipe's scheme: its weights cannot overflow."
 
 
 OVERFLOW = Metric(

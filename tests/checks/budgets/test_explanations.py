@@ -332,8 +332,8 @@ def test_weights_that_overflow_name_their_layers_and_the_way_out() -> None:
     full = SCHEMES.get("w8a8").model_copy(update={"reduce_range": False})
     assert explain("max_overflow", 0.0, measured(full, overflow=counted)) == (
         ("dense (MatMulInteger): 25.0%",),
-        "Set reduce_range = true in the recipe's scheme: 7-bit weights cannot overflow.",
+        "Set reduce_range = true in the recipe's scheme: its weights cannot overflow.",
     )
     assert explain("max_overflow", 0.0, measured(overflow=counted))[1].startswith(
-        "The scheme's own weights have 7 bits"
+        "The scheme's own weights cannot overflow"
     )
