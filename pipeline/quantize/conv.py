@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pipeline.formats.format import Arrays, Entry, Known, Layer
+from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.int8_channel import SLOW
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
@@ -99,6 +99,17 @@ def quantize_region(
             codes.add(f"{layer.node.name}.bias", dict(zip(("codes", "scales"), stored, strict=True)))
         entries.append(entry_of(layer, form, encoded, parameters={**encoded.parameters, "bias": bias is not None}))
     return tuple(entries), tuple(tensors.values())
+
+
+def stored_convolution(layer: Layer, form: NumberFormat, means: Arrays, codes: Codes) -> Entry:
+    """The entry of a convolution whose weight is stored in `form` and multiplied in float; the mean shift of its
+    rounded weight is taken out of its bias, which is stored as `<node>.bias.values`. `means`: as above."""
+    encoded = codes.encode(layer, form, Known())
+    if layer.activation in means:
+        shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.weight.shape), means[layer.activation])
+        bias = _bias(layer)
+        codes.add(f"{layer.node.name}.bias", {"values": (0 if bias is None else bias) - shift})
+    return entry_of(layer, form, encoded)
 
 
 def _tensor(name: str, found: Sequence[float] | NDArray[Any], bits: Literal[8, 16]) -> TensorEntry:

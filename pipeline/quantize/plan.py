@@ -27,7 +27,7 @@ class TensorEntry(StrictModel):
 
 class QuantizationPlan(StrictModel):
     """The biases of `convolutions` whose parameters say so are stored too, as `<node>.bias.codes` and
-    `<node>.bias.scales`."""
+    `<node>.bias.scales`; of those that run in float, as `<node>.bias.values`, where rounding would move their means."""
 
     linears: tuple[Entry, ...] = ()
     tables: tuple[Entry, ...] = ()

@@ -23,7 +23,7 @@ from pipeline.numerics.gptq import Curvature
 from pipeline.quantize.calibrate import LOSSES, MEANS, RANGES, VALUES
 from pipeline.quantize.choice import Choice, Choices
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of
+from pipeline.quantize.conv import propagated_ranges, quantize_region, region_of, stored_convolution
 from pipeline.quantize.given import GivenCodes, given_codes, require_exact
 from pipeline.quantize.heads import formats_of
 from pipeline.quantize.hessians import Hessians
@@ -280,7 +280,7 @@ def decide(
     convolutions, tensors = quantize_region(region, formats, found.ranges, found.means, codes)
     isolated = [(layer, formats.of("conv", str(layer.node.name))) for layer in region.isolated]
     isolated += [(layer, form) for layer, form, _ in region.stored]
-    widened = tuple(_entry(layer, Choice(form, None, ""), found, readers, codes) for layer, form in isolated)
+    widened = tuple(stored_convolution(layer, form, found.means, codes) for layer, form in isolated)
     plan = QuantizationPlan(
         linears=tuple(entry for entry in entries if entry.op == "linear"),
         tables=tuple(entry for entry in entries if entry.op == "table"),

@@ -12,7 +12,8 @@ from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.format import Arrays, Shared
-from pipeline.graph.edit import add_constant, import_contrib, name_of
+from pipeline.graph.edit import add_constant, drop_unused, import_contrib, name_of
+from pipeline.numerics.affine import Float
 from pipeline.quantize.cache import read_magnitudes
 from pipeline.quantize.parts import Part, parts, save_parts
 from pipeline.quantize.plan import QuantizationPlan, TensorEntry, read_plan
@@ -51,11 +52,23 @@ def write(model: ir.Model, plan: QuantizationPlan, arrays: Arrays) -> None:
     shared: Shared = {}
     for entry in plan.convolutions:
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
+        if (bias := arrays.get(f"{entry.node}.bias.values")) is not None:
+            _read_bias(nodes[entry.node], bias)
     rounded = [round_tensor(graph, values[tensor.tensor], tensor) for tensor in plan.tensors]
     shared |= {name_of(value): [value] for value in rounded}  # by the names that their readers now see
     for entry in (*plan.linears, *plan.tables, *plan.others):
         NUMBER_FORMATS.get(entry.format).emit(nodes[entry.node], entry, arrays, shared)
     import_contrib(model)
+
+
+def _read_bias(node: ir.Node, bias: Float) -> None:
+    """Let a convolution that runs in float read a corrected bias."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)  # noqa: S101
+    old = node.inputs[2] if len(node.inputs) > 2 else None
+    node.resize_inputs(3)
+    node.replace_input_with(2, add_constant(graph, f"{node.name}.bias.values", bias))
+    drop_unused(graph, [] if old is None else [old])
 
 
 def _tell_matrices(model: ir.Model, products: Sequence[ir.Node]) -> None:

@@ -19,6 +19,7 @@ from pipeline.config.target import Runtime
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
+from pipeline.numerics.affine import pair_floor
 from pipeline.quantize import calibrate, quantize
 from pipeline.quantize import write as writing
 from pipeline.quantize.calibrate import RANGES
@@ -108,7 +109,7 @@ def test_one_convolution_is_what_integers_give(
     found = load_file(ranges.file(RANGES))
     step = {name: (max(high, 0) - min(low, 0)) / np.float32(255) for name, (low, high) in found.items()}
     zero = {name: np.rint(-min(low, 0) / step[name]) for name, (low, _) in found.items()}
-    scale = np.abs(weight).max(axis=(1, 2)) / np.float32(63)
+    scale = np.maximum(np.abs(weight).max(axis=(1, 2)) / np.float32(127), pair_floor(weight[:, :, 0].T))
     codes = np.rint(weight[:, :, 0] / scale[:, None])
     inputs = np.clip(np.rint(x[0] / step["x"]) + zero["x"], 0, 255) - zero["x"]
     sums = codes @ inputs + np.rint(bias / (step["x"] * scale))[:, None]
@@ -154,13 +155,16 @@ def test_movers_share_their_sources_codes(network: Artifact, rows: list[Arrays],
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 63), (False, 127)])
+@pytest.mark.parametrize(("reduce_range", "least", "most"), [(True, 120, 128), (False, 140, 254)])
 def test_scheme_decides_the_codes_of_weights(
-    per_channel: bool, reduce_range: bool, largest: int, network: Artifact, rows: list[Arrays], build: Any
+    per_channel: bool, reduce_range: bool, least: int, most: int, network: Artifact, rows: list[Arrays], build: Any
 ) -> None:
     scheme = STATIC.model_copy(update={"per_channel": per_channel, "reduce_range": reduce_range})
     arrays = load_file(build(network, rows, scheme)[0].file(CODES))
-    assert np.abs(arrays["right.w.codes"].astype(int)).max() == largest
+    codes = arrays["right.w.codes"].astype(int)
+    pairs = np.moveaxis(codes, 1, -1).reshape(len(codes), -1, 2)  # neighbouring channels of one place of the kernel
+    sums = max(np.maximum(pairs, 0).sum(-1).max(), -np.minimum(pairs, 0).sum(-1).min())
+    assert least < sums <= most
     assert arrays["right.w.scales"].shape == ((96,) if per_channel else (1,))
     assert (arrays["right.bias.codes"].dtype, arrays["right.bias.scales"].shape) == (np.int32, (96,))
 
@@ -256,3 +260,20 @@ def test_float16_weights_are_cast_once(
     assert "Cast" not in operators(written, tmp_path)
     x = rows[0]["x"]
     assert sqnr(run_model(network, x=x)[0], run_model(written, x=x)[0]) > 55
+
+
+def test_a_bias_takes_out_what_storing_the_weight_moves(
+    make_graph: Make, build: Callable[..., Any], run_model: Callable[..., Any]
+) -> None:
+    """A convolution of each channel alone is stored in 8 bits and runs in float. Its inputs are 3 in the mean: each
+    channel's mean stays where it was, though its weights do not."""
+    weight, x = normal(1, 160, 1, 3, 3), 3 + normal(2, 1, 160, 12, 12)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="n", group=160)
+    graph = make_graph([node], {"w": weight}, {"x": ["batch", 160, 12, 12]}, {"y": ["batch", 160, 10, 10]})
+    exact = run_model(graph, x=x)[0].mean(axis=(0, 2, 3))
+    off = {}
+    for corrected in (True, False):
+        plan, written = build(graph, [{"x": x}], STATIC.model_copy(update={"bias_correction": corrected}))
+        assert plan.metadata["formats"][0]["format"] == "int8-stored"
+        off[corrected] = np.abs(run_model(written, x=x)[0].mean(axis=(0, 2, 3)) - exact).mean()
+    assert off[True] < off[False] / 5
