@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_BROKEN_DB = 25.0
-"""Below it decisions change, so that a decibel counts twice: of 27 models of other people those that lose more than a
-point lie at 14 to 22 dB, but for one."""
+_BROKEN_DB, _WEIGHT = 30.0, 4.0
+"""Below it decisions change, and a decibel counts so many times: of 27 models of other people most of those that lost
+more than a point lay at 14 to 22 dB."""
 _LEAST_DB = 3.0
 """What a choice must gain beyond its price: half of the noise."""
 
@@ -41,9 +41,13 @@ class Rate:
         most = self._worth(0.0) - self._worth(path[0].noise)
         return self.per_cent * path[-1].price > most - _LEAST_DB
 
+    def is_broken(self, point: Point) -> bool:
+        """Whether decisions change there."""
+        return decibels(point.noise) < _BROKEN_DB
+
     def _worth(self, noise: float) -> float:
         found = min(self.enough, decibels(noise))
-        return found + min(0.0, found - _BROKEN_DB)
+        return found + (_WEIGHT - 1) * min(0.0, found - _BROKEN_DB)
 
 
 def decibels(noise: float) -> float:

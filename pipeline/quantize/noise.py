@@ -7,16 +7,18 @@ of a YOLOv8's 63 convolutions make 98 %, for a twelfth of the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import onnx_ir as ir
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
+from pipeline.graph.operators import CONVOLUTIONS
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.frontier import Point, Rate, decibels, steepest
 from pipeline.quantize.heads import formats_of
@@ -24,16 +26,19 @@ from pipeline.quantize.layers import read_layers
 from pipeline.quantize.output_noise import OutputNoise, Powers
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.qdq_region import QdqRegion
-from pipeline.quantize.quantize import NOISE, Chosen, calibrated, choose
+from pipeline.quantize.quantize import NOISE, Calibrated, Chosen, calibrated, choose
 from pipeline.quantize.ruined import Stored, form_of, stored_form
 from pipeline.quantize.stretches import products
 
-_SAMPLES = 4
-"""Noise of layers differs by factors: more samples change few choices."""
+_RUNS, _LEAST, _MOST = 256, 4, 32
+"""Samples: as many as make so many runs, one for each layer; noise of layers differs by factors, but what a decision
+rests on may be seen on few samples."""
 _TIME = Rate(per_cent=0.25, enough=40.0)
 """For multiply-accumulates: half of the noise is worth an eighth of them in float."""
 _BYTES = Rate(per_cent=0.12, enough=50.0)
 """For bytes of the weights: half of the noise is worth a quarter more."""
+_SPARE = 1.02
+"""Of the bytes that ONNX Runtime's own quantizers leave: what more accurate weights may take."""
 _TRIED = 4
 """Of the loudest convolutions, at every step."""
 _NOISY = "in integers it alone brings the outputs to {:.1f} dB, more than the time that it saves is worth"
@@ -49,9 +54,12 @@ def run(context: StageContext) -> StageMetadata:
 def _measured(part: Part, scheme: Scheme) -> StageMetadata:
     bench = _Bench(part, scheme)
     noisy, wide = [], []
-    if bench.matters and (whole := decibels(bench.whole())) < _BYTES.enough:
+    if bench.matters and (whole := decibels(bench.noise())) < _BYTES.enough:
         noisy = _noisy(bench) if whole < _TIME.enough else []
         wide = _wide(bench, noisy)
+        if wide and whole < _TIME.enough:  # what they had hidden
+            noisy = _noisy(bench, wide)
+            wide = _wide(bench, noisy)
     found = {
         "noisy": {name: _NOISY.format(decibels(bench.alone(name).max())) for name in noisy},
         "wide": {name: _WIDE.format(decibels(bench.alone(name, stored=True).max())) for name in wide},
@@ -60,32 +68,38 @@ def _measured(part: Part, scheme: Scheme) -> StageMetadata:
     return {"noisy": len(noisy), "wide": len(wide)}
 
 
-def _noisy(bench: _Bench) -> list[str]:
+def _noisy(bench: _Bench, wide: Sequence[str] = ()) -> list[str]:
     """The weights of the convolutions to leave out of integers: on the path on which the loudest for the time that it
-    saves goes next."""
+    saves goes next, by its noise alone. What a plan loses is measured of all its layers together, whose noise may add
+    up to more than its parts. `wide`: weights that are stored in 16 bits."""
     out: list[str] = []
-    path = [bench.point(out)]
+    path = [Point(bench.noise((), wide), 0.0)]
     while not _TIME.is_spent(path):
         loudest = sorted(bench.integers(out), key=lambda name: -bench.alone(name).max())[:_TRIED]
         if not loudest:
             break
-        steps = [bench.point([*out, name]) for name in loudest]
-        place = steepest(path[-1], steps)
+        steps = [bench.estimate([*out, name]) for name in loudest]
+        place = steepest(bench.estimate(out), steps)
         out.append(loudest[place])
-        path.append(steps[place])
+        path.append(Point(bench.noise(out, wide), steps[place].price))
     return out[: _TIME.best(path)]
 
 
 def _wide(bench: _Bench, noisy: list[str]) -> list[str]:
-    """The weights to store in 16 bits: the loudest of those that are stored only, for their bytes."""
-    sizes = bench.stored(noisy)
-    total = sum(layer.weight.size for layer in bench.layers)
-    names = sorted(sizes, key=lambda name: -bench.alone(name, stored=True).max() / sizes[name])
-    path = []
-    for place in range(len(names) + 1):
-        noise = bench.noise(noisy) + sum(bench.alone(name, stored=True) for name in names[place:])
-        path.append(Point(float(noise.max()), 100 * sum(sizes[name] for name in names[:place]) / total))
-    return names[: _BYTES.best(path)]
+    """The weights to store in 16 bits: the loudest of those that are stored only, for their bytes. Those take no more
+    room than there is, unless decisions would change."""
+    sizes = {name: 100 * size / bench.size for name, size in bench.stored(noisy).items()}
+    path, taken = [Point(bench.noise(noisy), 0.0)], []
+    room = bench.room(noisy)
+    names = sizes if _BYTES.is_broken(path[0]) else [name for name in sizes if sizes[name] <= room]
+    for name in sorted(names, key=lambda name: -bench.alone(name, stored=True).max() / sizes[name]):
+        price = path[-1].price + sizes[name]
+        if _BYTES.is_spent([path[0], path[-1]]):
+            break
+        if price <= room or _BYTES.is_broken(path[-1]):
+            taken.append(name)
+            path.append(Point(bench.noise(noisy, taken), price))
+    return taken[: _BYTES.best(path)]
 
 
 class _Bench:
@@ -102,18 +116,35 @@ class _Bench:
 
     @cached_property
     def _outputs(self) -> OutputNoise:
-        return OutputNoise(self._part, self._formats, self._found, _SAMPLES)
+        samples = min(_MOST, max(_LEAST, _RUNS // len(self.layers)))
+        return OutputNoise(self._part, self._formats, self._found, samples)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all weights in 8 bits."""
+        return sum(layer.weight.size for layer in self.layers)
+
+    def room(self, noisy: Iterable[str]) -> float:
+        """What weights may take beyond 8 bits, in per cent: as `quantize_static` leaves those of recurrent layers and
+        of bodies in 32 bits, and `quantize_dynamic` those of convolutions; the smaller of both, unless all convolutions
+        are in float as there; and a little."""
+        static = sum(layer.weight.size * (4 if layer.op in ("lstm", "other") else 1) for layer in self.layers)
+        dynamic = sum(layer.weight.size * (4 if layer.node.op_type in CONVOLUTIONS else 1) for layer in self.layers)
+        least = min(static, dynamic) if self._plan(noisy).region.convolutions else dynamic
+        return 100 * (_SPARE * least / self.size - 1)
 
     @property
     def matters(self) -> bool:
         """Whether anything could be left out of integers or stored in more bits. (If not, nothing is run.)"""
         return bool(self.integers([]) or self.stored([])) and self._outputs.has_signal
 
-    def whole(self) -> float:
-        """The noise of the worst output, with all that the plan rounds."""
+    def noise(self, noisy: Sequence[str] = (), wide: Sequence[str] = ()) -> float:
+        """The noise of the worst output, with all that the plan rounds which leaves the convolutions `noisy` out of
+        integers and stores `wide` in 16 bits."""
         model, layers = self._open()
-        chosen = choose(model.graph, layers, self._formats, self._found)
-        return float(self._outputs.of(model, chosen.layers, chosen.region, chosen.stored).max())
+        found = self._without(noisy, wide)
+        chosen = choose(model.graph, layers, self._formats, found)
+        return float(self._outputs.of(model, chosen.layers, chosen.region, chosen.stored, found.damage).max())
 
     def alone(self, weight: str, stored: bool = False) -> Powers:
         """Of a convolution in integers, or of a weight that is stored in 8 bits."""
@@ -124,17 +155,14 @@ class _Bench:
             self._part.context.progress(len(self._alone), len(self.layers) + 2)
         return self._alone[weight, stored]
 
-    def noise(self, noisy: Iterable[str]) -> Powers:
-        """What integers add: convolutions, each for itself, and all other layers together."""
-        return self._others + sum(self.alone(name) for name in self.integers(noisy))
-
-    def point(self, noisy: Iterable[str]) -> Point:
-        """`noise` of the worst output, and the multiply-accumulates of all convolutions that leave integers, in per
-        cent."""
+    def estimate(self, noisy: Iterable[str]) -> Point:
+        """What convolutions add in integers, each for itself, to the worst output, and the multiply-accumulates of all
+        that leave integers, in per cent."""
         taken = (self._plan(names).region.convolutions for names in ([], noisy))
         every = [layer for layer in self.layers if layer.op == "conv"]
         first, now, total = (products(layers, self._found.values or {}) for layers in (*taken, every))
-        return Point(float(self.noise(noisy).max()), 100 * (first - now) / total if total else 0.0)
+        noise = sum((self.alone(name) for name in self.integers(noisy)), np.zeros(1))
+        return Point(float(noise.max()), 100 * (first - now) / total if total else 0.0)
 
     def integers(self, noisy: Iterable[str]) -> list[str]:
         """The weights of the convolutions that run in integers, but for overrides."""
@@ -155,19 +183,13 @@ class _Bench:
     def _plan(self, noisy: Iterable[str]) -> Chosen:
         """What becomes of all layers."""
         if (key := frozenset(noisy)) not in self._plans:
-            damage = replace(self._found.damage, noisy=dict.fromkeys(key, ""))
-            found = replace(self._found, damage=damage)
-            self._plans[key] = choose(self._model.graph, self.layers, self._formats, found)
+            self._plans[key] = choose(self._model.graph, self.layers, self._formats, self._without(key))
         return self._plans[key]
 
-    @cached_property
-    def _others(self) -> Powers:
-        """What all products, tables and wide LSTMs add in their integer forms."""
-        model, layers = self._open()
-        chosen, eight = choose(model.graph, layers, self._formats, self._found), stored_form(self._formats).name
-        stored = {id(layer) for layer, _, _ in chosen.stored}
-        rounded = [layer for layer in chosen.layers if layer.op != "conv" and id(layer) not in stored]
-        return self._outputs.of(model, [layer for layer in rounded if self._form(layer) != eight], QdqRegion())
+    def _without(self, noisy: Iterable[str], wide: Iterable[str] = ()) -> Calibrated:
+        """What was found, with these choices made."""
+        damage = replace(self._found.damage, noisy=dict.fromkeys(noisy, ""), wide=dict.fromkeys(wide, ""))
+        return replace(self._found, damage=damage)
 
     def _rounded(self, model: ir.Model, layers: list[Layer]) -> Powers:
         return self._outputs.of(model, layers, region_of(model.graph, layers, self._formats))

@@ -16,7 +16,7 @@ from pipeline.numerics.noise import noise_power, power
 from pipeline.quantize.parts import Part
 from pipeline.quantize.qdq_region import QdqRegion
 from pipeline.quantize.quantize import Calibrated
-from pipeline.quantize.ruined import Stored
+from pipeline.quantize.ruined import Damage, Stored
 from pipeline.quantize.trial import Trial
 
 Powers: TypeAlias = NDArray[np.float64]
@@ -48,10 +48,17 @@ class OutputNoise:
         """Whether any output is float and not the same everywhere."""
         return bool(self._variances.any())
 
-    def of(self, model: ir.Model, layers: list[Layer], region: QdqRegion, stored: Sequence[Stored] = ()) -> Powers:
+    def of(
+        self,
+        model: ir.Model,
+        layers: list[Layer],
+        region: QdqRegion,
+        stored: Sequence[Stored] = (),
+        damage: Damage | None = None,
+    ) -> Powers:
         """Of rounding `layers` of the fresh `model`, float64 [outputs]; 0 of outputs that have no variance. `region`,
-        `stored`: see `decide`."""
-        planned = self._trial.planned(model, layers, region, self._formats, self._rows, stored)
+        `stored`: see `decide`; `damage`: what it is to take for what calibration found."""
+        planned = self._trial.planned(model, layers, region, self._formats, self._rows, stored, damage)
         pairs = zip(self._reference, planned, strict=True)
         noise: Powers = np.sum([list(map(noise_power, *pair)) for pair in pairs], axis=0)
         return np.divide(noise, self._variances, out=np.zeros_like(noise), where=self._variances > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.quantize.layers import read_layers
 from pipeline.quantize.parts import Part
 from pipeline.quantize.qdq_region import QdqRegion
 from pipeline.quantize.quantize import Calibrated, decide
-from pipeline.quantize.ruined import Stored
+from pipeline.quantize.ruined import Damage, Stored
 from pipeline.quantize.write import write
 
 _TRIAL = "trial.onnx"
@@ -48,9 +49,12 @@ class Trial:
         formats: SchemeFormats,
         rows: Samples,
         stored: Sequence[Stored] = (),
+        damage: Damage | None = None,
     ) -> Iterator[list[NDArray[Any]]]:
-        """All outputs for every sample of a fresh copy of the graph, written as `decide` says."""
-        write(model, *decide(layers, [], region, formats, self._found, silent, stored))
+        """All outputs for every sample of a fresh copy of the graph, written as `decide` says. `damage`: in place of
+        what calibration found."""
+        found = self._found if damage is None else replace(self._found, damage=damage)
+        write(model, *decide(layers, [], region, formats, found, silent, stored))
         with saved(model, self._part.context.out / _TRIAL) as trial:
             yield from self.every(trial, rows)
 
