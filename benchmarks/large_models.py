@@ -48,14 +48,14 @@ class Used:
     megabytes: float
 
 
-def make_graph(model: Path, store: Path, proven: bool) -> None:
+def make_graph(model: Path, store: Path, proven: bool, target: str = "phone") -> None:
     """Run the stages that make the graph which ships. `proven`: with the trace's proof; the builder has none."""
     if not proven:
         import pipeline.trace.to_onnx as traced  # noqa: PLC0415  # torch
 
         traced.check_parity = lambda *_: 0.0  # type: ignore[attr-defined]
         traced.check_room = lambda *_: None  # type: ignore[attr-defined]
-    plan = make_plan(Job(model=str(model), target="phone", recipe="w4a8", scheme=_NEAREST))
+    plan = make_plan(Job(model=str(model), target=target, recipe="w4a8", scheme=_NEAREST))
     place = Store(store)
     place.prepare()
     stages = [stage for stage in plan.stages if stage.name in _MAKING]

@@ -35,7 +35,7 @@ def attention(size: int = 16, packed: bool = False, turned: int = 16, **attribut
         helper.make_node(
             "GroupQueryAttention",
             inputs,
-            ["y", "key", "value"],
+            ["logits", "key", "value"],
             name="attend",
             domain="com.microsoft",
             num_heads=HEADS,
@@ -48,7 +48,7 @@ def attention(size: int = 16, packed: bool = False, turned: int = 16, **attribut
         *((name, TensorProto.INT64, ["batch", size]) for name, size in (("input_ids", "new"), ("attention_mask", "n"))),
         *((name, TensorProto.FLOAT, kept) for name in ("past.key", "past.value")),
     ]
-    results = [("y", TensorProto.FLOAT, ["batch", "new", HEADS * size])]
+    results = [("logits", TensorProto.FLOAT, ["batch", "new", HEADS * size])]
     results += [(name, TensorProto.FLOAT, ["batch", GROUPS, "n", size]) for name in ("key", "value")]
     graph = helper.make_graph(
         nodes,

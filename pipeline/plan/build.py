@@ -40,6 +40,7 @@ from pipeline.devices.qnn.environment import require as require_qnn
 from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
+from pipeline.plan.cache import check_cache
 from pipeline.plan.opset import choose_opset
 from pipeline.plan.passes import PASS_LIBRARIES, Passes
 from pipeline.plan.samples import Reading
@@ -217,7 +218,9 @@ class _Builder:
         self.opset = choose_opset(job, source.kind == "onnx")
         self.notes += [*source.notes, *self.opset.notes]
         self.reading = Reading(job, source, target, recipe, metric)
-        self.passes = Passes(self.reading, scheme)
+        self._weights = scheme.model_copy(update={"cache": 32})
+        """What of the scheme passes and the rounding of weights depend on."""
+        self.passes = Passes(self.reading, self._weights)
 
     def stages(self) -> list[Stage]:
         """The installed packages that judge outputs, find ranges or round weights are in every key."""
@@ -230,12 +233,7 @@ class _Builder:
 
     def _stages(self) -> list[Stage]:
         formats = self.formats
-        if self._cache and self.source.language is None:
-            raise UsageError(
-                f"The scheme {self.scheme.name!r} keeps keys and values in {self.scheme.cache} bits; "
-                f"{self.source.name!r} does {self.source.task.name}, which keeps none.",
-                "Leave cache out: it is for models that do text-generation.",
-            )
+        check_cache(self.scheme, self.source, self.job.min_onnxruntime)
         measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
         measured = measured or formats.scales_channels
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
@@ -379,7 +377,7 @@ class _Builder:
         return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=8)]
 
     def _quantize(self, calibrated: bool) -> list[Stage]:
-        config = {"scheme": describe(self.scheme.model_copy(update={"cache": 32}))}  # of weights
+        config = {"scheme": describe(self._weights)}
         names = {"exclude": list(self.scheme.nodes_to_exclude), "overridden": list(self.formats.patterns)}
         samples = {"samples": self.reading.stages["calibration"].name} if calibrated else {}
         # what is watched depends on nothing else of the scheme, so that recipes can share it

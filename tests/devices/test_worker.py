@@ -22,7 +22,7 @@ from pipeline.config.target import Runtime
 from pipeline.devices import worker
 from pipeline.devices.ort_profile import node_records
 from pipeline.devices.runner import encode, subject_of
-from pipeline.devices.worker import Facts, Fit, Memory, Profile, Refusal, Subject, Timing
+from pipeline.devices.worker import Facts, Fit, Memory, Profile, Refusal, Subject, Timing, fitting
 from pipeline.runtime.feeds import write_feed
 
 Save = Callable[..., Path]
@@ -318,3 +318,10 @@ def test_wall_time_beyond_cpu_time_shows_a_sleep(matmul: Path, inputs: Path) -> 
     wall, cpu = worker._timed_run(Sleeper(), {}, time.thread_time_ns)
     assert wall >= 20.0
     assert cpu < 10.0
+
+
+def test_what_has_no_values_gets_the_dtype_that_the_graph_takes() -> None:
+    feed = {"ids": np.zeros((1, 0), np.int64), "past": np.zeros((1, 2, 0, 8), np.float32), "x": np.ones(2, np.float32)}
+    found = fitting({"past": "int8", "x": "float16", "missing": "int8"}, feed)
+    assert {name: array.dtype.name for name, array in found.items()} == {"ids": "int64", "past": "int8", "x": "float32"}
+    assert found["past"].shape == (1, 2, 0, 8)

@@ -330,3 +330,11 @@ def test_a_model_that_keeps_nothing_is_refused(edge: Edge, tiny: list[str]) -> N
     assert done.returncode == 2, done.stderr
     assert "keeps keys and values in 8 bits; " in said
     assert "which keeps none. Leave cache out: it is for models that do text-generation." in said
+
+
+def test_a_runtime_without_a_kernel_is_refused(edge: Edge, asking: list[str], llama: Path) -> None:
+    flags = ("--cache", "8", "--min-onnxruntime", "1.26", "--dry-run")
+    done = edge("export", str(llama), *asking, *flags)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, done.stdout
+    assert "Keys and values in 8 bits need ONNX Runtime 1.27, not 1.26: older ones have no kernel for them." in said

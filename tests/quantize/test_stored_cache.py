@@ -13,6 +13,7 @@ from cached_attention import GROUPS, HEADS, LONGEST, attention
 from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
+from pipeline.devices.worker import Language, Text
 from pipeline.quantize.stored_cache import store_cache
 
 
@@ -110,20 +111,11 @@ def test_texts_of_two_lengths_run_together() -> None:
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.int8), (16, np.float16)])
 def test_past_and_present_may_be_one_buffer(bits: int, dtype: type) -> None:
     run = session(stored(attention(), bits))
-    buffers = [ort.OrtValue.ortvalue_from_numpy(np.zeros((1, GROUPS, LONGEST, 16), dtype)) for _ in range(2)]
-    found = []
-    for begin, end in ((0, 7), (7, 8), (8, 15), (15, 16)):
-        binding = run.io_binding()
-        binding.bind_cpu_input("input_ids", IDS[:, begin:end])
-        binding.bind_cpu_input("attention_mask", np.ones((1, end), np.int64))
-        for name, buffer in zip(("key", "value"), buffers, strict=True):
-            binding.bind_ortvalue_input(f"past.{name}", buffer)
-            binding.bind_ortvalue_output(name, buffer)
-        binding.bind_output("y")
-        run.run_with_iobinding(binding)
-        found.append(next(value.numpy() for value in binding.get_outputs() if value.shape()[-1] == HEADS * 16))
+    language = Language(GROUPS, 16, LONGEST, ("past.key", "past.value"), ("key", "value"), np.dtype(dtype).name)
+    text = Text(run, language)
+    found = [text.read(IDS[0, begin:end].tolist(), begin) for begin, end in ((0, 7), (7, 8), (8, 15), (15, 16))]
     apart = in_parts(run, np.dtype(dtype).name, 7, 8, 15, 16)
-    assert np.concatenate(found, axis=1) == pytest.approx(apart, abs=1e-5)
+    assert np.concatenate(found) == pytest.approx(apart[0], abs=1e-5)
 
 
 def test_a_graph_without_attention_is_refused() -> None:
@@ -140,7 +132,7 @@ def test_inputs_and_outputs_keep_their_names_and_shapes() -> None:
     kinds = {value.name: (value.dtype, str(value.shape)) for value in (*graph.inputs, *graph.outputs)}
     past, present = (ir.DataType.INT8, "[batch,2,past,16]"), (ir.DataType.INT8, "[batch,2,n,16]")
     assert [kinds[name] for name in ("past.key", "past.value", "key", "value")] == [past, past, present, present]
-    assert kinds["y"] == (ir.DataType.FLOAT, "[batch,new,128]")
+    assert kinds["logits"] == (ir.DataType.FLOAT, "[batch,new,128]")
     assert {"key.scale", "value.scale"} <= set(graph.initializers)
 
 
