@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import accumulate, zip_longest
 from pathlib import Path
 
+import onnxruntime as ort
+
 from pipeline.bundle.golden import MOST, TOLERANCE, write_golden
 from pipeline.bundle.verify import difference
 from pipeline.config.target import Runtime
@@ -50,11 +52,24 @@ def _answered(model: Graphs, evaluation: Path, runtime: Runtime, spec: ModelSpec
     if spec.language is not None:
         rows, outputs = map(_beginning, rows), outputs[:1]
     fed = [fitting(kept_dtypes(session), row) for row in rows]
+    if spec.language is not None and len(fed) > 1:
+        fed[-1] = _continued(session, fed[-1])
     return [(row, dict(zip(outputs, session.run(outputs, row), strict=True))) for row in fed]
 
 
 def _beginning(row: Row) -> Row:
     return {name: array[:, :_BEGINNING] if array.ndim == 2 else array for name, array in row.items()}
+
+
+def _continued(session: ort.InferenceSession, row: Row) -> Row:
+    """The last token of a text behind the keys and values of those before: attention to single tokens may be another
+    kernel, or another part of the graph. A text of one token as it is."""
+    if row["input_ids"].shape[1] < 2:
+        return row
+    before = {name: array[:, :-1] if array.ndim == 2 else array for name, array in row.items()}
+    present = session.run([entry.name for entry in session.get_outputs()[1:]], before)
+    past = [name for name, array in row.items() if array.ndim == 4]
+    return row | {"input_ids": row["input_ids"][:, -1:], **dict(zip(past, present, strict=True))}
 
 
 def texts_of(evaluation: Path) -> list[str]:

@@ -548,4 +548,4 @@ class _Builder:
             **({stage.name: stage.name for stage in self._written()} if model == "write" else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 21, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self._of_model("bundle", 22, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from model_specs import factory
+from cached_attention import GROUPS, attention
+from model_specs import factory, hugging_face
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipeline.bundle import golden_samples
-from pipeline.bundle.golden import read_golden
+from pipeline.bundle.golden import golden_arrays, read_golden
 from pipeline.bundle.golden_samples import make_golden
 from pipeline.config.target import Runtime
+from pipeline.core.model_spec import LanguageSpec
 from pipeline.data.samples import DATASET, write_samples
 from pipeline.graph.files import Graphs, graphs_in, save_graphs
+from pipeline.quantize.stored_cache import store_cache
+from pipeline.runtime.session import make_session
 
 
 def graph(folder: Path, quantized: bool = False) -> Graphs:
@@ -81,3 +85,30 @@ def test_twice_the_difference_is_allowed_within_bounds(
     monkeypatch.setattr(golden_samples, "difference", lambda *_: difference)
     make_golden(tmp_path, graph(tmp_path / "model"), samples(tmp_path / "set", 2), Runtime(), factory())
     assert read_golden(tmp_path).tolerance == tolerance
+
+
+def test_the_last_sample_of_a_language_model_is_a_token_behind_others(tmp_path: Path) -> None:
+    model = attention()
+    store_cache(model, 8, {name: np.full((GROUPS, 16), 3.5, np.float32) for name in ("key", "value")})
+    (tmp_path / "model").mkdir()
+    save_graphs(tmp_path / "model", {"model": model})
+    generator, past = np.random.default_rng(0), np.zeros((1, GROUPS, 0, 16), np.float32)
+    texts = [generator.integers(0, 50, (1, 9)) for _ in range(3)]
+    kept = {"past.key": past, "past.value": past}
+    (tmp_path / "set").mkdir()
+    write_samples(tmp_path / "set", [{"input_ids": ids, "attention_mask": np.ones_like(ids), **kept} for ids in texts])
+    language = LanguageSpec(layers=1, heads=GROUPS, size=16, queries=8, hidden=128, vocabulary=50, longest=64)
+    made = graphs_in(tmp_path / "model")
+    make_golden(tmp_path, made, tmp_path / "set", Runtime(), hugging_face(Path("llama"), language=language))
+    golden = read_golden(tmp_path)
+    first, last = (golden_arrays(tmp_path, number, golden.inputs) for number in (0, 2))
+    assert {name: array.shape for name, array in first.items()} == {
+        **{"input_ids": (1, 9), "attention_mask": (1, 9)},
+        **dict.fromkeys(kept, (1, GROUPS, 0, 16)),
+    }
+    assert last["input_ids"].tolist() == texts[2][:, -1:].tolist()
+    assert (last["past.key"].shape, last["past.key"].dtype) == ((1, GROUPS, 8, 16), np.int8)
+    whole = {"input_ids": texts[2], "attention_mask": np.ones((1, 9), np.int64), **{k: first[k] for k in kept}}
+    (expected,) = make_session(made, Runtime()).run(["logits"], whole)
+    (said,) = golden_arrays(tmp_path, 2, golden.outputs).values()
+    assert said[0, 0] == pytest.approx(expected[0, -1], abs=1e-4)

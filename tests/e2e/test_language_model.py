@@ -285,6 +285,8 @@ def test_keys_and_values_in_8_bits(edge: Edge, asking: list[str], workspace: Pat
     assert metadata["requires"]["onnxruntime"] == "1.27"
     session = ort.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     assert {entry.type for entry in session.get_inputs()[2:]} == {"tensor(int8)"}
+    last = {file.name: np.load(file) for file in (bundle / "golden" / "3").glob("input-*.npy")}
+    assert (last["input-0.npy"].shape, last["input-2.npy"].dtype) == ((1, 1), np.int8)  # a token, and keys before it
     assert edge("verify", str(bundle)).returncode == 0
     _readme_writes(edge, bundle)
     failed = edge("check", str(_with_scales(bundle, 8.0)), "--target", "asking")
