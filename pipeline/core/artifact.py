@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline.core.digest import canonical_json, pretty_json, sha256_file, sha256_json, tree
 from pipeline.core.documents import MAX_BYTES, DocumentError, parse_json, read_bounded
@@ -37,13 +38,19 @@ class Artifact:
         return json.loads(self.file(name).read_text(encoding="utf-8"))
 
 
-def list_files(root: Path) -> dict[str, dict[str, Json]]:
-    """`{relative path: {sha256, bytes}}` of every file below `root` but the record itself.
+_NOTHING_KNOWN: Mapping[str, str] = MappingProxyType({})
+
+
+def list_files(root: Path, known: Mapping[str, str] = _NOTHING_KNOWN) -> dict[str, dict[str, Json]]:
+    """`{relative path: {sha256, bytes}}` of every file below `root` but the record itself. `known`: digests that need
+    not be computed.
 
     IntegrityError for links and other things that are no file, and for empty folders.
     """
     sizes = {name: size for name, size in tree(root).items() if name != RECORD}
-    return {name: {"sha256": sha256_file(root / name), "bytes": size} for name, size in sizes.items()}
+    return {
+        name: {"sha256": known.get(name) or sha256_file(root / name), "bytes": size} for name, size in sizes.items()
+    }
 
 
 def changes(root: Path, listed: Mapping[str, Json], beside: Set[str]) -> list[str]:
@@ -64,15 +71,23 @@ def _change(path: Path, entry: Json, size: int | None) -> str:
     return "" if known and entry == {"sha256": sha256_file(path), "bytes": size} else "was changed"
 
 
-def seal(root: Path, stage: str, key: str, identity: Json, metadata: dict[str, Json]) -> None:
+def seal(
+    root: Path,
+    stage: str,
+    key: str,
+    identity: Json,
+    metadata: dict[str, Json],
+    known: Mapping[str, str] = _NOTHING_KNOWN,
+) -> None:
     """Write the record of a filled directory. No clock, host or path goes in: equal inputs give equal bytes.
 
-    Folders in which nothing lies are taken out, since a listing of files cannot say that they belong there.
+    `known`: as of `list_files`. Folders in which nothing lies are taken out, since a listing of files cannot say that
+    they belong there.
     """
     for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
-    files = list_files(root)
+    files = list_files(root, known)
     metadata = json.loads(canonical_json(metadata))  # as it will be read: keys that are numbers become text
     record = {
         "stage": stage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -134,6 +135,16 @@ def write_whole(path: Path, content: str, mode: int = 0o644) -> None:
     except BaseException:
         Path(fresh).unlink(missing_ok=True)
         raise
+
+
+def link(file: Path, place: Path) -> None:
+    """Give a file another name, in the place of what has it; where the file system has no such links, or not from
+    there to here, a copy."""
+    place.unlink(missing_ok=True)
+    try:
+        os.link(os.path.realpath(file), place)
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def is_unfinished(path: Path) -> bool:

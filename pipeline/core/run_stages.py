@@ -90,8 +90,9 @@ def _build(stage: Stage, inputs: Mapping[str, Artifact], store: Store, key: str,
     with _stage_errors(stage.name), store.staging(key) as folder:
         run = stage.function()  # here, since a library that does not fit in memory fails on import
         scratch, config = store.scratch(key), {**stage.config, **stage.local}
-        metadata = run(StageContext(config, inputs, folder, progress, scratch, stage.models))
-        seal(folder, stage.name, key, stage.identity(inputs), metadata)
+        context = StageContext(config, inputs, folder, progress, scratch, stage.models)
+        metadata = run(context)
+        seal(folder, stage.name, key, stage.identity(inputs), metadata, context.digests)
         return store.commit(folder, key)
 
 

@@ -22,7 +22,7 @@ MODEL = "model"
 class StageContext:
     """What a stage function gets. It fills `out` and returns metadata. `scratch` (which need not exist yet) outlives a
     crash: the next try at the same stage finds there what this one left. `models`: by role, `MODEL` being the one that
-    is exported."""
+    is exported. `digests`: SHA-256 of files in `out` that are known already, which then are not read again for it."""
 
     config: dict[str, Json]
     inputs: Mapping[str, Artifact]
@@ -30,6 +30,7 @@ class StageContext:
     progress: Progress
     scratch: Path | None = None
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> ModelSpec:

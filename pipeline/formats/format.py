@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,14 +42,33 @@ Shared: TypeAlias = "dict[str, list[ir.Value]]"
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that reads the constant `weight` (float32) as the input of the number `place`."""
+    """A node that reads a constant weight (float32) as the input of the number `place`. `stored`: the weight, or the
+    graph's tensor, which may be in no memory: then `weight` reads all of it whenever it is asked for."""
 
     op: TensorClass
     node: ir.Node
     activation: str
     weight_name: str
-    weight: Float
+    stored: Float | ir.TensorProtocol
     place: int = 1
+
+    @property
+    def weight(self) -> Float:
+        return self.stored if isinstance(self.stored, np.ndarray) else self.stored.numpy()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(int, self.stored.shape))
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+        return 4 * self.size
 
 
 @dataclass(frozen=True)

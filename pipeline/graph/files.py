@@ -8,7 +8,7 @@ files' names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from pipeline.core.digest import pretty_json
 from pipeline.core.errors import StageError
+from pipeline.core.paths import link
 from pipeline.core.types import Progress, StrictModel, silent
 from pipeline.graph.onnx_ir import ir
 
@@ -54,8 +55,10 @@ class GraphSpec(StrictModel):
         return Path(self.file).stem
 
     def files(self, folder: Path) -> list[Path]:
-        """The graph's files in `folder`: itself, and its weights unless all of them are small."""
-        return [path for path in (folder / self.file, folder / f"{self.file}.data") if path.is_file()]
+        """The graph's files in `folder`: itself, its weights unless all of them are small, and those of its checkpoint
+        that it reads as they are."""
+        own = [path for path in (folder / self.file, folder / f"{self.file}.data") if path.is_file()]
+        return [*own, *referred_files(folder / self.file)]
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,43 @@ def save_single(model: ir.Model, path: Path) -> None:
     ir.save(ir.external_data.load_to_model(model), path)
 
 
+def save_referring(model: ir.Model, path: Path) -> dict[str, Path]:
+    """Write the graph as `path`, which is changed for that: lazy matrices stay in the files of their checkpoint (see
+    `graph.referred`), which get other names in the folder; all else is in `<path>.data`. Returns those names, and the
+    files."""
+    from pipeline.graph.referred import SUFFIX, refer, stored_files  # noqa: PLC0415  # imports onnx_ir
+
+    files = {f"{path.name}.{number}{SUFFIX}": file for number, file in enumerate(stored_files(model.graph))}
+    for name, file in files.items():
+        link(file, path.with_name(name))
+    referred = refer(model.graph, {file: name for name, file in files.items()})
+    _put_beside([value for value in model.graph.initializers.values() if value not in referred], path)
+    ir.save(model, path)
+    return files
+
+
+def _put_beside(values: Sequence[ir.Value], path: Path) -> None:
+    """Write what constants of the graph `path` have into the file beside it, but for small ones."""
+    large = [value for value in values if value.const_value is not None and value.const_value.nbytes >= _INLINE]
+    tensors = [value.const_value for value in large if value.const_value is not None]
+    placed = ir.external_data.convert_tensors_to_external(tensors, path.parent, f"{path.name}.data")
+    for value, tensor in zip(large, placed, strict=True):
+        value.const_value = tensor
+
+
+def referred_files(path: Path) -> list[Path]:
+    """The files of its checkpoint that the graph `path` reads as they are."""
+    return sorted(path.parent.glob(f"{path.name}.*.safetensors"))
+
+
 def load_model(path: Path) -> ir.Model:
-    return ir.load(path)
+    """The graph of a file, whose weights are read when they are asked for."""
+    model = ir.load(path)
+    if referred_files(path):
+        from pipeline.graph.referred import resolve  # noqa: PLC0415  # imports onnx_ir
+
+        resolve(model.graph)
+    return model
 
 
 @contextmanager

@@ -347,11 +347,13 @@ class _Builder:
             **({"states": True} if reads_states(self.target.bundle.layout, self.source) else {}),
         }
         inputs = {PREVIOUS_PASS: compressed} if compressed else {}
+        if self.source.language is not None and not compressed and self._stores_codes:
+            config["refers"] = True  # codes are in the bundle, and the float graph is run here alone
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
             return self._of_model(name, 8, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 14, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self._of_model(name, 15, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:
@@ -466,7 +468,7 @@ class _Builder:
         inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
-        return [self._of_model("texts", 3, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+        return [self._of_model("texts", 4, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
 
     def _exact_match(self) -> list[Stage]:
         """Problems that a language model solves by writing, of evaluation sets that have some."""

@@ -47,7 +47,7 @@ def _allocated(part: Part, scheme: Scheme) -> StageMetadata:
     trial = Trial(part, calibrated(part.context, graph, every, formats))
     measure = _Measure(part, trial)
     options = [_options(layer, names, scheme, measure, len(names) * len(layers)) for layer in layers]
-    values = sum(layer.weight.size for layer in layers)
+    values = sum(layer.size for layer in layers)
     try:
         chosen = allocate(options, int(formats.average_bits * values))
     except ValueError as error:
@@ -73,8 +73,8 @@ def _options(layer: Layer, names: list[str], scheme: Scheme, measure: _Measure, 
     costs, losses = [], []
     for name in names:
         formats = SchemeFormats(scheme, chosen={str(layer.node.name): name})
-        bits = formats.of("linear", str(layer.node.name)).bits("linear", layer.weight.shape)
-        costs.append(round(bits * layer.weight.size))
+        bits = formats.of("linear", str(layer.node.name)).bits("linear", layer.shape)
+        costs.append(round(bits * layer.size))
         losses.append(measure.loss(layer, formats, total))
     return Options(np.array(costs, np.int64), np.array(losses))
 

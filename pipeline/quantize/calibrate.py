@@ -118,7 +118,7 @@ def _losses(
         return rounded_layers(layers, region_of(graph, layers, formats, values), formats, arrays)
 
     lost: dict[str, tuple[float, float]] = {}
-    for piece in pieces([layer.weight.nbytes for layer, _ in rounded(part.load().graph)]):
+    for piece in pieces([layer.nbytes for layer, _ in rounded(part.load().graph)]):
         model = part.load()
         outputs = attach_losses(model.graph, rounded(model.graph)[piece], formats)
         with saved(model, part.context.out / _SCRATCH) as path:
@@ -131,7 +131,7 @@ def _channels(part: Part) -> StageMetadata:
     widths: dict[str, int] = {}
 
     def watch(_: ir.Graph, layers: list[Layer]) -> list[Watched]:
-        widths.update({layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"})
+        widths.update({layer.activation: layer.shape[0] for layer in layers if layer.op == "linear"})
         return [(name, ChannelMax) for name in _linear_inputs(layers)]
 
     observed = _observe(part, watch)
@@ -157,7 +157,7 @@ def _hessians(part: Part, given: GivenCodes) -> StageMetadata:
 
 def _large_hessians(part: Part) -> StageMetadata:
     layers, _ = read_layers(part.context.inputs["layers"], part.load().graph)
-    widths = {layer.activation: len(layer.weight) for layer in layers if layer.op == "linear"}
+    widths = {layer.activation: layer.shape[0] for layer in layers if layer.op == "linear"}
     samples, batch = _samples(part.context), _BATCH if independent(part.context.inputs) else 1
     segmented_hessians(part, widths, samples, batch, _VALUES)
     return {"tensors": len(widths), "samples": len(samples)}

@@ -80,6 +80,6 @@ def entry_of(layer: Layer, form: NumberFormat, encoded: Encoded, **more: Any) ->
         weight=layer.weight_name,
         op=layer.op,
         format=form.name,
-        shape=layer.weight.shape,
+        shape=layer.shape,
         **fields,
     )

@@ -92,7 +92,7 @@ def quantize_region(
         encoded = codes.encode(layer, form, Known(floor=_floor(layer, sharing, scales)))
         bias = _bias(layer)
         if means:
-            shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.weight.shape), means[layer.activation])
+            shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.shape), means[layer.activation])
             bias = (0 if bias is None else bias) - shift
         if bias is not None:
             stored = quantize_bias(bias, scales[layer.activation], encoded.arrays["scales"])
@@ -126,4 +126,4 @@ def _floor(layer: Layer, sharing: list[Layer], scales: dict[str, np.float32]) ->
     """The smallest weight scales with which the biases of all convolutions that share the weight fit their codes."""
     biases = [(_bias(other), scales[other.activation]) for other in sharing]
     floors = [bias_floor(bias, scale) for bias, scale in biases if bias is not None]
-    return np.max(floors, axis=0).reshape(-1, *[1] * (layer.weight.ndim - 1)) if floors else None
+    return np.max(floors, axis=0).reshape(-1, *[1] * (len(layer.shape) - 1)) if floors else None

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.digest import pretty_json
@@ -20,7 +18,7 @@ from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import StrictModel
 from pipeline.formats.format import OPERATORS, Layer, TensorClass
 from pipeline.formats.scheme import check_overrides
-from pipeline.graph.edit import constant, name_of
+from pipeline.graph.edit import constant, is_constant, name_of
 from pipeline.graph.onnx_ir import ir
 from pipeline.graph.operators import LAYERS, WEIGHT_INPUTS
 from pipeline.quantize.parts import Part, joined, parts
@@ -77,7 +75,7 @@ def read_layers(artifact: Artifact, graph: ir.Graph) -> tuple[list[Layer], list[
 
 def left_entry(layer: Layer, reason: str) -> LeftEntry:
     """Of a layer that stays in float after all."""
-    return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.weight.nbytes, reason=reason)
+    return LeftEntry(weight=layer.weight_name, op_type=layer.node.op_type, bytes=layer.nbytes, reason=reason)
 
 
 def find_layers(
@@ -113,8 +111,8 @@ def _weights(graph: ir.Graph) -> Iterator[Layer]:
     """Every constant matrix of float32 that a node reads which multiplies with it or looks it up."""
     for node in graph.all_nodes():
         for place, value in enumerate(node.inputs if node.op_type in LAYERS and not node.domain else ()):
-            weight = constant(value)
-            if weight is not None and weight.ndim > 1 and weight.dtype == np.float32:
+            tensor = value.const_value if value is not None and is_constant(value) else None
+            if tensor is not None and len(tensor.shape) > 1 and tensor.dtype == ir.DataType.FLOAT:
                 yield _layer(node, place, node.graph is graph)
 
 
@@ -129,16 +127,16 @@ def _named_twice(found: Sequence[Layer]) -> set[str]:
 
 def _layer(node: ir.Node, place: int, top: bool = True) -> Layer:
     """`top`: whether the node is in no branch and no loop."""
-    weight = constant(node.inputs[place])
-    assert weight is not None  # noqa: S101  # it was one when the layers were found
-    op = _class_of(node, place, weight) if top else "other"
+    value = node.inputs[place]
+    assert value is not None and value.const_value is not None  # noqa: S101  # it had one when the layers were found
+    op = _class_of(node, place, len(value.const_value.shape)) if top else "other"
     activation = name_of(node.inputs[0]) if op in ("linear", "conv", "lstm") else ""
-    return Layer(op, node, activation, name_of(node.inputs[place]), weight, place)
+    return Layer(op, node, activation, name_of(value), value.const_value, place)
 
 
-def _class_of(node: ir.Node, place: int, weight: NDArray[Any]) -> TensorClass:
+def _class_of(node: ir.Node, place: int, axes: int) -> TensorClass:
     op = _CLASSES.get((node.op_type, place), "other")
-    if (op in ("linear", "table") and weight.ndim != 2) or (op == "conv" and not _has_constant_bias(node)):
+    if (op in ("linear", "table") and axes != 2) or (op == "conv" and not _has_constant_bias(node)):
         return "other"
     if op != "other":
         return op
@@ -162,13 +160,13 @@ def _is_wide(node: ir.Node) -> bool:
 def _reason(layer: Layer, exclude: Sequence[str]) -> str:
     """Why a weight stays in float; empty if it need not. A small convolution may be worth rounding between others,
     which `find_region` finds out."""
-    node, weight = layer.node, layer.weight
+    node = layer.node
     if any(fnmatchcase(str(node.name), pattern) for pattern in exclude):
         return "excluded by name"
     if layer.place not in WEIGHT_INPUTS.get(node.op_type, (layer.place,)):
         return "it is a bias or a state, not a factor"
-    if layer.op in ("linear", "table") and weight.size < SMALL:
-        return f"only {weight.size} values: less than its scales and extra nodes would cost"
+    if layer.op in ("linear", "table") and layer.size < SMALL:
+        return f"only {layer.size} values: less than its scales and extra nodes would cost"
     if node.op_type == "Gather" and layer.op == "other":
         return "it is looked up in another way than row by row"
     if node.op_type == "Gather" and node.attributes.get_int("axis", 0) != 0:

@@ -142,8 +142,8 @@ def _attach(graph: ir.Graph, layer: Layer, ends: NDArray[Any], formats: SchemeFo
     change = _computed(graph, layer, read, layer.weight - _coded(kept, layer), "change")
     values = (exact, difference, change)
     if layer.op != "linear":
-        return [_powers(graph, values, [0, *range(2, layer.weight.ndim)])]
-    shape = add_constant(graph, f"{node.name}.matrix", np.array([-1, layer.weight.shape[1]], np.int64))
+        return [_powers(graph, values, [0, *range(2, len(layer.shape))])]
+    shape = add_constant(graph, f"{node.name}.matrix", np.array([-1, layer.shape[1]], np.int64))
     matrices = [_appended(graph, "Reshape", [value, shape], f"{value.name}.matrix") for value in values]
     return [_powers(graph, matrices, [0]), _powers(graph, matrices, [1])]
 
@@ -158,7 +158,7 @@ def _powers(graph: ir.Graph, values: Sequence[ir.Value], axes: Sequence[int]) ->
 
 
 def _coded(form: NumberFormat, layer: Layer) -> Float:
-    return form.decode(layer.op, form.encode(layer.op, layer.weight, Known()), layer.weight.shape)
+    return form.decode(layer.op, form.encode(layer.op, layer.weight, Known()), layer.shape)
 
 
 def _computed(graph: ir.Graph, layer: Layer, read: ir.Value, weight: Float, part: str) -> ir.Value:

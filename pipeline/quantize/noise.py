@@ -122,14 +122,14 @@ class _Bench:
     @property
     def size(self) -> int:
         """The bytes of all weights in 8 bits."""
-        return sum(layer.weight.size for layer in self.layers)
+        return sum(layer.size for layer in self.layers)
 
     def room(self, noisy: Iterable[str]) -> float:
         """What weights may take beyond 8 bits, in per cent: as `quantize_static` leaves those of recurrent layers and
         of bodies in 32 bits, and `quantize_dynamic` those of convolutions; the smaller of both, unless all convolutions
         are in float as there; and a little."""
-        static = sum(layer.weight.size * (4 if layer.op in ("lstm", "other") else 1) for layer in self.layers)
-        dynamic = sum(layer.weight.size * (4 if layer.node.op_type in CONVOLUTIONS else 1) for layer in self.layers)
+        static = sum(layer.size * (4 if layer.op in ("lstm", "other") else 1) for layer in self.layers)
+        dynamic = sum(layer.size * (4 if layer.node.op_type in CONVOLUTIONS else 1) for layer in self.layers)
         least = min(static, dynamic) if self._plan(noisy).region.convolutions else dynamic
         return 100 * (_SPARE * least / self.size - 1)
 
@@ -174,7 +174,7 @@ class _Bench:
         chosen, eight = self._plan(noisy), stored_form(self._formats).name
         found = [layer for layer, form, _ in (*chosen.region.stored, *chosen.stored) if form.name == eight]
         found += [layer for layer in chosen.layers if layer.op in ("lstm", "other") and self._form(layer) == eight]
-        return {layer.weight_name: layer.weight.size for layer in found}
+        return {layer.weight_name: layer.size for layer in found}
 
     def _form(self, layer: Layer) -> str:
         form = form_of(layer, self._formats, self._found.damage)

@@ -17,6 +17,7 @@ from pipeline.core.types import Json, Progress, Scheme
 from pipeline.formats.format import Arrays, Entry, Known, Layer
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant, fixed_values, name_of
+from pipeline.graph.lazy import LazyMatrix
 from pipeline.numerics.affine import Bytes, Float, is_empty
 from pipeline.numerics.blocks import Grid
 from pipeline.numerics.gptq import Curvature
@@ -310,14 +311,17 @@ def tied_products(layers: Sequence[Layer]) -> dict[str, Layer]:
     products = [layer for layer in layers if layer.op == "linear"]
     found: dict[str, Layer] = {}
     for name, table in tables.items():
-        alike = [product for product in products if product.weight.shape == table.weight.shape[::-1]]
-        same = [product for product in alike if _same_rows(product.weight.T, table.weight)]
+        alike = [product for product in products if product.shape == table.shape[::-1]]
+        same = [product for product in alike if _same_rows(product, table)]
         found |= {name: same[0]} if same else {}
     return found
 
 
-def _same_rows(one: Float, other: Float) -> bool:
-    """Whether two arrays are equal; some rows after the others, so that little of them is in memory."""
+def _same_rows(product: Layer, table: Layer) -> bool:
+    """Whether the columns of one are the rows of the other; a few at a time, so that memory does not hold all."""
+    if isinstance(product.stored, LazyMatrix) and isinstance(table.stored, LazyMatrix):
+        return product.stored.matrix.transposed() == table.stored.matrix
+    one, other = product.weight.T, table.weight
     step = max(1, _COMPARED // max(one.shape[1], 1))
     return all(np.array_equal(one[at : at + step], other[at : at + step]) for at in range(0, len(one), step))
 
@@ -332,13 +336,13 @@ def _tied_entry(
     codes: Codes,
 ) -> Entry | None:
     """The entry of a table whose rows are read from what its product stores; None if they cannot be."""
-    if other.reason or not other.plain or not other.form.lends_rows(choice.form, layer.weight.shape):
+    if other.reason or not other.plain or not other.form.lends_rows(choice.form, layer.shape):
         return None
     made = _entry(product, other, found, readers, codes)
     return made.model_copy(
         update={
             **{"node": str(layer.node.name), "weight": layer.weight_name, "op": "table"},
-            **{"shape": layer.weight.shape, "stored_as": product.weight_name, "input": {}},
+            **{"shape": layer.shape, "stored_as": product.weight_name, "input": {}},
         }
     )
 
@@ -355,7 +359,7 @@ def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, t
 
     encoded = codes.encode(layer, form, Known(curvature, given=choice.given, learned=learned, noted=noted))
     if choice.given is not None:
-        require_exact(layer, form.decode(layer.op, encoded, layer.weight.shape))
+        require_exact(layer, form.decode(layer.op, encoded, layer.shape))
         return entry_of(layer, form, encoded, given=True)
     if layer.op != "linear":
         return entry_of(layer, form, encoded)

@@ -51,7 +51,7 @@ def _smoothed(part: Part, alpha: float, models: dict[str, ir.Model]) -> StageMet
         "alpha": alpha,
         "activations": len(activations),
         "absorbed": absorbed,
-        "channels": sum(group[0].weight.shape[0] for group in groups),
+        "channels": sum(group[0].shape[0] for group in groups),
         "never_seen": never_seen,
     }
 

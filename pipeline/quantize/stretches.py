@@ -32,7 +32,7 @@ class Stretch:
     def gain(self, values: Mapping[str, float]) -> float:
         """Multiply-accumulates saved less costs. `values`: how many values each tensor has."""
         outputs = [values[name_of(activation_output(layer.node.outputs[0]))] for layer in self.convolutions]
-        each = [math.prod(layer.weight.shape[1:]) for layer in self.convolutions]
+        each = [math.prod(layer.shape[1:]) for layer in self.convolutions]
         products = sum(count * of_one for count, of_one in zip(outputs, each, strict=True))
         crossings = sum(values[name] for name in (*self.entered, *self.left))
         return products - _OUTPUT * sum(outputs) - _CROSSING * crossings
@@ -47,7 +47,7 @@ def slow_convolutions(graph: ir.Graph, region: QdqRegion, values: Mapping[str, f
 def products(layers: Iterable[Layer], values: Mapping[str, float]) -> float:
     """Multiply-accumulates of convolutions. `values`: as above."""
     return sum(
-        values.get(name_of(activation_output(layer.node.outputs[0])), 0.0) * math.prod(layer.weight.shape[1:])
+        values.get(name_of(activation_output(layer.node.outputs[0])), 0.0) * math.prod(layer.shape[1:])
         for layer in layers
     )
 

@@ -26,7 +26,7 @@ from pipeline.devices.worker import (
     require_providers,
     session_options,
 )
-from pipeline.graph.files import Graphs
+from pipeline.graph.files import Graphs, referred_files
 from pipeline.source.onnx_file import has_loops
 
 
@@ -37,7 +37,11 @@ class SessionError(StageError):
 _LARGE = 1_000_000_000
 """Bytes of weights beside a graph from which on its sessions in float read them where they are mapped: packed for the
 kernels, they would be in memory once more, and no longer be the file's."""
-_AS_STORED = {"session.disable_prepacking": "1"}
+_AS_STORED = {
+    "session.disable_prepacking": "1",
+    "optimization.constant_folding_max_output_size_in_bytes": "1000000",
+}
+"""Neither packed nor widened when the graph is loaded."""
 
 SESSION_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, SessionError)
 """What making or running a session raises."""
@@ -64,12 +68,19 @@ def make_session(
         return chained(model.files, model, lambda file: make_session(file, runtime))
     check_providers(runtime.providers)
     options = session_options(runtime.threads, runtime.session_entries)
+    _give_back(options, runtime.session_entries)
     if optimized_model is not None:
         options.optimized_model_filepath = os.fspath(optimized_model)
     try:
         return Session(model, options, runtime.providers)
     except SESSION_ERRORS as error:
         raise refusal(f"load {model.name}", error) from error
+
+
+def _give_back(options: ort.SessionOptions, config: Mapping[str, str]) -> None:
+    """Let a session that reads weights as they are stored keep no memory: what an operator widens is as large as they
+    are."""
+    options.enable_cpu_mem_arena = _AS_STORED.items() - config.items() != set()
 
 
 def chained(files: Sequence[Path], graphs: Graphs, open_file: Callable[[Path], Any]) -> ort.InferenceSession:
@@ -98,9 +109,14 @@ def are_large(graphs: Graphs) -> bool:
     return any(map(_is_large, graphs.files))
 
 
+def is_large(weights: int) -> bool:
+    """Whether a graph in float has so many bytes of weights that memory may not hold them."""
+    return weights > _LARGE
+
+
 def _is_large(model: Path) -> bool:
     weights = model.with_name(f"{model.name}.data")
-    return weights.is_file() and weights.stat().st_size > _LARGE
+    return bool(referred_files(model)) or (weights.is_file() and is_large(weights.stat().st_size))
 
 
 def default_session(model: Path, *, mem_pattern: bool = True) -> Session:
@@ -119,6 +135,7 @@ def open_given(model: Path) -> ort.InferenceSession:
     options.log_severity_level = 4
     for key, value in _AS_STORED.items() if _is_large(model) else ():
         options.add_session_config_entry(key, value)
+        _give_back(options, _AS_STORED)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except SESSION_ERRORS as error:

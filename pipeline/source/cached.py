@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from pipeline.core.errors import StageError, first_line
 from pipeline.core.model_spec import LanguageSpec
@@ -43,6 +44,46 @@ class CachedDecoder(nn.Module):
         return (outputs.logits, *made)
 
 
+class LogitsAfter(nn.Module):
+    """The logits that a `CachedDecoder` gives, without the cache: memory holds keys and values of one layer at a time,
+    which may be those of a whole context."""
+
+    def __init__(self, decoder: CachedDecoder) -> None:
+        super().__init__()
+        self.model, self.past = decoder.model, decoder.past
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **past: Tensor) -> Tensor:
+        kept = [past[name] for name in self.past]
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions(attention_mask, input_ids.shape[1]),
+            use_cache=True,
+            **{cache_argument(self.model): _Appending(kept, input_ids.shape[1])},
+        )
+        return outputs.logits
+
+
+class _Appending(Cache):  # type: ignore[misc]  # transformers ships partial types
+    """Hands out keys and values of the tokens before with the new ones behind them, and keeps those before alone."""
+
+    def __init__(self, kept: list[Tensor], tokens: int) -> None:
+        self._kept, self._tokens = kept, tokens
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        key, value = self._kept[2 * layer_idx : 2 * layer_idx + 2]
+        return torch.cat([key, key_states], dim=2), torch.cat([value, value_states], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002  # as transformers calls it
+        return self._kept[0].shape[2]
+
+    def get_mask_sizes(self, *_: Any, **__: Any) -> tuple[int, int]:
+        return self.get_seq_length() + self._tokens, 0
+
+
 def cache_argument(model: PreTrainedModel) -> str:
     """What transformers calls the argument with the cache: `past_key_values`, or `cache` from 5.24 on."""
     return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
@@ -53,10 +94,13 @@ def positions(attention_mask: Tensor, tokens: int) -> Tensor:
     return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, attention_mask.shape[1] - tokens :]
 
 
-def random_past(language: LanguageSpec, batch: int, tokens: int, seed: int) -> dict[str, Tensor]:
-    """Random keys and values of `tokens` tokens before."""
+def random_past(language: LanguageSpec, batch: int, tokens: int, seed: int, shared: bool = False) -> dict[str, Tensor]:
+    """Random keys and values of `tokens` tokens before; `shared`: the same ones for all layers, which memory then holds
+    once."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, language.heads, tokens, language.size)
+    if shared:
+        return dict.fromkeys(language.inputs, torch.randn(shape, generator=generator))
     return {name: torch.randn(shape, generator=generator) for name in language.inputs}
 
 
@@ -68,8 +112,8 @@ def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
         raise StageError(
             f"{name} is a mixture of experts; text-generation takes models whose layers are dense.", OTHERS
         )
-    layers, shapes = _kept_states(model)
-    expected = (1, language.heads, 1, language.size)
+    layers, shapes, logits = _of_tokens(model, [[0, 0], [0, 1]])
+    expected = (2, language.heads, 2, language.size)
     if layers != language.layers or shapes != {expected}:
         raise StageError(
             f"{name} keeps {_words(layers, shapes)} of a token, where its config.json says "
@@ -77,7 +121,7 @@ def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
             "values of one size.",
             OTHERS,
         )
-    if _reads_ahead(model):
+    if not torch.allclose(logits[0, 0], logits[1, 0], rtol=1e-3, atol=1e-4, equal_nan=True):
         raise StageError(
             f"{name} reads the tokens behind a place too; text-generation takes models that predict each token from "
             "those before it.",
@@ -88,7 +132,7 @@ def check_continues(model: PreTrainedModel, language: LanguageSpec) -> None:
 def after_passes(model: PreTrainedModel, language: LanguageSpec) -> LanguageSpec:
     """The sizes of a model that passes have made of one with the sizes in `language`. StageError if its layers have
     come to differ in the keys and values that they keep."""
-    layers, shapes = _kept_states(model)
+    layers, shapes, _ = _of_tokens(model, [[0]])
     if len(shapes) > 1:
         raise StageError(
             f"After the passes the layers keep keys and values of different sizes: {_words(layers, shapes)}.",
@@ -100,30 +144,20 @@ def after_passes(model: PreTrainedModel, language: LanguageSpec) -> LanguageSpec
     return language.model_copy(update={**sizes, "queries": language.queries * heads // language.heads})
 
 
-def _kept_states(model: PreTrainedModel) -> tuple[int, set[tuple[int, ...]]]:
-    """(number of layers, shapes of the keys and values that they keep of one token)"""
+def _of_tokens(model: PreTrainedModel, texts: list[list[int]]) -> tuple[int, set[tuple[int, ...]], Tensor]:
+    """(number of layers, shapes of the keys and values that they keep of texts, logits float32 [texts, tokens,
+    vocabulary]). StageError if the model cannot read them."""
     cache = DynamicCache()
-    _asked(model, [0], use_cache=True, **{cache_argument(model): cache})
-    kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    return len(cache.layers), {tuple(tensor.shape) for tensor in kept if tensor is not None}
-
-
-def _reads_ahead(model: PreTrainedModel) -> bool:
-    """Whether the logits of a token depend on the one behind it."""
-    one, other = (_asked(model, [0, token], use_cache=False)[:, 0] for token in (0, 1))
-    return not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
-
-
-def _asked(model: PreTrainedModel, tokens: list[int], **arguments: Any) -> Tensor:
-    """Logits float32 [1, tokens, vocabulary]. StageError if the model cannot read them."""
     try:
         with torch.inference_mode():
-            logits: Tensor = model(input_ids=torch.tensor([tokens]), **arguments).logits
+            outputs = model(input_ids=torch.tensor(texts), use_cache=True, **{cache_argument(model): cache})
+            logits: Tensor = outputs.logits.float()
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
         raise StageError(
             f"{type(model).__name__} cannot read a text of one or two tokens: {first_line(error)}", OTHERS
         ) from error
-    return logits.float()
+    kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return len(cache.layers), {tuple(tensor.shape) for tensor in kept if tensor is not None}, logits
 
 
 def _words(layers: int, shapes: set[tuple[int, ...]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,21 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 
 from pipeline.core.known_digests import Stamp, stamp
 from pipeline.core.model_spec import ModelSpec
-from pipeline.source.stored_matrix import FLOATS, StoredMatrix, changed, read_values
+from pipeline.graph.stored_matrix import FLOATS, Stored, StoredMatrix, changed, read_values
 from pipeline.source.torch_model import loading, require_finite
-from pipeline.source.weights import Stored, stored_tensors
+from pipeline.source.weights import stored_tensors
 
 
 @dataclass(frozen=True)
 class Streamed:
     """`model`: in evaluation mode, with its vectors in float32 and its matrices on the device `meta`; `matrices`: by
     the names of its parameters, of which one may have several, those of the checkpoint; `files`: those that they lie
-    in, with their stamps."""
+    in, with their stamps; `finite`: names of matrices that were read once and hold nothing but numbers."""
 
     model: PreTrainedModel
     matrices: Mapping[str, StoredMatrix]
     files: Mapping[Path, Stamp]
+    finite: set[str] = field(default_factory=set)
 
     def require_unchanged(self) -> None:
         """StageError if a file of the checkpoint is another one than when it was opened."""
@@ -45,12 +46,12 @@ class Streamed:
     @contextmanager
     def loaded_as_called(self) -> Iterator[None]:
         """While the context lasts, a module that is called has its matrices in memory, as float32, until it is done.
-        StageError from the call if they hold anything but numbers."""
+        StageError from the first call if they hold anything but numbers."""
         handles = []
         for module in self.model.modules():
             names = self._own(module)
             if names:
-                handles.append(module.register_forward_pre_hook(_loader(names, self.matrices)))
+                handles.append(module.register_forward_pre_hook(self._loader(names)))
                 handles.append(module.register_forward_hook(_unloader(module, names), always_call=True))
         try:
             yield
@@ -73,21 +74,21 @@ class Streamed:
             for module, key, old in changed:
                 module._parameters[key] = old
 
+    def _loader(self, names: Mapping[str, str]) -> Callable[..., None]:
+        def load(module: nn.Module, *_: Any) -> None:
+            for key, name in names.items():
+                values = torch.from_numpy(self.matrices[name].read())
+                if name not in self.finite and not _surely_finite(values):
+                    require_finite([(name, values)])
+                self.finite.add(name)
+                module._parameters[key] = nn.Parameter(values, requires_grad=False)
+
+        return load
+
     def _own(self, module: nn.Module) -> dict[str, str]:
         """The matrices that a module itself has: name in the module -> name in the model."""
         names = {id(parameter): name for name, parameter in self.model.named_parameters() if name in self.matrices}
         return {key: names[id(value)] for key, value in module._parameters.items() if id(value) in names}
-
-
-def _loader(names: Mapping[str, str], matrices: Mapping[str, StoredMatrix]) -> Callable[..., None]:
-    def load(module: nn.Module, *_: Any) -> None:
-        for key, name in names.items():
-            values = torch.from_numpy(matrices[name].values())
-            if not _surely_finite(values):
-                require_finite([(name, values)])
-            module._parameters[key] = nn.Parameter(values, requires_grad=False)
-
-    return load
 
 
 def _surely_finite(values: Tensor) -> bool:

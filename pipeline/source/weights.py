@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import Limit, parse_json, read_json_object, require_file
+from pipeline.graph.stored_matrix import Stored
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 PICKLE = "pytorch_model.bin"
@@ -77,16 +77,6 @@ def count_tensors(path: Path, allow_pickle: bool = False) -> int | None:
     if files[0].name == PICKLE:
         return None
     return sum(len(_header(file, file.stat().st_size)[0].keys() - {_METADATA}) for file in files)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor of a safetensors file, as its header has it; its data begin at the byte `begin` of the file."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
 
 
 def stored_tensors(path: Path) -> dict[str, Stored]:

@@ -13,12 +13,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.core.model_spec import InputSpec
 from pipeline.graph.edit import add_constant, constant, drop_unused, emit, is_constant, name_of, replace
+from pipeline.graph.lazy import matrix_of
 from pipeline.trace.broadcast import write_out_broadcasts
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_tied_tables, fold_weights
 from pipeline.trace.fuse_attention import OPSET, fuse_attentions
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
-from pipeline.trace.lazy import matrix_of
 from pipeline.trace.pack_attention import Alike, always_alike, pack_attention
 from pipeline.trace.simplify_gather_nd import simplify_gathers
 from pipeline.trace.split_prelu import split_prelus

@@ -8,8 +8,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from pipeline.graph.edit import add_constant, constant, is_constant, name_of, replace
+from pipeline.graph.lazy import add_matrix, matrix_of
 from pipeline.graph.operators import LAYERS
-from pipeline.trace.lazy import add_matrix, matrix_of
 
 _MOVING = ("Slice", "Concat", "Unsqueeze", "Squeeze", "Transpose")
 """Operators that move values and make none."""

@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.graph.files import MODEL
-from pipeline.source.cached import CachedDecoder, check_continues, random_past
+from pipeline.source.cached import CachedDecoder, LogitsAfter, check_continues, random_past
 from pipeline.source.halves import DECODER, ENCODER, STATES, Decoder, Encoder
 from pipeline.source.streamed import Streamed
 from pipeline.tasks.next_tokens import DECODER_INPUTS
 from pipeline.tasks.output_kind import MASK
 
 Tensors = dict[str, torch.Tensor]
-_MANY, _FEW_TOKENS = 500_000_000, 32
+_MANY, _FEW_TOKENS, _ROOM = 500_000_000, 4, 64
 """Parameters of a model from which on texts to compare on have no more than so many tokens: its weights are read from
 the disk for each, and a token takes as many additions and multiplications as there are."""
 _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
@@ -29,8 +29,9 @@ _LENGTH, _SO_FAR = "sequence", "decoder_sequence"
 class GraphSource:
     """One graph to be: its name, the module, inputs to trace with (the first of `cases`) and to compare on, the prefix
     that names lose, `feeds` as of its `GraphSpec`, and the names of its dynamic axes by input where their places do not
-    tell them. `room`: the tokens for which buffers of keys and values may have room (0 where it has none), to try on
-    the inputs `roomy`; `streamed`: the model's weights, where they are read one at a time."""
+    tell them. `far`: a module that gives the first outputs alone, and inputs to compare those on, where memory may not
+    hold all; `room`: the tokens for which buffers of keys and values may have room (0 where it has none), to try on the
+    inputs `roomy`; `streamed`: the model's weights, where they are read one at a time."""
 
     name: str
     module: nn.Module
@@ -38,6 +39,7 @@ class GraphSource:
     prefix: str = ""
     feeds: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    far: tuple[nn.Module, Sequence[Tensors]] | None = None
     room: int = 0
     roomy: Sequence[Tensors] = ()
     streamed: Streamed | None = None
@@ -60,28 +62,32 @@ def continuing(
     size = int(model.config.get_text_config(decoder=True).vocab_size)
     many = streamed is not None and streamed.parameters > _MANY
     longest = min(longest, _FEW_TOKENS) if many else longest
-    longest, room = min(longest, language.longest), max(language.longest - 5, 0)
-    shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, room)), (3, 1, min(7, room)), (1, longest, 0)]
+    longest, before = min(longest, language.longest), max(language.longest - 5, 0)
+    shapes = [(2, min(16, longest), 0), (1, min(5, longest), min(11, before)), (3, 1, min(7, before)), (1, longest, 0)]
     shapes += [(1, 1, language.longest - 1)]
-    shapes = [shapes[0], shapes[1], shapes[4]] if many else shapes
-    cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes)]
+    decoder = CachedDecoder(model, language).eval()
+    far = _continued(language, size, *shapes.pop(), 0, shared=True) if many else None
+    cases = [_continued(language, size, *shape, seed) for seed, shape in enumerate(shapes[:2] if many else shapes)]
     return GraphSource(
         MODEL,
-        CachedDecoder(model, language).eval(),
+        decoder,
         cases,
         "model.",
         axes=axes,
-        room=language.longest,
+        far=None if far is None else (LogitsAfter(decoder).eval(), [far]),
+        room=min(language.longest, _ROOM) if many else language.longest,
         roomy=cases[1:2] if many else cases,
         streamed=streamed,
     )
 
 
-def _continued(language: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int) -> Tensors:
+def _continued(
+    language: LanguageSpec, size: int, batch: int, tokens: int, past: int, seed: int, shared: bool = False
+) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, size, (batch, tokens), generator=generator)
     mask = torch.ones(batch, past + tokens, dtype=torch.int64)
-    return {"input_ids": ids, "attention_mask": mask, **random_past(language, batch, past, seed)}
+    return {"input_ids": ids, "attention_mask": mask, **random_past(language, batch, past, seed, shared)}
 
 
 def halves(model: PreTrainedModel, cases: Sequence[Tensors], longest: int) -> list[GraphSource]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from pipeline.graph.edit import CONTRIB, add_constant, constant, drop_unused, is_constant
-from pipeline.trace.lazy import add_matrix, matrix_of
+from pipeline.graph.lazy import add_matrix, matrix_of
 
 ATTENTION = "GroupQueryAttention"
 _SIDES = 3

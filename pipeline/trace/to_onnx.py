@@ -16,11 +16,13 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.compress.compressed_model import load_compressed
 from pipeline.core.errors import StageError
+from pipeline.core.known_digests import known_sha256
 from pipeline.core.model_spec import ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Progress, share_of, silent
 from pipeline.data.encode import image_size, tokenizer_inputs
-from pipeline.graph.files import MODEL, file_of, record_graphs, save_model
+from pipeline.graph.files import MODEL, file_of, record_graphs, save_model, save_referring
+from pipeline.runtime.session import is_large
 from pipeline.source.cached import CachedDecoder, after_passes
 from pipeline.source.coded.checkpoint import coded_checkpoint
 from pipeline.source.model_config import CONFIG, read_config
@@ -37,6 +39,8 @@ from pipeline.trace.pack_attention import Alike, always_alike
 from pipeline.trace.parity import check_parity, check_room, fresh
 
 Tensors = dict[str, torch.Tensor]
+_FLOAT = 4
+"""Bytes."""
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -60,7 +64,7 @@ def run(context: StageContext) -> StageMetadata:
     made = []
     for number, source in enumerate(sources, start=1):
         path, share = context.out / file_of(source.name), share_of(context.progress, number, steps)
-        made.append(_proven(source, spec, context.config["opset"], path, share))
+        made.append(_proven(source, spec, context, path, share))
     graphs = {source.name: graph.graph for source, graph in zip(sources, made, strict=True)}
     if streamed is not None:
         streamed.require_unchanged()
@@ -127,16 +131,20 @@ class _Proven:
     notes: tuple[str, ...]
 
 
-def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path, progress: Progress = silent) -> _Proven:
+def _proven(
+    source: GraphSource, spec: ModelSpec, context: StageContext, path: Path, progress: Progress = silent
+) -> _Proven:
     """The first form of the graph that is proven equal, saved at `path`; StageError with what the last one did."""
     failures: list[StageError] = []
-    for graph, form in _forms(source, spec, opset):
+    for graph, form in _forms(source, spec, context.config["opset"]):
         canonicalize(graph, source.prefix, form.fused, source.axes, _alike(spec))
         rename_axes(graph.graph, spec.inputs)
-        save_model(graph, path, share_of(progress, 0, 2))
+        _save(graph, source, context, path, share_of(progress, 0, 2))
         try:
             with source.running():
                 difference = check_parity(source.module, path, source.cases, share_of(progress, 1, 2))
+                if source.far is not None:
+                    difference = max(difference, check_parity(source.far[0], path, source.far[1], first=True))
             if source.room:
                 check_room(path, source.roomy, source.room)
         except StageError as error:
@@ -146,6 +154,16 @@ def _proven(source: GraphSource, spec: ModelSpec, opset: int, path: Path, progre
         notes = [f"The graph is exported with {form.title}: {reason}" for reason in reasons]
         return _Proven(graph, difference, tuple(notes))
     raise failures[-1]
+
+
+def _save(graph: ir.Model, source: GraphSource, context: StageContext, path: Path, progress: Progress) -> None:
+    """Matrices of a large model stay in the checkpoint's files, where those who read the graph can do with it."""
+    large = source.streamed is not None and is_large(_FLOAT * source.streamed.parameters)
+    if large and context.config.get("refers", False):
+        for name, file in save_referring(graph, path).items():
+            context.digests[name] = known_sha256(file)
+    else:
+        save_model(graph, path, progress)
 
 
 def _alike(spec: ModelSpec) -> Alike:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from pipeline.graph.edit import drop_unused, name_of
+from pipeline.graph.lazy import add_matrix, matrix_of, set_matrix
 from pipeline.source.streamed import Streamed
-from pipeline.trace.lazy import add_matrix, matrix_of, set_matrix
 
 _WRAPPER = "model."
 """What names of parameters begin with in the traced module, which has the model inside."""

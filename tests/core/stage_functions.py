@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.paths import link
 from pipeline.core.stage import StageContext
 
 
@@ -23,6 +24,13 @@ def write(context: StageContext) -> dict[str, object]:
     if "gate" in context.config:
         Path(context.config["gate"]).read_bytes()
     return {"length": len(context.config["text"])}
+
+
+def linked(context: StageContext) -> dict[str, object]:
+    """Has a file under a second name, and says what its digest is."""
+    link(Path(context.config["file"]), context.out / "linked")
+    context.digests["linked"] = context.config["digest"]
+    return {}
 
 
 def copy(context: StageContext) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
-from pipeline.core.paths import folder_name, is_unfinished, require_place, require_swappable, write_whole
+from pipeline.core.paths import folder_name, is_unfinished, link, require_place, require_swappable, write_whole
 
 
 def _socket(path: Path) -> None:
@@ -122,3 +123,24 @@ def test_any_name_becomes_one_part_of_a_path(name: str) -> None:
     assert made.isprintable()
     assert len(made.encode()) <= 110
     assert folder_name(made) == made or len(made.encode()) > 100
+
+
+def test_a_link_is_the_same_file_under_another_name(tmp_path: Path) -> None:
+    file, place, other = tmp_path / "file", tmp_path / "place", tmp_path / "other"
+    file.write_text("weights")
+    other.symlink_to(file)
+    link(other, place)
+    assert place.samefile(file) and not place.is_symlink()
+    link(file, place)  # again, in its own place
+    assert place.read_text() == "weights"
+
+
+def test_a_copy_stands_where_no_link_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    (tmp_path / "file").write_text("weights")
+    link(tmp_path / "file", tmp_path / "place")
+    assert (tmp_path / "place").read_text() == "weights"
+    assert not (tmp_path / "place").samefile(tmp_path / "file")

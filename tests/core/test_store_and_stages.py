@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.digest import sha256_file
 from pipeline.core.errors import ExitCode, IntegrityError, StageError, UsageError
 from pipeline.core.run_stages import execute
 from pipeline.core.stage import Stage
@@ -114,6 +116,18 @@ def test_the_key_is_all_that_may_change_the_result_and_nothing_else(store: Store
     assert len({key, *(one.key(inputs) for one, inputs in changed.values())}) == 1 + len(changed)
     assert replace(base, local={"path": "/elsewhere"}).key({}) == key
     assert replace(base, run="stage_functions:copy").key({}) == key
+
+
+def test_a_file_whose_digest_is_told_is_found_damaged_as_any_other(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("weights")
+    told = sha256_file(tmp_path / "weights")
+    made = Stage("linked", 1, "stage_functions:linked", {"file": str(tmp_path / "weights"), "digest": told})
+    first = execute(made, {}, store).artifact
+    assert json.loads((first.path / "artifact.json").read_text())["files"]["linked"]["sha256"] == told
+    assert execute(made, {}, store).cached
+    (tmp_path / "weights").write_text("changed")  # the same file
+    with pytest.raises(IntegrityError, match="linked was changed"):
+        store.find(first.key)
 
 
 def test_equal_contents_are_one_input(store: Store) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
-from pipeline.source.cached import after_passes, check_continues
+from pipeline.source.cached import CachedDecoder, LogitsAfter, after_passes, check_continues, random_past
 
 SIZES = {"vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LANGUAGE = LanguageSpec(
@@ -26,6 +26,18 @@ def made(architecture: str, **settings: Any) -> PreTrainedModel:
 
 def test_a_model_that_keeps_what_its_config_says() -> None:
     check_continues(made("Llama", num_key_value_heads=2, intermediate_size=64), LANGUAGE)
+
+
+@pytest.mark.parametrize(("architecture", "more"), [("Llama", {}), ("Mistral", {"sliding_window": 4})])
+def test_logits_behind_a_past_that_is_not_kept(architecture: str, more: dict[str, int]) -> None:
+    model = made(architecture, num_key_value_heads=2, intermediate_size=64, head_dim=16, **more)
+    decoder = CachedDecoder(model, LANGUAGE)
+    ids, past = torch.tensor([[5, 7, 1]]), random_past(LANGUAGE, 1, 6, seed=0, shared=True)
+    mask = torch.ones(1, 9, dtype=torch.int64)
+    with torch.inference_mode():
+        logits = LogitsAfter(decoder)(ids, mask, **past)
+        assert torch.equal(logits, decoder(ids, mask, **past)[0])
+    assert len({tensor.data_ptr() for tensor in past.values()}) == 1
 
 
 def test_a_mixture_of_experts_is_refused() -> None:

@@ -92,7 +92,7 @@ def tables(
             if not np.array_equal(table.weight, module.weight.detach().numpy()):
                 continue
             form, product = formats.of("table", str(table.node.name)), products.get(table.weight_name)
-            if product is None or not product.lends_rows(form, table.weight.shape):
+            if product is None or not product.lends_rows(form, table.shape):
                 values, _ = form.round("table", table.weight)
             elif product.learns:
                 shared[f"{name}.weight"] = f"{heads[id(module.weight)]}.weight"

@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 from pipeline.core.errors import UsageError
 from pipeline.core.untrusted import refused
+from pipeline.graph.stored_matrix import Stored
 from pipeline.numerics.coded import sorted_groups
-from pipeline.source.weights import Stored, stored_tensors
+from pipeline.source.weights import stored_tensors
 
 _BFLOAT16 = "BF16"
 

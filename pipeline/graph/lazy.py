@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pipeline.graph.edit import name_of
-from pipeline.source.stored_matrix import StoredMatrix
+from pipeline.graph.stored_matrix import StoredMatrix
 
 
 class LazyMatrix(ir.LazyTensor):

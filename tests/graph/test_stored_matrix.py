@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.core.errors import StageError
-from pipeline.source import stored_matrix
-from pipeline.source.stored_matrix import StoredMatrix, read_values
+from pipeline.graph import stored_matrix
+from pipeline.graph.stored_matrix import StoredMatrix, read_values
 from pipeline.source.weights import stored_tensors
 
 VALUES = torch.tensor([[1.0, -2.0, 0.5], [3.0, 4.0, -0.25]])

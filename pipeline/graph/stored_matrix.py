@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import StageError
 from pipeline.numerics.affine import Float
-from pipeline.source.weights import Stored
 
-BLOCK = 1 << 22
-"""Values that are converted at a time: 16 MB."""
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a safetensors file, as its header has it; its data begin at the byte `begin` of the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+
+BLOCK = 1 << 20
+"""Values that are converted at a time: 4 MB."""
+_alive: WeakValueDictionary[tuple[Stored, ...], NDArray[Any]] = WeakValueDictionary()
+"""Values that somebody has."""
 
 
 _TILE = 128
 """Rows that are turned at a time."""
 
 
-def _of_bfloat16(raw: NDArray[Any]) -> Float:
-    wide = raw.astype(np.uint32)
-    wide <<= np.uint32(16)
-    return wide.view(np.float32)
+def _of_bfloat16(raw: NDArray[Any], out: NDArray[Any]) -> None:
+    np.left_shift(raw, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
 
 
-FLOATS: dict[str, tuple[str, Callable[[NDArray[Any]], Float]]] = {
-    "F32": ("<f4", lambda raw: raw.astype(np.float32, copy=False)),
-    "F16": ("<f2", lambda raw: raw.astype(np.float32)),
+def _of_float(raw: NDArray[Any], out: NDArray[Any]) -> None:
+    out[...] = raw
+
+
+FLOATS: dict[str, tuple[str, Callable[[NDArray[Any], NDArray[Any]], None]]] = {
+    "F32": ("<f4", _of_float),
+    "F16": ("<f2", _of_float),
     "BF16": ("<u2", _of_bfloat16),
 }
-"""Types of stored values: how they lie in the file, and how they become float32."""
+"""Types of stored values: how they lie in the file, and how they become float32 in an array of the same shape."""
 
 
 def read_values(stored: Stored) -> Float:
     """All values of a stored tensor. StageError if its file is not what it was when it was checked."""
-    return FLOATS[stored.dtype][1](_raw(stored, 0, stored.shape[0] if stored.shape else 1))
+    return _converted(_raw(stored, 0, stored.shape[0] if stored.shape else 1), stored)
+
+
+def _converted(raw: NDArray[Any], stored: Stored) -> Float:
+    values = np.empty(raw.shape, np.float32)
+    FLOATS[stored.dtype][1](raw, values)
+    return values
 
 
 def _raw(stored: Stored, begin: int, end: int) -> NDArray[Any]:
@@ -88,12 +112,31 @@ class StoredMatrix:
         return StoredMatrix(tuple(part for each in (self, *others) for part in each.parts), turned=True)
 
     def values(self) -> Float:
-        """All of it, which is made in blocks: beside it, memory holds one of those."""
-        whole = np.empty(self.shape, np.float32)
-        begin = 0
-        for block in self.blocks():
-            whole[begin : begin + len(block)] = block
-            begin += len(block)
+        """All of it, not to be changed: as long as somebody has it, it is not read again."""
+        found = _alive.get(self.parts)
+        if found is None:
+            found = self.read()
+            found.flags.writeable = False
+            _alive[self.parts] = found
+        return found.T if self.turned else found
+
+    def read(self) -> Float:
+        """All values as they are stored, not turned, in memory of their own."""
+        whole = np.empty((sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:]), np.float32)
+        places, begin = [], 0
+        for part in self.parts:
+            step = max(1, BLOCK // max(math.prod(part.shape[1:]), 1))
+            places += [
+                (part, row, min(row + step, part.shape[0]), begin + row) for row in range(0, part.shape[0], step)
+            ]
+            begin += part.shape[0]
+
+        def read_rows(place: tuple[Stored, int, int, int]) -> None:
+            part, first, last, into = place
+            FLOATS[part.dtype][1](_raw(part, first, last), whole[into : into + last - first])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(read_rows, places))
         return whole
 
     def blocks(self) -> Iterator[Float]:
@@ -105,13 +148,13 @@ class StoredMatrix:
     def _rows(self, step: int) -> Iterator[Float]:
         for part in self.parts:
             for begin in range(0, part.shape[0], step):
-                yield FLOATS[part.dtype][1](_raw(part, begin, min(begin + step, part.shape[0])))
+                yield _converted(_raw(part, begin, min(begin + step, part.shape[0])), part)
 
     def _columns(self, step: int) -> Iterator[Float]:
         """Those of what is stored, of which memory holds all as long."""
-        stored = [(_raw(part, 0, part.shape[0]), FLOATS[part.dtype][1]) for part in self.parts]
+        stored = [(_raw(part, 0, part.shape[0]), part) for part in self.parts]
         for begin in range(0, self.shape[0], step):
-            found = [convert(_turned(raw[:, begin : begin + step])) for raw, convert in stored]
+            found = [_converted(_turned(raw[:, begin : begin + step]), part) for raw, part in stored]
             yield found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
