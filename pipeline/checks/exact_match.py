@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any
 
 from pipeline.bundle.chat import as_chat, chat_template
-from pipeline.checks.written_texts import too_much_to_read
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.core.model_spec import LanguageSpec, ModelSpec
 from pipeline.core.report_types import ExactMatch
@@ -20,7 +19,7 @@ from pipeline.data.datasets import Dataset, evenly, load_evaluation
 from pipeline.data.encode import load_tokenizer
 from pipeline.data.readers.problems import Problem
 from pipeline.data.readers.tables import Columns
-from pipeline.graph.files import graphs_in
+from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
 from pipeline.metrics.exact_match import solved
 from pipeline.numerics.statistics import paired_interval
 from pipeline.runtime.generation import most_likely, written
@@ -33,6 +32,8 @@ _WRITTEN = 256
 _FEWEST, _MOST = 25, 200
 _ANOTHER = ("Question:", "\n\n")
 """What a model without a chat template writes when it goes on to another question, or to another prompt."""
+_MOST_READ = 8000.0
+"""Megabytes of the float model, which are read for each token that it writes."""
 _LOOK_BACK = 16
 """Tokens that are read again to see whether a text has come so far."""
 
@@ -57,10 +58,18 @@ def _of_set(context: StageContext, asked: _Asked, dataset: Dataset) -> ExactMatc
     return compared(of_float, own, dataset=dataset.name, given=whole, too_long=too_long, chat=asked.chat, reason=reason)
 
 
+def _too_much_to_read(of_float: Graphs) -> str:
+    """Why a float model solves nothing; empty if it does."""
+    megabytes = graph_megabytes(of_float)
+    if megabytes <= _MOST_READ:
+        return ""
+    return f"the float model has {megabytes / 1000:.1f} GB of weights, all of which it would read for each token"
+
+
 def _prompts(context: StageContext, asked: _Asked, dataset: Dataset) -> tuple[list[_Prompt], int, str]:
     """Of problems that are spread evenly over the set, those that the context has room for; how many it has not; and
     why none are asked, if so."""
-    if reason := too_much_to_read(graphs_in(context.inputs["float"].path)):
+    if reason := _too_much_to_read(graphs_in(context.inputs["float"].path)):
         return [], 0, reason
     count = min(_MOST, max(_FEWEST, context.config["tokens"] // (_WRITTEN // 2)))
     chosen = evenly(dataset, min(count, len(dataset.samples))).samples

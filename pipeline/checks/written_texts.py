@@ -10,23 +10,24 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.compress import PREVIOUS_PASS
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.report_types import WrittenTexts
 from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.core.types import Progress, share_of
 from pipeline.data.samples import evaluation_folders, open_samples
-from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
+from pipeline.graph.files import graphs_in
 from pipeline.numerics.student_t import student_t_quantile
 from pipeline.runtime.generation import most_likely, written
-from pipeline.runtime.session import parallel_float_session, parallel_session
+from pipeline.runtime.proposals import confirmed
+from pipeline.runtime.session import are_large, parallel_float_session, parallel_session
 
 _PROMPT, _WRITTEN = 16, 64
 """Tokens of each evaluation text that are given, and that are written behind them."""
 _FEWEST = 8
-_MOST_READ = 8000.0
-"""Megabytes of the float model, which are read for each token that it writes."""
 _GRAM = 4
 
 Texts = list[list[int]]
@@ -37,21 +38,19 @@ def run(context: StageContext) -> StageMetadata:
     none with a token."""
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
-    if reason := too_much_to_read(graphs_in(context.inputs["float"].path)):
-        return compared([], []).model_copy(update={"reason": reason}).model_dump(mode="json")
     prompts = _prompts(context.inputs["samples"].path, language, _count(context.config["tokens"]))
     traced = context.inputs.get(PREVIOUS_PASS)
     left = (context.model.after_passes(traced.metadata) if traced else context.model).language or language
-    of_float, own = (list(_answers(context, role, of, prompts)) for role, of in (("float", language), ("model", left)))
-    return compared(of_float, own).model_dump(mode="json")
-
-
-def too_much_to_read(of_float: Graphs) -> str:
-    """Why a float model writes no texts; empty if it does."""
-    megabytes = graph_megabytes(of_float)
-    if megabytes <= _MOST_READ:
-        return ""
-    return f"the float model has {megabytes / 1000:.1f} GB of weights, all of which it would read for each token"
+    of_float, model = (graphs_in(context.inputs[role].path) for role in ("float", "model"))
+    own = _Writer(parallel_session(model), left)
+    half = share_of(context.progress, 1, 2)
+    written_by_own = list(own.texts(prompts, share_of(context.progress, 0, 2)))
+    if are_large(of_float):
+        session = parallel_float_session(of_float)
+        written_by_float = confirmed(session, language, prompts, _WRITTEN, own.tokens, half)
+    else:
+        written_by_float = list(_Writer(parallel_float_session(of_float), language).texts(prompts, half))
+    return compared(written_by_float, written_by_own).model_dump(mode="json")
 
 
 def compared(of_float: Texts, own: Texts) -> WrittenTexts:
@@ -87,14 +86,20 @@ def _prompts(evaluation: Path, language: LanguageSpec, count: int) -> Texts:
     return found[:: max(1, len(found) // count)][:count]
 
 
-def _answers(context: StageContext, role: str, language: LanguageSpec, prompts: Texts) -> Iterator[list[int]]:
-    """What the graph of a role writes, past tokens that would end a text."""
-    open_graphs = parallel_float_session if role == "float" else parallel_session
-    session = open_graphs(graphs_in(context.inputs[role].path))
-    endless = language.model_copy(update={"ends": ()})
-    for number, prompt in enumerate(prompts, start=1):
-        yield list(islice(written(session, endless, prompt, most_likely), _WRITTEN))
-        context.progress(number + (0 if role == "float" else len(prompts)), 2 * len(prompts))
+class _Writer:
+    """A graph that writes behind what it is given, past tokens that would end a text."""
+
+    def __init__(self, session: ort.InferenceSession, language: LanguageSpec) -> None:
+        longest = min(language.longest, _PROMPT + _WRITTEN)
+        self._session, self._language = session, language.model_copy(update={"ends": (), "longest": longest})
+
+    def tokens(self, text: Sequence[int], count: int) -> list[int]:
+        return list(islice(written(self._session, self._language, text, most_likely), count))
+
+    def texts(self, prompts: Texts, progress: Progress) -> Iterator[list[int]]:
+        for number, prompt in enumerate(prompts, start=1):
+            yield self.tokens(prompt, _WRITTEN)
+            progress(number, len(prompts))
 
 
 def _same(one: Sequence[int], other: Sequence[int]) -> int:

@@ -153,7 +153,7 @@ class WrittenTexts(StrictModel):
     `tokens`; `same`: share of a text before it first differs from float's; `first_difference`: the token where that is,
     median of the texts that differ; `repeated`, `repeated_float`: shares of sequences of four tokens that the text has
     had before; `interval`: half of the 95 % confidence interval of their difference over the choice of texts, None for
-    one text, which has no spread; `reason`: why there are no texts."""
+    one text, which has no spread."""
 
     texts: int
     tokens: int
@@ -162,7 +162,6 @@ class WrittenTexts(StrictModel):
     repeated: float
     repeated_float: float
     interval: float | None
-    reason: str = Field(default="", exclude_if=lambda reason: not reason)
 
 
 class ExactMatch(StrictModel):

@@ -106,7 +106,7 @@ def stored_convolution(layer: Layer, form: NumberFormat, means: Arrays, codes: C
     rounded weight is taken out of its bias, which is stored as `<node>.bias.values`. `means`: as above."""
     encoded = codes.encode(layer, form, Known())
     if layer.activation in means:
-        shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.weight.shape), means[layer.activation])
+        shift = mean_shift(layer.weight, form.decode("conv", encoded, layer.shape), means[layer.activation])
         bias = _bias(layer)
         codes.add(f"{layer.node.name}.bias", {"values": (0 if bias is None else bias) - shift})
     return entry_of(layer, form, encoded)

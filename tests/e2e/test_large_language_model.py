@@ -32,12 +32,11 @@ source = "assumption: a test"
 """
 COMMAND = """
 import sys
-import pipeline.checks.written_texts as texts
 import pipeline.quantize.segmented as segmented
 import pipeline.quantize.shards as shards
 import pipeline.runtime.session as session
 from pipeline.cli.main import entry
-session._LARGE, segmented._MOST, shards.SIZE, texts._MOST_READ = 1000, 1000, 1000, 0.001
+session._LARGE, segmented._MOST, shards.SIZE = 1000, 1000, 1000
 sys.exit(entry())
 """
 
@@ -64,8 +63,8 @@ def test_it_becomes_a_bundle_and_the_report_says_what_was_not_tried(
     report = json.loads((workspace / "large" / "report.json").read_text())
     verdicts = {entry["metric"]: entry for entry in report["budgets"]}
     assert verdicts["max_kl_per_token"]["verdict"] == "PASS"
-    assert verdicts["max_repetition_increase"]["verdict"] == "NOT_MEASURED"
-    assert "all of which it would read for each token" in json.dumps(verdicts["max_repetition_increase"])
+    assert verdicts["max_repetition_increase"]["verdict"] == "PASS"
+    assert report["texts"]["texts"] > 0
     notes = " ".join(report["notes"])
     assert "Nobody tried whether a budget can fail: a copy of the float model with destroyed weights" in notes
     assert "The float model is not timed, and nothing is said of the speed-up over it" in notes

@@ -54,7 +54,7 @@ def _repetition(found: Measurements) -> Outcome:
     if texts is None:
         return Absent(NO_REFERENCE)
     if not texts.texts:
-        return Absent(texts.reason or "no evaluation text has a token to begin with")
+        return Absent("no evaluation text has a token to begin with")
     value = 100.0 * (texts.repeated - texts.repeated_float)
     figure = computed(value, "points", f"{100 * texts.repeated_float:.1f} % in float")
     if texts.interval is None:
