@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
 
@@ -243,6 +244,22 @@ def npu_rank_correlation() -> Measured:
     return Measured(float(np.median(ranks)), 100 * float(np.median(errors)))
 
 
+def npu_rank_ceiling() -> Measured:
+    """Spearman's, the median over the devices, of these NPU times and those of the same networks under Qualcomm's own
+    runtime there (qnn_dlc): what is left to chance and compilers; beside it, of pairs of devices."""
+    works = {row.network: row.work for row in published("w8a8")}
+    ours, theirs = _npu_rows(works), _npu_rows(works, "qnn_dlc")
+    ranks = [_rank(rows, theirs[device]) for device, rows in ours.items() if device in theirs]
+    pairs = [_rank(one, other) for one, other in combinations(ours.values(), 2)]
+    return Measured(float(np.median(ranks)), float(np.median(pairs)))
+
+
+def _rank(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    both = [name for name in one if name in other]
+    ranked = [rankdata([rows[name] for name in both]) for rows in (one, other)]
+    return float(np.corrcoef(*ranked)[0, 1])
+
+
 def _npu_amounts(work: Work) -> list[float]:
     """Products, those that fill no matrix unit, values, calls, and what every inference takes."""
     values = work.byte_values + work.float_values
@@ -250,19 +267,20 @@ def _npu_amounts(work: Work) -> list[float]:
     return [work.pointwise + work.window, work.depthwise + work.gathered, values, calls, 1.0]
 
 
-def _npu_rows(works: Mapping[str, Work]) -> dict[str, dict[str, float]]:
+def _npu_rows(works: Mapping[str, Work], runtime: str = "onnx") -> dict[str, dict[str, float]]:
     """Milliseconds on the NPU by device and network, of devices with at least fifteen of them."""
     found: dict[str, dict[str, float]] = {}
     with (folder() / "device_truth" / "aihub_perf_065.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             name = row["model"] if row["model"] in works else row["model"] + row["component"]
-            if (row["runtime"], row["unit"], row["precision"]) == ("onnx", "NPU", "w8a8") and name in works:
+            if (row["runtime"], row["unit"], row["precision"]) == (runtime, "NPU", "w8a8") and name in works:
                 found.setdefault(row["device"], {})[name] = float(row["inference_ms"])
     return {device: rows for device, rows in found.items() if len(rows) >= _FEWEST}
 
 
 ROWS = [
     Row("estimate.npu.rank_corr", "Spearman", "median error, %", npu_rank_correlation),
+    Row("estimate.npu.rank_ceiling", "Spearman", "the same, between devices", npu_rank_ceiling),
     Row("estimate.interval_ratio", "x", "the same, of products in float", interval_ratio),
     Row("estimate.other_device.median_error", "%", "share of its rows in the interval", other_device_error),
     Row("estimate.median_error", "%", "a fit on multiply-accumulates alone", lambda: median_error("w8a8")),
