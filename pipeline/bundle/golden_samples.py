@@ -20,6 +20,7 @@ from pipeline.devices.runner_session import RunnerSession
 from pipeline.devices.worker import Feed, fitting, kept_dtypes
 from pipeline.graph.files import Graphs
 from pipeline.runtime.session import make_session
+from pipeline.runtime.states import run_rows
 
 GOLDEN_SAMPLES, GOLDEN_BYTES = 4, 1_000_000
 """Fewer where they are large, as those of images are: what an app downloads is to be the model (four pages of a
@@ -103,7 +104,8 @@ def _tolerance(
     hundredths (see `TOLERANCE`)."""
     session = make_session(model, runtime.model_copy(update={"session_config": runtime.session_config | _IN_FLOAT}))
     found = [0.0]
-    for row, expected in samples:
-        for each in (session, *also):
-            found += map(difference, each.run([*expected], row), expected.values())
+    for each in (session, *also):
+        answered = run_rows(each, [*samples[0][1]], ((True, row) for row, _ in samples)) if samples else ()
+        for (_, answers), (_, expected) in zip(answered, samples, strict=True):
+            found += (difference(answers[name], value) for name, value in expected.items())
     return min(MOST, max(TOLERANCE, math.ceil(200 * max(found)) / 100))

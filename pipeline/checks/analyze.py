@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from pipeline.bundle.records import bundle_graphs, read_metadata
 from pipeline.checks.coverage import Ran
 from pipeline.checks.estimates import estimates_of
 from pipeline.checks.left_in_float import Reasons, Stored
-from pipeline.checks.npu import compiled
+from pipeline.checks.npu import compiled, fp16_advice
 from pipeline.checks.providers import QNN, provider_coverage
 from pipeline.checks.typed_values import Shape, ran_shapes
-from pipeline.checks.weights import Graph, Weight
+from pipeline.checks.weights import Graph
 from pipeline.checks.work import work_of
 from pipeline.config.socs import soc_called
 from pipeline.config.target import Shape as InputShape
@@ -33,7 +33,7 @@ from pipeline.devices.host_runner import HOST
 from pipeline.devices.ort_profile import profile
 from pipeline.devices.runner import subject_of
 from pipeline.devices.worker import Feed
-from pipeline.forecast.latency import CONVOLVED, OutOfRange
+from pipeline.forecast.latency import OutOfRange
 from pipeline.forecast.work import Work
 from pipeline.graph.files import only
 from pipeline.quantize.schemes import SCHEMES
@@ -92,7 +92,7 @@ def analyze(path: Path, target: Target) -> Analysis:
         figures=figures,
         out_of_range="; ".join(reasons),
         providers=_providers(file, shapes, target),
-        advice=_advice(work, weights),
+        advice=fp16_advice(work, weights),
     )
 
 
@@ -161,16 +161,4 @@ def _dims(value: ValueInfoProto, shape: InputShape) -> tuple[int, ...]:
     return tuple(
         axis.dim_value if axis.dim_value > 0 else shape.sequence_length if place else shape.batch_size
         for place, axis in enumerate(given)
-    )
-
-
-def _advice(work: Work, weights: Sequence[Weight]) -> tuple[str, ...]:
-    """What Qualcomm AI Hub's rows of release 0.65 say (ONNX Runtime 1.30 on the NPU; 32 models in both precisions)."""
-    rounded = any(weight.bits <= 8 for weight in weights)
-    if not rounded or work.convolved >= CONVOLVED:
-        return ()
-    return (
-        "On Qualcomm's NPU such a model may be slower in INT8 than in fp16: of 32 published models in both, the only "
-        "text encoder, MiniLM-L6, takes 1.07 to 1.75 times its fp16 time in w8a8 (0.85 ms against 0.50 on the Galaxy "
-        "S25). Measure fp16 there too (--recipe fp16).",
     )

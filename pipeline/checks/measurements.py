@@ -25,7 +25,7 @@ from pipeline.checks.estimates import Estimates, estimates_of
 from pipeline.checks.float_reference import FloatReference
 from pipeline.checks.left_in_float import Reasons, Stored
 from pipeline.checks.metric_runs import measure_user_metric
-from pipeline.checks.npu import npu_graphs, npu_runners
+from pipeline.checks.npu import fp16_advice, npu_graphs, npu_runners
 from pipeline.checks.providers import provider_coverage
 from pipeline.checks.saturation import joined, overflow
 from pipeline.checks.tiers import Inference, check_tiers
@@ -58,6 +58,7 @@ from pipeline.devices.ort_profile import NodeRecord, profile
 from pipeline.devices.qnn.runner import QnnRunner
 from pipeline.devices.runner import Kind, Runner, giving, lacking, subject_of
 from pipeline.devices.worker import Feed, Language, Subject
+from pipeline.forecast.work import Work
 from pipeline.graph.files import Graphs, graph_megabytes, graphs_in
 from pipeline.runtime.feeds import write_feed
 from pipeline.runtime.session import are_large, make_session
@@ -190,6 +191,7 @@ def measure(case: Case, begin: Begin) -> Measurements:
         tiers = _tiers(case, answers, subject, begin)
     models, metadata = list(read_graphs(case.bundle).values()), read_metadata(case.bundle)
     weights = tuple(weight for model in models for weight in Graph(model).weights)
+    work = work_of(ran, models)
     return Measurements(
         case,
         Measured(
@@ -216,9 +218,15 @@ def measure(case: Case, begin: Begin) -> Measurements:
         takes_text=metadata.max_length is not None,
         writes_texts=metadata.language is not None,
         takes_passes=len(models) == 1,
-        notes=(*_accuracy_notes(case), *_runner_notes(case), *_graph_notes(latency), *_float_notes(case)),
+        notes=(
+            *_accuracy_notes(case),
+            *_runner_notes(case),
+            *_graph_notes(latency),
+            *_float_notes(case),
+            *_npu_notes(case, work, weights),
+        ),
         warnings=tuple(suspicious(accuracy)),
-        estimates=estimates_of(work_of(ran, models), weights, metadata.language, case.scheme, case.target),
+        estimates=estimates_of(work, weights, metadata.language, case.scheme, case.target),
     )
 
 
@@ -440,6 +448,11 @@ def _graph_notes(latency: LatencyResult | None) -> list[str]:
 
 def _float_notes(case: Case) -> list[str]:
     return [case.untimed_float] if case.untimed_float else []
+
+
+def _npu_notes(case: Case, work: Work, weights: Sequence[Weight]) -> tuple[str, ...]:
+    """What published rows say of such models there."""
+    return fp16_advice(work, weights) if case.target.npu else ()
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.client_layouts import graph_files, reads_states, require_layout
-from pipeline.bundle.contexts import CONTEXT_STAGE
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
@@ -23,10 +22,9 @@ from pipeline.compress import PREVIOUS_PASS
 from pipeline.config.job import Job
 from pipeline.config.loading import load_recipe, load_target
 from pipeline.config.recipe import Recipe
-from pipeline.config.socs import soc_called
 from pipeline.config.target import Target
 from pipeline.core.budgets import BUDGETS
-from pipeline.core.errors import EdgeError, UsageError
+from pipeline.core.errors import UsageError
 from pipeline.core.installed import require_export
 from pipeline.core.paths import require_place
 from pipeline.core.stage import Stage
@@ -36,11 +34,11 @@ from pipeline.data.samples import PROOF
 from pipeline.devices import runner_of
 from pipeline.devices.host_info import training_hardware
 from pipeline.devices.host_runner import HOST
-from pipeline.devices.qnn.environment import require as require_qnn
 from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.cache import check_cache
+from pipeline.plan.npu import FIXED, context_stages, fixed_stages
 from pipeline.plan.opset import choose_opset
 from pipeline.plan.passes import PASS_LIBRARIES, Passes
 from pipeline.plan.samples import Reading
@@ -238,7 +236,8 @@ class _Builder:
         measured = measured or formats.scales_channels
         calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
         calibrated = calibrated or self.scheme.cache == 8
-        contexts = self._contexts("write" if self._changes else self._traced)
+        contexts, notes = context_stages(self.target, "write" if self._changes else self._traced)
+        self.notes += notes
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
             self.reading.remember("evaluation", self.reading.evaluation()),
@@ -249,7 +248,7 @@ class _Builder:
             judge_stage(self.target, self.metric),
             *self.passes.stages(),
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
-            *self._fixed(),
+            *fixed_stages(self.target, self.source, self._as_traced, self.reading.stages["evaluation"].name),
             *(
                 [*self._made(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._written()]
                 if self._changes
@@ -292,7 +291,7 @@ class _Builder:
     @property
     def _traced(self) -> str:
         """The float graph that is quantized, or ships."""
-        return "fix" if self.target.npu else self._as_traced
+        return FIXED if self.target.npu else self._as_traced
 
     @property
     def _as_traced(self) -> str:
@@ -304,41 +303,6 @@ class _Builder:
         if not self._stores_codes:
             return self._traced
         return "scale" if self.formats.scales_channels else "smooth" if self.formats.smooths else self._traced
-
-    def _fixed(self) -> list[Stage]:
-        """The graph with the shapes that its samples have, which an NPU needs."""
-        if self.target.npu is None:
-            return []
-        if self.source.language is not None or self.source.decoder is not None:
-            raise UsageError(
-                f"{self.source.name!r} writes texts ({self.source.task.name}), whose graphs keep growing shapes; the "
-                f"target {self.target.name} has an NPU, which needs fixed ones.",
-                "Choose a target without [npu].",
-            )
-        inputs = {"graph": self._as_traced, "evaluation": self.reading.stages["evaluation"].name}
-        return [Stage("fix", 1, "pipeline.trace.fix_shapes:run", {}, inputs, (*_ONNX, "onnx", "onnxscript"))]
-
-    def _contexts(self, model: str) -> list[Stage]:
-        """The graph compiled for each SoC of the target, where QNN is set up here; the notes say if it is not."""
-        if self.target.npu is None:
-            return []
-        try:
-            record = require_qnn().record
-        except EdgeError as error:
-            self.notes.append(f"Nothing was compiled for the NPU: {error.message} {error.remedy}")
-            return []
-        made_by = {"wheel": record.wheel, "sha256": record.package.sha256}
-        return [
-            Stage(
-                f"{CONTEXT_STAGE}{name}",
-                1,
-                "pipeline.bundle.contexts:run",
-                {**soc_called(name).model_dump(mode="json"), **made_by},
-                {"model": model},
-                ("onnxruntime",),
-            )
-            for name in self.target.npu.socs
-        ]
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
         config = {

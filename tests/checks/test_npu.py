@@ -17,12 +17,14 @@ from pipeline.checks.budgets.metric import Absent
 from pipeline.checks.budgets.npu import COVERAGE, PARTS
 from pipeline.checks.budgets.tiers import GOLDEN, TIER_DROP
 from pipeline.checks.measurements import Measurements
-from pipeline.checks.npu import untried
+from pipeline.checks.npu import fp16_advice, untried
+from pipeline.checks.weights import Weight
 from pipeline.config.loading import load_target
 from pipeline.config.socs import soc_called
 from pipeline.core.errors import StageError, UsageError
 from pipeline.core.report_types import NpuGraph, TierCheck
 from pipeline.core.types import Evidence, Figure
+from pipeline.forecast.work import Work
 from pipeline.graph.files import Graphs, GraphSpec
 
 PHONE = load_target("phone-npu")
@@ -111,3 +113,12 @@ def test_targets_that_no_npu_takes(table: str, key: str, value: object, said: st
     with pytest.raises(UsageError) as caught:
         type(PHONE).from_data(data, "target t")
     assert said in caught.value.message
+
+
+def test_published_rows_advise_float16_for_text_encoders() -> None:
+    products, halves = Weight("w", "MatMul", (8, 8), 64, 8), Weight("w", "MatMul", (8, 8), 64, 16)
+    (said,) = fp16_advice(Work(pointwise=1e9, convolved=0.0), [products])
+    assert "0.85 ms against 0.50 on the Galaxy S25" in said
+    assert "--recipe fp16" in said
+    assert fp16_advice(Work(pointwise=1e9, convolved=0.0), [halves]) == ()
+    assert fp16_advice(Work(window=1e9, convolved=1.0), [products]) == ()
