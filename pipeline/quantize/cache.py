@@ -23,7 +23,7 @@ from pipeline.runtime.session import parallel_float_session
 from pipeline.trace.pack_attention import ATTENTION
 
 MAGNITUDES = "magnitudes.safetensors"
-_TOKENS = 256
+_TOKENS = 512
 """Tokens that are read in one go: logits of all of them are computed."""
 _COSINES, _SINES = 7, 8
 

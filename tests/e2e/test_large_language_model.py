@@ -51,7 +51,7 @@ def test_it_becomes_a_bundle_and_the_report_says_what_was_not_tried(
     flags = ["--target", "language", "--calibration-data", "calibration.txt", "--eval-data", "evaluation.txt"]
     store = tmp_path / "store"
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "export", str(folder), *flags, "--output", "large"],
+        [sys.executable, "-c", COMMAND, "export", str(folder), *flags, "--cache", "8", "--output", "large"],
         cwd=workspace,
         env=environment(EDGE_STORE=str(store)),
         capture_output=True,
