@@ -315,7 +315,7 @@ class _Builder:
             config["refers"] = True  # codes are in the bundle, and the float graph is run here alone
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 8, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
+            return self._of_model(name, 10, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
         libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
         return self._of_model(name, 15, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
@@ -348,7 +348,7 @@ class _Builder:
         samples = {"samples": self.reading.stages["calibration"].name} if calibrated else {}
         # what is watched depends on nothing else of the scheme, so that recipes can share it
         inputs = {"graph": self._traced, "layers": "layers"}
-        stages = [self._onnx("layers", "layers:run", names, {"graph": self._traced})]
+        stages = [self._onnx("layers", "layers:run", names, {"graph": self._traced}, version=3)]
         observed = {**samples, PROBE: PROBE}
         if self.formats.smooths:
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", {}, inputs | observed, version=2))

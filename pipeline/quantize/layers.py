@@ -42,10 +42,10 @@ class LeftEntry(StrictModel):
 
 
 class LayerRecord(StrictModel):
-    """The nodes with weights that a scheme can take, in the graph's order, each with the number of that input; and the
-    weights that none can."""
+    """The nodes with weights that a scheme can take, in the graph's order, each with the number of that input and the
+    class of the weight; and the weights that none can."""
 
-    nodes: tuple[tuple[str, int], ...]
+    nodes: tuple[tuple[str, int, TensorClass], ...]
     left: tuple[LeftEntry, ...]
 
 
@@ -60,7 +60,9 @@ def run(context: StageContext) -> StageMetadata:
 
 
 def _record(part: Part, layers: list[Layer], left: list[LeftEntry]) -> StageMetadata:
-    record = LayerRecord(nodes=tuple((name_of(layer.node), layer.place) for layer in layers), left=tuple(left))
+    record = LayerRecord(
+        nodes=tuple((name_of(layer.node), layer.place, layer.op) for layer in layers), left=tuple(left)
+    )
     (part.context.out / _RECORD).write_text(pretty_json(record.model_dump(mode="json")), encoding="utf-8", newline="\n")
     return {"layers": len(layers), "left": len(left)}
 
@@ -69,8 +71,7 @@ def read_layers(artifact: Artifact, graph: ir.Graph) -> tuple[list[Layer], list[
     """What `find_layers` found, with the nodes and weights of `graph`: the one that it looked at, smoothed or not."""
     record = LayerRecord.model_validate(artifact.read_json(_RECORD))
     nodes = {node.name: node for node in graph.all_nodes()}
-    found = [(nodes[name], place) for name, place in record.nodes]
-    return [_layer(node, place, node.graph is graph) for node, place in found], list(record.left)
+    return [_layer(nodes[name], place, op) for name, place, op in record.nodes], list(record.left)
 
 
 def left_entry(layer: Layer, reason: str) -> LeftEntry:
@@ -113,7 +114,7 @@ def _weights(graph: ir.Graph) -> Iterator[Layer]:
         for place, value in enumerate(node.inputs if node.op_type in LAYERS and not node.domain else ()):
             tensor = value.const_value if value is not None and is_constant(value) else None
             if tensor is not None and len(tensor.shape) > 1 and tensor.dtype == ir.DataType.FLOAT:
-                yield _layer(node, place, node.graph is graph)
+                yield _layer(node, place, _class_in(graph, node, place, len(tensor.shape)))
 
 
 def _named_twice(found: Sequence[Layer]) -> set[str]:
@@ -125,13 +126,18 @@ def _named_twice(found: Sequence[Layer]) -> set[str]:
     return {name for name, owners in having.items() if len(owners) > 1}
 
 
-def _layer(node: ir.Node, place: int, top: bool = True) -> Layer:
-    """`top`: whether the node is in no branch and no loop."""
+def _layer(node: ir.Node, place: int, op: TensorClass) -> Layer:
     value = node.inputs[place]
     assert value is not None and value.const_value is not None  # noqa: S101  # it had one when the layers were found
-    op = _class_of(node, place, len(value.const_value.shape)) if top else "other"
     activation = name_of(node.inputs[0]) if op in ("linear", "conv", "lstm") else ""
     return Layer(op, node, activation, name_of(value), value.const_value, place)
+
+
+def _class_in(graph: ir.Graph, node: ir.Node, place: int, axes: int) -> TensorClass:
+    """What a node in a branch or loop of the graph reads is stored as it takes it, whoever else reads it."""
+    value = node.inputs[place]
+    inside = value is not None and any(use.node.graph is not graph for use in value.uses())
+    return "other" if inside else _class_of(node, place, axes)
 
 
 def _class_of(node: ir.Node, place: int, axes: int) -> TensorClass:

@@ -36,6 +36,7 @@ from pipeline.trace.compare import RELATIVE_TOLERANCE, compare, shape_of
 from pipeline.trace.fold_norm import fold_norms
 from pipeline.trace.fold_weights import fold_computed_weights
 from pipeline.trace.fuse_hard_sigmoid import fuse_hard_sigmoids
+from pipeline.trace.hoist_invariants import hoist_invariants
 from pipeline.trace.resolve_branches import resolve_branches
 from pipeline.trace.split_prelu import split_prelus
 from pipeline.trace.widen import HALF, widen
@@ -123,7 +124,8 @@ def _settle(model: ir.Model) -> None:
 
 
 def tidy(model: ir.Model) -> None:
-    """In place: local functions inlined, constants and weights as initializers, PRelu in faster operators, written-out
+    """In place: local functions inlined, constants and weights as initializers, values that
+    loops carry round unchanged read from outside, PRelu in faster operators, written-out
     hard-sigmoids fused, factors and shifts of channels folded into the convolution before, Gemm -> MatMul + Add, every
     node and value named, no metadata."""
     passes = (
@@ -135,6 +137,7 @@ def tidy(model: ir.Model) -> None:
     )
     for step in passes:
         step(model)
+    hoist_invariants(model.graph)
     for graph in [model.graph, *model.graph.subgraphs()]:
         _drop_identities(graph)
         fold_computed_weights(graph)
@@ -188,14 +191,16 @@ def _drop_identities(graph: ir.Graph) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    """A node without a name is called after its first output, as plans and reports speak of nodes by name."""
+    """A node without a name is called after its first output, and of those in several bodies with one name all but the
+    first get another: plans and reports speak of nodes by name."""
     taken = {node.name for node in graph.all_nodes() if node.name}
+    seen: set[str] = set()
     for node in graph.all_nodes():
-        if not node.name:
-            node.name = f"{node.outputs[0].name}/{node.op_type}"
-            while node.name in taken:
-                node.name += "_"
-            taken.add(node.name)
+        name = node.name or f"{node.outputs[0].name}/{node.op_type}"
+        while name in seen or (name in taken and name != node.name):
+            name += "_"
+        seen.add(name)
+        node.name = name
 
 
 def _proofs(context: StageContext) -> list[tuple[str, Row]]:

@@ -212,6 +212,21 @@ def test_weights_in_branches_are_stored() -> None:
     assert left == []
 
 
+def test_a_weight_that_a_branch_and_the_graph_read_is_stored_once() -> None:
+    """As the branch takes it: the codes of a static product at the top would be a second copy."""
+    graph = branches("a", "A", "b", "B")
+    shared = add_constant(graph, "shared", weight(64, 64))
+    (branch,) = graph
+    branch.attributes["then_branch"].as_graph()[0].replace_input_with(1, shared)
+    top = ir.node("MatMul", [graph.inputs[0], shared], name="top")
+    graph.insert_before(branch, top)
+    layers, _ = find_layers(graph, ())
+    assert {(layer.op, layer.node.name) for layer in layers if layer.weight_name == "shared"} == {
+        ("other", "top"),
+        ("other", "a"),
+    }
+
+
 @pytest.mark.parametrize("names", [("a", "A", "b", "A"), ("a", "A", "a", "B")])
 def test_names_that_two_bodies_have_are_told(names: tuple[str, str, str, str]) -> None:
     layers, left = find_layers(branches(*names), ())

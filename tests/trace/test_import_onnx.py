@@ -144,6 +144,23 @@ def test_local_functions_survive_the_conversion_of_an_old_file(imported, tmp_pat
     assert [node.op_type for node in load_model(out / "model.onnx").graph] == ["MatMul", "Relu"]
 
 
+def test_nodes_of_two_bodies_get_names_of_their_own(imported, tmp_path) -> None:
+    def body(factor: float):
+        node = helper.make_node("MatMul", ["x", f"w{factor:g}"], ["out"], name="product")
+        weight = numpy_helper.from_array(np.full((4, 4), factor, np.float32), f"w{factor:g}")
+        return helper.make_graph([node], "body", [], [helper.make_tensor_value_info("out", 1, None)], [weight])
+
+    choice = helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=body(1), else_branch=body(2))
+    inputs = [helper.make_tensor_value_info("x", 1, ["batch", 4]), helper.make_tensor_value_info("flag", 9, [])]
+    graph = helper.make_graph([choice], "g", inputs, [helper.make_tensor_value_info("y", 1, ["batch", 4])])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "if.onnx"
+    )
+    out, _ = imported(tmp_path / "if.onnx")
+    names = [node.name for node in load_model(out / "model.onnx").graph.all_nodes() if node.op_type == "MatMul"]
+    assert names == ["product", "product_"]
+
+
 def test_half_weights_are_computed_in_float32_and_it_is_said(imported, tmp_path) -> None:
     draw = np.random.default_rng(0)
     graph = helper.make_graph(
