@@ -362,7 +362,7 @@ class _Builder:
             inputs["graph"] = "scale"
         observed |= inputs
         if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=10))
+            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=11))
             inputs["ranges"] = "calibrate.ranges"
         if self.formats.needs_curvature:
             stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
@@ -373,7 +373,7 @@ class _Builder:
         if self.formats.learns:
             stages.append(self._learn(config, inputs | samples))
             inputs["learned"] = "learn"
-        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=17))]
+        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=18))]
 
     def _learn(self, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
         if self.source.language is None:
@@ -395,7 +395,7 @@ class _Builder:
     def _measuring(self) -> list[tuple[str, str, int]]:
         """Name, function and version of the stages that measure what rounding costs the outputs."""
         wanted = [
-            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 3)),
+            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 4)),
             (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 9)),
             (self.formats.allocates, ("allocation", "allocate:run", 1)),
         ]

@@ -56,8 +56,8 @@ Watched = tuple[str, type]
 def ranges(context: StageContext) -> StageMetadata:
     """Stage function: (low, high) of every tensor that will be rounded, float32 [2] each; the mean of every channel of
     the convolutions' inputs, float32 [channels] each, where biases are to be corrected; how many values the tensors
-    around convolutions have over all samples, float64 [1] each; and what layers would lose in 8 bits,
-    float64 [2] each (see `losses`)."""
+    around convolutions and the inputs of products have over all samples, float64 [1] each; and what layers would lose
+    in 8 bits, float64 [2] each (see `losses`)."""
     return for_each(context, _ranges)
 
 
@@ -89,10 +89,11 @@ def _ranges(part: Part) -> StageMetadata:
         region = region_of(graph, layers, formats)
         names = dict.fromkeys([*_linear_inputs(layers), *region.observed])
         inputs = dict.fromkeys(layer.activation for layer in region.convolutions if scheme.bias_correction)
+        counted = dict.fromkeys([*region.tensors, *_linear_inputs(layers)] if scheme.everywhere is None else [])
         return [
             *((name, observer) for name in names),
             *((name, ChannelMean) for name in inputs),
-            *((name, Values) for name in region.tensors if scheme.everywhere is None),
+            *((name, Values) for name in counted),
         ]
 
     observed = _observe(part, watch, scheme.percentile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ from pipeline.quantize.plan import QuantizationPlan, save_plan
 from pipeline.quantize.qdq_region import QdqRegion, activation_output
 from pipeline.quantize.ruined import NONE, Damage, Stored, form_of, in_float, ruined
 from pipeline.quantize.shards import Shards
+from pipeline.quantize.stretches import multiplied, products
 
 SENSITIVE = "sensitive.json"
 """Node -> why it stays in float."""
@@ -52,7 +53,8 @@ LEARNED = "learned.safetensors"
 class Calibrated:
     """(low, high) per tensor, the mean of every channel of the convolutions' inputs, how many values the tensors around
     convolutions have, what 8 bits do to layers, and the Hessians of products; `learned`: codes and grids that
-    training decided; `fixed`: tensors that are the same for every sample; `given`: codes that the checkpoint has."""
+    training decided; `fixed`: tensors that are the same for every sample; `given`: codes that the checkpoint has;
+    `at_run_time`: products find their inputs' ranges then, whatever was calibrated."""
 
     ranges: Arrays = field(default_factory=dict)
     means: Arrays = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Calibrated:
     learned: dict[str, tuple[Bytes, Grid]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     given: GivenCodes = field(default_factory=lambda: GivenCodes({}))
+    at_run_time: bool = False
 
 
 def run(context: StageContext) -> StageMetadata:
@@ -99,6 +102,7 @@ def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
         chosen.layers, left, chosen.region, formats, found, context.progress, chosen.stored, Codes(shards)
     )
     save_plan(context.out, plan, shards)
+    run_time = finds_ranges_at_run_time(chosen.layers, chosen.region, found.values or {})
     metadata = {
         "linears": len(plan.linears),
         "tables": len(plan.tables),
@@ -108,6 +112,7 @@ def _quantized(part: Part, scheme: Scheme, given: GivenCodes) -> _Quantized:
         "never_active": sorted(name for name, ends in found.ranges.items() if is_empty(*map(float, ends))),
         **({"damping": found.hessians.damping} if found.hessians else {}),
         "left_in_float": [entry.model_dump(mode="json") for entry in plan.left_in_float],
+        "at_run_time": len(plan.linears) if run_time else 0,
         "stored_only": _stored_only(chosen, found.damage),
         "formats": _stored(plan, formats, arrays),
     }
@@ -258,11 +263,15 @@ def decide(
     codes: Codes | None = None,
 ) -> tuple[QuantizationPlan, Arrays]:
     """The plan for `layers`, whose convolutions are those of `region`, and its arrays. `stored`: products that are
-    computed in float; `codes`: where the arrays go."""
+    computed in float; `codes`: where the arrays go.
+
+    See `finds_ranges_at_run_time` for the inputs of products.
+    """
     codes, forms = codes or Codes(), {id(layer): form for layer, form, _ in stored}
     wide = {
         id(layer): form_of(layer, formats, found.damage) for layer in layers if layer.weight_name in found.damage.wide
     }
+    found = replace(found, at_run_time=finds_ranges_at_run_time(layers, region, found.values or {}))
     choices, kept = Choices(formats, found.given, {**wide, **forms}), list(left)
     others = [layer for layer in layers if layer.op != "conv"]
     readers = _activations(others)
@@ -293,6 +302,13 @@ def decide(
     if found.hessians is not None:
         found.hessians.restore(codes.noted)
     return plan, codes.arrays
+
+
+def finds_ranges_at_run_time(layers: Sequence[Layer], region: QdqRegion, values: Mapping[str, float]) -> bool:
+    """Whether products find their inputs' ranges at run time though the scheme has calibrated ones: where all
+    convolutions run in float, which are most of the work, it costs next to nothing, and no input lies outside."""
+    convolved = products([layer for layer, _, _ in region.stored if layer.op == "conv"], values)
+    return not region.convolutions and convolved > multiplied(layers, values)
 
 
 def _activations(layers: list[Layer]) -> dict[str, tuple[str, ...]]:
@@ -365,5 +381,6 @@ def _entry(layer: Layer, choice: Choice, found: Calibrated, readers: dict[str, t
         return entry_of(layer, form, encoded)
     if form.integer_products and layer.activation in found.fixed:
         return entry_of(layer, form, encoded, input={"ranges": "none"})
-    ends = found.ranges[layer.activation] if form.ranges == "calibrated" else None
+    calibrated_ends = form.ranges == "calibrated" and not found.at_run_time
+    ends = found.ranges[layer.activation] if calibrated_ends else None
     return entry_of(layer, form, encoded, input=form.input_parameters(ends))

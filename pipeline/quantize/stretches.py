@@ -52,6 +52,12 @@ def products(layers: Iterable[Layer], values: Mapping[str, float]) -> float:
     )
 
 
+def multiplied(layers: Iterable[Layer], values: Mapping[str, float]) -> float:
+    """Multiply-accumulates of products with matrices. `values`: as above, of their inputs too."""
+    found = (layer for layer in layers if layer.op == "linear")
+    return sum(values.get(layer.activation, 0.0) * layer.weight.shape[1] for layer in found)
+
+
 def _stretches(graph: ir.Graph, region: QdqRegion) -> list[Stretch]:
     inside = [node for node in graph if is_inside(node, region)]
     joined = DisjointSet(region.tensors)

@@ -17,7 +17,8 @@ figure measured on these samples says that calibration was on others."""
 def calibration_notes(metadata: Mapping[str, Mapping[str, Json]]) -> list[str]:
     """From the metadata of the stages by name: channels and tensors that were zero on every calibration sample."""
     smoothed, quantized = metadata.get("smooth", {}), metadata.get("quantize", {})
-    return [*_channels(smoothed.get("never_seen", 0), smoothed.get("channels", 0)), *_tensors(quantized)]
+    channels = _channels(smoothed.get("never_seen", 0), smoothed.get("channels", 0))
+    return [*channels, *_tensors(quantized), *_at_run_time(quantized.get("at_run_time", 0))]
 
 
 def _channels(never_seen: int, channels: int) -> list[str]:
@@ -38,6 +39,15 @@ def _tensors(metadata: Mapping[str, Json]) -> list[str]:
     return [
         f"{count(len(names), 'activation')} ({shown}) {'is' if len(names) == 1 else 'are'} zero on every calibration "
         "sample: products find their range at run time, and convolutions stay in float."
+    ]
+
+
+def _at_run_time(products: int) -> list[str]:
+    if not products:
+        return []
+    return [
+        f"{count(products, 'product')} find{'s' if products == 1 else ''} the ranges of inputs at run time: all "
+        "convolutions run in float, beside which that costs next to nothing."
     ]
 
 

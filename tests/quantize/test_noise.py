@@ -15,6 +15,7 @@ from pipeline.core.artifact import Artifact
 from pipeline.core.types import Scheme
 from pipeline.quantize import calibrate, noise, quantize
 from pipeline.quantize import write as writing
+from pipeline.quantize.plan import PLAN
 
 Make = Callable[..., Artifact]
 Arrays = dict[str, NDArray[Any]]
@@ -140,3 +141,24 @@ def test_a_stored_weight_takes_no_more_room_than_there_is(
     assert json.loads(found.file(quantize.NOISE).read_text()) == {"noisy": {}, "wide": {}}
     assert [entry["format"] for entry in plan.metadata["formats"]] == ["int8-stored"]
     assert sqnr(graph, written, rows, run_model) > 45
+
+
+@pytest.mark.parametrize(("columns", "ranges"), [(8, "run time"), (4096, "calibrated")])
+def test_products_behind_float_convolutions_find_their_ranges_at_run_time(
+    columns: int, ranges: str, make_graph: Make, run_stage: Make, make_samples: Make
+) -> None:
+    """Where those are most of the work: a convolution of each channel alone runs in float, its mean goes on."""
+    draw = np.random.default_rng(0).normal
+    weights = {"A": draw(size=(520, 1, 3, 3)).astype(np.float32), "B": draw(size=(520, columns)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "A"], ["a"], name="a", group=520),
+        helper.make_node("GlobalAveragePool", ["a"], ["g"], name="g"),
+        helper.make_node("Flatten", ["g"], ["f"], name="f"),
+        helper.make_node("MatMul", ["f", "B"], ["y"], name="y"),
+    ]
+    graph = make_graph(nodes, weights, {"x": ["n", 520, 8, 8]}, {"y": ["n", columns]})
+    rows = [{"x": np.random.default_rng(seed).normal(size=(1, 520, 8, 8)).astype(np.float32)} for seed in range(6)]
+    _, plan, _ = quantized(graph, rows, run_stage, make_samples)
+    linears = json.loads(plan.file(PLAN).read_text())["linears"]
+    assert [entry["input"]["ranges"] for entry in linears] == [ranges]
+    assert plan.metadata["at_run_time"] == (1 if ranges == "run time" else 0)

@@ -57,3 +57,10 @@ def test_notes_name_what_was_never_active() -> None:
         "1 activation (z) is zero on every calibration sample: products find their range at run time, and convolutions "
         "stay in float.",
     ]
+
+
+def test_products_that_find_their_ranges_at_run_time_are_told() -> None:
+    assert calibration_notes({"quantize": {"at_run_time": 1}}) == [
+        "1 product finds the ranges of inputs at run time: all convolutions run in float, beside which that costs next "
+        "to nothing."
+    ]
