@@ -92,6 +92,8 @@ class _Probe:
         if not takes_batches(self._session):
             return "fixed"
         alike = _largest_group(rows, self._inputs)
+        if len(alike) < 2 and all(map(self._takes, cut := _cut_alike(rows, self._inputs))):
+            alike = cut
         if len(alike) < 2:
             return "dependent"  # it cannot be told, and one at a time is always right
         beside = [_exaggerated(row) if place % 2 else row for place, row in enumerate(alike)]
@@ -126,6 +128,13 @@ class _Probe:
         together = [self._rows(*part) for part in parts]
         return self._alike(alone, together)
 
+    def _takes(self, row: Row) -> bool:
+        try:
+            self._run(row)
+        except SESSION_ERRORS:
+            return False
+        return True
+
     def _run(self, inputs: Row) -> dict[str, NDArray[Any]]:
         given = {name: inputs[name] for name in self._inputs}
         return dict(zip(self.outputs, self._session.run(self.outputs, given), strict=True))
@@ -145,13 +154,18 @@ class _Probe:
 
 
 def _largest_group(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """The most samples of one shape; where no two have one, all, cut to the shortest length."""
+    """The most samples of one shape."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name].shape for name in names), []).append(row)
-    largest = max(groups.values(), key=len)
-    if len(largest) > 1 or len({tuple(array.ndim for array in row.values()) for row in rows}) > 1:
-        return largest
+    return max(groups.values(), key=len)
+
+
+def _cut_alike(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """All samples, cut to the shortest length, if they have as many axes. A model that reads a text's length beside it
+    may refuse them."""
+    if len({tuple(array.ndim for array in row.values()) for row in rows}) > 1:
+        return []
     return [{name: _cut([other[name] for other in rows], row[name]) for name in names} for row in rows]
 
 

@@ -76,6 +76,14 @@ def test_answers_that_depend_on_the_batch(tmp_path: Path, nodes: list[NodeProto]
     assert (found.batch, found.independent, found.padding) == (batch, batch == "free", "none")
 
 
+def test_lengths_beside_texts_refuse_what_is_cut(tmp_path: Path) -> None:
+    """Texts of 3, 4 and 5 vectors, each with its length, of which ONNX Runtime takes none beyond the text."""
+    texts = [GENERATOR.normal(size=(1, size, 8)).astype(np.float32) for size in (3, 4, 5)]
+    rows: list[Row] = [{"x": text, "lengths": np.array([text.shape[1]])} for text in texts]
+    reverse = node("ReverseSequence", "x lengths", "h", batch_axis=0, time_axis=1)
+    assert probe(tmp_path, [reverse, *PRODUCT], rows, family="generic").batch == "dependent"
+
+
 def test_a_dependence_that_alike_samples_hide(tmp_path: Path) -> None:
     """x over the largest magnitude of the whole batch, which is 1 in every sample: only an exaggerated one shows it."""
     nodes = [node("Abs", "x", "a"), node("ReduceMax", "a", "m", keepdims=0), node("Div", "x m", "h"), *PRODUCT]
