@@ -27,14 +27,23 @@ from pipeline.forecast.latency import CONVOLVED
 from pipeline.forecast.work import Work
 from pipeline.graph.files import save_model
 
+_BORDERS = ("Constant", "QuantizeLinear", "DequantizeLinear")
+"""What is not counted: inputs and outputs are rounded on the CPU, and what is rounded between is one operator there."""
+
 
 def npu_graphs(bundle: Path, target: Target, models: Sequence[ModelProto]) -> tuple[NpuGraph, ...]:
     """What the bundle's compiled graphs consist of, of those that the target asks for. `models`: the portable form."""
-    operators = sum(node.op_type != "Constant" for model in models for node in model.graph.node)
+    operators = sum(node.op_type not in _BORDERS for model in models for node in model.graph.node)
     graphs = bundle_graphs(bundle)
     found = ((soc_called(name), read_context(graphs, soc_called(name))) for name in _both(bundle, target))
     return tuple(
-        NpuGraph(soc=soc.name, title=soc.title, operators=operators, parts=each.parts, left=each.left)
+        NpuGraph(
+            soc=soc.name,
+            title=soc.title,
+            operators=operators,
+            parts=each.parts,
+            left={name: count for name, count in each.left.items() if name not in _BORDERS},
+        )
         for soc, each in found
     )
 

@@ -554,8 +554,8 @@ class ProviderCoverage(StrictModel):
 
 
 class NpuGraph(StrictModel):
-    """The graph compiled for the NPU of a SoC. `operators`: of the portable graph; `parts`: pieces that the NPU runs;
-    `left`: operators that stay on the CPU between them, with how many."""
+    """The graph compiled for the NPU of a SoC. `operators`: of the portable graph, roundings not counted; `parts`:
+    pieces that the NPU runs; `left`: operators that stay on the CPU between them, with how many."""
 
     soc: str
     title: str

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from pipeline.formats.format import Arrays, Entry, Known, Layer, NumberFormat
 from pipeline.formats.int8_channel import SLOW
@@ -16,7 +15,7 @@ from pipeline.formats.scheme import SchemeFormats
 from pipeline.graph.edit import constant
 from pipeline.numerics.affine import Float, affine_unsigned, bias_floor, mean_shift, quantize_bias
 from pipeline.quantize.codes import Codes, entry_of
-from pipeline.quantize.everywhere import code_range, region_everywhere
+from pipeline.quantize.everywhere import Ends, code_range, region_everywhere
 from pipeline.quantize.layers import left_entry
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.qdq_region import QdqRegion, find_region
@@ -36,7 +35,7 @@ def region_of(
     that is known: convolutions that would be slower in integers then run in float. `damage`: what 8 bits do
     to convolutions: those that integers ruin run in float too."""
     if formats.scheme.everywhere is not None:
-        return region_everywhere(graph, layers)
+        return region_everywhere(graph, layers, formats.scheme.everywhere)
     convolutions = [layer for layer in layers if layer.op == "conv"]
     reasons = {id(layer): formats.leaves("conv", str(layer.node.name), layer.weight) for layer in convolutions}
     taken = [layer for layer in convolutions if not reasons[id(layer)]]
@@ -82,8 +81,9 @@ def quantize_region(
     """Entries of a region, whose arrays go to `codes`. `ranges`: (low, high) of every tensor that it observes;
     `means`: of the channels of the convolutions' inputs, empty where biases are not to be corrected."""
     bits = formats.scheme.everywhere or 8
-    ends = {name: ranges[source] for name, source in region.tensors.items()} | dict(region.constants)
-    tensors = {name: _tensor(name, found, bits) for name, found in ends.items()}
+    known: dict[str, Any] = {**ranges, **region.saturating}
+    ends: dict[str, Any] = {name: known[source] for name, source in region.tensors.items()} | dict(region.constants)
+    tensors = {name: _tensor(name, _ends(found, formats), bits) for name, found in ends.items()}
     scales = {name: np.float32(entry.scale) for name, entry in tensors.items()}
     entries = []
     for layer in region.convolutions:
@@ -112,8 +112,13 @@ def stored_convolution(layer: Layer, form: NumberFormat, means: Arrays, codes: C
     return entry_of(layer, form, encoded)
 
 
-def _tensor(name: str, found: Sequence[float] | NDArray[Any], bits: Literal[8, 16]) -> TensorEntry:
-    scale, zero_point = affine_unsigned(*code_range(float(found[0]), float(found[1])), bits)
+def _ends(found: Sequence[float], formats: SchemeFormats) -> Ends:
+    low, high = float(found[0]), float(found[1])
+    return (low, high) if formats.scheme.everywhere is None else code_range(low, high)
+
+
+def _tensor(name: str, ends: Ends, bits: Literal[8, 16]) -> TensorEntry:
+    scale, zero_point = affine_unsigned(*ends, bits)
     return TensorEntry(tensor=name, scale=float(scale), zero_point=int(zero_point), bits=bits)
 
 

@@ -34,7 +34,7 @@ class QdqRegion:
     range it takes (itself, unless its values are that tensor's). `isolated`: convolutions whose
     weights are stored in a format of their own and multiplied in float; `stored`: those that are since integers would
     slow them down or ruin them. `left`: convolutions that stay in float. `constants`: those that are rounded
-    too, with their ends."""
+    too, with their ends; `saturating`: tensors whose ends are those of what made them."""
 
     convolutions: tuple[Layer, ...] = ()
     tensors: dict[str, str] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class QdqRegion:
     stored: tuple[Stored, ...] = ()
     left: tuple[LeftEntry, ...] = ()
     constants: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    saturating: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Stage function: the float graph with the shapes that its samples have, for compilers that need them fixed.
 
-What depends on shapes alone is computed now, and attention is written out, of which no NPU's compiler takes the
-operator as it is, and which is quantized part by part.
+What depends on shapes alone is computed now. Attention is written out, of which no NPU's compiler takes the operator as
+it is, and which is quantized part by part; GELU written with Erf becomes one operator, since QNN takes no Erf on codes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import onnx_ir as ir
 from onnx import ModelProto
 from onnx.inliner import inline_selected_functions
 from onnxscript import optimizer
+from onnxscript.rewriter.ort_fusions import erfgelu
+from onnxscript.rewriter.pattern import RewriteRuleSet
 
 from pipeline.core.errors import StageError
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.data.samples import Samples, evaluation_folders, open_samples
-from pipeline.graph.edit import constant
+from pipeline.graph.edit import constant, import_contrib
 from pipeline.graph.files import MODEL, graph_file, save_graphs
 from pipeline.runtime.session import default_session
 from pipeline.trace.canonical import strip_metadata
 
+_GELU = RewriteRuleSet([erfgelu.rule1, erfgelu.rule2], commute=True)
 _WRITTEN_OUT = [("", "Attention")]
 _COMPARED = 2
 """Samples on which the graph is compared with the one before."""
@@ -63,6 +66,8 @@ def fix_shapes(model: ModelProto, shapes: Mapping[str, Shape]) -> ir.Model:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     inlined = inline_selected_functions(inferred, _WRITTEN_OUT, inline_schema_functions=True)
     fixed = optimizer.optimize(ir.from_proto(inlined), onnx_shape_inference=True)
+    _GELU.apply_to_model(fixed)
+    import_contrib(fixed)
     _bound_masks(fixed.graph)
     _name_nodes(fixed.graph)
     strip_metadata(fixed)

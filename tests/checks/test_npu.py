@@ -52,7 +52,7 @@ def test_the_worst_soc_counts() -> None:
     assert (covered.value, parts.value) == (0.8, 3)
     assert covered.note == "worst: SM8650, 40 operators; on the CPU: Erf x6, Where x2"
     said, remedy = COVERAGE.explain(0.95, found)
-    assert said[0] == "SM8550: 1 parts, all of 40 operators"
+    assert said[0] == "SM8550: 1 part, all of 40 operators"
     assert "w8a16-npu" in remedy
 
 

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import UsageError
 from pipeline.formats import NUMBER_FORMATS
+from pipeline.numerics.affine import affine_unsigned
 from pipeline.quantize.everywhere import code_range, region_everywhere
 from pipeline.quantize.plan import TensorEntry
 from pipeline.quantize.schemes import resolve_scheme
@@ -35,7 +36,7 @@ def graph() -> ir.Graph:
 
 def test_all_float_tensors_and_constants() -> None:
     """What a Relu reads has its range, since rounding clips; what is moved keeps the scale; integers have none."""
-    region = region_everywhere(graph(), [])
+    region = region_everywhere(graph(), [], 8)
     assert region.tensors == {"x": "x", "a": "r", "r": "r", "m": "r", "y": "y"}
     assert region.constants == {"c": (-1.0, 3.0), "k": (2.0, 2.0)}
     assert region.observed == ("x", "r", "y")
@@ -45,6 +46,7 @@ def test_a_mask_takes_no_codes_from_scores() -> None:
     assert code_range(-10_000, 12) == (-100, 12)
     assert code_range(-10_000, -10_000) == (-100, 0)
     assert code_range(-300, 12) == (-300, 12)
+    assert code_range(0, 0) == (0, 1)
 
 
 def test_codes_of_sixteen_bits() -> None:
@@ -65,3 +67,14 @@ def test_everywhere_asks_for_eight_bit_weights_and_static_ranges() -> None:
     with pytest.raises(UsageError, match="and dynamic activations"):
         resolve_scheme({"base": "w8a8-npu", "activations": "dynamic"}, {}, "t")
     assert "int8-npu" in NUMBER_FORMATS
+
+
+def test_saturating_operators_have_the_scale_that_the_npu_computes_with() -> None:
+    """1 / 65536 from 0, and 1 / 32768 around 32768."""
+    nodes = [helper.make_node(op, ["x"], [name]) for op, name in (("Sigmoid", "s"), ("Tanh", "t"))]
+    x, *outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xst")
+    made = helper.make_graph(nodes, "g", [x], outputs)
+    region = region_everywhere(ir.from_proto(helper.make_model(made)).graph, [], 16)
+    assert region.saturating == {"s": (0.0, 1 - 2.0**-16), "t": (-1.0, 1 - 2.0**-15)}
+    assert affine_unsigned(*region.saturating["s"], 16) == (np.float32(2.0**-16), 0)
+    assert affine_unsigned(*region.saturating["t"], 16) == (np.float32(2.0**-15), 32768)

@@ -89,3 +89,23 @@ def test_samples_of_several_shapes_are_refused(tmp_path: Path) -> None:
     stage = context(tmp_path, [{"x": X, "mask": MASK}, {"x": X[:, :4], "mask": MASK}])
     with pytest.raises(StageError, match=r"The samples' 'x' have several shapes, as \[1, 5, 8\] and \[1, 4, 8\]"):
         run(stage)
+
+
+@pytest.mark.parametrize("last", [["x", "e"], ["e", "x"]])
+def test_gelu_of_erf_is_one_operator(last: list[str]) -> None:
+    """x / 1.4142, Erf, + 1, times x, times 0.5."""
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["r"]),
+        helper.make_node("Add", ["r", "one"], ["e"]),
+        helper.make_node("Mul", last, ["m"]),
+        helper.make_node("Mul", ["m", "half"], ["y"]),
+    ]
+    constants = {"root": 2**0.5, "one": 1.0, "half": 0.5}
+    tensors = [numpy_helper.from_array(np.float32(value).reshape(()), name) for name, value in constants.items()]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    fixed = fix_shapes(model, {"x": (1, 4)})
+    assert [(node.domain, node.op_type) for node in fixed.graph] == [("com.microsoft", "Gelu")]
+    assert fixed.opset_imports["com.microsoft"] == 1

@@ -39,8 +39,13 @@ def _words(graph: NpuGraph) -> str:
     return f"{graph.operators} operators; on the CPU: {left}" if left else f"all of {graph.operators} operators"
 
 
+def _in_parts(parts: int) -> str:
+    return "1 part" if parts == 1 else f"{parts} parts"
+
+
 def _explain(_: float, found: Measurements) -> Explained:
-    return tuple(f"{graph.soc}: {graph.parts} parts, {_words(graph)}" for graph in found.records.npu), (
+    graphs = found.records.npu
+    return tuple(f"{each.soc}: {_in_parts(each.parts)}, {_words(each)}" for each in graphs), (
         "Every crossing between NPU and CPU costs a copy. `edge analyze` lists operators that QNN takes; replace the "
         "others in the model, or quantize all of it (w8a8-npu, w8a16-npu)."
     )

@@ -61,9 +61,8 @@ class QnnRunner:
 
     def info(self) -> HostInfo:
         """The emulated NPU; the rest is this machine's."""
-        found = (
-            f"{self.soc.title}'s NPU (HTP v{self.soc.htp}), by QNN's host library of {self._environment.record.wheel}"
-        )
+        library = f"QNN's host library of onnxruntime-qnn {self._environment.record.wheel}"
+        found = f"NPU of {self.soc.title} (HTP v{self.soc.htp}), by {library}"
         return host_info().model_copy(update={"cpu": found, "isa": (), "cores": 1})
 
     @cached_property
