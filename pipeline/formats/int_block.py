@@ -10,7 +10,14 @@ import numpy as np
 
 from pipeline.core.types import Scheme
 from pipeline.formats.block_operators import Blocks, emit_product, emit_rows, emit_rows_of_product
-from pipeline.formats.block_rounding import ROUNDED, SMALLEST_BLOCK, block_format, rounded_rows, stored_scales
+from pipeline.formats.block_rounding import (
+    ROUNDED,
+    SMALLEST_BLOCK,
+    block_format,
+    packed_rows,
+    rounded_rows,
+    stored_scales,
+)
 from pipeline.formats.format import (
     BY_CURVATURE,
     NO_KERNEL,
@@ -77,12 +84,12 @@ class _IntBlock(NumberFormat):
             return self._given(op, known.given)
         if op == "table":
             form = self._form(weight, self._table_size, each_row=True)
-            codes, grid = rounded_rows(weight, form, Known(), "nearest", self._search)
-            packed = pack_codes(codes, form.bits).reshape(len(weight), -1)[:, : weight.shape[1] * form.bits // 8]
+            codes, grid = packed_rows(weight, form, Known(), "nearest", self._search)
+            packed = codes.reshape(len(weight), -1)[:, : weight.shape[1] * form.bits // 8]
             return self._encoded(np.ascontiguousarray(packed), grid, form, accuracy_level=0)
         form = self._form(weight, self._size)
-        codes, grid = rounded_rows(weight.T, form, known, self._rounding, self._search)
-        return self._encoded(pack_codes(codes, form.bits), grid, form, self._accuracy_level)
+        codes, grid = packed_rows(weight.T, form, known, self._rounding, self._search)
+        return self._encoded(codes, grid, form, self._accuracy_level)
 
     def _given(self, op: TensorClass, coded: Coded) -> Encoded:
         """The stored form of codes that the checkpoint has."""

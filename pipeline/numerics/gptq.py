@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from pipeline.numerics.affine import Bytes, Float
 from pipeline.numerics.block_grids import Search, block_grid
@@ -20,6 +21,11 @@ Double = NDArray[np.float64]
 _DAMPING = 0.01
 _LARGEST_DAMPING = 10.0
 _BATCH = 64
+_IN_PLACE = 8192
+"""Columns from which on a factor is made in the memory of its matrix."""
+_TOGETHER = 1 << 28
+"""Values of a weight of which so many rows are rounded at a time: what is computed of each takes eight times its
+memory."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,25 @@ class Curvature:
 
     `order`: int64 [columns], in which they are rounded. `factor`: float32 [columns, columns], upper, in that order,
     with factor^T factor the damped inverse. `importance`: float32 [columns], the diagonal. `damping`: what was needed.
-    `hessian`: float32 [columns, columns], damped, in the columns' own order.
+    `undamped`: what it was made of; `diagonal`: float64 [columns], of the damped one.
     """
 
     order: NDArray[np.int64]
     factor: Float
     importance: Float
     damping: float
-    hessian: Float
+    undamped: Double | Float
+    diagonal: Double
+
+    @property
+    def hessian(self) -> Float:
+        """float32 [columns, columns], damped, in the columns' own order."""
+        whole = self.undamped.astype(np.float32)
+        whole[np.diag_indices_from(whole)] = self.diagonal
+        return whole
 
 
-def curvature(hessian: Double, active_first: bool = True) -> Curvature:
+def curvature(hessian: Double | Float, active_first: bool = True) -> Curvature:
     """Of `hessian` [columns, columns], the sum of x x^T over inputs x.
 
     `active_first`: the most active channel is the first, while there are most others to make up for its error (as the
@@ -52,19 +66,20 @@ def curvature(hessian: Double, active_first: bool = True) -> Curvature:
     order = np.argsort(-diagonal, kind="stable") if active_first else np.arange(diagonal.size)
     damping = _DAMPING
     while True:
-        damped = hessian[np.ix_(order, order)].astype(np.float64)
-        damped[np.diag_indices_from(damped)] = np.where(diagonal == 0, mean, diagonal + damping * mean)[order]
+        damped = hessian[np.ix_(order, order)].astype(np.float64, copy=False)
+        own = np.where(diagonal == 0, mean, diagonal + damping * mean)
+        damped[np.diag_indices_from(damped)] = own[order]
         try:
-            factor = _upper_of_inverse(damped).astype(np.float32)
+            factor = (_upper_in_place if len(order) > _IN_PLACE else _upper_of_inverse)(damped)
         except np.linalg.LinAlgError:
             if damping >= _LARGEST_DAMPING:
                 raise
             damping *= 10
         else:
             importance = np.where(diagonal == 0, mean, diagonal) / mean
-            back = np.argsort(order)
-            whole = damped[np.ix_(back, back)].astype(np.float32)
-            return Curvature(order, factor, importance.astype(np.float32), damping, whole)
+            return Curvature(
+                order, factor.astype(np.float32, "C"), importance.astype(np.float32), damping, hessian, own
+            )
 
 
 def _upper_of_inverse(matrix: Double) -> Double:
@@ -74,6 +89,19 @@ def _upper_of_inverse(matrix: Double) -> Double:
     return np.linalg.inv(np.ascontiguousarray(flipped[::-1, ::-1]))
 
 
+def _upper_in_place(matrix: Double) -> Double:
+    """As `_upper_of_inverse`, in the memory of `matrix`, which has several GB where a layer has many inputs. It is
+    symmetric, so that LAPACK, which reads columns, sees the same one."""
+    for place in range((len(matrix) + 1) // 2):
+        first, last = matrix[place].copy(), matrix[-1 - place].copy()
+        matrix[place], matrix[-1 - place] = last[::-1], first[::-1]
+    lower, failed = dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+    if failed:
+        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    inverse, _ = dtrtri(lower, lower=True, overwrite_c=True)
+    return inverse[::-1, ::-1]
+
+
 def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Search = "mse") -> tuple[Bytes, Grid]:
     """Codes and grid of `weight` [rows, columns], in the form that `quantize_blocks` returns.
 
@@ -81,6 +109,11 @@ def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Sea
     rounding is free, though blocks are of neighbours. A weight that is exactly 0 was pruned and stays so: what it would
     have made up for is left to the others (Frantar & Alistarh, arXiv 2301.00774, sec. 3.5).
     """
+    step = max(1, _TOGETHER // weight.shape[1])
+    if len(weight) > step:
+        return _joined(
+            [gptq_blocks(weight[at : at + step], inputs, form, search) for at in range(0, len(weight), step)]
+        )
     rows, columns = weight.shape
     grid = block_grid(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size), search)
     rest = weight.T[inputs.order].astype(np.float32)  # [columns, rows], in the order of rounding
@@ -93,6 +126,14 @@ def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Sea
     codes = np.repeat(grid.zero, form.size, axis=1)
     codes[:, inputs.order] = rounded.T
     return codes.reshape(rows, -1, form.size), grid
+
+
+def _joined(parts: list[tuple[Bytes, Grid]]) -> tuple[Bytes, Grid]:
+    """Codes and grids of rows below each other."""
+    grids = [grid for _, grid in parts]
+    return np.concatenate([codes for codes, _ in parts]), Grid(
+        np.concatenate([grid.scale for grid in grids]), np.concatenate([grid.zero for grid in grids])
+    )
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,16 @@ class HessianObserver:
         return {"sum": np.asarray(self._sum)}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        self._sum = state["sum"]
+        self._sum = np.array(state["sum"])
 
     def _flush(self) -> None:
         if self._rows:
             rows = np.concatenate(self._rows)
-            self._sum = self._sum + (rows.T @ rows).astype(np.float64)
+            product = rows.T @ rows
+            if np.ndim(self._sum) == 0:
+                self._sum = product.astype(np.float64)
+            else:
+                self._sum += product
             self._rows = []
 
 
@@ -87,7 +91,7 @@ class Hessians:
         """Of a weight whose products read `activations`."""
         if self._last is None or self._last[0] != activations:
             try:
-                found = curvature(self.sum(activations))
+                found = curvature(self._matrices[activations[0]] if len(activations) == 1 else self.sum(activations))
             except np.linalg.LinAlgError as error:
                 raise StageError(
                     f"GPTQ: the inputs {', '.join(activations)} have no invertible Hessian, however much it is damped.",
@@ -108,4 +112,8 @@ class Hessians:
 
     def sum(self, activations: tuple[str, ...]) -> Double:
         """The sum of x x^T over the inputs x of all of them, float64 [channels, channels]."""
-        return np.sum([self._matrices[name].astype(np.float64) for name in activations], axis=0)
+        first, *others = activations
+        total: Double = self._matrices[first].astype(np.float64)
+        for name in others:
+            total += self._matrices[name]
+        return total

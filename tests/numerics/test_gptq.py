@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.numerics import gptq
 from pipeline.numerics.block_grids import quantize_blocks
 from pipeline.numerics.blocks import Bits, BlockFormat, Grid, dequantize_blocks
 from pipeline.numerics.gptq import curvature, gptq_blocks, output_error
@@ -128,3 +129,26 @@ def test_damping_grows_until_the_matrix_can_be_factored() -> None:
     assert curvature(indefinite).damping == 10.0
     with pytest.raises(np.linalg.LinAlgError):
         curvature(np.array([[1.0, 20.0], [20.0, 1.0]]))
+
+
+def test_a_factor_in_the_memory_of_its_matrix() -> None:
+    inputs = np.random.default_rng(3).standard_normal((200, 61))
+    matrix = inputs.T @ inputs
+    expected = gptq._upper_of_inverse(matrix.copy())
+    made = matrix.copy()
+    found = gptq._upper_in_place(made)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+    assert np.shares_memory(found, made)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        gptq._upper_in_place(-matrix)
+
+
+def test_rows_that_are_rounded_apart_get_the_codes_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    weight, inputs = generator.standard_normal((20, 32)).astype(np.float32), generator.standard_normal((90, 32))
+    found = curvature(inputs.T @ inputs)
+    codes, grid = gptq_blocks(weight, found, BlockFormat(16))
+    monkeypatch.setattr(gptq, "_TOGETHER", 3 * 32)
+    apart, of_apart = gptq_blocks(weight, found, BlockFormat(16))
+    assert np.array_equal(codes, apart)
+    assert np.array_equal(grid.scale, of_apart.scale)
