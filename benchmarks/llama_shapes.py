@@ -85,11 +85,12 @@ SHAPES = {
     "150m": Shape(768, 3072, 12, 12, 4, 32_768, 2, tied=True, rotary=_PLAIN),
     "1b": Shape(2048, 8192, 16, 32, 8, 32_768, 5, tied=True, rotary=_PLAIN),
     "4b": Shape(4096, 14_336, 16, 32, 8, 128_256, 8, tied=False, rotary=_LLAMA3),
+    "8b-block": Shape(4096, 14_336, 1, 32, 8, 128_256, 4, tied=False, rotary=_LLAMA3),
     "8b": Shape(4096, 14_336, 32, 32, 8, 128_256, 16, tied=False, rotary=_LLAMA3),
 }
 
 
-"""`8b` has the sizes of Llama 3 8B, `4b` half of its layers."""
+"""`8b` has the sizes of Llama 3 8B, `4b` half of its layers, `8b-block` one."""
 
 
 def write_llama(folder: Path, shape: Shape, seed: int = 0) -> Path:
