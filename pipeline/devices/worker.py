@@ -929,15 +929,16 @@ def compile_ahead(request: Compile) -> dict[str, Any]:
     options = session_options(subject.threads, subject.config)
     if subject.plugin is not None:
         add_plugin(options, subject.plugin)
+    model, out = Path(subject.model).absolute(), Path(request.output).absolute()
+    os.chdir(model.parent)  # the names of the compiled parts are hashes of the path that is given
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # folds constants, which loading does: parts lose no input then
     try:
-        ort.ModelCompiler(
-            options,
-            subject.model,
-            embed_compiled_data_into_model=True,
-            graph_optimization_level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-        ).compile_to_file(request.output)
+        compiler = ort.ModelCompiler(
+            options, model.name, embed_compiled_data_into_model=True, graph_optimization_level=level
+        )
+        compiler.compile_to_file(str(out))
     except ORT_ERRORS as error:
-        raise Refusal("refused", cannot(f"compile {Path(subject.model).name}", error)) from error
+        raise Refusal("refused", cannot(f"compile {model.name}", error)) from error
     return {"placed": request.placed}
 
 

@@ -46,5 +46,5 @@ def context_stages(target: Target, model: str) -> tuple[list[Stage], list[str]]:
 def _compiling(name: str, made_by: dict[str, str], model: str) -> Stage:
     config = {**soc_called(name).model_dump(mode="json"), **made_by}
     return Stage(
-        f"{CONTEXT_STAGE}{name}", 1, "pipeline.bundle.contexts:run", config, {"model": model}, ("onnxruntime",)
+        f"{CONTEXT_STAGE}{name}", 2, "pipeline.bundle.contexts:run", config, {"model": model}, ("onnxruntime",)
     )
