@@ -191,11 +191,13 @@ def referred_files(path: Path) -> list[Path]:
 
 
 def load_model(path: Path) -> ir.Model:
-    """The graph of a file, whose weights are read when they are asked for."""
+    """The graph of a file, whose weights are read when they are asked for. StageError if a file of its checkpoint was
+    written again, and when one is while they are read."""
     model = ir.load(path)
-    if referred_files(path):
-        from pipeline.graph.referred import resolve  # noqa: PLC0415  # imports onnx_ir
+    if files := referred_files(path):
+        from pipeline.graph.referred import require_as_before, resolve  # noqa: PLC0415  # imports onnx_ir
 
+        require_as_before(files, path)
         resolve(model.graph)
     return model
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from pipeline.graph.edit import add_constant, drop_unused, emit, graph_of, name_of
 from pipeline.graph.lazy import add_matrix, matrix_of, set_matrix
-from pipeline.graph.stored_matrix import Stored, StoredMatrix
+from pipeline.graph.stored_matrix import Stored, StoredMatrix, changed
 
 SUFFIX = ".safetensors"
 _NODE, _PART = "stored/", "/stored"
@@ -132,6 +132,16 @@ def _after(made: ir.Value, other: ir.Value, matrix: StoredMatrix, name: str, bef
     return made
 
 
+def require_as_before(files: Sequence[Path], path: Path) -> None:
+    """StageError if a file was written after the graph `path`. One that only got another name is not, and neither is
+    one whose time of writing lies in the future."""
+    saved = path.stat().st_mtime_ns
+    for file in files:
+        found = file.stat()
+        if found.st_mtime_ns > saved and found.st_ctime_ns > saved:
+            raise changed(file.name)
+
+
 def resolve(graph: ir.Graph) -> None:
     """In place, of a graph that was loaded: what `refer` wrote -> lazy matrices, as they were."""
     ours = [node for node in graph if str(node.name).startswith(_NODE)]
@@ -169,7 +179,10 @@ def _stored(value: ir.Value) -> StoredMatrix | None:
     if not isinstance(tensor, ir.ExternalTensor) or not str(tensor.location).endswith(SUFFIX):
         return None
     kind = next(kind for kind, name in _TYPES.items() if name == tensor.dtype.name)
-    return StoredMatrix.of(Stored(Path(tensor.path), kind, tensor.shape.numpy(), tensor.offset or 0))
+    file = Path(tensor.path)
+    return StoredMatrix.of(
+        Stored(file, kind, tensor.shape.numpy(), tensor.offset or 0, written=file.stat().st_mtime_ns)
+    )
 
 
 def _made(node: ir.Node, read: Sequence[StoredMatrix]) -> StoredMatrix:

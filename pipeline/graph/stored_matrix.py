@@ -20,12 +20,14 @@ from pipeline.numerics.affine import Float
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a safetensors file, as its header has it; its data begin at the byte `begin` of the file."""
+    """A tensor of a safetensors file, as its header has it; its data begin at the byte `begin` of the file. `written`:
+    when that was last written, in ns, if it must not be written again."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     begin: int
+    written: int | None = None
 
 
 BLOCK = 1 << 20
@@ -74,7 +76,7 @@ def _raw(stored: Stored, begin: int, end: int) -> NDArray[Any]:
         found = np.fromfile(stored.file, kind, count, offset=offset)
     except OSError as error:
         raise changed(stored.file.name) from error
-    if len(found) != count:
+    if len(found) != count or (stored.written is not None and stored.file.stat().st_mtime_ns != stored.written):
         raise changed(stored.file.name)
     return found.reshape(end - begin, *stored.shape[1:]) if stored.shape else found.reshape(())
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.core.digest import sha256_file
+from pipeline.core.errors import StageError
 from pipeline.graph.files import load_model, referred_files, save_model, save_referring
 from pipeline.graph.lazy import add_matrix, matrix_of
 from pipeline.graph.stored_matrix import StoredMatrix
@@ -118,3 +119,29 @@ def test_matrices_are_widened_one_after_the_other(tmp_path: Path) -> None:
     widened = [node for node in graph if node.op_type == "Cast"]
     assert len(widened) == 4
     assert all(node.inputs[0].producer() is not None for node in widened)
+
+
+def test_a_checkpoint_that_is_written_again_is_not_read(tmp_path: Path) -> None:
+    matrices = checkpoint(tmp_path / "source", torch.bfloat16)
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "model.onnx"
+    save_referring(model_of(matrices), path)
+    loaded = load_model(path)
+    file = tmp_path / "source" / "model-00002-of-00002.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"\x7f")  # in place: the store's file is the same one
+    with pytest.raises(StageError, match=r"model\.onnx\.1\.safetensors was changed, cut short or removed"):
+        loaded.graph.initializers["qk.weight"].const_value.numpy()
+    with pytest.raises(StageError, match=r"model\.onnx\.1\.safetensors was changed, cut short or removed"):
+        load_model(path)
+
+
+def test_another_name_of_a_file_is_no_change(tmp_path: Path) -> None:
+    matrices = checkpoint(tmp_path / "source", torch.bfloat16)
+    for name in ("out", "other"):
+        (tmp_path / name).mkdir()
+        save_referring(model_of(matrices), tmp_path / name / "model.onnx")
+    assert load_model(tmp_path / "out" / "model.onnx").graph.initializers["qk.weight"].const_value.numpy().shape == (
+        8,
+        10,
+    )
