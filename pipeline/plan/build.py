@@ -53,6 +53,7 @@ from pipeline.tasks.registry import OUTPUTS
 
 _TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
 _ONNX = ("onnx-ir", "onnxruntime", "numpy")
+_TOKENS = ("transformers", *_ONNX)
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ class _Builder:
         inputs = {"graph": self._rounded, **({"plan": "quantize"} if stages else {})}
         if self.scheme.cache == 8:
             seen = {"graph": self._rounded, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._of_model("calibrate.cache", 1, "pipeline.quantize.cache:run", {}, seen, _ONNX))
+            stages.append(self._of_model("calibrate.cache", 2, "pipeline.quantize.cache:run", {}, seen, _TOKENS))
             inputs["cache"] = "calibrate.cache"
         return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=8)]
 

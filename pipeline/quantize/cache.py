@@ -13,7 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.core.artifact import Artifact
 from pipeline.core.errors import StageError
+from pipeline.core.model_spec import LanguageSpec, ModelSpec
 from pipeline.core.stage import StageContext, StageMetadata
+from pipeline.data.encode import load_tokenizer
 from pipeline.data.samples import open_samples
 from pipeline.graph.edit import CONTRIB, constant, name_of
 from pipeline.graph.files import graph_file, graphs_in, load_model
@@ -32,24 +34,25 @@ def run(context: StageContext) -> StageMetadata:
     """Writes `magnitudes.safetensors`: of each output with keys or values the largest magnitude of every channel,
     float32 [heads, size]. Calibration texts are read one behind the other in windows as long as the context, so that
     keys and values are seen at late positions too; of keys that the attention operator turns it is the largest that
-    they have at any position."""
+    they have at any position. Then tokens of the vocabulary are read: texts of one kind lack those of others, whose
+    keys may be larger (line ends, digits, what begins and ends a text)."""
     language = context.model.language
     assert language is not None  # noqa: S101  # the plan has this stage for language models only
     angles = _angles(load_model(graph_file(context.inputs["graph"].path)).graph)
     session = parallel_float_session(graphs_in(context.inputs["graph"].path))
-    windows = list(_windows(context, language.longest))
+    windows = list(_windows(context, language))
     found: dict[str, Float] = {}
-    for number, ids in enumerate(windows, start=1):
+    for number, (_, ids) in enumerate(windows, start=1):
         for name, states in _states(session, ids).items():
             seen = _magnitudes(states[0], angles.get(name), language.longest)
             found[name] = np.maximum(found.get(name, seen), seen)
         context.progress(number, len(windows))
     save_file(found, context.out / MAGNITUDES)
-    text = max(len(ids) for ids in windows)
+    text = max(len(ids) for is_text, ids in windows if is_text)
     unturned = [name for name in found if name.endswith("key") and name not in angles]
     return {
         "windows": len(windows),
-        "tokens": sum(len(ids) for ids in windows),
+        "tokens": sum(len(ids) for _, ids in windows),
         "notes": [_short(text, language.longest)] if unturned and text < language.longest else [],
     }
 
@@ -82,21 +85,36 @@ def _angles(graph: ir.Graph) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def _windows(context: StageContext, longest: int) -> Iterator[NDArray[np.int64]]:
-    """The tokens of calibration texts in windows of `longest`: as many windows as evaluation may read tokens for, one
-    at least."""
-    rows = open_samples(context.inputs["samples"].path).select(["input_ids"])
-    wanted = longest * -(-int(context.model.head["tokens"]) // longest)
+def _windows(context: StageContext, language: LanguageSpec) -> Iterator[tuple[bool, NDArray[np.int64]]]:
+    """(whether it is text, tokens) of windows of up to `language.longest` tokens, which begin as texts do: as many as
+    evaluation may read, one at least, and the same number from the vocabulary."""
+    begin = [] if language.begin is None else [language.begin]
+    room = language.longest - len(begin)
+    wanted = room * -(-int(context.model.head["tokens"]) // room)
+    for is_text, ids in ((True, _texts(context, wanted)), (False, _vocabulary(context.model, language)[:wanted])):
+        for place in range(0, len(ids), room):
+            yield is_text, np.concatenate([np.array(begin, np.int64), ids[place : place + room]])
+
+
+def _texts(context: StageContext, wanted: int) -> NDArray[np.int64]:
+    """The first tokens of calibration texts, one text behind the other."""
     kept: list[NDArray[np.int64]] = []
-    for row in rows:
+    for row in open_samples(context.inputs["samples"].path).select(["input_ids"]):
         kept.append(row["input_ids"][0])
         if sum(map(len, kept)) >= wanted:
             break
     ids = np.concatenate(kept)[:wanted] if kept else np.zeros(0, np.int64)
     if not len(ids):
         raise StageError("No calibration text has a token: how large keys and values get cannot be known.")
-    for begin in range(0, len(ids), longest):
-        yield ids[begin : begin + longest]
+    return ids
+
+
+def _vocabulary(model: ModelSpec, language: LanguageSpec) -> NDArray[np.int64]:
+    """All tokens in a drawn order, behind those that the tokenizer was given one by one, which chat templates use."""
+    added = load_tokenizer(model.tokenizer_folder, model.trust_remote_code).get_added_vocab().values()
+    first = [token for token in sorted(added) if token < language.vocabulary]
+    drawn = np.random.default_rng(0).permutation(language.vocabulary)
+    return np.concatenate([np.array(first, np.int64), drawn])
 
 
 def _states(session: ort.InferenceSession, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

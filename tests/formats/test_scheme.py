@@ -155,6 +155,14 @@ def test_words_of_w4() -> None:
     assert "Weight codes" not in words and "Ranges from" not in words
 
 
+def test_words_of_keys_and_values() -> None:
+    assert "Keys and values" not in scheme_words(Scheme(name="w4", weights=4))
+    assert scheme_words(Scheme(name="w", cache=16))["Keys and values"] == "float16"
+    eight = SchemeFormats(Scheme(name="w", cache=8))
+    assert eight.words()["Keys and values"] == "INT8, a scale for each channel of each head"
+    assert eight.finer_settings([]) == ["cache = 16"]
+
+
 def test_words_of_widened_blocks() -> None:
     words = scheme_words(Scheme(name="w", weights=4, activations="dynamic", scale_bits=16))
     assert words["Weights"] == (
