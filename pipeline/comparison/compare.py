@@ -33,6 +33,7 @@ from pipeline.numerics.timing import FEW_PROCESSES
 from pipeline.plan.build import Plan, make_plan, with_recipe
 from pipeline.plan.stage_titles import title_of
 from pipeline.quantize.baseline_schemes import baseline_schemes, choose
+from pipeline.quantize.schemes import resolve_scheme
 from pipeline.report.comparison.cache import comparison_key, keep_comparison
 from pipeline.report.trial_log import append_trial, trial_scope
 from pipeline.runtime.feeds import write_feed
@@ -94,7 +95,8 @@ def run_comparison(plan: Plan, against: Sequence[str], store: Store, console: Co
             f"A comparison needs latencies, and the runner {plan.target.runner!r} has none: {reason}.",
             "Name another --runner, or leave it out.",
         )
-    plans, refused = _plain_plans(plan, choose(tuple(against)))
+    asked = tuple(against) or _fitting(plan)
+    plans, refused = _plain_plans(plan, choose(asked))
     store.prepare()
     with store.in_use():
         builder = _Builder(store, console)
@@ -143,7 +145,7 @@ class _Builder:
 def _plain_plans(plan: Plan, chosen: Sequence[str]) -> tuple[dict[str, Plan], list[Refusal]]:
     """The plan of every plain scheme to build, and why the others are not. UsageError if none is left."""
     schemes = baseline_schemes()
-    refused = [Refusal(label=label, reason="not asked for (--against)") for label in schemes if label not in chosen]
+    refused = [Refusal(label=label, reason=_left_out(plan, label)) for label in schemes if label not in chosen]
     plans = {}
     for label in chosen:
         changes = {"name": label, "title": f"Plain {label}", "passes": (), "scheme": schemes[label]}
@@ -158,6 +160,21 @@ def _plain_plans(plan: Plan, chosen: Sequence[str]) -> tuple[dict[str, Plan], li
             "Name other schemes with --against, or leave it out for all.",
         )
     return plans, refused
+
+
+def _fitting(plan: Plan) -> tuple[str, ...]:
+    """All plain schemes but, for a target without an NPU, those for one."""
+    return tuple(label for label in baseline_schemes() if plan.target.npu or not _for_npus(label))
+
+
+def _for_npus(label: str) -> bool:
+    return resolve_scheme(baseline_schemes()[label], {}, "a plain scheme").everywhere is not None
+
+
+def _left_out(plan: Plan, label: str) -> str:
+    if _for_npus(label) and plan.target.npu is None:
+        return "for NPUs, and the target has none"
+    return "not asked for (--against)"
 
 
 def _formats(scheme: Scheme) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def forecast_of(
     shapes = shapes_of(config, name)
     memory = float(profile.device.memory_mb) if device_memory_mb is None else device_memory_mb
     changed = {} if cache is None else {"cache": cache}
-    schemes = {name: resolve_scheme(name, changed, "--cache") for name, _ in SCHEMES.usable().items()}
+    usable = [name for name, scheme in SCHEMES.usable().items() if scheme.everywhere is None]  # NPUs write no texts
+    schemes = {name: resolve_scheme(name, changed, "--cache") for name in usable}
     return forecast(name, shapes, profile, schemes, _context(shapes, profile, context), memory), profile
 
 

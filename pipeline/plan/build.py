@@ -38,7 +38,7 @@ from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
 from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.cache import check_cache
-from pipeline.plan.npu import FIXED, context_stages, fixed_stages
+from pipeline.plan.npu import FIXED, check_npu, context_stages, fixed_stages
 from pipeline.plan.opset import choose_opset
 from pipeline.plan.passes import PASS_LIBRARIES, Passes
 from pipeline.plan.samples import Reading
@@ -171,6 +171,7 @@ def _build(
     metric: UserMetric | None,
     length_notes: tuple[str, ...],
 ) -> tuple[Plan, Reading]:
+    check_npu(target, scheme)
     builder = _Builder(job, source, target, recipe, scheme, metric)
     stages = tuple(builder.stages())
     notes = (*length_notes, *builder.notes, *builder.passes.notes, *builder.reading.notes)

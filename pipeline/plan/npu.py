@@ -7,11 +7,22 @@ from pipeline.config.socs import soc_called
 from pipeline.config.target import Target
 from pipeline.core.errors import EdgeError, UsageError
 from pipeline.core.stage import Stage
+from pipeline.core.types import Scheme
 from pipeline.devices.qnn.environment import require
 from pipeline.source.model import ModelSource
 
 FIXED = "fix"
 """The stage that fixes shapes."""
+
+
+def check_npu(target: Target, scheme: Scheme) -> None:
+    """UsageError for a scheme of NPUs where the target has none: shapes are open there, and CPUs gain nothing."""
+    if scheme.everywhere is not None and target.npu is None:
+        raise UsageError(
+            f"The scheme {scheme.name!r} rounds all activations, for NPUs, and the target {target.name} names none "
+            "([npu]).",
+            "Use --target phone-npu or car-npu, or the scheme w8a8.",
+        )
 
 
 def fixed_stages(target: Target, source: ModelSource, graph: str, evaluation: str) -> list[Stage]:
