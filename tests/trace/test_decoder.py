@@ -18,7 +18,10 @@ from pipeline.core.errors import StageError
 from pipeline.core.model_spec import LanguageSpec
 from pipeline.core.stage import MODEL, StageContext
 from pipeline.core.types import silent
-from pipeline.graph.files import load_model
+from pipeline.devices.decoding import cache_of
+from pipeline.devices.worker import Text
+from pipeline.graph.files import load_model, save_model
+from pipeline.quantize.stored_cache import store_cache
 from pipeline.runtime.generation import most_likely, written
 from pipeline.source.language import language_of
 from pipeline.source.torch_model import load_float_model
@@ -79,6 +82,20 @@ def test_greedy_text_of_other_architectures(name: str, saved: Callable[[str], Pa
         ["The graph is exported with positions that are turned outside of attention"] if outside else []
     )
     _same_text(folder, file, language)
+    _same_in_8_bits(file, language)
+
+
+def _same_in_8_bits(file: Path, language: LanguageSpec) -> None:
+    """A text with INT8 keys and values, read at once and token by token."""
+    model = load_model(file)
+    store_cache(model, 8, dict.fromkeys(language.outputs, np.full((language.heads, language.size), 6.0, np.float32)))
+    save_model(model, file.with_name("int8.onnx"))
+    session = ort.InferenceSession(file.with_name("int8.onnx"), providers=["CPUExecutionProvider"])
+    ids = np.random.default_rng(0).integers(4, language.vocabulary, 20).tolist()
+    one, other = (Text(session, cache_of(language.stored(8))) for _ in range(2))
+    whole = one.read(ids, 0)
+    single = np.concatenate([other.read([token], place) for place, token in enumerate(ids)])
+    assert single == pytest.approx(whole, abs=1e-4 * float(whole.std()))
 
 
 def _same_text(folder: Path, file: Path, language: LanguageSpec) -> None:
