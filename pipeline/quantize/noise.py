@@ -7,7 +7,7 @@ of a YOLOv8's 63 convolutions make 98 %, for a twelfth of the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme
-from pipeline.formats.format import Layer
+from pipeline.formats.format import Layer, NumberFormat
 from pipeline.graph.operators import CONVOLUTIONS
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.frontier import Point, Rate, decibels, steepest
@@ -27,7 +27,7 @@ from pipeline.quantize.output_noise import OutputNoise, Powers
 from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.qdq_region import QdqRegion
 from pipeline.quantize.quantize import NOISE, Calibrated, Chosen, calibrated, choose
-from pipeline.quantize.ruined import Stored, form_of, stored_form
+from pipeline.quantize.ruined import Stored, form_of, stored_form, wide_form
 from pipeline.quantize.stretches import products
 
 _RUNS, _LEAST, _MOST = 256, 4, 32
@@ -41,6 +41,10 @@ _SPARE = 1.02
 """Of the bytes that ONNX Runtime's own quantizers leave: what more accurate weights may take."""
 _TRIED = 4
 """Of the loudest convolutions, at every step."""
+_RUIN, _RUIN_LESS = 0.01, 0.1
+"""Noise over the variance of the worst output that one LSTM may make in integers, and of that noise what may be left
+where it is stored only."""
+_RUINS = "in integers it alone brings the outputs to {:.1f} dB"
 _NOISY = "in integers it alone brings the outputs to {:.1f} dB, more than the time that it saves is worth"
 _WIDE = "in 8 bits it alone brings the outputs to {:.1f} dB"
 
@@ -53,6 +57,7 @@ def run(context: StageContext) -> StageMetadata:
 
 def _measured(part: Part, scheme: Scheme) -> StageMetadata:
     bench = _Bench(part, scheme)
+    bench.ruined = _ruined(bench)
     noisy, wide = [], []
     if bench.matters and (whole := decibels(bench.noise())) < _BYTES.enough:
         noisy = _noisy(bench) if whole < _TIME.enough else []
@@ -61,11 +66,26 @@ def _measured(part: Part, scheme: Scheme) -> StageMetadata:
             noisy = _noisy(bench, wide)
             wide = _wide(bench, noisy)
     found = {
-        "noisy": {name: _NOISY.format(decibels(bench.alone(name).max())) for name in noisy},
+        "noisy": {
+            **{name: _NOISY.format(decibels(bench.alone(name).max())) for name in noisy},
+            **{name: _RUINS.format(decibels(noise)) for name, noise in bench.ruined.items()},
+        },
         "wide": {name: _WIDE.format(decibels(bench.alone(name, stored=True).max())) for name in wide},
     }
     (part.context.out / NOISE).write_text(pretty_json(found), encoding="utf-8", newline="\n")
-    return {"noisy": len(noisy), "wide": len(wide)}
+    return {"noisy": len(noisy) + len(bench.ruined), "wide": len(wide)}
+
+
+def _ruined(bench: _Bench) -> dict[str, float]:
+    """The weights of LSTMs whose products in integers ruin the outputs, with the noise that each alone makes: they are
+    stored only, where that makes far less. (Their inputs are rounded at run time with one scale for all, which leaves
+    nothing of the quiet part of what is no logarithm of a spectrum.)"""
+    found: dict[str, float] = {}
+    for node in bench.lstms:
+        lost, kept = (float(bench.recurrent(node, stored).max()) for stored in (False, True))
+        if lost > _RUIN and kept < lost * _RUIN_LESS:
+            found |= dict.fromkeys(bench.lstms[node], lost)
+    return found
 
 
 def _noisy(bench: _Bench, wide: Sequence[str] = ()) -> list[str]:
@@ -113,6 +133,23 @@ class _Bench:
         self._found = calibrated(part.context, self._model.graph, self.layers, self._formats)
         self._alone: dict[tuple[str, bool], Powers] = {}
         self._plans: dict[frozenset[str], Chosen] = {}
+        self.ruined: Mapping[str, float] = {}
+
+    @property
+    def lstms(self) -> dict[str, list[str]]:
+        """The LSTMs that run in integers, but for overrides, with the names of their weights."""
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            name = str(layer.node.name)
+            if layer.op == "lstm" and self._form(layer) == "int8-lstm" and not self._formats.override(name):
+                found.setdefault(name, []).append(layer.weight_name)
+        return found if found and self._outputs.has_signal else {}
+
+    def recurrent(self, node: str, stored: bool) -> Powers:
+        """Of an LSTM in integers, or with weights that are stored in 16 bits."""
+        model, layers = self._open()
+        read = [layer for layer in layers if layer.node.name == node]
+        return self._kept(model, read, wide_form(self._formats)) if stored else self._rounded(model, read)
 
     @cached_property
     def _outputs(self) -> OutputNoise:
@@ -151,7 +188,8 @@ class _Bench:
         if (weight, stored) not in self._alone:
             model, layers = self._open()
             read = [layer for layer in layers if layer.weight_name == weight]
-            self._alone[weight, stored] = self._kept(model, read) if stored else self._rounded(model, read)
+            form = stored_form(self._formats)
+            self._alone[weight, stored] = self._kept(model, read, form) if stored else self._rounded(model, read)
             self._part.context.progress(len(self._alone), len(self.layers) + 2)
         return self._alone[weight, stored]
 
@@ -177,7 +215,7 @@ class _Bench:
         return {layer.weight_name: layer.size for layer in found}
 
     def _form(self, layer: Layer) -> str:
-        form = form_of(layer, self._formats, self._found.damage)
+        form = form_of(layer, self._formats, self._without(()).damage)
         return "" if form.leaves(layer.op, layer.weight) else form.name
 
     def _plan(self, noisy: Iterable[str]) -> Chosen:
@@ -188,14 +226,14 @@ class _Bench:
 
     def _without(self, noisy: Iterable[str], wide: Iterable[str] = ()) -> Calibrated:
         """What was found, with these choices made."""
-        damage = replace(self._found.damage, noisy=dict.fromkeys(noisy, ""), wide=dict.fromkeys(wide, ""))
+        named = dict.fromkeys((*noisy, *self.ruined), "")
+        damage = replace(self._found.damage, noisy=named, wide=dict.fromkeys(wide, ""))
         return replace(self._found, damage=damage)
 
     def _rounded(self, model: ir.Model, layers: list[Layer]) -> Powers:
         return self._outputs.of(model, layers, region_of(model.graph, layers, self._formats))
 
-    def _kept(self, model: ir.Model, layers: list[Layer]) -> Powers:
-        form = stored_form(self._formats)
+    def _kept(self, model: ir.Model, layers: list[Layer], form: NumberFormat) -> Powers:
         stored = [Stored(layer, form, "") for layer in layers]
         region = QdqRegion(stored=tuple(entry for entry in stored if entry.layer.op == "conv"))
         return self._outputs.of(model, layers, region, stored)

@@ -220,8 +220,9 @@ def _stored_only(chosen: Chosen, damage: Damage) -> dict[str, Json]:
         for layer, form, reason in (*chosen.region.stored, *chosen.stored)
     }
     others = {layer.weight_name for layer in chosen.layers if layer.op not in ("conv", "linear")}
+    kept = {name: f"stored and computed in float: {reason}" for name, reason in damage.noisy.items() if name in others}
     wide = {name: reason for name, reason in damage.wide.items() if name in others}
-    return found | {name: f"stored in 16 bits and computed in float: {reason}" for name, reason in wide.items()}
+    return found | kept | {name: f"stored in 16 bits and computed in float: {reason}" for name, reason in wide.items()}
 
 
 def _ends(layer: Layer) -> tuple[str, str]:
@@ -268,9 +269,7 @@ def decide(
     See `finds_ranges_at_run_time` for the inputs of products.
     """
     codes, forms = codes or Codes(), {id(layer): form for layer, form, _ in stored}
-    wide = {
-        id(layer): form_of(layer, formats, found.damage) for layer in layers if layer.weight_name in found.damage.wide
-    }
+    wide = {id(layer): form_of(layer, formats, found.damage) for layer in layers if found.damage.changes(layer)}
     found = replace(found, at_run_time=finds_ranges_at_run_time(layers, region, found.values or {}))
     choices, kept = Choices(formats, found.given, {**wide, **forms}), list(left)
     others = [layer for layer in layers if layer.op != "conv"]

@@ -22,8 +22,8 @@ _NOTHING = (0.0, 0.0)
 
 @dataclass(frozen=True)
 class Damage:
-    """What 8 bits do: the `losses` of layers alone, by node; and by weight, why a convolution costs the outputs more in
-    integers than it saves (`noisy`), and why a weight that is only stored takes 16 bits (`wide`)."""
+    """What 8 bits do: the `losses` of layers alone, by node; and by weight, why a convolution or an LSTM costs the
+    outputs more in integers than it saves (`noisy`), and why a weight that is only stored takes 16 bits (`wide`)."""
 
     losses: Losses = field(default_factory=dict)
     noisy: Mapping[str, str] = field(default_factory=dict)
@@ -31,6 +31,11 @@ class Damage:
 
     def lost(self, layer: Layer) -> tuple[float, float]:
         return self.losses.get(str(layer.node.name), _NOTHING)
+
+    def changes(self, layer: Layer) -> bool:
+        """Whether a weight is stored in another format than the scheme's (but for those of convolutions, which
+        `region_of` sees to)."""
+        return layer.weight_name in self.wide or (layer.op == "lstm" and layer.weight_name in self.noisy)
 
 
 NONE = Damage()
@@ -59,9 +64,9 @@ def in_float(layer: Layer, why: str, formats: SchemeFormats, damage: Damage) -> 
         return f"{why}, and it has {small}"
     lost = damage.lost(layer)[1]
     if lost > MOST_LOST[layer.op]:
-        return Stored(layer, _half(formats), f"{why}, and {100 * lost:.1f} % with the weight alone in 8 bits")
+        return Stored(layer, wide_form(formats), f"{why}, and {100 * lost:.1f} % with the weight alone in 8 bits")
     if layer.weight_name in damage.wide:
-        return Stored(layer, _half(formats), f"{why}, and {damage.wide[layer.weight_name]}")
+        return Stored(layer, wide_form(formats), f"{why}, and {damage.wide[layer.weight_name]}")
     return Stored(layer, stored_form(formats), why)
 
 
@@ -74,11 +79,14 @@ def form_of(layer: Layer, formats: SchemeFormats, damage: Damage) -> NumberForma
     """The format of a layer that no measurement keeps from integers: the scheme's, or 16 bits in place of 8 for a
     weight that is stored only."""
     form = formats.of(layer.op, str(layer.node.name))
+    if layer.op == "lstm" and layer.weight_name in damage.noisy:
+        form = stored_form(formats)
     stored = form.name == stored_form(formats).name and not formats.override(str(layer.node.name))
-    return _half(formats) if stored and layer.weight_name in damage.wide else form
+    return wide_form(formats) if stored and layer.weight_name in damage.wide else form
 
 
-def _half(formats: SchemeFormats) -> NumberFormat:
+def wide_form(formats: SchemeFormats) -> NumberFormat:
+    """How weights are stored that 8 bits would ruin."""
     return NUMBER_FORMATS.get("fp16")(formats.scheme)
 
 

@@ -162,3 +162,49 @@ def test_products_behind_float_convolutions_find_their_ranges_at_run_time(
     linears = json.loads(plan.file(PLAN).read_text())["linears"]
     assert [entry["input"]["ranges"] for entry in linears] == [ranges]
     assert plan.metadata["at_run_time"] == (1 if ranges == "run time" else 0)
+
+
+UNITS = 192
+"""The fewest with which an LSTM runs in integers."""
+
+
+@pytest.fixture
+def recurrent(make_graph: Make) -> Artifact:
+    """An LSTM that does not use the first channel of `x`."""
+    draw = np.random.default_rng(0)
+    weights = {
+        "W": (draw.normal(size=(1, 4 * UNITS, 8)) / 3).astype(np.float32),
+        "R": (draw.normal(size=(1, 4 * UNITS, UNITS)) / 20).astype(np.float32),
+    }
+    weights["W"][:, :, 0] = 0
+    node = helper.make_node("LSTM", ["x", "W", "R"], ["y"], name="lstm", hidden_size=UNITS)
+    return make_graph([node], weights, {"x": ["t", "n", 8]}, {"y": ["t", 1, "n", UNITS]})
+
+
+def sequences(loud: float) -> list[Arrays]:
+    """Of 12 vectors, whose first channel is so many times as loud as the others."""
+    drawn = np.random.default_rng(1).normal(size=(6, 12, 1, 8)).astype(np.float32)
+    drawn[:, :, :, 0] *= loud
+    return [{"x": each} for each in drawn]
+
+
+def test_an_lstm_that_integers_ruin_is_stored_only(
+    recurrent: Artifact, run_stage: Make, make_samples: Make, run_model: Callable[..., Any]
+) -> None:
+    """One scale for all inputs leaves nothing of those that it uses, beside one that is a thousand times as loud."""
+    rows = sequences(1000)
+    found, plan, written = quantized(recurrent, rows, run_stage, make_samples)
+    said = json.loads(found.file(quantize.NOISE).read_text())
+    assert sorted(said["noisy"]) == ["R", "W"]
+    assert {entry["name"]: entry["format"] for entry in plan.metadata["formats"]} == {
+        "W": "int8-stored",
+        "R": "int8-stored",
+    }
+    assert plan.metadata["stored_only"]["W"] == f"stored and computed in float: {said['noisy']['W']}"
+    assert sqnr(recurrent, written, rows, run_model) > 30
+
+
+def test_an_lstm_that_integers_do_not_ruin_keeps_them(recurrent: Artifact, run_stage: Make, make_samples: Make) -> None:
+    found, plan, _ = quantized(recurrent, sequences(1), run_stage, make_samples)
+    assert json.loads(found.file(quantize.NOISE).read_text())["noisy"] == {}
+    assert {entry["format"] for entry in plan.metadata["formats"]} == {"int8-lstm"}
