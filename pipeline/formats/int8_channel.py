@@ -20,6 +20,8 @@ RANGES_AT_RUN_TIME = (
 """Why convolutions stay in float without calibrated ranges."""
 SLOW = "integers would save fewer products than the crossings to float around it cost"
 """Why a single convolution does that could run in integers."""
+NOISY = "in integers it alone brings the outputs to"
+"""How the reason begins of one that runs in float since integers would cost too much accuracy."""
 
 
 class Int8Channel(IntegerProduct):

@@ -18,6 +18,7 @@ from pipeline.core.digest import pretty_json
 from pipeline.core.stage import StageContext, StageMetadata
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer, NumberFormat
+from pipeline.formats.int8_channel import NOISY
 from pipeline.graph.operators import CONVOLUTIONS
 from pipeline.quantize.conv import region_of
 from pipeline.quantize.frontier import Point, Rate, decibels, steepest
@@ -44,8 +45,8 @@ _TRIED = 4
 _RUIN, _RUIN_LESS = 0.01, 0.1
 """Noise over the variance of the worst output that one LSTM may make in integers, and of that noise what may be left
 where it is stored only."""
-_RUINS = "in integers it alone brings the outputs to {:.1f} dB"
-_NOISY = "in integers it alone brings the outputs to {:.1f} dB, more than the time that it saves is worth"
+_RUINS = NOISY + " {:.1f} dB"
+_NOISY = NOISY + " {:.1f} dB, more than the time that it saves is worth"
 _WIDE = "in 8 bits it alone brings the outputs to {:.1f} dB"
 
 

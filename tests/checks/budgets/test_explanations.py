@@ -26,7 +26,7 @@ from pipeline.core.report_types import (
     TensorGroup,
 )
 from pipeline.core.types import Figure, Scheme
-from pipeline.formats.int8_channel import SLOW
+from pipeline.formats.int8_channel import NOISY, SLOW
 from pipeline.quantize.schemes import SCHEMES
 from pipeline.tasks.registry import OUTPUTS
 
@@ -261,7 +261,15 @@ def _left(name: str, op_type: str, megabytes: float, reason: str) -> SkippedTens
             [_left("c", "Conv", 4, f"stored in 8 bits and computed in float: {SLOW}")],
             0.9,
             W8A8,
-            "Give convolutions int8-channel in [scheme.overrides], which runs them in integers, but slower; ",
+            "Convolutions that integers would make slower run in float: lower the budget to 0.6 (min_speedup and "
+            "max_accuracy_drop judge what came of it), or give them int8-channel in [scheme.overrides].",
+        ),
+        (
+            [_left("c", "Conv", 3, f"{NOISY} 21 dB"), _left("d", "Conv", 1, SLOW), _left("e", "Conv", 1, EXCLUDED)],
+            0.9,
+            W8A8,
+            "Take the excluded layers off --nodes-to-exclude; for what no scheme takes, lower the budget. Convolutions "
+            "that integers would make slower or less accurate run in float: lower the budget to 0.6 ",
         ),
         (
             [_left("c", "Conv", 4, "small")],
