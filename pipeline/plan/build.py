@@ -397,7 +397,7 @@ class _Builder:
     def _measuring(self) -> list[tuple[str, str, int]]:
         """Name, function and version of the stages that measure what rounding costs the outputs."""
         wanted = [
-            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 5)),
+            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 7)),
             (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 9)),
             (self.formats.allocates, ("allocation", "allocate:run", 1)),
         ]

@@ -29,17 +29,20 @@ from pipeline.quantize.parts import Part, for_each
 from pipeline.quantize.qdq_region import QdqRegion
 from pipeline.quantize.quantize import NOISE, Calibrated, Chosen, calibrated, choose
 from pipeline.quantize.ruined import Stored, form_of, stored_form, wide_form
-from pipeline.quantize.stretches import products
+from pipeline.quantize.stretches import saved
 
 _RUNS, _LEAST, _MOST = 256, 4, 32
-"""Samples: as many as make so many runs, one for each layer; noise of layers differs by factors, but what a decision
-rests on may be seen on few samples."""
+"""Samples that layers are rounded alone on: as many as make so many runs. Their noise differs by factors."""
+_WHOLE = 32
+"""Samples that a plan is judged on: what a decision rests on may be seen on few."""
 _TIME = Rate(per_cent=0.25, enough=40.0)
 """For multiply-accumulates: half of the noise is worth an eighth of them in float."""
 _BYTES = Rate(per_cent=0.12, enough=50.0)
 """For bytes of the weights: half of the noise is worth a quarter more."""
 _SPARE = 1.02
 """Of the bytes that ONNX Runtime's own quantizers leave: what more accurate weights may take."""
+_NOT_DYNAMIC = {*CONVOLUTIONS, "GRU", "RNN"}
+"""Operators whose weights `quantize_dynamic` leaves, or had better leave."""
 _TRIED = 4
 """Of the loudest convolutions, at every step."""
 _RUIN, _RUIN_LESS = 0.01, 0.1
@@ -157,6 +160,10 @@ class _Bench:
         samples = min(_MOST, max(_LEAST, _RUNS // len(self.layers)))
         return OutputNoise(self._part, self._formats, self._found, samples)
 
+    @cached_property
+    def _of_plans(self) -> OutputNoise:
+        return OutputNoise(self._part, self._formats, self._found, _WHOLE)
+
     @property
     def size(self) -> int:
         """The bytes of all weights in 8 bits."""
@@ -167,7 +174,7 @@ class _Bench:
         of bodies in 32 bits, and `quantize_dynamic` those of convolutions; the smaller of both, unless all convolutions
         are in float as there; and a little."""
         static = sum(layer.size * (4 if layer.op in ("lstm", "other") else 1) for layer in self.layers)
-        dynamic = sum(layer.size * (4 if layer.node.op_type in CONVOLUTIONS else 1) for layer in self.layers)
+        dynamic = sum(layer.size * (4 if layer.node.op_type in _NOT_DYNAMIC else 1) for layer in self.layers)
         least = min(static, dynamic) if self._plan(noisy).region.convolutions else dynamic
         return 100 * (_SPARE * least / self.size - 1)
 
@@ -182,7 +189,7 @@ class _Bench:
         model, layers = self._open()
         found = self._without(noisy, wide)
         chosen = choose(model.graph, layers, self._formats, found)
-        return float(self._outputs.of(model, chosen.layers, chosen.region, chosen.stored, found.damage).max())
+        return float(self._of_plans.of(model, chosen.layers, chosen.region, chosen.stored, found.damage).max())
 
     def alone(self, weight: str, stored: bool = False) -> Powers:
         """Of a convolution in integers, or of a weight that is stored in 8 bits."""
@@ -195,13 +202,12 @@ class _Bench:
         return self._alone[weight, stored]
 
     def estimate(self, noisy: Iterable[str]) -> Point:
-        """What convolutions add in integers, each for itself, to the worst output, and the multiply-accumulates of all
-        that leave integers, in per cent."""
-        taken = (self._plan(names).region.convolutions for names in ([], noisy))
-        every = [layer for layer in self.layers if layer.op == "conv"]
-        first, now, total = (products(layers, self._found.values or {}) for layers in (*taken, every))
+        """What convolutions add in integers, each for itself, to the worst output, and what leaving integers costs, its
+        crossings to float too, in per cent of what all save that can run in integers."""
+        values = self._found.values or {}
+        first, now = (saved(self._model.graph, self._plan(names).region, values) for names in ([], noisy))
         noise = sum((self.alone(name) for name in self.integers(noisy)), np.zeros(1))
-        return Point(float(noise.max()), 100 * (first - now) / total if total else 0.0)
+        return Point(float(noise.max()), 100 * (first - now) / first if first > 0 else 0.0)
 
     def integers(self, noisy: Iterable[str]) -> list[str]:
         """The weights of the convolutions that run in integers, but for overrides."""

@@ -44,6 +44,11 @@ def slow_convolutions(graph: ir.Graph, region: QdqRegion, values: Mapping[str, f
     return [layer for stretch in found for layer in stretch.convolutions]
 
 
+def saved(graph: ir.Graph, region: QdqRegion, values: Mapping[str, float]) -> float:
+    """What a region saves: the gains of all its stretches."""
+    return sum(stretch.gain(values) for stretch in _stretches(graph, region))
+
+
 def products(layers: Iterable[Layer], values: Mapping[str, float]) -> float:
     """Multiply-accumulates of convolutions. `values`: as above."""
     return sum(

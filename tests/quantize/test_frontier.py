@@ -22,7 +22,7 @@ def at(decibels: float, price: float) -> Point:
         ([at(30, 0), at(36, 8), at(37, 16)], 1),  # the last decibel costs two
         ([at(38, 0), at(60, 1)], 0),  # only 2 dB count
         ([at(30, 0), at(60, 20)], 1),  # 10 dB count, for 5
-        ([at(20, 0), at(25, 67)], 1),  # below 30 dB each counts four times: 20 for 16.75
+        ([at(20, 0), at(25, 67)], 1),  # below 28 dB each counts four times: 20 for 16.75
         ([at(30, 0), at(35, 20)], 0),
         ([at(30, 0)], 0),
     ],
