@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,7 +41,7 @@ def packed_rows(rows: Float, form: BlockFormat, known: Known, rounding: str, sea
     lies in memory: those that were learned; the nearest codes where nothing else is asked for, or the inputs are not
     known."""
     found = _decided(rows, form, known, rounding, search)
-    return _nearest(rows, form, search, pack=True) if found is None else (pack_codes(found[0], form.bits), found[1])
+    return _nearest(rows, form, search, pack=True) if found is None else (_packed(found[0], form), found[1])
 
 
 def rounded_rows(rows: Float, form: BlockFormat, known: Known, rounding: str, search: Search) -> tuple[Bytes, Grid]:
@@ -58,6 +59,15 @@ def _decided(rows: Float, form: BlockFormat, known: Known, rounding: str, search
     rows = np.ascontiguousarray(rows)
     codes, grid = gptq_blocks(rows, curvature, form, search)
     return descended(rows, codes, grid, curvature, form) if rounding == "descent" else (codes, grid)
+
+
+def _packed(codes: Bytes, form: BlockFormat) -> Bytes:
+    """`pack_codes` of some rows after the others, which makes several copies."""
+    packed = np.empty((*codes.shape[:-1], form.size * form.bits // 8), np.uint8)
+    step = max(1, _TOGETHER // max(math.prod(codes.shape[1:]), 1))
+    for begin in range(0, len(codes), step):
+        packed[begin : begin + step] = pack_codes(codes[begin : begin + step], form.bits)
+    return packed
 
 
 def _nearest(rows: Float, form: BlockFormat, search: Search, pack: bool) -> tuple[Bytes, Grid]:

@@ -23,7 +23,7 @@ _LARGEST_DAMPING = 10.0
 _BATCH = 64
 _IN_PLACE = 8192
 """Columns from which on a factor is made in the memory of its matrix."""
-_TOGETHER = 1 << 28
+_TOGETHER = 1 << 24
 """Values of a weight of which so many rows are rounded at a time: what is computed of each takes eight times its
 memory."""
 
@@ -111,9 +111,7 @@ def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Sea
     """
     step = max(1, _TOGETHER // weight.shape[1])
     if len(weight) > step:
-        return _joined(
-            [gptq_blocks(weight[at : at + step], inputs, form, search) for at in range(0, len(weight), step)]
-        )
+        return _in_parts(weight, inputs, form, search, step)
     rows, columns = weight.shape
     grid = block_grid(split_blocks(weight, form.size), form, split_blocks(inputs.importance[None], form.size), search)
     rest = weight.T[inputs.order].astype(np.float32)  # [columns, rows], in the order of rounding
@@ -128,12 +126,15 @@ def gptq_blocks(weight: Float, inputs: Curvature, form: BlockFormat, search: Sea
     return codes.reshape(rows, -1, form.size), grid
 
 
-def _joined(parts: list[tuple[Bytes, Grid]]) -> tuple[Bytes, Grid]:
-    """Codes and grids of rows below each other."""
-    grids = [grid for _, grid in parts]
-    return np.concatenate([codes for codes, _ in parts]), Grid(
-        np.concatenate([grid.scale for grid in grids]), np.concatenate([grid.zero for grid in grids])
-    )
+def _in_parts(weight: Float, inputs: Curvature, form: BlockFormat, search: Search, step: int) -> tuple[Bytes, Grid]:
+    """`gptq_blocks` of `step` rows after the others, which do not depend on each other."""
+    shape = (len(weight), -(-weight.shape[1] // form.size))
+    codes, scale, zero = np.empty((*shape, form.size), np.uint8), np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    for begin in range(0, len(weight), step):
+        part = slice(begin, begin + step)
+        codes[part], grid = gptq_blocks(weight[part], inputs, form, search)
+        scale[part], zero[part] = grid.scale, grid.zero
+    return codes, Grid(scale, zero)
 
 
 @dataclass(frozen=True)
