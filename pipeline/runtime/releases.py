@@ -53,7 +53,6 @@ _CONTRIBUTED: dict[Release, tuple[str, ...]] = {
 }
 KEPT: dict[int, Release] = {16: (1, 19), 8: (1, 27)}
 """Bits of keys and values -> the first release that attends to them: 1.25 and 1.26 load such graphs of 8, and fail."""
-_HALF = ir.DataType.FLOAT16
 CONTRIBUTED = {name: release for release, names in _CONTRIBUTED.items() for name in names}
 """Operator of com.microsoft -> the first release that runs it on CPUs, where `OLDEST` does not."""
 
@@ -154,7 +153,7 @@ def _kept(node: ir.Node) -> Iterator[tuple[str, Release]]:
     """What attention asks for over keys and values that are no float32."""
     if "kv_cache_bit_width" in node.attributes:
         yield "GroupQueryAttention over INT8 keys and values", KEPT[8]
-    if any(value is not None and value.dtype == _HALF for value in node.inputs):
+    if any(value is not None and value.dtype == ir.DataType.FLOAT16 for value in node.inputs):
         yield "GroupQueryAttention over float16", KEPT[16]
 
 
