@@ -32,15 +32,14 @@ from pipeline.core.types import Scheme
 from pipeline.data.encode import TOKENIZER
 from pipeline.data.samples import PROOF
 from pipeline.devices import runner_of
-from pipeline.devices.host_info import training_hardware
 from pipeline.devices.host_runner import HOST
 from pipeline.devices.runner import giving
 from pipeline.formats import NUMBER_FORMATS
-from pipeline.formats.scheme import SchemeFormats
 from pipeline.plan.cache import check_cache
-from pipeline.plan.npu import FIXED, check_npu, context_stages, fixed_stages
+from pipeline.plan.npu import check_npu, context_stages, fixed_stages
 from pipeline.plan.opset import choose_opset
 from pipeline.plan.passes import PASS_LIBRARIES, Passes
+from pipeline.plan.quantization import ONNX, TORCH, Quantization, without_cache
 from pipeline.plan.samples import Reading
 from pipeline.quantize.schemes import OBSERVERS, describe, resolve_scheme
 from pipeline.runtime.behaviour import PROBE
@@ -50,10 +49,6 @@ from pipeline.source.model_config import stated_licence
 from pipeline.source.onnx_file import check_patterns
 from pipeline.source.sentence_modules import sentence_modules
 from pipeline.tasks.registry import OUTPUTS
-
-_TORCH = ("torch", "transformers", "optimum", "onnx-ir", "onnxscript", "onnxruntime")
-_ONNX = ("onnx-ir", "onnxruntime", "numpy")
-_TOKENS = ("transformers", *_ONNX)
 
 
 @dataclass(frozen=True)
@@ -212,15 +207,13 @@ class _Builder:
         metric: UserMetric | None = None,
     ) -> None:
         self.job, self.source, self.target, self.recipe, self.scheme = job, source, target, recipe, scheme
-        self.formats = SchemeFormats(scheme)
         self.metric = metric
         self.notes = ["The weights were read from a pickle (--allow-pickle)."] if source.pickle else []
         self.opset = choose_opset(job, source.kind == "onnx")
         self.notes += [*source.notes, *self.opset.notes]
         self.reading = Reading(job, source, target, recipe, metric)
-        self._weights = scheme.model_copy(update={"cache": 32})
-        """What of the scheme passes and the rounding of weights depend on."""
-        self.passes = Passes(self.reading, self._weights)
+        self.passes = Passes(self.reading, without_cache(scheme))
+        self.quantization = Quantization(self.reading, self.passes, scheme)
 
     def stages(self) -> list[Stage]:
         """The installed packages that judge outputs, find ranges or round weights are in every key."""
@@ -232,13 +225,9 @@ class _Builder:
         return [replace(stage, libraries=(*stage.libraries, *packages)) for stage in self._stages()]
 
     def _stages(self) -> list[Stage]:
-        formats = self.formats
         check_cache(self.scheme, self.source, self.job.min_onnxruntime)
-        measured = formats.smooths or formats.keeps_sensitive or formats.allocates or formats.learns
-        measured = measured or formats.scales_channels
-        calibrated = measured or formats.needs_ranges or formats.needs_curvature or self.passes.need_calibration
-        calibrated = calibrated or self.scheme.cache == 8
-        contexts, notes = context_stages(self.target, "write" if self._changes else self._traced)
+        calibrated = self.quantization.calibrates or self.passes.need_calibration
+        contexts, notes = context_stages(self.target, self._model)
         self.notes += notes
         return [
             *([self.reading.remember("calibration", self.reading.calibration())] if calibrated else []),
@@ -250,17 +239,13 @@ class _Builder:
             judge_stage(self.target, self.metric),
             *self.passes.stages(),
             *([self._trace("trace", self.passes.compressed)] if self.passes.compressed else []),
-            *fixed_stages(self.target, self.source, self._as_traced, self.reading.stages["evaluation"].name),
-            *(
-                [*self._made(bool(calibrated)), self._compare(bool(calibrated)), *self._outside(), *self._written()]
-                if self._changes
-                else []
-            ),
+            *fixed_stages(self.target, self.source, self.passes.traced, self.reading.stages["evaluation"].name),
+            *([*self.quantization.stages(bool(calibrated)), *self._written()] if self.quantization.changes else []),
             *([self._saved()] if self.job.save_model else []),
             self._reference(),
             *contexts,
-            self._bundle("write" if self._changes else self._traced, [stage.name for stage in contexts]),
-            *self._answers("write" if self._changes else self._traced),
+            self._bundle(self._model, [stage.name for stage in contexts]),
+            *self._answers(self._model),
         ]
 
     def _of_model(
@@ -276,35 +261,9 @@ class _Builder:
         return Stage(name, version, run, config, inputs, libraries, models=self.reading.models())
 
     @property
-    def _stores_codes(self) -> bool:
-        """Whether the scheme rounds weights, or the checkpoint has codes that are kept whatever the scheme."""
-        return self.formats.rounds or self.source.coded
-
-    @property
-    def _changes(self) -> bool:
-        """Whether the bundle's graph is another one than the traced one."""
-        return self._stores_codes or bool(self._cache)
-
-    @property
-    def _cache(self) -> dict[str, int]:
-        """The bits of keys and values, where the scheme changes them."""
-        return {} if self.scheme.cache == 32 else {"cache": self.scheme.cache}
-
-    @property
-    def _traced(self) -> str:
-        """The float graph that is quantized, or ships."""
-        return FIXED if self.target.npu else self._as_traced
-
-    @property
-    def _as_traced(self) -> str:
-        return "trace" if self.passes.compressed else "trace.float"
-
-    @property
-    def _rounded(self) -> str:
-        """The graph whose weights are rounded."""
-        if not self._stores_codes:
-            return self._traced
-        return "scale" if self.formats.scales_channels else "smooth" if self.formats.smooths else self._traced
+    def _model(self) -> str:
+        """The bundle's graph."""
+        return "write" if self.quantization.changes else self.quantization.traced
 
     def _trace(self, name: str, compressed: str | None) -> Stage:
         config = {
@@ -313,12 +272,12 @@ class _Builder:
             **({"states": True} if reads_states(self.target.bundle.layout, self.source) else {}),
         }
         inputs = {PREVIOUS_PASS: compressed} if compressed else {}
-        if self.source.language is not None and not compressed and self._stores_codes:
+        if self.source.language is not None and not compressed and self.quantization.stores_codes:
             config["refers"] = True  # codes are in the bundle, and the float graph is run here alone
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 10, "pipeline.trace.import_onnx:run", config, inputs, _ONNX)
-        libraries = (*_TORCH, *self.passes.packages)  # they may have the code of edits
+            return self._of_model(name, 10, "pipeline.trace.import_onnx:run", config, inputs, ONNX)
+        libraries = (*TORCH, *self.passes.packages)  # they may have the code of edits
         return self._of_model(name, 15, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
@@ -333,95 +292,6 @@ class _Builder:
         }
         libraries = (*PASS_LIBRARIES, *self.passes.packages)
         return self._of_model("model", 1, "pipeline.compress.save_pretrained:run", {}, inputs, libraries)
-
-    def _made(self, calibrated: bool) -> list[Stage]:
-        """The stages up to the bundle's graph."""
-        stages = self._quantize(calibrated) if self._stores_codes else []
-        inputs = {"graph": self._rounded, **({"plan": "quantize"} if stages else {})}
-        if self.scheme.cache == 8:
-            seen = {"graph": self._rounded, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._of_model("calibrate.cache", 2, "pipeline.quantize.cache:run", {}, seen, _TOKENS))
-            inputs["cache"] = "calibrate.cache"
-        return [*stages, self._onnx("write", "write:run", self._cache, inputs, version=8)]
-
-    def _quantize(self, calibrated: bool) -> list[Stage]:
-        config = {"scheme": describe(self._weights)}
-        names = {"exclude": list(self.scheme.nodes_to_exclude), "overridden": list(self.formats.patterns)}
-        samples = {"samples": self.reading.stages["calibration"].name} if calibrated else {}
-        # what is watched depends on nothing else of the scheme, so that recipes can share it
-        inputs = {"graph": self._traced, "layers": "layers"}
-        stages = [self._onnx("layers", "layers:run", names, {"graph": self._traced}, version=3)]
-        observed = {**samples, PROBE: PROBE}
-        if self.formats.smooths:
-            stages.append(self._onnx("calibrate.channels", "calibrate:channels", {}, inputs | observed, version=2))
-            smoothed = {**inputs, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=4))
-            inputs["graph"] = "smooth"
-        if self.formats.scales_channels:
-            stages.append(self._onnx("calibrate.moments", "calibrate:hessians", {}, inputs | observed, version=2))
-            scaled = {**inputs, "hessians": "calibrate.moments"}
-            stages.append(self._onnx("scale", "awq:run", config, scaled))
-            inputs["graph"] = "scale"
-        observed |= inputs
-        if self.formats.needs_ranges:
-            stages.append(self._onnx("calibrate.ranges", "calibrate:ranges", config, observed, version=11))
-            inputs["ranges"] = "calibrate.ranges"
-        if self.formats.needs_curvature:
-            stages.append(self._told(self._onnx("calibrate.hessians", "calibrate:hessians", {}, observed, version=2)))
-            inputs["hessians"] = "calibrate.hessians"
-        for name, run, version in self._measuring():
-            stages.append(self._onnx(name, run, config, inputs | samples, version=version))
-            inputs[name] = name
-        if self.formats.learns:
-            stages.append(self._learn(config, inputs | samples))
-            inputs["learned"] = "learn"
-        return [*stages, self._told(self._onnx("quantize", "quantize:run", config, inputs, version=18))]
-
-    def _learn(self, config: dict[str, Any], inputs: dict[str, str]) -> Stage:
-        if self.source.language is None:
-            raise UsageError(
-                f"The scheme {self.scheme.name!r} learns codes block by block of a language model; "
-                f"{self.source.name!r} does {self.source.task.name}.",
-                'Use rounding = "gptq" or "nearest".',
-            )
-        if self.source.coded:
-            raise UsageError(
-                f"The scheme {self.scheme.name!r} learns codes, but the checkpoint {self.source.name!r} has its "
-                "own, which are kept.",
-                'Use rounding = "nearest", or give the float checkpoint that it was made from.',
-            )
-        run = "pipeline.quantize.learned.run:run"
-        inputs = inputs | ({PREVIOUS_PASS: self.passes.compressed} if self.passes.compressed else {})
-        return self._of_model("learn", 1, run, {**config, "hardware": training_hardware()}, inputs, _TORCH)
-
-    def _measuring(self) -> list[tuple[str, str, int]]:
-        """Name, function and version of the stages that measure what rounding costs the outputs."""
-        wanted = [
-            (self.formats.needs_ranges and self.scheme.everywhere is None, ("noise", "noise:run", 7)),
-            (self.formats.keeps_sensitive, ("sensitivity", "sensitivity:run", 9)),
-            (self.formats.allocates, ("allocation", "allocate:run", 1)),
-        ]
-        return [stage for asked, stage in wanted if asked]
-
-    def _compare(self, calibrated: bool) -> Stage:
-        """The quantized graph against the one that it was made from, not against the model before pruning."""
-        data = "calibration" if calibrated else "evaluation"
-        inputs = {"float": self._traced, "model": "write", "samples": self.reading.stages[data].name, PROBE: PROBE}
-        config = {"data": data}
-        return Stage("compare", 5, "pipeline.checks.compare:run", config, inputs, ("onnxruntime", "numpy"))
-
-    def _outside(self) -> list[Stage]:
-        """What calibration did not see of the evaluation data, where ranges or smoothing rest on it."""
-        smoothed = self.formats.smooths
-        inputs = {"channels": "calibrate.channels"} if smoothed else {}
-        inputs |= {"ranges": "calibrate.ranges"} if self.formats.needs_ranges else {}
-        if not inputs:
-            return []
-        inputs |= {
-            "graph": "smooth" if smoothed else self._traced,
-            "evaluation": self.reading.stages["evaluation"].name,
-        }
-        return [Stage("outside", 1, "pipeline.checks.outside:run", {}, inputs, _ONNX)]
 
     def _written(self) -> list[Stage]:
         return [*self._texts(), *self._exact_match()]
@@ -446,14 +316,6 @@ class _Builder:
         run, local = "pipeline.checks.exact_match:run", {"specs": self.reading.evaluation_specs()}
         libraries = ("transformers", "onnxruntime", "numpy")
         return [Stage(EXACT_MATCH, 1, run, config, inputs, libraries, local, self.reading.models())]
-
-    def _told(self, stage: Stage) -> Stage:
-        """A stage that reads the codes of the model's checkpoint, where it has any."""
-        return replace(stage, models=self.reading.models()) if self.source.coded else stage
-
-    @staticmethod
-    def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
-        return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, _ONNX)
 
     def _golden(self) -> list[Stage]:
         stage = self.reading.golden()
@@ -510,9 +372,9 @@ class _Builder:
                 if self.passes.tokenizer
                 else {}
             ),
-            **({"plan": "quantize"} if self._stores_codes else {}),
+            **({"plan": "quantize"} if self.quantization.stores_codes else {}),
             **({"compare": "compare"} if model == "write" else {}),
-            **({"outside": "outside"} if model == "write" and self._outside() else {}),
+            **({"outside": "outside"} if model == "write" and self.quantization.outside() else {}),
             **({stage.name: stage.name for stage in self._written()} if model == "write" else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }

@@ -71,6 +71,11 @@ class Passes:
         self._passes = [_read(number, table, recipe.name) for number, table in enumerate(recipe.passes)]
 
     @property
+    def traced(self) -> str:
+        """The stage with the float graph of what they leave."""
+        return "trace" if self.compressed else "trace.float"
+
+    @property
     def need_calibration(self) -> bool:
         return any(step.config.needs.calibration for step in self._passes)
 
