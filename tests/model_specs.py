@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.model_spec import ModelSpec
+from pipeline.core.stage import StageContext
+from pipeline.core.types import silent
 
 
 def hugging_face(folder: Path, **changes: Any) -> ModelSpec:
@@ -27,3 +29,8 @@ def factory(entry: str = "", **changes: Any) -> ModelSpec:
         **{"family": "classifier", "output": "logits"},
     }
     return ModelSpec.model_validate({**fields, **changes})
+
+
+def tracing(opset: int, out: Path) -> StageContext:
+    """What the stage that traces gets for a graph of this opset."""
+    return StageContext({"opset": opset}, {}, out, silent)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_specs import factory
+from model_specs import factory, tracing
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError
@@ -34,7 +34,7 @@ class Switching(nn.Module):
 def test_other_computation_on_long_texts_is_found(tmp_path: Path) -> None:
     cases = [{"x": torch.rand(2, length)} for length in (16, 21, 64)]
     with pytest.raises(StageError) as caught:
-        _proven(GraphSource(MODEL, Switching().eval(), cases), SOURCE, 22, tmp_path / "model.onnx")
+        _proven(GraphSource(MODEL, Switching().eval(), cases), SOURCE, tracing(22, tmp_path), tmp_path / "model.onnx")
     assert caught.value.message.startswith("The exported graph differs from the PyTorch model by ")
     assert caught.value.message.endswith(" on x [2, 64].")
     assert caught.value.remedy == (

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from model_specs import factory
+from model_specs import factory, tracing
 from torch import Tensor, nn
 
 from pipeline.core.errors import StageError, UsageError
@@ -91,7 +91,7 @@ def test_nested_outputs_have_names(result: Any, names: list[str]) -> None:
     ],
 )
 def test_model_is_exported_with_all_its_outputs(model: nn.Module, outputs: list[str], tmp_path: Path) -> None:
-    made = _proven(GraphSource(MODEL, model.eval(), CASES), SOURCE, 23, tmp_path / "model.onnx")
+    made = _proven(GraphSource(MODEL, model.eval(), CASES), SOURCE, tracing(23, tmp_path), tmp_path / "model.onnx")
     assert [value.name for value in made.graph.graph.outputs] == outputs
     assert made.difference < 1e-5 and made.notes == ()
 
@@ -102,7 +102,7 @@ def test_weights_of_a_recurrent_layer_are_constants_under_their_names(tmp_path: 
     model.rnn = nn.LSTM(64, 64, batch_first=True, bidirectional=True)
     source = factory(data="audio", inputs={"x": InputSpec(shape=("batch", 5, 64))})
     cases = [{"x": torch.randn(2, 5, 64)}, {"x": torch.randn(3, 5, 64)}]
-    _proven(GraphSource(MODEL, model.eval(), cases), source, 23, tmp_path / "model.onnx")
+    _proven(GraphSource(MODEL, model.eval(), cases), source, tracing(23, tmp_path), tmp_path / "model.onnx")
     graph = onnx.load(tmp_path / "model.onnx").graph
     (layer,) = (node for node in graph.node if node.op_type == "LSTM")
     stored = {entry.name: onnx.numpy_helper.to_array(entry) for entry in graph.initializer}
@@ -113,7 +113,12 @@ def test_weights_of_a_recurrent_layer_are_constants_under_their_names(tmp_path: 
 def test_axis_that_torch_fixes_is_told(tmp_path: Path) -> None:
     dynamic = factory(data="audio", inputs={"x": InputSpec(shape=("batch", "frames", 6))})
     with pytest.raises(StageError) as caught:
-        _proven(GraphSource(MODEL, Recurrent(nn.LSTM).eval(), CASES), dynamic, 23, tmp_path / "model.onnx")
+        _proven(
+            GraphSource(MODEL, Recurrent(nn.LSTM).eval(), CASES),
+            dynamic,
+            tracing(23, tmp_path),
+            tmp_path / "model.onnx",
+        )
     assert caught.value.remedy == (
         "The model, or a layer of torch's in it, does not take every length of an axis that is declared as dynamic: "
         "declare its size. A Hugging Face model gets one through a factory (file.py:name) in its folder, and [inputs] "

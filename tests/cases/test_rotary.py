@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from model_specs import factory
+from model_specs import factory, tracing
 from text_models import IDS, SMALL, save_text_model
 from torch import Tensor, nn
 
@@ -105,14 +105,21 @@ def test_mask_of_keys_only(mended: bool, tmp_path: Path, monkeypatch: pytest.Mon
     if not mended:
         unmended(monkeypatch)
     shapes = [(2, 16), (3, 21), (1, 40)]
-    made = _proven(GraphSource(MODEL, Masked().eval(), cases(shapes)), SOURCE, 23, tmp_path / "model.onnx")
+    made = _proven(
+        GraphSource(MODEL, Masked().eval(), cases(shapes)), SOURCE, tracing(23, tmp_path), tmp_path / "model.onnx"
+    )
     assert made.difference < 1e-5
     assert operators(tmp_path)["Attention"] == (1 if mended else 0)
     assert [("opset 22" in note) for note in made.notes] == ([] if mended else [True])
 
 
 def test_lowest_opset_has_one_form(tmp_path: Path) -> None:
-    made = _proven(GraphSource(MODEL, Masked().eval(), cases([(2, 16), (3, 21)])), SOURCE, 22, tmp_path / "model.onnx")
+    made = _proven(
+        GraphSource(MODEL, Masked().eval(), cases([(2, 16), (3, 21)])),
+        SOURCE,
+        tracing(22, tmp_path),
+        tmp_path / "model.onnx",
+    )
     assert made.notes == () and made.graph.opset_imports[""] == 22
 
 

@@ -40,7 +40,7 @@ def refused(name: str) -> UsageError:
     ("given", "message"),
     [
         ("phon", "Unknown target 'phon'. Did you mean 'phone' or 'phone-npu'?"),
-        ("phone-bud", "Unknown target 'phone-bud'. Did you mean 'phone-budget' or 'phone'?"),
+        ("phone-bud", "Unknown target 'phone-bud'. Did you mean 'phone-budget' or 'phone-npu'?"),
         ("toaster", "Unknown target 'toaster'. Allowed: car, car-npu, phone, phone-budget, phone-npu, robot."),
     ],
 )
