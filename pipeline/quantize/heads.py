@@ -10,7 +10,7 @@ from pipeline.core.errors import StageError
 from pipeline.core.types import Scheme
 from pipeline.formats.format import Layer
 from pipeline.formats.scheme import SchemeFormats
-from pipeline.graph.edit import constant
+from pipeline.graph.edit import constant, is_constant
 
 _BY_VALUE = ("Add", "Cast", "Div", "Identity", "LogSoftmax", "Mul", "Sigmoid", "Softmax", "Sub", "Tanh")
 """What may stand between a last product and the output: a bias, a soft cap, probabilities."""
@@ -23,7 +23,7 @@ def formats_of(scheme: Scheme, layers: Sequence[Layer], measured: Mapping[str, s
     head = SchemeFormats(scheme).head
     if head is not None:
         found = [layer for layer in layers if is_head(layer)]
-        if not found:
+        if not found and not _left_in_float(layers):
             raise StageError(
                 f"The scheme {scheme.name!r} sets head = {scheme.head}, but no product with weights makes an output of "
                 "the graph.",
@@ -31,6 +31,13 @@ def formats_of(scheme: Scheme, layers: Sequence[Layer], measured: Mapping[str, s
             )
         chosen |= {str(layer.node.name): head.name for layer in found}
     return SchemeFormats(scheme, chosen=chosen)
+
+
+def _left_in_float(layers: Sequence[Layer]) -> bool:
+    """Whether the graph has a last product that is none of the layers: one too small to be worth rounding, say."""
+    nodes = layers[0].node.graph if layers else None
+    last = [node for node in nodes or () if node.op_type == "MatMul" and _ends(node.outputs[0])]
+    return any(is_constant(node.inputs[1]) for node in last)
 
 
 def is_head(layer: Layer) -> bool:

@@ -80,3 +80,18 @@ def test_a_graph_without_a_head_is_named(
         "The scheme 't' sets head = 8, but no product with weights makes an output of the graph."
     )
     assert caught.value.remedy == "Leave `head` out, or name layers with [scheme.overrides]."
+
+
+def test_a_last_product_too_small_to_round_stays_in_float(
+    make_graph: Callable[..., Artifact], run_stage: Callable[..., Artifact]
+) -> None:
+    """As the output projection of a model that knows thirty characters."""
+    weights = {"A": np.ones((64, 64), np.float32), "B": np.ones((64, 30), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "A"], ["h"], name="inner"),
+        helper.make_node("MatMul", ["h", "B"], ["y"], name="last"),
+    ]
+    graph = make_graph(nodes, weights, {"x": ["n", 64]}, {"y": ["n", 30]})
+    plan = run_stage(quantize.run, W4, graph=graph)
+    assert [entry["name"] for entry in plan.metadata["formats"]] == ["A"]
+    assert [entry["weight"] for entry in plan.metadata["left_in_float"]] == ["B"]
