@@ -191,7 +191,8 @@ def _loaded(shape: str) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as scratch:
         model = _checkpoint(shape, Path(scratch))
         make_graph(model, Path(scratch) / "store", proven=False)
-        shipped = min(Path(scratch).glob("store/objects/*/model.onnx.data"), key=lambda file: file.stat().st_size)
+        # the float graph has little beside it: its matrices lie in the checkpoint
+        shipped = max(Path(scratch).glob("store/objects/*/model.onnx.data"), key=lambda file: file.stat().st_size)
         packed = pack(shipped.with_suffix(""), Path(scratch) / "packed")
         files = {"shipped": shipped.with_suffix(""), "packed": packed}
         turns = [{name: _measured_load(file) for name, file in files.items()} for _ in range(3)]
