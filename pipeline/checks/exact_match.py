@@ -5,9 +5,11 @@ Perplexity and multiple choice hide broken generation: there the model only rate
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.chat import as_chat, chat_template
@@ -34,6 +36,9 @@ _ANOTHER = ("Question:", "\n\n")
 """What a model without a chat template writes when it goes on to another question, or to another prompt."""
 _MOST_READ = 8000.0
 """Megabytes of the float model, which are read for each token that it writes."""
+_DAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+"""What chat templates that write a date are told: the same problem is the same prompt on every day."""
+_REMEDY = "Correct chat_template in the model's folder, or give the problems as prompts (the column prompt)."
 _LOOK_BACK = 16
 """Tokens that are read again to see whether a text has come so far."""
 
@@ -54,8 +59,8 @@ def _of_set(context: StageContext, asked: _Asked, dataset: Dataset) -> ExactMatc
     traced = context.inputs.get(PREVIOUS_PASS)
     left = (context.model.after_passes(traced.metadata) if traced else context.model).language or language
     of_float, own = (list(_right(context, asked, prompts, *of)) for of in (("float", language), ("model", left)))
-    whole = len(dataset.samples)
-    return compared(of_float, own, dataset=dataset.name, given=whole, too_long=too_long, chat=asked.chat, reason=reason)
+    about = {"given": len(dataset.samples), "too_long": too_long, "chat": asked.chat and dataset.samples[0].asked}
+    return compared(of_float, own, dataset=dataset.name, reason=reason, **about)
 
 
 def _too_much_to_read(of_float: Graphs) -> str:
@@ -102,6 +107,16 @@ def compared(of_float: Sequence[bool], own: Sequence[bool], **about: Any) -> Exa
     return ExactMatch(problems=asked, right=right, right_float=right_float, lost=lost, low=low, high=high, **about)
 
 
+def check_template(folder: Path, problem: Problem) -> None:
+    """UsageError if the chat template of a model's folder fails on a question."""
+    if problem.asked and (template := chat_template(folder)) is not None:
+        _as_chat(folder, template, problem)
+
+
+def _as_chat(folder: Path, template: str, problem: Problem) -> str:
+    return as_chat(folder, template, problem.text, _DAY, _REMEDY)
+
+
 @dataclass(frozen=True)
 class _Prompt:
     """`ids`: what the model is given; `end`: what ends its answer, if it writes that; `answers`: the right ones."""
@@ -126,7 +141,7 @@ class _Asked:
 
     def prompt(self, problem: Problem) -> _Prompt:
         if problem.asked and self._template is not None:
-            text, end = as_chat(self._folder, self._template, problem.text), ""
+            text, end = _as_chat(self._folder, self._template, problem), ""
         else:
             text, end = problem.prompt, _ANOTHER[0] if problem.asked else _ANOTHER[1]
         templated = problem.asked and self.chat

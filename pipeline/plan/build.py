@@ -15,7 +15,7 @@ from pipeline.bundle.client_layouts import graph_files, reads_states, require_la
 from pipeline.bundle.manifest import SOURCE_EVALUATION
 from pipeline.checks.answers import answers_stage
 from pipeline.checks.decides import judge_stage
-from pipeline.checks.exact_match import EXACT_MATCH
+from pipeline.checks.exact_match import EXACT_MATCH, check_template
 from pipeline.checks.trial import Trial
 from pipeline.checks.user_metric import UserMetric, load_user_metric
 from pipeline.compress import PREVIOUS_PASS
@@ -310,12 +310,14 @@ class _Builder:
         """Problems that a language model solves by writing, of evaluation sets that have some."""
         if self.source.language is None or not self.reading.problems:
             return []
+        for dataset in self.reading.problems:
+            check_template(self.source.path, dataset.samples[0])
         inputs = {"float": "trace.float", "model": "write"}
         inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
         config = {"tokens": self.reading.head()["tokens"], **self.reading.problem_config()}
         run, local = "pipeline.checks.exact_match:run", {"specs": self.reading.evaluation_specs()}
         libraries = ("transformers", "onnxruntime", "numpy")
-        return [Stage(EXACT_MATCH, 1, run, config, inputs, libraries, local, self.reading.models())]
+        return [Stage(EXACT_MATCH, 2, run, config, inputs, libraries, local, self.reading.models())]
 
     def _golden(self) -> list[Stage]:
         stage = self.reading.golden()

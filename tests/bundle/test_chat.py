@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -56,5 +57,10 @@ def test_a_template_as_large_as_none_is_refused(tmp_path: Path) -> None:
 def test_a_template_that_fails_or_reaches_outside_is_an_error(template: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         as_chat(tmp_path, template, "Why?")
-    assert "The chat template of the bundle" in raised.value.message
+    assert f"The chat template of {tmp_path} fails" in raised.value.message
     assert "--no-chat" in raised.value.remedy
+
+
+def test_a_template_is_told_the_day_that_is_given(tmp_path: Path) -> None:
+    day = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+    assert as_chat(tmp_path, "{{ strftime_now('%d %b %Y') }}", "Why?", day) == "01 Jan 2025"

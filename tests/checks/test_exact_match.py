@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.checks.exact_match import compared
+from pathlib import Path
+
+import pytest
+
+from pipeline.checks.exact_match import check_template, compared
+from pipeline.core.errors import UsageError
+from pipeline.data.readers.problems import Problem
 
 
 def test_what_is_lost_and_gained() -> None:
@@ -19,3 +25,12 @@ def test_no_problems_at_all() -> None:
     found = compared([], [], dataset="sums", given=3, too_long=3, chat=True, reason="all are too long")
     assert (found.problems, found.drop) == (0, 0.0)
     assert -found.low == found.high > 97.0  # nothing is known
+
+
+def test_a_chat_template_that_fails_is_told_with_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('only tools') }}")
+    with pytest.raises(UsageError) as caught:
+        check_template(tmp_path, Problem("Why?", ("So.",), asked=True))
+    assert caught.value.message == f"The chat template of {tmp_path} fails: only tools"
+    assert caught.value.remedy.endswith("or give the problems as prompts (the column prompt).")
+    check_template(tmp_path, Problem("Why?", ("So.",), asked=False))
