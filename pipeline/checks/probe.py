@@ -86,7 +86,7 @@ class _Probe:
                     "--task generic.",
                 )
 
-    def batch(self, rows: Sequence[Row]) -> Literal["free", "fixed", "dependent"]:
+    def batch(self, rows: Sequence[Row]) -> Literal["free", "fixed", "dependent", "unknown"]:
         """Each sample alone against all of one shape together. Every other sample of a second batch is exaggerated,
         where inputs are floats: what leaks from it is then seen."""
         if not takes_batches(self._session):
@@ -95,7 +95,7 @@ class _Probe:
         if len(alike) < 2 and all(map(self._takes, cut := _cut_alike(rows, self._inputs))):
             alike = cut
         if len(alike) < 2:
-            return "dependent"  # it cannot be told, and one at a time is always right
+            return "unknown"  # one at a time is always right
         beside = [_exaggerated(row) if place % 2 else row for place, row in enumerate(alike)]
         plain = range(len(alike))
         same = self._same(alike, alike, plain) and self._same(alike, beside, plain[::2])

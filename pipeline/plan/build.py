@@ -332,7 +332,7 @@ class _Builder:
     def _probe(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation"}
         config = {"family": self.reading.family(), "head": self.reading.head()}
-        return Stage(PROBE, 5, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
+        return Stage(PROBE, 6, "pipeline.checks.probe:run", config, inputs, ("onnxruntime", "numpy"))
 
     def _reference(self) -> Stage:
         inputs = {"float": "trace.float", "evaluation": "samples.evaluation", PROBE: PROBE}

@@ -17,13 +17,14 @@ PROBE = "probe"
 
 
 class Behaviour(StrictModel):
-    """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one),
-    and whether then each gets the answer that it gets alone. `padding`: whether padding that the mask hides changes an
-    answer (`none`: there is no mask, or nothing to pad). `judged` and `others`: the graph's outputs that accuracy is
-    measured on, and those that it is not; `head`: how the judged ones are decoded."""
+    """`family`: what the model puts out. `batch`: whether samples can run together (`fixed`: the graph takes one), and
+    whether then each gets the answer that it gets alone (`unknown`: no two samples could be tried together). `padding`:
+    whether padding that the mask hides changes an answer (`none`: there is no mask, or nothing to pad). `judged` and
+    `others`: the graph's outputs that accuracy is measured on, and those that it is not; `head`: how the judged ones
+    are decoded."""
 
     family: str
-    batch: Literal["free", "fixed", "dependent"]
+    batch: Literal["free", "fixed", "dependent", "unknown"]
     padding: Literal["harmless", "changes", "none"]
     judged: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -36,7 +37,7 @@ class Behaviour(StrictModel):
 
     @property
     def independent(self) -> bool:
-        return self.batch != "dependent"
+        return self.batch not in ("dependent", "unknown")
 
     def notes(self, by_metric: bool = False) -> list[str]:
         """What a reader of the report must know of it. `by_metric`: a metric of the user's, which sees all outputs,
@@ -51,6 +52,11 @@ class Behaviour(StrictModel):
             found.append(
                 "The float model's answer to a sample depends on the other samples of its batch: accuracy and "
                 "calibration run one sample at a time, and nothing is said of batches."
+            )
+        if self.batch == "unknown":
+            found.append(
+                "No two samples could be run together, so that nobody knows whether answers depend on the rest of a "
+                "batch: accuracy and calibration run one sample at a time."
             )
         if self.batch == "fixed":
             found.append(

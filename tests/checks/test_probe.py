@@ -81,7 +81,9 @@ def test_lengths_beside_texts_refuse_what_is_cut(tmp_path: Path) -> None:
     texts = [GENERATOR.normal(size=(1, size, 8)).astype(np.float32) for size in (3, 4, 5)]
     rows: list[Row] = [{"x": text, "lengths": np.array([text.shape[1]])} for text in texts]
     reverse = node("ReverseSequence", "x lengths", "h", batch_axis=0, time_axis=1)
-    assert probe(tmp_path, [reverse, *PRODUCT], rows, family="generic").batch == "dependent"
+    found = probe(tmp_path, [reverse, *PRODUCT], rows, family="generic")
+    assert (found.batch, found.independent) == ("unknown", False)
+    assert "No two samples could be run together" in " ".join(found.notes())
 
 
 def test_a_dependence_that_alike_samples_hide(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_dependence_that_alike_samples_hide(tmp_path: Path) -> None:
 
 def test_a_fixed_batch_axis_and_a_single_sample(tmp_path: Path) -> None:
     assert probe(tmp_path / "a", ALONE, vectors(), first=1).batch == "fixed"
-    assert probe(tmp_path / "b", ALONE, vectors(1)).batch == "dependent"
+    assert probe(tmp_path / "b", ALONE, vectors(1)).batch == "unknown"
 
 
 def texts() -> list[Row]:
