@@ -248,18 +248,6 @@ class _Builder:
             *self._answers(self._model),
         ]
 
-    def _of_model(
-        self,
-        name: str,
-        version: int,
-        run: str,
-        config: dict[str, Any],
-        inputs: dict[str, str],
-        libraries: tuple[str, ...],
-    ) -> Stage:
-        """A stage that is told of the model source."""
-        return Stage(name, version, run, config, inputs, libraries, models=self.reading.models())
-
     @property
     def _model(self) -> str:
         """The bundle's graph."""
@@ -276,9 +264,9 @@ class _Builder:
             config["refers"] = True  # codes are in the bundle, and the float graph is run here alone
         if self.source.kind == "onnx":
             inputs |= {PROOF: self.reading.stages["evaluation"].name}
-            return self._of_model(name, 10, "pipeline.trace.import_onnx:run", config, inputs, ONNX)
+            return self.reading.of_model(name, 10, "pipeline.trace.import_onnx:run", config, inputs, ONNX)
         libraries = (*TORCH, *self.passes.packages)  # they may have the code of edits
-        return self._of_model(name, 15, "pipeline.trace.to_onnx:run", config, inputs, libraries)
+        return self.reading.of_model(name, 15, "pipeline.trace.to_onnx:run", config, inputs, libraries)
 
     def _saved(self) -> Stage:
         if not self.passes.compressed:
@@ -291,7 +279,7 @@ class _Builder:
             **({TOKENIZER: self.passes.tokenizer} if self.passes.tokenizer else {}),
         }
         libraries = (*PASS_LIBRARIES, *self.passes.packages)
-        return self._of_model("model", 1, "pipeline.compress.save_pretrained:run", {}, inputs, libraries)
+        return self.reading.of_model("model", 1, "pipeline.compress.save_pretrained:run", {}, inputs, libraries)
 
     def _written(self) -> list[Stage]:
         return [*self._texts(), *self._exact_match()]
@@ -304,7 +292,7 @@ class _Builder:
         inputs |= {PREVIOUS_PASS: "trace"} if self.passes.compressed else {}
         tokens = {"tokens": self.reading.head()["tokens"]}
         libraries = ("onnxruntime", "numpy")
-        return [self._of_model("texts", 4, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
+        return [self.reading.of_model("texts", 4, "pipeline.checks.written_texts:run", tokens, inputs, libraries)]
 
     def _exact_match(self) -> list[Stage]:
         """Problems that a language model solves by writing, of evaluation sets that have some."""
@@ -380,4 +368,6 @@ class _Builder:
             **({stage.name: stage.name for stage in self._written()} if model == "write" else {}),
             **({PREVIOUS_PASS: "trace"} if self.passes.compressed else {}),
         }
-        return self._of_model("bundle", 22, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy"))
+        return self.reading.of_model(
+            "bundle", 22, "pipeline.bundle.build:run", config, inputs, ("onnxruntime", "numpy")
+        )

@@ -75,7 +75,7 @@ class Quantization:
         inputs = {"graph": self.rounded, **({"plan": "quantize"} if stages else {})}
         if self.scheme.cache == 8:
             seen = {"graph": self.rounded, "samples": self.reading.stages["calibration"].name}
-            stages.append(self._of_model("calibrate.cache", 2, "cache:run", {}, seen, _TOKENS))
+            stages.append(self.reading.of_model("calibrate.cache", 2, "pipeline.quantize.cache:run", {}, seen, _TOKENS))
             inputs["cache"] = "calibrate.cache"
         stages.append(self._onnx("write", "write:run", self.cache, inputs, version=8))
         return [*stages, self._compare(calibrated), *self.outside()]
@@ -127,7 +127,9 @@ class Quantization:
                 'Use rounding = "nearest", or give the float checkpoint that it was made from.',
             )
         inputs = inputs | ({PREVIOUS_PASS: self.passes.compressed} if self.passes.compressed else {})
-        return self._of_model("learn", 1, "learned.run:run", {**config, "hardware": training_hardware()}, inputs, TORCH)
+        return self.reading.of_model(
+            "learn", 1, "pipeline.quantize.learned.run:run", {**config, "hardware": training_hardware()}, inputs, TORCH
+        )
 
     def _measuring(self) -> list[tuple[str, str, int]]:
         """Name, function and version of the stages that measure what rounding costs the outputs."""
@@ -165,15 +167,3 @@ class Quantization:
     @staticmethod
     def _onnx(name: str, run: str, config: dict[str, Any], inputs: dict[str, str], version: int = 1) -> Stage:
         return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, ONNX)
-
-    def _of_model(
-        self,
-        name: str,
-        version: int,
-        run: str,
-        config: dict[str, Any],
-        inputs: dict[str, str],
-        libraries: tuple[str, ...],
-    ) -> Stage:
-        """A stage that is told of the model source."""
-        return Stage(name, version, f"pipeline.quantize.{run}", config, inputs, libraries, models=self.reading.models())

@@ -373,6 +373,18 @@ class Reading:
     def models(self) -> dict[str, ModelSpec]:
         return {MODEL: self.spec()}
 
+    def of_model(
+        self,
+        name: str,
+        version: int,
+        run: str,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        libraries: Sequence[str],
+    ) -> Stage:
+        """A stage that is told of the model."""
+        return Stage(name, version, run, config, inputs, tuple(libraries), models=self.models())
+
 
 def _try(rows: Iterator[Row], whole: bool) -> None:
     """Make the first row, or all."""
