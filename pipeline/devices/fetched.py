@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.core.digest import sha256_file
-from pipeline.core.errors import IntegrityError
+from pipeline.core.documents import DocumentError, read_bounded
+from pipeline.core.errors import IntegrityError, UsageError
 from pipeline.core.locks import locked
 from pipeline.core.paths import NOTHING, kind_of
 from pipeline.core.types import StrictModel
@@ -26,6 +29,22 @@ class Package(StrictModel):
 
     file: str
     sha256: str
+
+
+Found = TypeVar("Found", bound=StrictModel)
+
+
+def read_record(name: str, kind: type[Found], remedy: str) -> tuple[Path, Found] | None:
+    """The folder of the environment `name`, and what its record says; None if it is not set up. IntegrityError if that
+    cannot be read."""
+    folder = cache_folder() / name
+    if kind_of(folder) == NOTHING:
+        return None
+    try:
+        record = json.loads(read_bounded(folder / RECORD, MOST_RECORD))
+        return folder, kind.from_data(record, f"{RECORD} of {folder}")
+    except (DocumentError, OSError, ValueError, UsageError) as error:
+        raise IntegrityError(f"The {name} environment {folder} cannot be read: {error}.", remedy) from error
 
 
 def cache_folder() -> Path:

@@ -10,20 +10,17 @@ one folder of the user's cache.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from pipeline.core.documents import DocumentError, read_bounded
-from pipeline.core.errors import IntegrityError, StageError, UsageError
-from pipeline.core.paths import NOTHING, kind_of
+from pipeline.core.errors import StageError
 from pipeline.core.types import StrictModel
 from pipeline.devices.arm64.emulator import Emulator, in_package, on_path
 from pipeline.devices.arm64.tiers import Tier
-from pipeline.devices.fetched import MOST_RECORD, RECORD, Package, cache_folder, megabytes, require_unchanged
+from pipeline.devices.fetched import Package, megabytes, read_record, require_unchanged
 
 NAME = "arm64"
 REMEDY = "`edge devices setup arm64` makes it anew."
@@ -92,11 +89,5 @@ class Environment:
 
 def find() -> Environment | None:
     """The one that is set up; None if there is none. IntegrityError if its record cannot be read."""
-    folder = cache_folder() / NAME
-    if kind_of(folder) == NOTHING:
-        return None
-    try:
-        record = json.loads(read_bounded(folder / RECORD, MOST_RECORD))
-        return Environment(folder, Record.from_data(record, f"{RECORD} of {folder}"))
-    except (DocumentError, OSError, ValueError, UsageError) as error:
-        raise IntegrityError(f"The arm64 environment {folder} cannot be read: {error}.", REMEDY) from error
+    found = read_record(NAME, Record, REMEDY)
+    return None if found is None else Environment(*found)

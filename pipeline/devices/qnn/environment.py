@@ -6,7 +6,6 @@ environment.json versions, and the sha256 of every file
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from dataclasses import dataclass, field
@@ -18,11 +17,9 @@ import onnxruntime
 from pydantic import Field
 
 from pipeline.config.socs import Soc
-from pipeline.core.documents import DocumentError, read_bounded
-from pipeline.core.errors import IntegrityError, StageError, UsageError
-from pipeline.core.paths import NOTHING, kind_of
+from pipeline.core.errors import StageError
 from pipeline.core.types import StrictModel
-from pipeline.devices.fetched import MOST_RECORD, RECORD, Package, cache_folder, megabytes, require_unchanged
+from pipeline.devices.fetched import RECORD, Package, megabytes, read_record, require_unchanged
 from pipeline.devices.worker import Plugin
 
 NAME = "qnn"
@@ -63,14 +60,8 @@ class QnnEnvironment:
 
 def find() -> QnnEnvironment | None:
     """The one that is set up; None if there is none. IntegrityError if its record cannot be read."""
-    folder = cache_folder() / NAME
-    if kind_of(folder) == NOTHING:
-        return None
-    try:
-        record = json.loads(read_bounded(folder / RECORD, MOST_RECORD))
-        return QnnEnvironment(folder, QnnRecord.from_data(record, f"{RECORD} of {folder}"))
-    except (DocumentError, OSError, ValueError, UsageError) as error:
-        raise IntegrityError(f"The qnn environment {folder} cannot be read: {error}.", REMEDY) from error
+    found = read_record(NAME, QnnRecord, REMEDY)
+    return None if found is None else QnnEnvironment(*found)
 
 
 def require() -> QnnEnvironment:
