@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from pipeline.core.errors import StageError
 from pipeline.core.memory import says_out_of_memory
@@ -30,7 +29,7 @@ class HostRunner:
         """As `Runner.run`. Thread-count and allocator variables of this environment are not passed on."""
         try:
             done = subprocess.run(
-                [sys.executable, "-P", str(Path(worker.__file__))],
+                [sys.executable, "-P", request.program],
                 input=encode(request),
                 capture_output=True,
                 text=True,

@@ -87,9 +87,11 @@ class Language:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One measurement of one or several models; in JSON, `mode` tells which kind it is."""
+    """One measurement of one or several models; in JSON, `mode` tells which kind it is. `program`: the file that
+    answers it."""
 
     mode: ClassVar[str]
+    program: ClassVar[str] = __file__
     subjects: tuple[Subject, ...] = ()
 
 
@@ -183,16 +185,6 @@ class Answers(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compile(Request):
-    """Have the only subject's plug-in compile its model ahead of time, to `output`, a graph whose EPContext nodes hold
-    what it made. `placed`: this process's addresses are the same each time already."""
-
-    mode: ClassVar[str] = "compile"
-    output: str
-    placed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Series(Request):
     """Answer `requests` (as JSON has them) one after the other, each in a process of its own, for somebody who carries
     the report back by hand. `bundle`: the digest of what is measured; `files`: those of its graphs, by their names."""
@@ -227,13 +219,18 @@ class Refusal(Exception):  # noqa: N818  # an answer
         super().__init__(message)
 
 
-def main() -> int:
+Modes: TypeAlias = Mapping[str, tuple[Any, Callable[[Any], dict[str, Any]]]]
+"""By mode: the class of its requests, and what answers them."""
+
+
+def main(modes: Modes | None = None) -> int:
+    """Answer a request on stdin, or in a file. `modes`: those that another program has in place of this one's."""
     if len(sys.argv) == 3:
         return _by_hand(*map(Path, sys.argv[1:]))
     _end_with_parent()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # libraries of plug-ins print what they like, when they like
-        out.write(json.dumps(_answer(json.loads(sys.stdin.read()))) + "\n")
+        out.write(json.dumps(_answer(json.loads(sys.stdin.read()), modes or _MODES)) + "\n")
     return 0
 
 
@@ -246,14 +243,14 @@ def _by_hand(request: Path, report: Path) -> int:
     except (OSError, ValueError) as error:
         print(f"{request} is no request that can be read: {error}")  # noqa: T201  # for a person
         return 2
-    result = _answer(asked)
+    result = _answer(asked, _MODES)
     report.write_text(json.dumps(result), encoding="utf-8")
     print(result.get("error") or result.get("refused") or f"Written: {report}")  # noqa: T201  # for a person
     return 1 if "error" in result or "refused" in result else 0
 
 
-def _answer(fields: dict[str, Any]) -> dict[str, Any]:
-    kind, measure = _MODES[fields.pop("mode")]
+def _answer(fields: dict[str, Any], modes: Modes) -> dict[str, Any]:
+    kind, measure = modes[fields.pop("mode")]
     subjects = tuple(map(_read_subject, fields.pop("subjects")))
     if fields.get("language"):
         fields["language"] = Language(**fields["language"])
@@ -906,40 +903,14 @@ def profile(request: Profile) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
+        if subject.plugin is not None:
+            add_plugin(options, subject.plugin)
         session = _Session(subject.model, subject, options)
         feed = _select(session, read_feed(subject.inputs))
         for _ in range(request.warmup + request.runs):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return {"events": [event for event in events if event["name"].endswith(("model_run", "_kernel_time"))]}
-
-
-_NO_RANDOM_ADDRESSES = 0x0040000  # ADDR_NO_RANDOMIZE of sys/personality.h
-
-
-def compile_ahead(request: Compile) -> dict[str, Any]:
-    """`placed`: whether addresses were the same as each time. A compiler that writes memory as it finds it (QNN's)
-    gives the same bytes then alone, so that a process without random addresses does the work, where the system lets
-    one be."""
-    if not request.placed and sys.platform == "linux":
-        placed = ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES) != -1
-        if placed:
-            return _in_process({"mode": request.mode, **asdict(request), "placed": True})
-    (subject,) = request.subjects
-    options = session_options(subject.threads, subject.config)
-    if subject.plugin is not None:
-        add_plugin(options, subject.plugin)
-    model, out = Path(subject.model).absolute(), Path(request.output).absolute()
-    os.chdir(model.parent)  # the names of the compiled parts are hashes of the path that is given
-    level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # folds constants, which loading does: parts lose no input then
-    try:
-        compiler = ort.ModelCompiler(
-            options, model.name, embed_compiled_data_into_model=True, graph_optimization_level=level
-        )
-        compiler.compile_to_file(str(out))
-    except ORT_ERRORS as error:
-        raise Refusal("refused", cannot(f"compile {model.name}", error)) from error
-    return {"placed": request.placed}
 
 
 def marked(request: Marked) -> dict[str, Any]:
@@ -988,7 +959,7 @@ def series(request: Series) -> dict[str, Any]:
     results = []
     for number, asked in enumerate(request.requests, start=1):
         print(f"{number} of {len(request.requests)}: {asked['mode']}", file=sys.stderr)  # noqa: T201  # for a person
-        results.append({"mode": asked["mode"], "result": _in_process(asked)})
+        results.append({"mode": asked["mode"], "result": in_process(asked)})
     return {
         "format": "edge-device-report-1",
         "bundle": request.bundle,
@@ -1002,10 +973,14 @@ def series(request: Series) -> dict[str, Any]:
     }
 
 
-def _in_process(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a request; Refusal where its process dies or refuses it."""
+def in_process(asked: Mapping[str, Any], program: str = __file__) -> dict[str, Any]:
+    """The result of a request in a process of its own; Refusal where it dies or refuses."""
     done = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(asked), capture_output=True, text=True, check=False
+        [sys.executable, *(["-P"] if getattr(sys.flags, "safe_path", False) else []), program],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
@@ -1022,14 +997,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_MODES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
+_MODES: Modes = {
     "timing": (Timing, timing),
     "memory": (Memory, memory),
     "fit": (Fit, fit),
     "decoding": (Decoding, decoding),
     "profile": (Profile, profile),
     "answers": (Answers, answers),
-    "compile": (Compile, compile_ahead),
     "marked": (Marked, marked),
     "series": (Series, series),
     "facts": (Facts, facts),

@@ -12,7 +12,8 @@ from fixtures import Edge
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.errors import EdgeError
-from pipeline.devices.qnn.environment import cache_folder, require
+from pipeline.devices.fetched import cache_folder
+from pipeline.devices.qnn.environment import require
 
 TARGET = """
 extends = "phone-npu"

@@ -16,8 +16,9 @@ from pipeline.config.socs import Soc
 from pipeline.core.errors import StageError
 from pipeline.core.types import StrictModel
 from pipeline.devices.host_runner import HOST
+from pipeline.devices.qnn.ahead import Compile
 from pipeline.devices.qnn.environment import QnnEnvironment
-from pipeline.devices.worker import Compile, Subject
+from pipeline.devices.worker import Subject
 
 CONTEXT = "EPContext"
 _SECONDS = 1800.0
