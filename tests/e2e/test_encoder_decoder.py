@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from changed_bundles import changed
 from fixtures import LENIENT_TARGET, Edge
 from repeating_models import save_repeating, save_tokenizer, texts, untrained
 
-from pipeline.bundle.manifest import read_manifest, write_manifest
 from pipeline.bundle.verify import verify
-from pipeline.graph.files import load_model, save_model
 
 LIMITS = {"max_accuracy_drop": 10, "min_agreement": 0.9}
 BUDGET = '\n[budgets.{}]\nlimit = {}\nrequired = true\nevidence = ["host"]\nsource = "assumption: a test"\n'
@@ -42,19 +40,15 @@ def strict(workspace: Path) -> list[str]:
 
 def spoiled(bundle: Path, file: str) -> Path:
     """A copy in which the codes of one graph's weights are in another order."""
-    copy = bundle.parent.parent / f"spoiled-{file}"
-    shutil.copytree(bundle, copy)
-    provenance = read_manifest(copy)["provenance"]
-    model, generator = load_model(copy / file), np.random.default_rng(0)
-    for value in model.graph.initializers.values():
+    generator = np.random.default_rng(0)
+
+    def shuffle(value: ir.Value) -> None:
         assert value.const_value is not None
         codes = value.const_value.numpy()
         if codes.dtype.kind in "iu" and codes.ndim == 2:
             value.const_value = ir.tensor(generator.permutation(codes.ravel()).reshape(codes.shape), name=value.name)
-    save_model(ir.from_proto(ir.to_proto(model)), copy / file)
-    (copy / "manifest.json").unlink()
-    write_manifest(copy, provenance)
-    return copy
+
+    return changed(bundle, f"spoiled-{file}", shuffle, file)
 
 
 @pytest.mark.slow

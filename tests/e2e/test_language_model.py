@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,11 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from changed_bundles import changed
 from fixtures import LENIENT_TARGET, Edge
 from language_models import CONTEXT, save_language_model
-
-from pipeline.bundle.manifest import read_manifest, write_manifest
-from pipeline.graph.files import load_model, save_single
 
 LIMITS = {"max_kl_per_token": 0.5, "min_agreement": 0.4}
 BUDGET = """
@@ -62,19 +59,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory, save_tokenizer: Callable[...
 
 def spoiled(bundle: Path) -> Path:
     """A copy in which the codes of each weight are in another order."""
-    copy = bundle.parent.parent / "spoiled"
-    shutil.copytree(bundle, copy)
-    provenance = read_manifest(copy)["provenance"]
-    model, generator = load_model(copy / "model.onnx"), np.random.default_rng(0)
-    for value in model.graph.initializers.values():
+    generator = np.random.default_rng(0)
+
+    def shuffle(value: ir.Value) -> None:
         assert value.const_value is not None
         codes = value.const_value.numpy()
         if codes.dtype == np.uint8:
             value.const_value = ir.tensor(generator.permutation(codes.ravel()).reshape(codes.shape), name=value.name)
-    save_single(ir.from_proto(ir.to_proto(model)), copy / "model.onnx")
-    (copy / "manifest.json").unlink()
-    write_manifest(copy, provenance)
-    return copy
+
+    return changed(bundle, "spoiled", shuffle)
 
 
 @pytest.mark.slow
@@ -296,17 +289,13 @@ def test_keys_and_values_in_8_bits(edge: Edge, asking: list[str], workspace: Pat
 
 def _with_scales(bundle: Path, times: float) -> Path:
     """A copy in which the scales of one layer's keys and values are wrong."""
-    copy = bundle.parent.parent / "wrong-scales"
-    shutil.copytree(bundle, copy)
-    provenance, model = read_manifest(copy)["provenance"], load_model(copy / "model.onnx")
-    for name, value in model.graph.initializers.items():
-        if name.startswith("present.0.") and ".scale" in name:
-            assert value.const_value is not None
-            value.const_value = ir.tensor(value.const_value.numpy() / np.float32(times), name=name)
-    save_single(ir.from_proto(ir.to_proto(model)), copy / "model.onnx")
-    (copy / "manifest.json").unlink()
-    write_manifest(copy, provenance)
-    return copy
+
+    def divide(value: ir.Value) -> None:
+        assert value.name is not None and value.const_value is not None
+        if value.name.startswith("present.0.") and ".scale" in value.name:
+            value.const_value = ir.tensor(value.const_value.numpy() / np.float32(times), name=value.name)
+
+    return changed(bundle, "wrong-scales", divide)
 
 
 @pytest.mark.slow
