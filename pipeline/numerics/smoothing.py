@@ -13,6 +13,10 @@ _HARDLY_SEEN = 1 / 32
 """Of the channels' mean maximum. Smoothing lifts a channel of small values so that they use more codes; lifted further
 than from here, a channel that is later as large as the others would be the whole range of the activation."""
 
+_HARDLY_READ = 2.0**-40
+"""Of the largest weight. A row of smaller ones says nothing of its channel, and its factor would leave float32."""
+_MOST = 2.0**100
+
 
 def smoothing_factors(activation_max: Float, weights: Sequence[Float], alpha: float) -> Float:
     """Per input channel, what the activation is divided by and the weights' rows are multiplied by (eq. 4):
@@ -33,12 +37,13 @@ def smoothing_factors(activation_max: Float, weights: Sequence[Float], alpha: fl
     factors = np.ones(len(magnitude))
     if live.any():
         trusted = np.maximum(magnitude[live], _HARDLY_SEEN * magnitude[live].mean())
-        exact = trusted**alpha / weight_max[live] ** (1 - alpha)
+        weighty = np.maximum(weight_max[live], _HARDLY_READ * weight_max.max())
+        exact = trusted**alpha / weighty ** (1 - alpha)
         factors[live] = exact / np.exp(np.log(exact).mean())
         never, unread = read & ~seen, seen & ~read
         room = np.min([_room(weight, factors, live, never) for weight in weights], axis=0)
         factors[never] = np.clip(room, min(factors[live].min(), 1.0), 1.0)
-        factors[unread] = np.maximum(magnitude[unread] / (magnitude[live] / factors[live]).max(), 1.0)
+        factors[unread] = np.clip(magnitude[unread] / (magnitude[live] / factors[live]).max(), 1.0, _MOST)
     return factors.astype(np.float32)
 
 

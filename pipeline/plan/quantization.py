@@ -91,7 +91,7 @@ class Quantization:
         if self.formats.smooths:
             stages.append(self._onnx("calibrate.channels", "calibrate:channels", {}, inputs | observed, version=2))
             smoothed = {**inputs, "channels": "calibrate.channels"}
-            stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=4))
+            stages.append(self._onnx("smooth", "smooth:run", config, smoothed, version=5))
             inputs["graph"] = "smooth"
         if self.formats.scales_channels:
             stages.append(self._onnx("calibrate.moments", "calibrate:hessians", {}, inputs | observed, version=2))

@@ -45,6 +45,17 @@ def test_all_readers_of_the_activation_count() -> None:
     np.testing.assert_allclose(factors, [2.0, 0.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("magnitude", "weights"),
+    [([1, 1, 1, 1], [1e-45, 1e38, 1e38, 1e38]), ([1e-45, 100, 100, 100], [1, 0, 0, 0])],
+)
+def test_channels_of_next_to_nothing_stay_within_float32(magnitude: list[float], weights: list[float]) -> None:
+    weight = np.array(weights, np.float32)[:, None]
+    factors = smoothing_factors(np.array(magnitude, np.float32), [weight], 0.0)
+    assert np.isfinite(factors).all()
+    assert (factors > 0).all()
+
+
 @given(MATRIX, MATRIX, ALPHA)
 def test_product_is_unchanged(x: NDArray[np.float32], w: NDArray[np.float32], alpha: float) -> None:
     weight = w.T.copy()  # [5, 6]
